@@ -1,0 +1,171 @@
+"""Every hyperparameter, once: what it is called, what it means, its default. No torch in here.
+
+Three frozen dataclasses say how the text is cut into tokens (TextParams), what the network looks like (ModelParams) and how it
+is trained (TrainingParams); a preset is one of each. Every field is a flag of the scripts: `num_layers` is `--num-layers`.
+A value of None means "worked out from the others"; `resolved()` fills it in.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+
+
+def option(default, help, *, kind=None, low=None, above=None, high=None, choices=None, may_change=False):
+    """A dataclass field with what flags, checks and help texts need to know about it.
+
+    `low` and `high` are the smallest and largest values allowed, `above` a value that must be exceeded, `kind` the type where
+    the default is None. `may_change` marks what a resumed run may set anew, because it changes no result before that moment.
+    """
+    return field(default=default, metadata={"help": help, "kind": kind or type(default), "low": low, "above": above,
+                                            "high": high, "choices": choices, "may_change": may_change})
+
+
+def field_problems(params):
+    """Yield one sentence for every field of a dataclass that is out of its own bounds."""
+    for each in fields(params):
+        value, told = getattr(params, each.name), each.metadata
+        if value is None and each.default is None:
+            continue
+        if told["choices"] and value not in told["choices"]:
+            yield f"{each.name}={value!r} is not one of {', '.join(told['choices'])}."
+        elif not isinstance(value, (int, float) if told["kind"] is float else told["kind"]):
+            yield f"{each.name}={value!r} should be {told['kind'].__name__}."
+        elif told["low"] is not None and not value >= told["low"]:        # `not >=` rather than `<`: it refuses NaN too
+            yield f"{each.name}={value} is below the smallest value possible, {told['low']}."
+        elif told["above"] is not None and not value > told["above"]:
+            yield f"{each.name}={value} must be above {told['above']}."
+        elif told["high"] is not None and not value <= told["high"]:
+            yield f"{each.name}={value} is above the largest value possible, {told['high']}."
+
+
+@dataclass(frozen=True)
+class TextParams:
+    """How text becomes tokens."""
+    tokenizer: str = option("bpe", "bpe (byte pairs, learned from the text) or char (one token a character)", choices=("bpe", "char"))
+    vocab_size: int | None = option(None, "tokens the bpe tokenizer knows, bytes and special tokens included (default: by the size of the text)",
+                                    kind=int)
+    pattern: str = option("qwen2", "how bpe splits text into words before it merges", choices=("qwen2", "gpt2"))
+    val_fraction: float = option(0.1, "share of the text, at its end, held out for validation (never more than 4 MB)", above=0, high=0.5)
+    invalid_bytes: str = option("refuse", "what to do with bytes that are not UTF-8, and with NUL", choices=("refuse", "keep", "replace"))
+
+    def problems(self):
+        yield from field_problems(self)
+        if self.tokenizer == "bpe" and self.vocab_size is not None and self.vocab_size < 257:
+            yield f"vocab_size={self.vocab_size} is below the smallest possible, 257: 256 bytes and <|endoftext|>."
+        if self.tokenizer == "char" and self.vocab_size is not None:
+            yield "vocab_size is for the bpe tokenizer; with tokenizer=char the text's own characters are the vocabulary."
+        if self.tokenizer == "char" and self.invalid_bytes == "keep":
+            yield "tokenizer=char needs characters: take invalid_bytes=replace, or tokenizer=bpe."
+
+
+# A family is nothing but a name for these values; each can still be set by itself.
+FAMILIES = {
+    "folio": {"norm": "rms", "positions": "rotary", "mlp": "swiglu", "query_key_norm": True, "biases": "none", "tied_head": False},
+    "classic": {"norm": "layer", "positions": "learned", "mlp": "relu", "query_key_norm": False, "biases": "lecture", "tied_head": False},
+}
+
+
+@dataclass(frozen=True)
+class ModelParams:
+    """What the transformer looks like."""
+    vocab_size: int | None = option(None, "tokens the model knows: the tokenizer's vocab_size", kind=int, low=1)
+    block_size: int = option(256, "tokens the model can look back on", low=2)
+    emb_len: int = option(128, "width of the model: numbers a token becomes", low=1)
+    num_layers: int = option(4, "blocks, one after the other", low=1)
+    num_heads: int = option(4, "attention heads a block", low=1)
+    num_kv_heads: int | None = option(None, "heads for keys and values, shared by groups of query heads (default: num_heads)", kind=int, low=1)
+    head_len: int | None = option(None, "width of one head (default: emb_len / num_heads)", kind=int, low=1)
+    hidden_len: int | None = option(None, "width inside the MLP (default: 4 x emb_len; with swiglu 8/3 x, in multiples of 32)", kind=int, low=1)
+    dropout: float = option(0.0, "share of activations set to zero while training", low=0, high=0.9)
+    family: str = option("folio", "names all of the following at once: folio is Qwen3's architecture, classic is GPT-2's", choices=tuple(FAMILIES))
+    norm: str | None = option(None, "normalisation before each branch (default: the family's)", kind=str, choices=("rms", "layer"))
+    positions: str | None = option(None, "how the model knows where a token stands (default: the family's)", kind=str, choices=("rotary", "learned"))
+    mlp: str | None = option(None, "the block's second branch (default: the family's)", kind=str, choices=("swiglu", "relu", "gelu"))
+    query_key_norm: bool | None = option(None, "normalise queries and keys (default: the family's)", kind=bool)
+    biases: str | None = option(None, "which matrices add a bias: none; lecture: all but query, key and value; gpt2: all but the head "
+                                "(default: the family's)", kind=str, choices=("none", "lecture", "gpt2"))
+    tied_head: bool | None = option(None, "use the embedding as output matrix too (default: the family's)", kind=bool)
+
+    def resolved(self):
+        """The same parameters with every None worked out; vocab_size alone stays as it is, it is the tokenizer's to say."""
+        mlp = self.mlp or FAMILIES[self.family]["mlp"]
+        derived = FAMILIES[self.family] | {
+            "num_kv_heads": self.num_heads,
+            "head_len": self.emb_len // self.num_heads,
+            # SwiGLU has three matrices where the others have two: 8/3 keeps the parameters the same (Shazeer, 2020).
+            "hidden_len": -(-8 * self.emb_len // 96) * 32 if mlp == "swiglu" else 4 * self.emb_len,
+        }
+        return replace(self, **{name: value for name, value in derived.items() if getattr(self, name) is None})
+
+    def problems(self):
+        wrong = list(field_problems(self))
+        yield from wrong
+        if wrong:
+            return      # the checks below compute with the values checked above
+        if self.head_len is None and self.emb_len % self.num_heads:
+            nearest = self.num_heads * max(1, round(self.emb_len / self.num_heads))
+            yield f"emb_len={self.emb_len} does not split into num_heads={self.num_heads} even heads; try emb_len={nearest}."
+        elif self.resolved().positions == "rotary" and self.resolved().head_len % 2:
+            yield f"Rotary positions turn pairs of numbers, so a head's width must be even; it is {self.resolved().head_len}."
+        if self.num_heads % self.resolved().num_kv_heads:
+            yield f"num_heads={self.num_heads} cannot share num_kv_heads={self.num_kv_heads} evenly; take a divisor of {self.num_heads}."
+
+
+@dataclass(frozen=True)
+class TrainingParams:
+    """How the network is trained."""
+    steps: int | None = option(None, "train this many steps (instead of minutes)", kind=int, low=1, may_change=True)
+    minutes: float | None = option(3.0, "train for about this long, everything included (instead of steps)", kind=float, above=0, may_change=True)
+    batch_size: int = option(32, "windows of block_size tokens a step learns from", low=1)
+    micro_batch_size: int | None = option(None, "windows computed at once; smaller takes less memory (default: batch_size)", kind=int, low=1)
+    optimizer: str = option("muon", "muon (for the matrices; adamw for the rest) or adamw (for all)", choices=("muon", "adamw"))
+    learning_rate: float = option(0.01, "step length at its highest", above=0)
+    weight_decay: float = option(0.1, "pull of the matrices towards zero", low=0)
+    beta1: float = option(0.9, "adamw: memory of the gradient", low=0, high=0.9999)
+    beta2: float = option(0.95, "adamw: memory of the squared gradient", low=0, high=0.999999)
+    warmup_steps: int = option(20, "steps over which the learning rate rises", low=0)
+    decay_fraction: float = option(0.4, "last share of the run, over which the learning rate falls to zero", low=0, high=1)
+    gradient_clip: float = option(1.0, "longest gradient allowed, the rest is scaled down to it (0: no limit)", low=0)
+    eval_interval: int | None = option(None, "steps from one validation to the next (default: so that they take a small part of the time)",
+                                       kind=int, low=1)
+    sample_tokens: int = option(60, "tokens of sample text written at each validation", low=0, may_change=True)
+    seed: int = option(1, "the run's random choices; the same seed gives the same run", low=0, high=2**63 - 1)
+    device: str = option("auto", "where to compute: auto, cpu, cuda, mps")
+    precision: str = option("auto", "numbers in matrix products: auto, fp32, bf16", choices=("auto", "fp32", "bf16"))
+    threads: int | None = option(None, "processor threads (default: one a core)", kind=int, low=1, high=1024)
+    compile: bool | None = option(None, "let torch.compile make the step faster; needs a C++ compiler (default: where it pays)", kind=bool)
+
+    def resolved(self):
+        """The same parameters with every None that other parameters decide worked out."""
+        return replace(self, micro_batch_size=self.micro_batch_size or self.batch_size)
+
+    def problems(self):
+        wrong = list(field_problems(self))
+        yield from wrong
+        if (self.steps is None) == (self.minutes is None):
+            yield "A run has either steps or minutes: give one of the two."
+        if not wrong and self.batch_size % self.resolved().micro_batch_size:
+            yield f"batch_size={self.batch_size} does not split into micro_batch_size={self.micro_batch_size}; take a divisor."
+
+
+@dataclass(frozen=True)
+class Params:
+    """Everything a run is made of; what the presets are."""
+    text: TextParams = TextParams()
+    model: ModelParams = ModelParams()
+    training: TrainingParams = TrainingParams()
+
+    def problems(self):
+        """Yield a sentence for everything that is wrong; nothing where all is well."""
+        for part in fields(self):
+            yield from getattr(self, part.name).problems()
+
+
+PRESETS = {
+    # A model of about a million parameters for about a megabyte of text, in about three minutes on two cores.
+    "default": Params(),
+    # The character model that lectures and repositories train on tiny shakespeare: 10,788,929 parameters with its 65 characters.
+    "shakespeare-10m": Params(
+        TextParams(tokenizer="char"),
+        ModelParams(family="classic", block_size=256, emb_len=384, num_layers=6, num_heads=6, dropout=0.2),
+        TrainingParams(steps=5000, minutes=None, batch_size=64, optimizer="adamw", learning_rate=3e-4, weight_decay=0.01, beta2=0.999,
+                       warmup_steps=0, decay_fraction=0.0, gradient_clip=0.0)),
+}

@@ -1,0 +1,9 @@
+"""Folio: a language model of your own text, trained from scratch on the machine you have."""
+
+
+def __getattr__(name):
+    """`folio.load` arrives when first asked for, so that importing folio never pays for torch."""
+    if name == "load":
+        from folio.language_model import load
+        return load
+    raise AttributeError(f"module 'folio' has no attribute {name!r}")

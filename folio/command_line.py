@@ -1,0 +1,118 @@
+"""From dataclass fields to flags, from misspelt words to the nearest right one, from errors to one message."""
+
+import argparse
+import difflib
+import signal
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+from folio.home import Home
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that names the nearest flag or value when one is misspelt, and takes --emb_len for --emb-len."""
+
+    def __init__(self, description):
+        # allow_abbrev: a flag that only happens to begin like another is a mistake, not a short form.
+        super().__init__(description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
+        self.add_argument("--home", type=Path, default=Path(sys.argv[0]).resolve().parent, metavar="DIR",
+                          help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights (default: where this script lies)")
+
+    def add_fields(self, title, params, without=()):
+        """Add a flag for every field of a dataclass; one that is not given leaves no trace in the parsed arguments."""
+        group = self.add_argument_group(title)
+        for each in fields(params):
+            if each.name in without:
+                continue
+            told = each.metadata
+            default = "" if each.default is None else f" (default: {each.default})"
+            how = {"action": argparse.BooleanOptionalAction} if told["kind"] is bool else {"type": told["kind"], "metavar": _metavar(told)}
+            group.add_argument(_flag(each.name), default=argparse.SUPPRESS, help=told["help"].replace("%", "%%") + default, **how)
+
+    def parse(self, words=None):
+        """The arguments of a command line. Exits with code 2 and one message where they are wrong."""
+        words = [_with_hyphens(word) for word in (sys.argv[1:] if words is None else words)]
+        arguments, unknown = self.parse_known_args(words)
+        if unknown:
+            known = [flag for action in self._actions for flag in action.option_strings]
+            self.error("; ".join(f"unknown flag {word}" + nearest(word.partition("=")[0], known) if word.startswith("-")
+                                 else f"{word!r} belongs to no flag" for word in unknown))
+        arguments.home = Home(arguments.home)
+        return arguments
+
+    def check(self, params):
+        """Exit with code 2 and one message that names all problems of `params`, if there are any."""
+        if found := list(params.problems()):
+            self.error("\n".join(found))
+
+    def error(self, message):
+        """One message, no usage dump; exit code 2."""
+        self.exit(2, f"{self.prog}: {message}\n(python {self.prog} --help lists what there is)\n")
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=34)
+
+
+def chosen(params, arguments):
+    """A dataclass with the fields replaced that the command line gave."""
+    return replace(params, **given(params, arguments))
+
+
+def given(params, arguments):
+    """{field: value} for those fields of a dataclass that the command line gave."""
+    return {each.name: getattr(arguments, each.name) for each in fields(params) if hasattr(arguments, each.name)}
+
+
+def nearest(word, known):
+    """A hint to put behind a word that is not known: "; did you mean --emb-len?", or nothing where none is like it."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def front_door(main):
+    """Run `main` as a script: what a user can cause becomes one message on stderr, without a traceback, and exit code 1."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape" if stream is sys.stdin else "replace")
+    try:
+        sys.exit(main())
+    except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            _leave_pipe()
+        print(_sentence(error), file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Stopped. Nothing half-written was left behind.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def _sentence(error):
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}. Files that were there before are as they were."
+    return str(error)
+
+
+def _leave_pipe():
+    """Whoever read our output has gone, as `| head` does: that is no error, and there is nobody left to tell."""
+    import os
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # so that Python's own flush at exit finds no broken pipe
+    sys.exit(0)
+
+
+def _flag(name):
+    return "--" + name.replace("_", "-")
+
+
+def _metavar(told):
+    return "|".join(told["choices"]) if told["choices"] else {int: "N", float: "X", str: "NAME"}[told["kind"]]
+
+
+def _with_hyphens(word):
+    if not word.startswith("--"):
+        return word
+    flag, equals, value = word.partition("=")
+    return flag.replace("_", "-") + equals + value

@@ -1,0 +1,242 @@
+"""Documents to token files: what init.py does, and what train.py finds or makes up for.
+
+The text is read in three passes, never held whole: one to measure and fingerprint it, one to learn from the training part, one to
+encode. The tokens of the training part, then those of the validation part, lie in one memory-mapped .npy file, so that the first
+validation token can be predicted from the last training token. `corpus.json` beside it says what it was made from.
+"""
+
+import json
+import math
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from folio.files import fingerprint, replacing
+from folio.sources import Documents, find_files
+from Model_Params import TextParams
+from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, count_pieces, learn_merges, load
+
+VAL_BYTES_LIMIT = 4_000_000         # more than this measures no better and takes time away from training
+SHORTEST_TRAINING = 3               # tokens: a window of two and the token after it
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text as tokens. `train` and `val` are integers in memory-mapped arrays; the bytes are the text's, separators not counted."""
+    tokens: np.ndarray
+    train_tokens: int
+    train_bytes: int
+    val_bytes: int
+    characters: int
+    documents: int
+    fingerprint: str                # the same exactly where tokens and split are the same
+    text_fingerprint: str
+    mended: dict                    # what reading put right -> how often
+
+    @property
+    def train(self):
+        return self.tokens[:self.train_tokens]
+
+    @property
+    def val(self):
+        """The validation tokens, after the one token that the first of them is predicted from."""
+        return self.tokens[self.train_tokens - 1:]
+
+    @property
+    def val_tokens(self):
+        return len(self.tokens) - self.train_tokens
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What one pass over the text finds out."""
+    bytes: int
+    characters: int
+    documents: int
+    train_bytes: int                # the training part ends here; inside a document only where no document ends near by
+    fingerprint: str
+    mended: dict
+    alphabet: tuple                 # the distinct characters, sorted, if they were asked for
+
+
+def default_vocab_size(text_bytes):
+    """A vocabulary that grows with the root of the text, in powers of two: 1,024 for half a megabyte to two, 8,192 for 100 MB.
+
+    Fewer bytes than that leave too few examples of each token to learn from; more tokens make shorter sequences.
+    """
+    return 2 ** round(math.log2(min(max(math.sqrt(text_bytes), 300), 32768)))
+
+
+def prepare(home, text, paths=()):
+    """Learn a tokenizer from the training part of the text at `paths` (default: Train_Data) and encode all of it.
+
+    text: TextParams. -> (tokenizer, Corpus). Raises ValueError or FileNotFoundError, with the old files as they were, where the text
+    cannot be read or is too short.
+    """
+    paths = [Path(path).resolve() for path in paths] or [home.train_data]
+    documents = Documents(find_files(paths, ignored=[home.tokens]), text.invalid_bytes)
+    stamps = _stamps(documents)
+    survey = _survey(documents, text.val_fraction, want_alphabet=text.tokenizer == "char")
+    if text.tokenizer == "char":
+        tokenizer = CharTokenizer(survey.alphabet, (END_OF_TEXT,) if survey.documents > 1 else ())
+    else:
+        num_merges = BPETokenizer.merges_for(text.vocab_size or default_vocab_size(survey.bytes))
+        texts = _bar(documents, survey.characters, "Counting words")
+        training_part = (part for part, is_val, _ in _split(texts, survey.train_bytes) if not is_val)
+        merges = learn_merges(count_pieces(training_part, text.pattern), num_merges)
+        tokenizer = BPETokenizer(tqdm(merges, "Learning merges", total=num_merges, **_QUIET), text.pattern)
+    corpus = _encode(home, tokenizer, documents, survey, {"paths": _relative(home, paths), "stamps": stamps, "text": asdict(text)})
+    tokenizer.save(home.tokenizer, survey.fingerprint)
+    return tokenizer, corpus
+
+
+def find(home, say=print):
+    """The tokenizer that init.py made and the corpus encoded with it; encoded again, and that said, where the text has changed since.
+
+    -> (tokenizer, Corpus). Raises FileNotFoundError where there is no tokenizer or no text.
+    """
+    tokenizer = load(home.tokenizer)
+    about = _read_about(home)
+    current = about is not None and about["tokenizer_fingerprint"] == tokenizer.fingerprint
+    text = TextParams(**about["text"]) if about else TextParams()
+    paths = [home.folder / name for name in about["paths"]] if about else [home.train_data]
+    try:
+        documents = Documents(find_files(paths, ignored=[home.tokens]), text.invalid_bytes)
+    except (FileNotFoundError, ValueError):
+        if not current:
+            raise
+        say(f"The text itself is gone ({paths[0]}); its tokens in {home.tokens} are still there and serve.")
+        return tokenizer, _open(home, about)
+    stamps = _stamps(documents)
+    if current and about["stamps"] == stamps:
+        return tokenizer, _open(home, about)
+    say("The text is not the one whose tokens are kept; encoding it with the tokenizer there is (python init.py learns a new one)."
+        if about else f"Encoding the text with the tokenizer in {home.tokenizer}.")
+    survey = _survey(documents, text.val_fraction)
+    return tokenizer, _encode(home, tokenizer, documents, survey, {"paths": _relative(home, paths), "stamps": stamps, "text": asdict(text)})
+
+
+# --- The passes ---
+
+def _survey(documents, val_fraction, want_alphabet=False):
+    """Measure and fingerprint the text, and find where its training part ends."""
+    digest, alphabet = sha256(), set()
+    total = characters = 0
+    document_ends = []
+    for chunk, ends_document in _bar(documents, sum(path.stat().st_size for path in documents.files), "Reading"):
+        content = _to_bytes(chunk)
+        digest.update(content)
+        total += len(content)
+        characters += len(chunk)
+        if want_alphabet:
+            alphabet.update(chunk)
+        if ends_document:
+            document_ends.append(total)
+            digest.update(b"\xff")              # a byte that UTF-8 never has: two documents differ from one
+    train_bytes = total - min(total - int(total * (1 - val_fraction)), VAL_BYTES_LIMIT)
+    wanted = total - train_bytes
+    # A document's end serves as well, and cuts no document, if it holds out between half and twice as much as was asked for.
+    nearest = min(document_ends, key=lambda end: abs(end - train_bytes))
+    if wanted / 2 <= total - nearest <= wanted * 2:
+        train_bytes = nearest
+    return _Survey(total, characters, len(document_ends), train_bytes, digest.hexdigest()[:16], dict(documents.mended), tuple(sorted(alphabet)))
+
+
+def _split(chunks, train_bytes):
+    """Turn (chunk, ends_document) into (chunk, is_val, ends_document); the chunk in which the training part ends becomes two."""
+    position = 0
+    for chunk, ends_document in chunks:
+        content = _to_bytes(chunk)
+        cut = train_bytes - position
+        position += len(content)
+        if cut >= len(content):
+            yield chunk, False, ends_document
+        elif cut <= 0:
+            yield chunk, True, ends_document
+        else:
+            while cut and content[cut] & 0xC0 == 0x80:      # back to the first byte of a character
+                cut -= 1
+            yield content[:cut].decode("utf-8", errors="surrogateescape"), False, False
+            yield content[cut:].decode("utf-8", errors="surrogateescape"), True, ends_document
+
+
+def _encode(home, tokenizer, documents, survey, about):
+    """Write the token file and corpus.json. -> Corpus"""
+    separator = [tokenizer.end_of_text] if survey.documents > 1 and tokenizer.end_of_text is not None else []
+    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
+    name = f"tokens-{survey.fingerprint}-{tokenizer.fingerprint}.npy"
+    tokens, sizes = [0, 0], [0, 0]                          # of the training and the validation part
+    with replacing(home.tokens / name) as file:
+        _write_header(file, dtype, 0)
+        for chunk, is_val, ends_document in _split(_bar(documents, survey.characters, "Encoding"), survey.train_bytes):
+            content = _to_bytes(chunk)
+            ids = tokenizer.encode_bytes(content) + (separator if ends_document else [])
+            file.write(np.array(ids, dtype).tobytes())
+            tokens[is_val] += len(ids)
+            sizes[is_val] += len(content)
+        file.seek(0)
+        _write_header(file, dtype, sum(tokens))
+        if tokens[0] < SHORTEST_TRAINING or not sizes[1]:
+            raise ValueError(f"The text is too short: its {survey.bytes} bytes make {tokens[0]} tokens to train on and {tokens[1]} held out "
+                             "for validation. A few thousand bytes are the least that can be learned from.")
+    about = {**about, "tokenizer_fingerprint": tokenizer.fingerprint, "tokens": name, "corpus": {
+        "train_tokens": tokens[0], "train_bytes": sizes[0], "val_bytes": sizes[1], "characters": survey.characters,
+        "documents": survey.documents, "fingerprint": fingerprint([survey.fingerprint, tokenizer.fingerprint, tokens]),
+        "text_fingerprint": survey.fingerprint, "mended": survey.mended}}
+    with replacing(home.tokens / _ABOUT) as file:
+        file.write(json.dumps(about, indent=1).encode("utf-8"))
+    for stale in home.tokens.glob("tokens-*.npy"):
+        if stale.name != name:
+            with suppress(PermissionError):                 # Windows keeps a file that another process still has open
+                stale.unlink()
+    return _open(home, about)
+
+
+# --- Small parts ---
+
+_ABOUT = "corpus.json"
+_QUIET = {"leave": False, "disable": None, "delay": 1}      # tqdm: no bar where nobody looks, nor for what takes a second
+
+
+def _bar(documents, total, label):
+    with tqdm(total=total, desc=label, unit="B", unit_scale=True, **_QUIET) as bar:
+        for chunk, ends_document in documents:
+            yield chunk, ends_document
+            bar.update(len(chunk))
+
+
+def _to_bytes(chunk):
+    return chunk.encode("utf-8", errors="surrogateescape")
+
+
+def _stamps(documents):
+    """What tells whether a file has changed, without reading it."""
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in documents.files]
+
+
+def _relative(home, paths):
+    """Paths below the home are kept relative to it, so that a home can be moved."""
+    folder = home.folder.resolve()
+    return [str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path) for path in map(Path.resolve, paths)]
+
+
+def _read_about(home):
+    """corpus.json, or None where it or its token file is missing or unreadable."""
+    try:
+        about = json.loads((home.tokens / _ABOUT).read_bytes())
+        return about if (home.tokens / about["tokens"]).exists() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _open(home, about):
+    return Corpus(np.load(home.tokens / about["tokens"], mmap_mode="r"), **about["corpus"])
+
+
+def _write_header(file, dtype, length):
+    """The header of a one-dimensional .npy file; NumPy leaves room for the length to grow, so that it can be written again."""
+    np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)})

@@ -1,0 +1,78 @@
+"""Files that are whole or absent: atomic replacement, fingerprints, locks."""
+
+import hashlib
+import json
+import os
+import uuid
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path):
+    """Yield a binary file that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Whatever happens in between (a full disk, a killed process), `path` is the old file or the new one, whole.
+    The temporary has a name of its own, so that two writers never share one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            _to_disk(file)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def replace_together(folder, contents):
+    """Write {name: bytes} into `folder`; no old file is touched before every new one is safely on the disk.
+
+    The files take their names in the order given: put last the one that vouches for the others.
+    """
+    with ExitStack() as stack:
+        for name, content in reversed(contents.items()):    # an ExitStack unwinds backwards: what is opened last is renamed first
+            file = stack.enter_context(replacing(Path(folder) / name))
+            file.write(content)
+            _to_disk(file)
+
+
+def remove_leftovers(path):
+    """Remove what writers of `path` left behind when they were killed. Call it only where no other writer can be at work."""
+    path = Path(path)
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def fingerprint(content):
+    """A short name for bytes, or for a JSON value: the first 16 hexadecimal digits of the SHA-256.
+    fingerprint(b"abc") -> "ba7816bf8f01cfea"
+    """
+    if not isinstance(content, bytes):
+        content = json.dumps(content, sort_keys=True).encode("utf-8")
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+@contextmanager
+def only_one(path, complaint):
+    """Hold the lock file `path` during the block; raises BlockingIOError(complaint) where another process holds it.
+
+    The system lets go of the lock when its process ends, however it ends.
+    """
+    from filelock import FileLock, Timeout      # comes with torch
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(path).acquire(timeout=0)
+    except Timeout:
+        raise BlockingIOError(complaint) from None
+    with lock:
+        yield
+
+
+def _to_disk(file):
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,47 @@
+"""The three folders of a project, and the names of the files of a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Home:
+    """A project: everything the scripts read and write lies below `folder`. Two projects never touch each other."""
+    folder: Path
+
+    @property
+    def train_data(self):
+        return self.folder / "Train_Data"
+
+    @property
+    def tokens(self):
+        return self.train_data / "tokens"
+
+    @property
+    def tokenizer(self):
+        return self.folder / "tokenizer_save"
+
+    @property
+    def saved_weights(self):
+        return self.folder / "Saved_Weights"
+
+    def weights(self, name):
+        """What run.py needs: parameters, tokenizer and the best weights."""
+        return self.saved_weights / f"weights-{name}.pth"
+
+    def resume(self, name):
+        """What train.py --resume needs to go on exactly."""
+        return self.saved_weights / f"resume-{name}.pth"
+
+    def log(self, name):
+        """One JSON line a report."""
+        return self.saved_weights / f"log-{name}.jsonl"
+
+    def lock(self, name):
+        """Held by the process that trains this run."""
+        return self.saved_weights / f".lock-{name}"
+
+    def newest(self, pattern):
+        """The files in Saved_Weights that match, e.g. "weights-*.pth", the newest first."""
+        found = [(path.stat().st_mtime_ns, path.name, path) for path in self.saved_weights.glob(pattern)]
+        return [path for _, _, path in sorted(found, reverse=True)]

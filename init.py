@@ -1,0 +1,42 @@
+"""Front door 1: learn a tokenizer from your text and turn the text into tokens.
+
+    python init.py                      # reads Train_Data/, writes tokenizer_save/ and Train_Data/tokens/
+    python init.py novel.txt notes/     # reads these instead
+"""
+
+import time
+
+from folio.command_line import Parser, chosen, front_door
+from Model_Params import TextParams
+
+SLOW_BYTES = 20_000_000         # from here on it takes longer than one likes to wait without a word
+
+
+def main():
+    started_at = time.perf_counter()
+    parser = Parser("Learn a tokenizer from your text and encode the text with it.")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="files and folders to read (default: Train_Data)")
+    parser.add_fields("text", TextParams)
+    arguments = parser.parse()
+    text = chosen(TextParams(), arguments)
+    parser.check(text)
+
+    from folio import corpus
+    tokenizer, made = corpus.prepare(arguments.home, text, arguments.paths)
+
+    for what, count in made.mended.items():
+        print(f"Mended while reading: {count:,} x {what}.")
+    if text.vocab_size and tokenizer.vocab_size < text.vocab_size:
+        print(f"The text is too small for {text.vocab_size:,} tokens: no pair is seen twice after {tokenizer.vocab_size:,}.")
+    total_bytes, total_tokens = made.train_bytes + made.val_bytes, len(made.tokens)
+    print(f"""\
+text        {total_bytes:,} bytes, {made.characters:,} characters, {made.documents:,} document{"s" * (made.documents != 1)}
+tokenizer   {tokenizer.kind}, {tokenizer.vocab_size:,} tokens -> {arguments.home.tokenizer}
+training    {made.train_bytes:,} bytes, {made.train_tokens:,} tokens
+validation  {made.val_bytes:,} bytes, {made.val_tokens:,} tokens
+            {total_bytes / total_tokens:.2f} bytes per token, {time.perf_counter() - started_at:.1f} seconds
+Next: python train.py""")
+
+
+if __name__ == "__main__":
+    front_door(main)
