@@ -1,33 +1,39 @@
 """Every hyperparameter, once: what it is called, what it means, its default. No torch in here.
 
-Three frozen dataclasses say how the text is cut into tokens (TextParams), what the network looks like (ModelParams) and how it
-is trained (TrainingParams); a preset is one of each. Every field is a flag of the scripts: `num_layers` is `--num-layers`.
+Frozen dataclasses say how the text is cut into tokens (TextParams), what the network looks like (ModelParams), how it is trained
+(TrainingParams), and how it goes on with a text (GenerationParams); a preset is one of each of the first three. Every field is a flag of the scripts: `num_layers` is `--num-layers`.
 A value of None means "worked out from the others"; `resolved()` fills it in.
 """
 
 from dataclasses import dataclass, field, fields, replace
+from typing import get_args
 
 
-def option(default, help, *, kind=None, low=None, above=None, high=None, choices=None, may_change=False):
+def option(default, help, *, low=None, above=None, high=None, choices=None, may_change=False):
     """A dataclass field with what flags, checks and help texts need to know about it.
 
-    `low` and `high` are the smallest and largest values allowed, `above` a value that must be exceeded, `kind` the type where
-    the default is None. `may_change` marks what a resumed run may set anew, because it changes no result before that moment.
+    `low` and `high` are the smallest and largest values allowed, `above` a value that must be exceeded. `may_change` marks what
+    a resumed run may set anew, because it changes nothing that has been computed by then.
     """
-    return field(default=default, metadata={"help": help, "kind": kind or type(default), "low": low, "above": above,
-                                            "high": high, "choices": choices, "may_change": may_change})
+    return field(default=default, metadata={"help": help, "low": low, "above": above, "high": high, "choices": choices,
+                                            "may_change": may_change})
+
+
+def value_type(each):
+    """The type of a dataclass field's values: int for a field declared as `int` and for one declared as `int | None`."""
+    return (get_args(each.type) or (each.type,))[0]
 
 
 def field_problems(params):
     """Yield one sentence for every field of a dataclass that is out of its own bounds."""
     for each in fields(params):
-        value, told = getattr(params, each.name), each.metadata
-        if value is None and each.default is None:
+        value, told, kind = getattr(params, each.name), each.metadata, value_type(each)
+        if value is None and type(None) in get_args(each.type):
             continue
         if told["choices"] and value not in told["choices"]:
             yield f"{each.name}={value!r} is not one of {', '.join(told['choices'])}."
-        elif not isinstance(value, (int, float) if told["kind"] is float else told["kind"]):
-            yield f"{each.name}={value!r} should be {told['kind'].__name__}."
+        elif not isinstance(value, (int, float) if kind is float else kind):
+            yield f"{each.name}={value!r} should be of type {kind.__name__}."
         elif told["low"] is not None and not value >= told["low"]:        # `not >=` rather than `<`: it refuses NaN too
             yield f"{each.name}={value} is below the smallest value possible, {told['low']}."
         elif told["above"] is not None and not value > told["above"]:
@@ -40,8 +46,7 @@ def field_problems(params):
 class TextParams:
     """How text becomes tokens."""
     tokenizer: str = option("bpe", "bpe (byte pairs, learned from the text) or char (one token a character)", choices=("bpe", "char"))
-    vocab_size: int | None = option(None, "tokens the bpe tokenizer knows, bytes and special tokens included (default: by the size of the text)",
-                                    kind=int)
+    vocab_size: int | None = option(None, "tokens the bpe tokenizer knows, bytes and special tokens included (default: by the size of the text)")
     pattern: str = option("qwen2", "how bpe splits text into words before it merges", choices=("qwen2", "gpt2"))
     val_fraction: float = option(0.1, "share of the text, at its end, held out for validation (never more than 4 MB)", above=0, high=0.5)
     invalid_bytes: str = option("refuse", "what to do with bytes that are not UTF-8, and with NUL", choices=("refuse", "keep", "replace"))
@@ -66,23 +71,23 @@ FAMILIES = {
 @dataclass(frozen=True)
 class ModelParams:
     """What the transformer looks like."""
-    vocab_size: int | None = option(None, "tokens the model knows: the tokenizer's vocab_size", kind=int, low=1)
+    vocab_size: int | None = option(None, "tokens the model knows: the tokenizer's vocab_size", low=1)
     block_size: int = option(256, "tokens the model can look back on", low=2)
     emb_len: int = option(128, "width of the model: numbers a token becomes", low=1)
     num_layers: int = option(4, "blocks, one after the other", low=1)
     num_heads: int = option(4, "attention heads a block", low=1)
-    num_kv_heads: int | None = option(None, "heads for keys and values, shared by groups of query heads (default: num_heads)", kind=int, low=1)
-    head_len: int | None = option(None, "width of one head (default: emb_len / num_heads)", kind=int, low=1)
-    hidden_len: int | None = option(None, "width inside the MLP (default: 4 x emb_len; with swiglu 8/3 x, in multiples of 32)", kind=int, low=1)
+    num_kv_heads: int | None = option(None, "heads for keys and values, shared by groups of query heads (default: num_heads)", low=1)
+    head_len: int | None = option(None, "width of one head (default: emb_len / num_heads)", low=1)
+    hidden_len: int | None = option(None, "width inside the MLP (default: 4 x emb_len; with swiglu 8/3 x, in multiples of 32)", low=1)
     dropout: float = option(0.0, "share of activations set to zero while training", low=0, high=0.9)
     family: str = option("folio", "names all of the following at once: folio is Qwen3's architecture, classic is GPT-2's", choices=tuple(FAMILIES))
-    norm: str | None = option(None, "normalisation before each branch (default: the family's)", kind=str, choices=("rms", "layer"))
-    positions: str | None = option(None, "how the model knows where a token stands (default: the family's)", kind=str, choices=("rotary", "learned"))
-    mlp: str | None = option(None, "the block's second branch (default: the family's)", kind=str, choices=("swiglu", "relu", "gelu"))
-    query_key_norm: bool | None = option(None, "normalise queries and keys (default: the family's)", kind=bool)
+    norm: str | None = option(None, "normalisation before each branch (default: the family's)", choices=("rms", "layer"))
+    positions: str | None = option(None, "how the model knows where a token stands (default: the family's)", choices=("rotary", "learned"))
+    mlp: str | None = option(None, "the block's second branch (default: the family's)", choices=("swiglu", "relu", "gelu"))
+    query_key_norm: bool | None = option(None, "normalise queries and keys (default: the family's)")
     biases: str | None = option(None, "which matrices add a bias: none; lecture: all but query, key and value; gpt2: all but the head "
-                                "(default: the family's)", kind=str, choices=("none", "lecture", "gpt2"))
-    tied_head: bool | None = option(None, "use the embedding as output matrix too (default: the family's)", kind=bool)
+                                "(default: the family's)", choices=("none", "lecture", "gpt2"))
+    tied_head: bool | None = option(None, "use the embedding as output matrix too (default: the family's)")
 
     def resolved(self):
         """The same parameters with every None worked out; vocab_size alone stays as it is, it is the tokenizer's to say."""
@@ -112,26 +117,25 @@ class ModelParams:
 @dataclass(frozen=True)
 class TrainingParams:
     """How the network is trained."""
-    steps: int | None = option(None, "train this many steps (instead of minutes)", kind=int, low=1, may_change=True)
-    minutes: float | None = option(3.0, "train for about this long, everything included (instead of steps)", kind=float, above=0, may_change=True)
+    steps: int | None = option(None, "train this many steps (instead of minutes)", low=1, may_change=True)
+    minutes: float | None = option(3.0, "train for about this long, everything included (instead of steps)", above=0, may_change=True)
     batch_size: int = option(32, "windows of block_size tokens a step learns from", low=1)
-    micro_batch_size: int | None = option(None, "windows computed at once; smaller takes less memory (default: batch_size)", kind=int, low=1)
+    micro_batch_size: int | None = option(None, "windows computed at once; smaller takes less memory (default: batch_size)", low=1)
     optimizer: str = option("muon", "muon (for the matrices; adamw for the rest) or adamw (for all)", choices=("muon", "adamw"))
     learning_rate: float = option(0.01, "step length at its highest", above=0)
     weight_decay: float = option(0.1, "pull of the matrices towards zero", low=0)
     beta1: float = option(0.9, "adamw: memory of the gradient", low=0, high=0.9999)
     beta2: float = option(0.95, "adamw: memory of the squared gradient", low=0, high=0.999999)
     warmup_steps: int = option(20, "steps over which the learning rate rises", low=0)
-    decay_fraction: float = option(0.4, "last share of the run, over which the learning rate falls to zero", low=0, high=1)
+    decay_fraction: float = option(0.4, "last share of the run, over which the learning rate falls to zero", low=0, high=0.9)
     gradient_clip: float = option(1.0, "longest gradient allowed, the rest is scaled down to it (0: no limit)", low=0)
-    eval_interval: int | None = option(None, "steps from one validation to the next (default: so that they take a small part of the time)",
-                                       kind=int, low=1)
+    eval_interval: int | None = option(None, "steps from one validation to the next (default: so that they take a small part of the time)", low=1)
     sample_tokens: int = option(60, "tokens of sample text written at each validation", low=0, may_change=True)
     seed: int = option(1, "the run's random choices; the same seed gives the same run", low=0, high=2**63 - 1)
     device: str = option("auto", "where to compute: auto, cpu, cuda, mps")
     precision: str = option("auto", "numbers in matrix products: auto, fp32, bf16", choices=("auto", "fp32", "bf16"))
-    threads: int | None = option(None, "processor threads (default: one a core)", kind=int, low=1, high=1024)
-    compile: bool | None = option(None, "let torch.compile make the step faster; needs a C++ compiler (default: where it pays)", kind=bool)
+    threads: int | None = option(None, "processor threads (default: one a core)", low=1, high=1024)
+    compile: bool | None = option(None, "let torch.compile make the step faster; needs a C++ compiler (default: where it pays)")
 
     def resolved(self):
         """The same parameters with every None that other parameters decide worked out."""
@@ -144,6 +148,27 @@ class TrainingParams:
             yield "A run has either steps or minutes: give one of the two."
         if not wrong and self.batch_size % self.resolved().micro_batch_size:
             yield f"batch_size={self.batch_size} does not split into micro_batch_size={self.micro_batch_size}; take a divisor."
+
+
+@dataclass(frozen=True)
+class GenerationParams:
+    """How a trained network goes on with a text."""
+    tokens: int = option(300, "length of the answer, unless the text ends before", low=0)
+    temperature: float = option(0.8, "below 1 safer, above 1 wilder; 0 always takes the likeliest token", low=0)
+    top_k: int | None = option(None, "choose among this many likeliest tokens (default: all)", low=1)
+    top_p: float | None = option(None, "choose among the fewest tokens that together have this probability (default: all)", above=0, high=1)
+    seed: int | None = option(None, "makes an answer repeatable (default: a new one each time)", low=0, high=2**63 - 1)
+
+    def problems(self):
+        yield from field_problems(self)
+
+
+def one_length(values):
+    """{field: value} in which steps without minutes, or minutes without steps, puts the other aside.
+    one_length({"steps": 100}) -> {"steps": 100, "minutes": None}
+    """
+    other = {"steps": "minutes", "minutes": "steps"}
+    return {other[name]: None for name in values if name in other} | values
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,8 @@
 
 import time
 
-from folio.command_line import Parser, chosen, front_door
+from folio.command_line import Parser, chosen, front_door, given
 from Model_Params import TextParams
-
-SLOW_BYTES = 20_000_000         # from here on it takes longer than one likes to wait without a word
 
 
 def main():
@@ -18,7 +16,7 @@ def main():
     parser.add_argument("paths", nargs="*", metavar="PATH", help="files and folders to read (default: Train_Data)")
     parser.add_fields("text", TextParams)
     arguments = parser.parse()
-    text = chosen(TextParams(), arguments)
+    text = chosen(TextParams(), given(arguments, TextParams))
     parser.check(text)
 
     from folio import corpus

@@ -4,10 +4,11 @@ import argparse
 import difflib
 import signal
 import sys
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 from folio.home import Home
+from Model_Params import value_type
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,7 +28,7 @@ class Parser(argparse.ArgumentParser):
                 continue
             told = each.metadata
             default = "" if each.default is None else f" (default: {each.default})"
-            how = {"action": argparse.BooleanOptionalAction} if told["kind"] is bool else {"type": told["kind"], "metavar": _metavar(told)}
+            how = {"action": argparse.BooleanOptionalAction} if value_type(each) is bool else {"type": value_type(each), "metavar": _metavar(each)}
             group.add_argument(_flag(each.name), default=argparse.SUPPRESS, help=told["help"].replace("%", "%%") + default, **how)
 
     def parse(self, words=None):
@@ -56,14 +57,15 @@ class _HelpFormatter(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=34)
 
 
-def chosen(params, arguments):
-    """A dataclass with the fields replaced that the command line gave."""
-    return replace(params, **given(params, arguments))
+def chosen(params, values):
+    """A dataclass, or a dataclass of dataclasses, with the fields replaced that are named in {field: value}."""
+    parts = {each.name: getattr(params, each.name) for each in fields(params)}
+    return replace(params, **{name: chosen(part, values) if is_dataclass(part) else values.get(name, part) for name, part in parts.items()})
 
 
-def given(params, arguments):
-    """{field: value} for those fields of a dataclass that the command line gave."""
-    return {each.name: getattr(arguments, each.name) for each in fields(params) if hasattr(arguments, each.name)}
+def given(arguments, *params):
+    """{field: value} for those fields of some dataclasses that the command line gave."""
+    return {each.name: getattr(arguments, each.name) for part in params for each in fields(part) if hasattr(arguments, each.name)}
 
 
 def nearest(word, known):
@@ -79,7 +81,7 @@ def front_door(main):
             stream.reconfigure(encoding="utf-8", errors="surrogateescape" if stream is sys.stdin else "replace")
     try:
         sys.exit(main())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError):
             _leave_pipe()
         print(_sentence(error), file=sys.stderr)
@@ -107,8 +109,8 @@ def _flag(name):
     return "--" + name.replace("_", "-")
 
 
-def _metavar(told):
-    return "|".join(told["choices"]) if told["choices"] else {int: "N", float: "X", str: "NAME"}[told["kind"]]
+def _metavar(each):
+    return "|".join(each.metadata["choices"] or ({int: "N", float: "X", str: "NAME"}[value_type(each)],))
 
 
 def _with_hyphens(word):

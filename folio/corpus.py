@@ -36,6 +36,7 @@ class Corpus:
     fingerprint: str                # the same exactly where tokens and split are the same
     text_fingerprint: str
     mended: dict                    # what reading put right -> how often
+    text: TextParams                # how it was made
 
     @property
     def train(self):
@@ -234,7 +235,7 @@ def _read_about(home):
 
 
 def _open(home, about):
-    return Corpus(np.load(home.tokens / about["tokens"], mmap_mode="r"), **about["corpus"])
+    return Corpus(np.load(home.tokens / about["tokens"], mmap_mode="r"), text=TextParams(**about["text"]), **about["corpus"])
 
 
 def _write_header(file, dtype, length):

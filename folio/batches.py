@@ -1,0 +1,22 @@
+"""A step's number to its batch: windows of the training text, a function of (seed, step) alone, so that a resumed run sees the same."""
+
+import numpy as np
+
+
+def batch_at(tokens, step, *, batch_size, block_size, seed):
+    """Windows at random places of the text, and the same one token later.
+
+    tokens: (total,) integers, more than block_size of them -> inputs, targets: (batch, time) int64 each
+    """
+    starts = np.random.default_rng((seed, step)).integers(len(tokens) - block_size, size=batch_size)
+    windows = tokens[starts[:, None] + np.arange(block_size + 1)].astype(np.int64)          # (B, T + 1)
+    return windows[:, :-1], windows[:, 1:]
+
+
+def fitting_block_size(block_size, train_tokens):
+    """The context a text is long enough for: at least eight different windows' worth of it, in powers of two where it must shrink.
+    fitting_block_size(256, 1000) -> 64
+    """
+    if train_tokens >= 8 * block_size:
+        return block_size
+    return max(2, 1 << ((train_tokens // 8).bit_length() - 1)) if train_tokens >= 16 else 2

@@ -1,0 +1,307 @@
+"""Training: the step, the loop around it, and what is kept so that a killed run ends as if nothing had happened.
+
+Step n is a function of the weights before it and of (seed, n). What the next step needs (the weights, the optimizers' memory, the
+step's number, the moment of decay) is in the resume file, so that going on from it repeats the lost steps to the bit.
+"""
+
+import math
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from folio import checkpoint, hardware, networks, optimizers
+from folio.batches import batch_at
+from folio.bits_per_byte import evaluate
+from folio.decoder import generate
+from folio.run_log import RunLog
+from folio.schedules import decay_start_for, time_to_decay, total_steps_for, trapezoid
+
+SAVE_SECONDS = 60               # a killed run loses at most about this much
+LINES_PER_EVALUATION = 10       # in the log
+EVALUATION_SHARE = 0.05         # of the time, where eval_interval is not given
+SAMPLE_TEMPERATURE = 0.8        # a little below 1 reads better than the model's own distribution
+
+
+@dataclass
+class Progress:
+    """How far a run has come: plain values, all of them in the resume file."""
+    step: int = 0                           # steps done
+    seconds: float = 0.0                    # of all sittings, from the start of their processes
+    training_seconds: float = 0.0           # the part that grows with the steps: without imports and compiling
+    decay_start: int | None = None          # the step at which the learning rate begins to fall: all that time ever decides
+    recent_losses: list = field(default_factory=list)       # since the last line in the log
+    best_nats: float | None = None          # per byte of validation text
+    best_step: int | None = None
+    finished: bool = False
+
+
+class Run:
+    """One training run: a network, its optimizers, and its files."""
+
+    def __init__(self, home, name, params, tokenizer, corpus, *, started_at, clock=time.perf_counter):
+        """params: Params, resolved and probed for this machine; started_at: what `clock` (in seconds) said when the process began."""
+        self.home, self.name, self.params, self.tokenizer, self.corpus = home, name, params, tokenizer, corpus
+        self.training = params.training
+        self.started_at, self.clock = started_at, clock
+        hardware.use(self.training)
+        torch.manual_seed(self.training.seed)
+        self.net = networks.build(params.model).to(self.training.device)
+        self.optimizers = optimizers.build(self.net, self.training)
+        self.loss = self._loss
+        self.log = RunLog(home.log(name))
+        self.progress = Progress()
+        self.earlier_seconds = 0.0
+        self.tokens_per_step = self.training.batch_size * params.model.block_size
+        self.eval_interval = self.training.eval_interval or default_eval_interval(corpus.val_tokens, self.tokens_per_step)
+        # Without a text before it, a new document begins like all the others: after a separator, or else after a line's end.
+        self.opening = [tokenizer.end_of_text] if corpus.documents > 1 and tokenizer.end_of_text is not None else line_end(tokenizer)
+        if self.training.steps:
+            self.progress.decay_start = decay_start_for(self.training.steps, self.training.decay_fraction)
+
+    # --- One step ---
+
+    def step(self):
+        """Learn from one batch. -> its loss in nats per token. Raises FloatingPointError, with no weight changed, where it is not finite."""
+        training, step = self.training, self.progress.step
+        inputs, targets = self._batch(step)                                             # (batch, time) each
+        micro_batches = list(zip(inputs.split(training.micro_batch_size), targets.split(training.micro_batch_size)))
+        total = 0.0
+        for number, (some_inputs, some_targets) in enumerate(micro_batches):
+            torch.manual_seed(dropout_seed(training.seed, step, number))
+            loss = self.loss(some_inputs, some_targets) / len(micro_batches)
+            loss.backward()
+            total += loss.item()
+        length = torch.nn.utils.clip_grad_norm_(self.net.parameters(), training.gradient_clip or math.inf).item()
+        if not math.isfinite(total + length):
+            raise FloatingPointError(f"At step {step} the loss is {total} and the gradient's length {length}: nothing can be learned from "
+                                     "that. What is saved is from before. Try a lower --learning-rate, or --precision fp32.")
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate(step)
+            optimizer.step()
+            optimizer.zero_grad()
+        self.progress.step += 1
+        self.progress.recent_losses.append(total)
+        return total
+
+    def learning_rate(self, step):
+        """What the schedule says for a step."""
+        return self.training.learning_rate * trapezoid(step, warmup_steps=self.training.warmup_steps,
+                                                       decay_start=self.progress.decay_start, total_steps=self.total_steps)
+
+    def _loss(self, inputs, targets):
+        """inputs, targets: (batch, time) -> mean cross-entropy in nats per token"""
+        with hardware.autocast(self.training):
+            logits = self.net(inputs)                                                   # (batch, time, vocabulary)
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+    def _batch(self, step):
+        parts = batch_at(self.corpus.train, step, batch_size=self.training.batch_size, block_size=self.params.model.block_size,
+                         seed=self.training.seed)
+        return [torch.from_numpy(part).to(self.training.device) for part in parts]
+
+    # --- All steps ---
+
+    def train(self):
+        """Train to the end, or until Ctrl-C or SIGTERM. -> the signal's number, or None at the end.
+
+        Raises FloatingPointError, with the last good files kept, where the loss stops being finite.
+        """
+        self._compile()
+        startup = self.seconds - self.progress.training_seconds
+        saved_at = self._marked_at = self.clock()
+        self._marked_step = self.progress.step
+        with stop_signals() as received, self._bar() as bar:
+            while not self.done and not received:
+                self.step()
+                self.progress.training_seconds = self.seconds - startup
+                bar.update(self.tokens_per_step)
+                decided = self._decide_decay(bar)
+                evaluating = self.done or self.progress.step % self.eval_interval == 0
+                if evaluating or decided or self.progress.step % max(1, self.eval_interval // LINES_PER_EVALUATION) == 0:
+                    self._report(evaluating, decided, bar)
+                if evaluating or self.clock() - saved_at >= SAVE_SECONDS:
+                    self.progress.finished = self.done
+                    self.save_resume()
+                    saved_at = self.clock()
+        if received:
+            self.save_resume()
+            if self.progress.best_step is None:         # so that there is something to run
+                self.save_weights(None)
+            return received[0]
+
+    @property
+    def total_steps(self):
+        """Steps of the whole run; None as long as time has not decided."""
+        if self.training.steps:
+            return self.training.steps
+        return None if self.progress.decay_start is None else total_steps_for(self.progress.decay_start, self.training.decay_fraction)
+
+    @property
+    def done(self):
+        """Whether the last step has been made."""
+        return self.total_steps is not None and self.progress.step >= self.total_steps
+
+    @property
+    def seconds(self):
+        """Time spent on this run, in all sittings."""
+        return self.earlier_seconds + self.clock() - self.started_at
+
+    def _decide_decay(self, bar):
+        """In a run with a time limit, begin the descent when it would take just the time that is left. -> whether that is now"""
+        progress = self.progress
+        if progress.decay_start is not None or not time_to_decay(
+                progress.step, decay_fraction=self.training.decay_fraction, seconds_per_step=progress.training_seconds / progress.step,
+                seconds_left=60 * self.training.minutes - self.seconds):
+            return False
+        progress.decay_start = progress.step
+        self.save_resume()                              # on the disk before it is used, so that a resumed run repeats it
+        bar.total = self.total_steps * self.tokens_per_step
+        return True
+
+    def _compile(self):
+        """Let torch.compile make the step; where it cannot, say so in one line and go on without."""
+        if not self.training.compile:
+            return
+        compiled = torch.compile(self._loss, dynamic=False)
+        try:
+            inputs, targets = (part[:self.training.micro_batch_size] for part in self._batch(0))
+            compiled(inputs, targets).backward()
+            self.loss = compiled
+        except Exception as error:          # whatever keeps a compiler from working is no reason not to train
+            tqdm.write(f"torch.compile does not work here ({type(error).__name__}); training without it.")
+            self.training = replace(self.training, compile=False)
+            self.params = replace(self.params, training=self.training)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    # --- What is said and kept ---
+
+    def _report(self, evaluating, decided, bar):
+        """Write a line to the log; at an evaluation also measure, keep the best weights, and show a sample."""
+        progress, now = self.progress, self.clock()
+        line = {"step": progress.step, "seconds": round(self.seconds, 2), "tokens": progress.step * self.tokens_per_step,
+                "train_loss": sum(progress.recent_losses) / len(progress.recent_losses), "learning_rate": self.learning_rate(progress.step - 1),
+                "tokens_per_second": round((progress.step - self._marked_step) * self.tokens_per_step / max(now - self._marked_at, 1e-9))}
+        if decided:
+            line["decay_start"] = progress.decay_start
+        bar.set_postfix_str(f"loss {line['train_loss']:.3f}", refresh=False)
+        if evaluating:
+            score = self.evaluate()
+            line |= {"val_nats_per_byte": score.nats_per_byte, "val_bpb": score.bits_per_byte}
+            best = progress.best_nats is None or score.nats_per_byte < progress.best_nats
+            if best:
+                progress.best_nats, progress.best_step = score.nats_per_byte, progress.step
+                self.save_weights(score)
+            tqdm.write(f"{clock_time(self.seconds):>7}  step {progress.step:<6,}  training {line['train_loss']:.3f} nats/token  "
+                       f"validation {score.nats_per_byte:.4f} nats/byte = {score.bits_per_byte:.4f} bits/byte{'  best' if best else ''}")
+            if self.training.sample_tokens:
+                tqdm.write(self.sample())
+        self.log.append(**line)
+        progress.recent_losses = []
+        self._marked_at, self._marked_step = self.clock(), progress.step
+
+    def evaluate(self):
+        """The Score of the network as it is on the whole validation part, computed in the run's precision."""
+        self.net.eval()
+        with hardware.autocast(self.training):
+            score = evaluate(self.net, self.corpus.val, self.corpus.val_bytes, block_size=self.params.model.block_size,
+                             batch_size=self.training.micro_batch_size, device=self.training.device)
+        self.net.train()
+        return score
+
+    def sample(self):
+        """A few lines of what the network writes by now, set apart by a margin."""
+        self.net.eval()
+        tokens = generate(self.net, self.opening, tokens=self.training.sample_tokens, temperature=SAMPLE_TEMPERATURE, top_k=None, top_p=None,
+                          seed=self.training.seed, stop=self.tokenizer.end_of_text)
+        text = self.tokenizer.decode(tokens)
+        self.net.train()
+        return "\n".join("         | " + "".join(c if c.isprintable() else " " for c in line) for line in text.strip().split("\n"))
+
+    def _bar(self):
+        total = self.total_steps and self.total_steps * self.tokens_per_step
+        return tqdm(total=total, initial=self.progress.step * self.tokens_per_step, unit=" tokens", unit_scale=True, desc=self.name,
+                    dynamic_ncols=True, leave=False, disable=None, smoothing=0.05)
+
+    def save_weights(self, score):
+        """Write all that is needed to run the network as it is."""
+        checkpoint.save(self.home.weights(self.name), {
+            "name": self.name, "params": asdict(self.params.model), "text": asdict(self.params.text), "training": asdict(self.training),
+            "tokenizer": self.tokenizer.to_dict(), "opening": self.opening, "weights": self.net.state_dict(),
+            "step": self.progress.step, "seconds": self.seconds, "torch": str(torch.__version__),
+            "val_bpb": score and score.bits_per_byte, "val_nats_per_byte": score and score.nats_per_byte})
+
+    def save_resume(self):
+        """Write all that is needed to go on exactly."""
+        self.progress.seconds = self.seconds
+        checkpoint.save(self.home.resume(self.name), {
+            "name": self.name, "params": asdict(self.params), "tokenizer": self.tokenizer.fingerprint, "corpus": self.corpus.fingerprint,
+            "torch": str(torch.__version__), "progress": asdict(self.progress), "weights": self.net.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]})
+
+    def restore(self, contents):
+        """Go back to where a loaded resume file was written; the log is cut back to there."""
+        self.net.load_state_dict(contents["weights"])
+        for optimizer, state in zip(self.optimizers, contents["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        decided = self.progress.decay_start                     # by steps, which may have been given anew
+        self.progress = Progress(**contents["progress"])
+        if self.training.steps:
+            self.progress.decay_start = decided
+        self.earlier_seconds = self.progress.seconds
+        self.log.cut_back(self.progress.step)
+
+
+# --- Small parts ---
+
+def default_eval_interval(val_tokens, tokens_per_step):
+    """Steps from one evaluation to the next: a hundred, or more where the validation part is large."""
+    cost = val_tokens / 3 / tokens_per_step         # in steps: an evaluation has no backward pass, which is two thirds of a step
+    return max(100, math.ceil(cost / EVALUATION_SHARE))
+
+
+def dropout_seed(seed, step, micro_batch, rank=0):
+    """32 bits, all that torch's CPU generator keeps of a seed, different for every part of every step."""
+    return int.from_bytes(sha256(repr((seed, step, micro_batch, rank)).encode()).digest()[:4], "little")
+
+
+def line_end(tokenizer):
+    """The ids of a line's end, or of token 0 where a character tokenizer has never seen one."""
+    try:
+        return tokenizer.encode("\n")
+    except ValueError:
+        return [0]
+
+
+def clock_time(seconds):
+    """clock_time(83) -> "1:23" """
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+@contextmanager
+def stop_signals():
+    """Yield a list that gets the number of the first Ctrl-C or SIGTERM instead of the process dying of it; the second one kills."""
+    received, previous = [], {}
+
+    def receive(number, frame):
+        received.append(number)
+        restore()
+
+    def restore():
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+
+    if threading.current_thread() is threading.main_thread():       # Python lets no other thread handle signals
+        previous = {each: signal.signal(each, receive) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        restore()

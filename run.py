@@ -1,0 +1,71 @@
+"""Front door 3: let a trained model go on with your text.
+
+    python run.py                       # asks for the beginning of a text, again and again
+    python run.py "Once upon a time"    # one answer, on stdout
+    echo "Once upon" | python run.py -  # the beginning comes through a pipe
+"""
+
+import sys
+
+from folio.command_line import Parser, front_door, given
+from Model_Params import GenerationParams
+
+
+def main():
+    parser = Parser("Complete the beginning of a text.")
+    parser.add_argument("prompt", nargs="?", help="the beginning of a text; - reads it from standard input (default: ask for one)")
+    parser.add_argument("--prompt", dest="prompt_flag", metavar="PROMPT", help="the same, for one that begins with a hyphen")
+    parser.add_argument("--weights", metavar="FILE", help="a file in Saved_Weights, or a run's name (default: the newest)")
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers to a prompt (default: 1)")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="where to compute: cpu, cuda, mps (default: cpu)")
+    parser.add_fields("generation", GenerationParams)
+    arguments = parser.parse()
+    settings = given(arguments, GenerationParams)
+    parser.check(GenerationParams(**settings))
+    if arguments.prompt is not None and arguments.prompt_flag is not None:
+        parser.error("the prompt is there twice; give it once")
+    if arguments.samples < 1:
+        parser.error(f"--samples {arguments.samples} is below the smallest value possible, 1")
+    prompt = arguments.prompt if arguments.prompt is not None else arguments.prompt_flag
+    if prompt == "-":
+        prompt = sys.stdin.read().removesuffix("\n")
+
+    from folio.language_model import find_weights, load, newest_weights     # torch comes with it, which --help need not wait for
+    from folio.networks import count_parameters
+    from folio.terminal import Screen, enable_line_editing
+    path = find_weights(arguments.home, arguments.weights) if arguments.weights else newest_weights(arguments.home)
+    model = load(path, arguments.device)
+    quality = "not yet measured" if model.val_bpb is None else f"{model.val_bpb:.3f} bits per byte"
+    print(f"{path.name}: {count_parameters(model.net):,} parameters, {quality}, vocabulary of {model.tokenizer.vocab_size:,} tokens",
+          file=sys.stderr)
+    screen = Screen()
+
+    def answer(prompt):
+        for sample in range(arguments.samples):
+            screen.write(prompt)
+            for text in model.stream(prompt, sample, **settings):
+                screen.write(text)
+            screen.end_line()
+
+    if prompt is not None:
+        return answer(prompt)
+    print("Type the beginning of a text. Ctrl-C stops an answer, Ctrl-D ends.", file=sys.stderr)
+    enable_line_editing()
+    while True:
+        try:
+            beginning = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return screen.end_line()
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+            continue
+        try:
+            answer(beginning)
+        except KeyboardInterrupt:
+            screen.write("\n")
+        except ValueError as error:         # such as a character that a character model has never seen: the next prompt may be better
+            print(error, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    front_door(main)

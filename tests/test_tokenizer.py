@@ -1,0 +1,521 @@
+"""The tokenizer learns the merges that a slow recount learns, gives the ids that the other libraries give, and gives every byte back."""
+
+import json
+import os
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import regex
+from conftest import ROOT, FullDisk, InMemory, run_python
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from folio import sources
+from folio.files import fingerprint
+from tokenizer import (END_OF_TEXT, FILES, SPLIT_PATTERNS, BPETokenizer, CharTokenizer, StreamingDecoder, apply_merges, count_pieces, from_dict,
+                       learn_merges, load, merge_pair)
+
+PATTERNS = sorted(SPLIT_PATTERNS)
+
+SAMPLES = [
+    "", " ", "a", "\n", "The quick brown fox's jumps, DON'T they'll I'M we'VE you'Re he'd; 'tis O'Neill 'S 'LL",
+    "Größe, naïveté, smörgåsbord, Łódź, İstanbul, ĲSSELMEER, ﬁne",
+    "Ελληνικά: η γρήγορη αλεπού, ὦ ἄνδρες", "Русский: съешь ещё этих мягких булок", "Հայերեն՝ բարեւ ձեզ",
+    "العربية: السَّلَامُ عَلَيْكُمْ ٠١٢٣", "עברית: שָׁלוֹם עֲלֵיכֶם", "हिन्दी: क्षत्रिय ज्ञान १२३", "বাংলা: আমি ক্ষুধার্ত", "தமிழ்: வணக்கம் க்ஷ",
+    "ไทย: สวัสดีครับ ๑๒๓", "中文：我能吞下玻璃而不伤身体。１２３", "日本語：カタカナとひらがな、漢字々", "한국어: 안녕하세요 각각", "ქართული გამარჯობა",
+    "👨‍👩‍👧‍👦 👩🏽‍🚀 🏳️‍🌈 🇩🇪🇫🇷🇯🇵 ☺️ 1️⃣ ❤️‍🔥", "e\u0301 a\u0308\u0323 Z\u0351\u036b\u0343 \u0301 \u200d\u200d",
+    "".join(map(chr, range(32))), "\x7f\x80\x85\x9f\xa0\xad", "\x1c\x1d a\x1e b\x1f\x1f c", "nul\0nul\0\0", "\0",
+    "line\r\nline\r\n\r\nline\rline\n\r\n", "\r\n", "\r", " \r\n \n  \r", "a \n b\n\n\n c", "\tint x;\t\t\n\t \t y", "a  b   c    d     e",
+    "   leading and trailing   ", "\u2028\u2029\u3000 \u2003 \u200b x\u00a0y", "\ufeffbom", "\ufffd\uffff\U0010ffff",
+    "3.14159 1,234,567 0x1F 1e-9 ½ ² Ⅷ ①② 2024-01-31", "https://example.org/a_b?c=d&e=%20f#g mail@example.org C:\\dir\\x.txt",
+    "def f(x):\n    return x[::-1]  # reversed\n\n\nclass A: pass\n", "if (a!=b && c<=d) { e->f++; } /* ... */\n\n#include <stdio.h>",
+    '{"key": [1, null, "\\u00e9"]}', "<|endoftext|> <|end", "!!!???...,,,---___ '' \"\" ``", "a" * 3000, " " * 3000, "\n" * 500, "ab" * 1000, "1" * 500,
+]
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+tricky_texts = st.text("ab' s\u00e9\u0301\u4e2d\u3000\xa0\x85\x1c1!.\t\n\r")          # what the split patterns treat in different ways
+small_words = st.dictionaries(st.text("abc", min_size=1, max_size=12), st.integers(1, 3), max_size=8)
+
+
+@pytest.fixture(scope="module")
+def tokenizers(plays):
+    """One tokenizer a split pattern, with merges in many scripts."""
+    return {pattern: BPETokenizer.train([plays[:100_000], *SAMPLES * 5], 1500, pattern) for pattern in PATTERNS}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizers):
+    return tokenizers["qwen2"]
+
+
+# --- Learning merges ---
+
+def merges_by_recounting(piece_counts, num_merges):
+    """The definition itself: count all pairs anew before each merge."""
+    words = [(list(piece.encode("utf-8")), count) for piece, count in piece_counts.items()]
+    merges = []
+    for new_id in range(256, 256 + num_merges):
+        counts = Counter()
+        for word, count in words:
+            for pair in pairwise(word):
+                counts[pair] += count
+        best = min(counts, key=lambda pair: (-counts[pair], pair), default=None)
+        if best is None or counts[best] < 2:
+            break
+        merges.append(best)
+        words = [(merge_pair(word, best, new_id), count) for word, count in words]
+    return merges
+
+
+@settings(max_examples=300)
+@given(small_words)
+def test_merges_are_those_of_counting_all_pairs_anew_each_time(piece_counts):
+    assert list(learn_merges(piece_counts, 30)) == merges_by_recounting(piece_counts, 30)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_merges_of_real_text_are_those_of_counting_all_pairs_anew(plays, pattern):
+    pieces = count_pieces([plays[:20_000]], pattern)
+    merges = merges_by_recounting(pieces, 200)
+    assert len(merges) == 200
+    assert list(learn_merges(pieces, 200)) == merges
+
+
+def test_of_equally_frequent_pairs_the_one_with_the_smallest_ids_is_merged():
+    assert list(learn_merges({"zy": 5, "ba": 5, "bc": 5}, 3)) == [(98, 97), (98, 99), (122, 121)]
+
+
+def test_overlapping_positions_of_a_pair_count():
+    assert list(learn_merges({"aaa": 2, "bc": 3}, 1)) == [(97, 97)]            # four (a, a) beat three (b, c)
+
+
+def test_a_pair_seen_once_is_not_merged():
+    assert list(learn_merges({"ab": 1, "cd": 1}, 5)) == []
+    assert list(learn_merges({"aaa": 1}, 5)) == [(97, 97)]
+
+
+def test_no_merge_reaches_across_two_pieces():
+    assert list(learn_merges(count_pieces(["a! a! a! a!"]), 5)) == [(32, 97)]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("name", ["plays", "tiny_shakespeare"])
+def test_merges_are_those_of_rustbpe(request, name, pattern):
+    rustbpe = pytest.importorskip("rustbpe")
+    text = request.getfixturevalue(name)
+    ours = BPETokenizer.train([text], 1024, pattern)
+    theirs = rustbpe.Tokenizer()
+    theirs.train_from_iterator([text], 1023, pattern=SPLIT_PATTERNS[pattern])
+    assert ours.vocab_size == 1024
+    assert [(bytes(token), rank) for token, rank in theirs.get_mergeable_ranks()] == [(token, rank) for rank, token in enumerate(ours.token_bytes[:-1])]
+
+
+def test_the_order_in_which_a_text_arrives_does_not_change_the_merges(plays):
+    lines = plays[:30_000].splitlines(keepends=True)
+    assert BPETokenizer.train(lines, 400).merges == BPETokenizer.train(reversed(lines), 400).merges
+
+
+def test_a_text_with_few_pairs_gives_fewer_tokens():
+    tokenizer = BPETokenizer.train(["low lower lowest"], 10_000)
+    assert 257 < tokenizer.vocab_size < 270
+    assert BPETokenizer.train([], 10_000).vocab_size == 257
+
+
+def test_a_vocabulary_without_room_for_all_bytes_is_refused_with_the_smallest_possible():
+    assert BPETokenizer.train(["aaaa"], 257).vocab_size == 257
+    with pytest.raises(ValueError, match="256 .* smallest possible, 257"):
+        BPETokenizer.train(["aaaa"], 256)
+    with pytest.raises(ValueError, match="smallest possible, 256"):
+        BPETokenizer.train(["aaaa"], 255, special_tokens=())
+
+
+# --- Encoding ---
+
+def merged_one_at_a_time(ids, new_ids):
+    """The definition itself: of all pairs that can be merged take the one learned first, and of those the leftmost."""
+    ids = list(ids)
+    while possible := [(new_ids[pair], left) for left, pair in enumerate(pairwise(ids)) if pair in new_ids]:
+        new_id, left = min(possible)
+        ids[left:left + 2] = [new_id]
+    return ids
+
+
+@settings(max_examples=300)
+@given(small_words, st.text("abc", max_size=40))
+def test_merges_are_applied_first_learned_first_and_leftmost_among_equals(piece_counts, text):
+    new_ids = {pair: 256 + index for index, pair in enumerate(learn_merges(piece_counts, 30))}
+    assert apply_merges(text.encode("utf-8"), new_ids) == merged_one_at_a_time(text.encode("utf-8"), new_ids)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), unique=True, max_size=10), st.lists(st.integers(0, 2), max_size=30))
+def test_merges_that_no_training_would_learn_are_applied_in_the_same_order(pairs, ids):
+    new_ids = {pair: 3 + index for index, pair in enumerate(pairs) if max(pair) < 3 + index}
+    assert apply_merges(ids, new_ids) == merged_one_at_a_time(ids, new_ids)
+
+
+def test_the_heap_agrees_with_the_definition_on_a_long_piece(tokenizer):
+    piece = "thethertheteeth" * 20
+    new_ids = {pair: 256 + index for index, pair in enumerate(tokenizer.merges)}
+    assert tokenizer.encode(piece) == merged_one_at_a_time(piece.encode("utf-8"), new_ids)
+
+
+@pytest.fixture(scope="module")
+def tiktokens(tokenizers):
+    tiktoken = pytest.importorskip("tiktoken")
+    return {pattern: tiktoken.Encoding(pattern, pat_str=SPLIT_PATTERNS[pattern], special_tokens=ours.special_ids,
+                                       mergeable_ranks={token: rank for rank, token in enumerate(ours.token_bytes[:-1])})
+            for pattern, ours in tokenizers.items()}
+
+
+@pytest.fixture(scope="module")
+def hugging_faces(tokenizers, tmp_path_factory):
+    """Hugging Face's byte pair encoding, built from our saved files alone."""
+    hf = pytest.importorskip("tokenizers")
+    made = {}
+    for pattern, ours in tokenizers.items():
+        folder = tmp_path_factory.mktemp("saved")
+        ours.save(folder)
+        vocab = json.loads((folder / "stoi.json").read_text(encoding="utf-8"))
+        merges = json.loads((folder / "merges.json").read_text(encoding="utf-8"))
+        made[pattern] = hf.Tokenizer(hf.models.BPE(vocab=vocab, merges=[tuple(pair) for pair in merges]))
+        made[pattern].pre_tokenizer = hf.pre_tokenizers.Sequence([
+            hf.pre_tokenizers.Split(hf.Regex(SPLIT_PATTERNS[pattern]), "isolated"),
+            hf.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        made[pattern].decoder = hf.decoders.ByteLevel()
+    return made
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: ascii(sample[:12]))
+def test_ids_are_those_of_tiktoken_and_of_hugging_face(tokenizers, tiktokens, hugging_faces, pattern, sample):
+    ids = tokenizers[pattern].encode(sample)
+    assert ids == tiktokens[pattern].encode_ordinary(sample)
+    assert ids == hugging_faces[pattern].encode(sample).ids
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@settings(max_examples=200)
+@given(parts=st.lists(st.sampled_from(SAMPLES).map(lambda sample: sample[:40]) | tricky_texts, max_size=6))
+def test_ids_of_mixtures_are_those_of_tiktoken_and_of_hugging_face(tokenizers, tiktokens, hugging_faces, pattern, parts):
+    text = "".join(parts)
+    ids = tokenizers[pattern].encode(text)
+    assert ids == tiktokens[pattern].encode_ordinary(text)
+    assert ids == hugging_faces[pattern].encode(text).ids
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_ids_of_the_plays_are_those_of_tiktoken(tokenizers, tiktokens, plays, pattern):
+    assert tokenizers[pattern].encode(plays) == tiktokens[pattern].encode_ordinary(plays)
+
+
+def test_hugging_face_gives_the_text_of_our_ids(tokenizer, hugging_faces):
+    assert all(hugging_faces["qwen2"].decode(tokenizer.encode(sample)) == sample for sample in SAMPLES)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@settings(max_examples=300)
+@given(text=tricky_texts | texts, block_bytes=st.integers(3, 12))
+@example(text="a  b   c\n \n d\n\n e ' s 's  's", block_bytes=3)
+def test_cutting_a_text_at_the_safe_places_changes_no_id(tokenizers, pattern, text, block_bytes):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "BLOCK_BYTES", block_bytes)
+        chunks = [chunk for chunk, _ in sources.Documents([InMemory(text.encode("utf-8"))], "keep")]
+    whole = "".join(chunks)
+    split, encode = regex.compile(SPLIT_PATTERNS[pattern]).findall, tokenizers[pattern].encode
+    assert [piece for chunk in chunks for piece in split(chunk)] == split(whole)
+    assert [token for chunk in chunks for token in encode(chunk)] == encode(whole)
+
+
+def test_a_text_is_cut_once_a_block_where_words_are_short_and_never_where_there_is_no_space(monkeypatch):
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 10)
+    assert len(list(sources.Documents([InMemory(b"to be or not to be " * 10)]))) == 20
+    assert len(list(sources.Documents([InMemory(b"tobeornottobe\n" * 10)]))) == 1
+
+
+# --- Decoding ---
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@settings(max_examples=300)
+@given(text=texts)
+def test_decoding_gives_the_text_back(tokenizers, pattern, text):
+    assert tokenizers[pattern].decode(tokenizers[pattern].encode(text)) == text
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@settings(max_examples=300)
+@given(content=st.binary())
+@example(content=bytes(range(256)))
+@example(content=b"\xed\xa0\x80\xed\xb2\x80")           # what half a surrogate pair would be, were it allowed
+def test_decoding_gives_any_bytes_back(tokenizers, pattern, content):
+    assert tokenizers[pattern].decode_bytes(tokenizers[pattern].encode_bytes(content)) == content
+
+
+@settings(max_examples=100)
+@given(texts)
+def test_the_bytes_of_a_text_have_the_ids_of_the_text(tokenizer, text):
+    assert tokenizer.encode_bytes(text.encode("utf-8")) == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("make", [lambda: BPETokenizer([]), lambda: CharTokenizer("ab")], ids=["bpe", "char"])
+@pytest.mark.parametrize("half", ["\ud800", "\udcff", "\udfff"])
+def test_half_a_surrogate_pair_is_refused_with_its_position(make, half):
+    with pytest.raises(ValueError, match="^Character 2 of the text, .*surrogate") as caught:
+        make().encode("ab" + half)
+    assert type(caught.value) is ValueError
+
+
+def test_bytes_that_are_not_text_are_decoded_as_the_replacement_character():
+    assert BPETokenizer([]).decode([65, 0xE9, 66, 0xF0, 0x9F]) == "A\ufffdB\ufffd"
+
+
+@pytest.mark.parametrize("wrong", [-1, -258, 257, 10**9])
+def test_an_id_outside_the_vocabulary_is_refused_and_named(wrong):
+    for decode in (BPETokenizer([]).decode, BPETokenizer([]).decode_bytes):
+        with pytest.raises(ValueError, match=f"Token id {wrong} .*0 to 256"):
+            decode([65, wrong, 66])
+
+
+def test_ids_may_be_numpy_integers_and_come_from_any_iterable(tokenizer):
+    ids = tokenizer.encode("To be, or not to be")
+    assert tokenizer.decode(np.array(ids, np.uint16)) == tokenizer.decode(iter(ids)) == "To be, or not to be"
+    assert tokenizer.decode([]) == ""
+
+
+@settings(max_examples=300)
+@given(st.lists(st.integers(0, 255) | st.sampled_from([*"é中😀".encode()])) | texts.map(lambda text: list(text.encode("utf-8"))))
+def test_streaming_gives_the_same_text_as_decoding_all_at_once(content):
+    tokenizer = BPETokenizer([])                        # one byte a token: every character comes in pieces
+    decoder = StreamingDecoder(tokenizer)
+    assert "".join([decoder.add(token) for token in content] + [decoder.end()]) == tokenizer.decode(content)
+
+
+def test_streaming_hands_out_a_character_when_its_last_byte_has_come():
+    decoder = StreamingDecoder(BPETokenizer([]))
+    assert [decoder.add(token) for token in "aé😀".encode()] == ["a", "", "é", "", "", "", "😀"]
+    assert decoder.end() == ""
+    decoder.add(0xF0)
+    assert decoder.end() == "\ufffd"
+
+
+# --- Special tokens ---
+
+def test_a_text_that_spells_a_special_token_is_ordinary_unless_that_is_allowed(tokenizer):
+    text = f"one{END_OF_TEXT}two"
+    assert tokenizer.end_of_text == tokenizer.vocab_size - 1
+    assert tokenizer.end_of_text not in tokenizer.encode(text)
+    assert tokenizer.encode(text, allow_special=True) == [*tokenizer.encode("one"), tokenizer.end_of_text, *tokenizer.encode("two")]
+    assert tokenizer.decode(tokenizer.encode(text)) == tokenizer.decode(tokenizer.encode(text, allow_special=True)) == text
+
+
+def test_special_tokens_come_last_and_count():
+    tokenizer = BPETokenizer([(97, 98)], special_tokens=["<|endoftext|>", "<|user|>"])
+    assert tokenizer.vocab_size == 259
+    assert tokenizer.encode("ab<|user|><|endoftext|>", allow_special=True) == [256, 258, 257]
+
+
+def test_without_special_tokens_there_is_no_end_of_text():
+    tokenizer = BPETokenizer([], special_tokens=())
+    assert tokenizer.end_of_text is None
+    assert tokenizer.encode("a<|", allow_special=True) == [97, 60, 124]
+
+
+# --- Characters ---
+
+def test_the_character_tokenizer_numbers_the_sorted_characters():
+    tokenizer = CharTokenizer.train(["banana", "né"])
+    assert tokenizer.characters == ["a", "b", "n", "é"]
+    assert tokenizer.encode("bané") == [1, 0, 2, 3]
+    assert tokenizer.encode_bytes("bané".encode()) == [1, 0, 2, 3]
+    assert tokenizer.decode([1, 0, 2, 3]) == "bané"
+
+
+def test_the_character_tokenizer_has_no_special_token_and_65_characters_for_tiny_shakespeare(tiny_shakespeare):
+    tokenizer = CharTokenizer.train([tiny_shakespeare])
+    assert (tokenizer.vocab_size, tokenizer.special_tokens, tokenizer.end_of_text) == (65, (), None)
+    assert tokenizer.decode(tokenizer.encode(tiny_shakespeare)) == tiny_shakespeare
+
+
+def test_characters_the_tokenizer_never_saw_are_named():
+    tokenizer = CharTokenizer("abc")
+    assert tokenizer.unknown_characters("xabyc") == ["x", "y"]
+    with pytest.raises(ValueError, match=r"'x' \(U\+0078\), 'é' \(U\+00E9\); the 3 it had"):
+        tokenizer.encode("éabxc")
+    with pytest.raises(ValueError, match="and others; the 3"):
+        tokenizer.encode("defghijklmnop")
+
+
+# --- On disk and in checkpoints ---
+
+def saved(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+ALL_KINDS = pytest.mark.parametrize("original", [
+    BPETokenizer.train(["low lower lowest"], 262), BPETokenizer.train(["äöü äöü"], 300, "gpt2", ["<|user|>", "<|Grüße|>"]), BPETokenizer([]),
+    CharTokenizer.train(["a\nb\0 é中😀\""]), CharTokenizer("ba", [END_OF_TEXT]),
+], ids=["bpe", "bpe gpt2", "bpe bytes", "char", "char special"])
+
+
+@ALL_KINDS
+def test_a_tokenizer_is_the_same_after_saving_and_loading(original, tmp_path):
+    original.save(tmp_path)
+    again = load(tmp_path)
+    assert again.to_dict() == original.to_dict()
+    assert (type(again), again.token_bytes, again.fingerprint) == (type(original), original.token_bytes, original.fingerprint)
+    assert sorted(saved(tmp_path)) == sorted(FILES)
+
+
+@ALL_KINDS
+def test_a_tokenizer_is_the_same_after_going_through_plain_values(original):
+    again = from_dict(json.loads(json.dumps(original.to_dict())))
+    assert again.to_dict() == original.to_dict()
+    assert (type(again), again.token_bytes, again.fingerprint) == (type(original), original.token_bytes, original.fingerprint)
+
+
+def test_the_fingerprint_differs_where_ids_mean_something_else():
+    different = [BPETokenizer([]), BPETokenizer([], "gpt2"), BPETokenizer([], special_tokens=()), BPETokenizer([(97, 98)]), BPETokenizer([(97, 99)]),
+                 CharTokenizer("ab"), CharTokenizer("ba"), CharTokenizer("ab", [END_OF_TEXT])]
+    assert len({tokenizer.fingerprint for tokenizer in different}) == len(different)
+
+
+def test_the_files_say_what_the_design_says(tmp_path):
+    tokenizer = BPETokenizer.train(["low lower lowest é"], 260)
+    tokenizer.save(tmp_path, "fedcba9876543210")
+    stoi, itos, merges, about = (json.loads(content) for content in (saved(tmp_path)[name] for name in FILES))
+    assert stoi["A"] == 65 and stoi["Ġ"] == 32 and stoi["Ċ"] == 10 and stoi["low"] == 257 and stoi[END_OF_TEXT] == 259
+    assert itos == {str(token): name for name, token in stoi.items()}
+    assert merges == [["l", "o"], ["lo", "w"], ["Ġ", "low"]]
+    assert (about["vocab_size"], about["kind"], about["pattern"], about["special_tokens"]) == (260, "bpe", "qwen2", [END_OF_TEXT])
+    assert about["text_fingerprint"] == "fedcba9876543210"
+    assert about["hashes"] == {name: fingerprint(saved(tmp_path)[name]) for name in FILES[:3]}
+
+
+def test_the_saved_bytes_do_not_depend_on_the_hash_seed(tmp_path):
+    code = ("import pathlib, sys; from tokenizer import BPETokenizer; "
+            "BPETokenizer.train([pathlib.Path('Train_Data/input.txt').read_text(encoding='utf-8')[:50_000]], 600).save(sys.argv[1])")
+    for seed in ("0", "1"):
+        done = run_python("-c", code, tmp_path / seed, env={**os.environ, "PYTHONHASHSEED": seed})
+        assert done.returncode == 0, done.stderr
+    assert saved(tmp_path / "0") == saved(tmp_path / "1")
+    assert load(tmp_path / "0").vocab_size == 600
+
+
+def assert_refused_in_a_sentence(folder, error):
+    with pytest.raises(error) as caught:
+        load(folder)
+    assert type(caught.value) is error
+    assert str(folder) in str(caught.value) and "python init.py" in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kind", ["bpe", "char"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "not UTF-8", "another value", "missing"])
+def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, kind, name, damage):
+    tokenizer = BPETokenizer.train(["low lower lowest"], 264) if kind == "bpe" else CharTokenizer.train(["low lower lowest 123"])
+    tokenizer.save(tmp_path)
+    path = tmp_path / name
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+        assert name in assert_refused_in_a_sentence(tmp_path, FileNotFoundError)
+        return
+    path.write_bytes({"truncated": content[:-len(content) // 3], "empty": b"", "not UTF-8": b"\xff" + content, "another value": b"[1, 2, 3]"}[damage])
+    message = assert_refused_in_a_sentence(tmp_path, ValueError)
+    assert name in message or name == "vocab_size.json"         # where the one that vouches is wrong, any of them may be
+
+
+@pytest.mark.parametrize("name", FILES[:3])
+def test_a_file_that_differs_in_one_space_is_not_the_one_that_was_written(tmp_path, name):
+    CharTokenizer("abc").save(tmp_path)
+    with (tmp_path / name).open("ab") as file:
+        file.write(b" ")
+    assert name in assert_refused_in_a_sentence(tmp_path, ValueError)
+
+
+@pytest.mark.parametrize("field, value", [("vocab_size", 263), ("vocab_size", 1), ("vocab_size", "264"), ("special_tokens", []),
+                                          ("special_tokens", ["<|other|>"]), ("kind", "char"), ("kind", "words"), ("pattern", "qwen"),
+                                          ("format", 2), ("format", None), ("hashes", None)])
+def test_a_description_that_contradicts_the_other_files_is_refused(tmp_path, field, value):
+    BPETokenizer.train(["low lower lowest"], 264).save(tmp_path)
+    about = json.loads((tmp_path / "vocab_size.json").read_text(encoding="utf-8"))
+    (tmp_path / "vocab_size.json").write_text(json.dumps({**about, field: value}), encoding="utf-8")
+    assert_refused_in_a_sentence(tmp_path, ValueError)
+
+
+def test_a_character_tokenizer_whose_size_was_edited_is_refused(tmp_path):
+    CharTokenizer("abcd").save(tmp_path)
+    about = (tmp_path / "vocab_size.json").read_bytes()
+    (tmp_path / "vocab_size.json").write_bytes(about.replace(b'"vocab_size": 4', b'"vocab_size": 3'))
+    assert_refused_in_a_sentence(tmp_path, ValueError)
+
+
+def test_a_folder_without_a_tokenizer_says_how_to_make_one(tmp_path):
+    assert "python init.py" in assert_refused_in_a_sentence(tmp_path / "nowhere", FileNotFoundError)
+
+
+@pytest.mark.parametrize("values", [
+    None, [], {}, {"format": 1}, {"format": 1, "kind": "bpe"}, {"format": 2, "kind": "bpe", "merges": [], "pattern": "qwen2", "special_tokens": []},
+    *({"format": 1, "kind": "bpe", "merges": merges, "pattern": "qwen2", "special_tokens": []}
+      for merges in (5, [5], [[97]], [[97, 98, 99]], [["a", "b"]], [[97.0, 98]], [[-1, 97]], [[97, 256]], [[97, 98], [97, 98]])),
+    {"format": 1, "kind": "bpe", "merges": [], "pattern": "other", "special_tokens": []},
+    {"format": 1, "kind": "bpe", "merges": [], "pattern": "qwen2", "special_tokens": [""]},
+    {"format": 1, "kind": "bpe", "merges": [], "pattern": "qwen2", "special_tokens": [5]},
+    {"format": 1, "kind": "char", "characters": ["a", "a"], "special_tokens": []},
+    {"format": 1, "kind": "char", "characters": ["a", "bc"], "special_tokens": []},
+    {"format": 1, "kind": "char", "characters": ["a", 5], "special_tokens": []},
+    {"format": 1, "kind": "words", "special_tokens": []},
+], ids=repr)
+def test_values_that_describe_no_tokenizer_are_refused(values):
+    with pytest.raises(ValueError):
+        from_dict(values)
+
+
+@pytest.mark.parametrize("good_files", range(4))
+def test_a_disk_that_fills_up_while_saving_leaves_the_old_files_and_nothing_else(tmp_path, monkeypatch, good_files):
+    BPETokenizer.train(["low lower lowest"], 260).save(tmp_path)
+    before = saved(tmp_path)
+    monkeypatch.setattr(os, "fsync", FullDisk(good_files))
+    with pytest.raises(OSError, match="No space left"):
+        CharTokenizer("abc").save(tmp_path)
+    assert saved(tmp_path) == before
+
+
+@pytest.mark.parametrize("good_renames", range(4))
+def test_saving_that_ends_between_two_renames_is_noticed_by_load(tmp_path, monkeypatch, good_renames):
+    old, new = BPETokenizer.train(["low lower lowest"], 260), BPETokenizer.train(["high higher highest"], 262)
+    old.save(tmp_path)
+    replace, renamed = os.replace, []
+
+    def killed(source, target):
+        if len(renamed) == good_renames:
+            raise KeyboardInterrupt
+        replace(source, target)
+        renamed.append(target)
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        new.save(tmp_path)
+    assert sorted(saved(tmp_path)) == sorted(FILES)
+    if good_renames == 0:
+        assert load(tmp_path).to_dict() == old.to_dict()
+    else:
+        assert_refused_in_a_sentence(tmp_path, ValueError)
+
+
+# --- What the docstrings promise ---
+
+def test_the_examples_in_the_docstrings_are_true():
+    assert count_pieces(["to be, or not to be"]) == {"to": 1, " be": 2, ",": 1, " or": 1, " not": 1, " to": 1}
+    assert list(learn_merges({"hug": 10, "pug": 5, "hugs": 5}, 2)) == [(117, 103), (104, 256)]
+    assert merge_pair([1, 1, 1, 2], (1, 1), 9) == [9, 1, 2]
+    assert apply_merges(b"hugs", {(117, 103): 256, (104, 256): 257}) == [257, 115]
+    assert fingerprint(b"abc") == "ba7816bf8f01cfea"
+    tokenizer = BPETokenizer.train(["low lower lowest"], vocab_size=260)
+    assert tokenizer.decode(tokenizer.encode("slowest")) == "slowest"
+
+
+def test_the_tokenizer_that_comes_with_the_repository_loads():
+    assert load(ROOT / "tokenizer_save").decode(load(ROOT / "tokenizer_save").encode("Enter HAMLET")) == "Enter HAMLET"

@@ -1,0 +1,51 @@
+"""Front door 2: train a transformer on your text.
+
+    python train.py                     # about three minutes; enough for a megabyte of text
+    python train.py --minutes 30        # better
+    python train.py --resume            # go on where a stopped or killed run was
+"""
+
+import time
+
+STARTED_AT = time.perf_counter()        # before the imports: what --minutes promises includes them
+
+from folio.command_line import Parser, chosen, front_door, given, nearest
+from Model_Params import PRESETS, ModelParams, TrainingParams, one_length
+
+
+def main():
+    parser = Parser("Train a transformer on the text that init.py prepared.")
+    parser.add_argument("--preset", metavar="NAME", help=f"named settings to start from: {', '.join(PRESETS)} (default: default)")
+    parser.add_argument("--name", help="what to call the run's files (default: the preset's name)")
+    parser.add_argument("--resume", action="store_true", help="go on with the newest unfinished run, or with the one that --name says")
+    parser.add_fields("training", TrainingParams)
+    parser.add_fields("model", ModelParams, without=["vocab_size"])
+    arguments = parser.parse()
+    preset = arguments.preset or "default"
+    if preset not in PRESETS:
+        parser.error(f"there is no preset {preset}{nearest(preset, PRESETS)} (there are: {', '.join(PRESETS)})")
+    flags = one_length(given(arguments, TrainingParams, ModelParams))
+    params = chosen(PRESETS[preset], flags)
+    parser.check(params)
+
+    from folio import corpus, runs      # torch comes with it, which --help need not wait for
+    tokenizer, text = corpus.find(arguments.home)
+    if arguments.resume:
+        opened = runs.resumed_run(arguments.home, arguments.name, arguments.preset and PRESETS[preset], flags, tokenizer, text, STARTED_AT)
+    else:
+        if arguments.preset and tokenizer.kind != params.text.tokenizer:
+            raise ValueError(f"The preset {preset} wants the tokenizer {params.text.tokenizer}, and {arguments.home.tokenizer} holds {tokenizer.kind}. "
+                             f"Give it a home of its own: python init.py --home DIR --tokenizer {params.text.tokenizer} TEXT; then add --home DIR here.")
+        opened = runs.new_run(arguments.home, arguments.name or preset, params, tokenizer, text, STARTED_AT)
+    with opened as run:
+        stopped_by = run.train()
+        weights = arguments.home.weights(run.name)
+        if stopped_by:
+            print(f"Stopped after step {run.progress.step:,}; everything is saved. To go on: python train.py --resume --name {run.name}")
+            return 128 + stopped_by
+        print(f"Done. The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte, are in {weights}\n"
+              "Next: python run.py")
+
+
+if __name__ == "__main__":
+    front_door(main)
