@@ -134,14 +134,22 @@ def _causal_mask(T, S, device):
 
 # --- What a block is composed of: each table names the choices of one field of ModelParams ---
 
-def rms_norm(length, params):
+class RMSNorm(nn.RMSNorm):
     """Divide by the root of the mean square (Zhang and Sennrich, 2019)."""
-    return nn.RMSNorm(length, eps=NORM_EPS)
+
+    def __init__(self, length, params):
+        super().__init__(length, eps=NORM_EPS)
+
+    def forward(self, x):
+        """x: (..., length) -> the same; computed in float32, in one kernel where the weight has the type of x"""
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
-def layer_norm(length, params):
+class LayerNorm(nn.LayerNorm):
     """Subtract the mean, divide by the standard deviation (Ba et al., 2016)."""
-    return nn.LayerNorm(length, bias=params.biases != "none")
+
+    def __init__(self, length, params):
+        super().__init__(length, bias=params.biases != "none")
 
 
 class RotaryPositions(nn.Module):
@@ -163,9 +171,10 @@ class RotaryPositions(nn.Module):
     def turn(self, heads, start):
         """heads: (B, H, T, D) -> the same, turned"""
         end = start + heads.shape[2]
+        cos, sin = self.cos[start:end].to(heads.dtype), self.sin[start:end].to(heads.dtype)       # (T, D)
         first, second = heads.chunk(2, dim=-1)
         quarter_turn = torch.cat((-second, first), dim=-1)
-        return (heads * self.cos[start:end] + quarter_turn * self.sin[start:end]).to(heads.dtype)
+        return heads * cos + quarter_turn * sin
 
 
 class LearnedPositions(nn.Module):
@@ -213,7 +222,7 @@ class MLP(nn.Module):
         return self.down(self.activation(self.up(x)))
 
 
-NORMS = {"rms": rms_norm, "layer": layer_norm}
+NORMS = {"rms": RMSNorm, "layer": LayerNorm}
 POSITIONS = {"rotary": RotaryPositions, "learned": LearnedPositions}
 MLPS = {"swiglu": SwiGLU, "relu": lambda params: MLP(params, nn.ReLU()), "gelu": lambda params: MLP(params, nn.GELU(approximate="tanh"))}
 

@@ -288,6 +288,8 @@ class CharTokenizer(Tokenizer):
     def __init__(self, characters, special_tokens=()):
         """characters: the vocabulary, in the order of the ids."""
         self.characters = list(characters)
+        if longer := [character for character in self.characters if len(character) != 1]:
+            raise ValueError(f"The vocabulary of a character tokenizer has single characters, not {longer[0]!r}.")
         self._ids = {character: token for token, character in enumerate(self.characters)}
         super().__init__([character.encode("utf-8") for character in self.characters], special_tokens)
 
@@ -372,8 +374,11 @@ def load(folder):
         if changed:
             raise ValueError(f"{', '.join(changed)} is not the file that was written with vocab_size.json")
         ids = values["stoi.json"]
-        ordinary = list(ids)[:about["vocab_size"] - len(about["special_tokens"])]
-        return from_dict({**about, "characters": ordinary, "merges": [[ids[left], ids[right]] for left, right in values["merges.json"]]})
+        ordinary = list(ids)[:len(ids) - len(about["special_tokens"])]
+        tokenizer = from_dict({**about, "characters": ordinary, "merges": [[ids[left], ids[right]] for left, right in values["merges.json"]]})
+        if tokenizer._names() != list(ids) or about["vocab_size"] != len(ids):
+            raise ValueError("vocab_size.json does not describe the tokens in stoi.json")
+        return tokenizer
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"The tokenizer in {folder} is damaged: {error}. Make it again: python init.py") from None
 

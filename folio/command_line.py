@@ -37,8 +37,9 @@ class Parser(argparse.ArgumentParser):
         arguments, unknown = self.parse_known_args(words)
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
-            self.error("; ".join(f"unknown flag {word}" + nearest(word.partition("=")[0], known) if word.startswith("-")
-                                 else f"{word!r} belongs to no flag" for word in unknown))
+            flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]        # else what follows them is unknown too
+            self.error("; ".join(f"unknown flag {flag}" + nearest(flag, known) for flag in flags)
+                       or f"{' '.join(unknown)} belongs to no flag (a prompt or name of several words needs quotes)")
         arguments.home = Home(arguments.home)
         return arguments
 

@@ -69,7 +69,7 @@ def default_vocab_size(text_bytes):
 
     Fewer bytes than that leave too few examples of each token to learn from; more tokens make shorter sequences.
     """
-    return 2 ** round(math.log2(min(max(math.sqrt(text_bytes), 300), 32768)))
+    return 2 ** round(math.log2(min(max(math.sqrt(text_bytes), 512), 32768)))
 
 
 def prepare(home, text, paths=()):
@@ -101,9 +101,9 @@ def find(home, say=print):
     -> (tokenizer, Corpus). Raises FileNotFoundError where there is no tokenizer or no text.
     """
     tokenizer = load(home.tokenizer)
-    about = _read_about(home)
+    about, corpus = _open(home)
     current = about is not None and about["tokenizer_fingerprint"] == tokenizer.fingerprint
-    text = TextParams(**about["text"]) if about else TextParams()
+    text = corpus.text if about else TextParams()
     paths = [home.folder / name for name in about["paths"]] if about else [home.train_data]
     try:
         documents = Documents(find_files(paths, ignored=[home.tokens]), text.invalid_bytes)
@@ -111,10 +111,10 @@ def find(home, say=print):
         if not current:
             raise
         say(f"The text itself is gone ({paths[0]}); its tokens in {home.tokens} are still there and serve.")
-        return tokenizer, _open(home, about)
+        return tokenizer, corpus
     stamps = _stamps(documents)
     if current and about["stamps"] == stamps:
-        return tokenizer, _open(home, about)
+        return tokenizer, corpus
     say("The text is not the one whose tokens are kept; encoding it with the tokenizer there is (python init.py learns a new one)."
         if about else f"Encoding the text with the tokenizer in {home.tokenizer}.")
     survey = _survey(documents, text.val_fraction)
@@ -138,12 +138,13 @@ def _survey(documents, val_fraction, want_alphabet=False):
         if ends_document:
             document_ends.append(total)
             digest.update(b"\xff")              # a byte that UTF-8 never has: two documents differ from one
+    if not total:
+        raise ValueError(f"There is nothing in {', '.join(map(str, documents.files))}: no text, nothing to learn.")
     train_bytes = total - min(total - int(total * (1 - val_fraction)), VAL_BYTES_LIMIT)
     wanted = total - train_bytes
     # A document's end serves as well, and cuts no document, if it holds out between half and twice as much as was asked for.
-    nearest = min(document_ends, key=lambda end: abs(end - train_bytes))
-    if wanted / 2 <= total - nearest <= wanted * 2:
-        train_bytes = nearest
+    suitable = [end for end in document_ends if wanted / 2 <= total - end <= min(wanted * 2, total / 2, VAL_BYTES_LIMIT)]
+    train_bytes = min(suitable, key=lambda end: abs(end - train_bytes), default=train_bytes)
     return _Survey(total, characters, len(document_ends), train_bytes, digest.hexdigest()[:16], dict(documents.mended), tuple(sorted(alphabet)))
 
 
@@ -194,7 +195,7 @@ def _encode(home, tokenizer, documents, survey, about):
         if stale.name != name:
             with suppress(PermissionError):                 # Windows keeps a file that another process still has open
                 stale.unlink()
-    return _open(home, about)
+    return _open(home)[1]
 
 
 # --- Small parts ---
@@ -225,17 +226,15 @@ def _relative(home, paths):
     return [str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path) for path in map(Path.resolve, paths)]
 
 
-def _read_about(home):
-    """corpus.json, or None where it or its token file is missing or unreadable."""
+def _open(home):
+    """-> what corpus.json says, and its Corpus; None, None where they are missing or damaged: they can be made again."""
     try:
         about = json.loads((home.tokens / _ABOUT).read_bytes())
-        return about if (home.tokens / about["tokens"]).exists() else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _open(home, about):
-    return Corpus(np.load(home.tokens / about["tokens"], mmap_mode="r"), text=TextParams(**about["text"]), **about["corpus"])
+        tokens = np.load(home.tokens / about["tokens"], mmap_mode="r")
+        assert {"paths", "stamps", "tokenizer_fingerprint"} <= about.keys(), "corpus.json is of another version"
+        return about, Corpus(tokens, text=TextParams(**about["text"]), **about["corpus"])
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AssertionError):
+        return None, None
 
 
 def _write_header(file, dtype, length):

@@ -59,7 +59,6 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
         if run.done:
             raise ValueError(f"The run {run.name} has made all its {run.progress.step:,} steps. To train it further, say how far: "
                              f"--resume --name {run.name} --steps {2 * run.progress.step}")
-        run.progress.finished = False
         if contents["torch"] != torch.__version__:
             say(f"This run began with torch {contents['torch']}, and this is {torch.__version__}: the last digits may differ.")
         if run.progress.best_step is not None and not home.weights(run.name).exists():
@@ -134,4 +133,5 @@ def _find_resume(home, name):
         contents = checkpoint.load(path)
         if not Progress(**contents["progress"]).finished:
             return path, contents
-    raise FileNotFoundError(f"There is no unfinished run in {home.saved_weights}. Start one: python train.py")
+    raise FileNotFoundError(f"There is no unfinished run in {home.saved_weights}. Start one (python train.py), or train a finished one further: "
+                            "--resume --name NAME --steps N")

@@ -23,7 +23,8 @@ def find_files(paths, ignored=()):
     files = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = [file.relative_to(path) for file in path.rglob("*") if file.is_file() and not set(file.parents) & set(ignored)]
+            passed_over = {Path(folder).resolve() for folder in ignored}
+            inside = [file.relative_to(path) for file in path.rglob("*") if file.is_file() and not passed_over & set(file.resolve().parents)]
             files += [path / file for file in sorted(inside) if not any(part.startswith(".") for part in file.parts)]
         elif path.exists():
             files.append(path)

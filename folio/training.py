@@ -252,10 +252,11 @@ class Run:
         self.net.load_state_dict(contents["weights"])
         for optimizer, state in zip(self.optimizers, contents["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        decided = self.progress.decay_start                     # by steps, which may have been given anew
-        self.progress = Progress(**contents["progress"])
-        if self.training.steps:
-            self.progress.decay_start = decided
+        fresh, self.progress = self.progress, Progress(**contents["progress"])
+        length = contents["params"]["training"]
+        if (self.training.steps, self.training.minutes) != (length["steps"], length["minutes"]):        # a new length needs a new descent
+            self.progress.decay_start = fresh.decay_start
+        self.progress.finished = False
         self.earlier_seconds = self.progress.seconds
         self.log.cut_back(self.progress.step)
 

@@ -131,6 +131,27 @@ def test_a_vocabulary_without_room_for_all_bytes_is_refused_with_the_smallest_po
         BPETokenizer.train(["aaaa"], 255, special_tokens=())
 
 
+# --- Splitting ---
+
+PUBLISHED = {
+    "qwen2": r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""",
+    "gpt2": r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: ascii(sample[:12]))
+def test_texts_are_split_as_the_published_patterns_split_them(pattern, sample):
+    assert count_pieces([sample], pattern) == Counter(regex.findall(PUBLISHED[pattern], sample))
+
+
+@settings(max_examples=300)
+@given(st.text("'sStTdDmMrReEvVlL a1!\r\n\t\xa0é"))
+def test_contractions_and_white_space_are_split_as_the_published_patterns_split_them(text):
+    for pattern in PATTERNS:
+        assert regex.findall(SPLIT_PATTERNS[pattern], text) == regex.findall(PUBLISHED[pattern], text)
+
+
 # --- Encoding ---
 
 def merged_one_at_a_time(ids, new_ids):
@@ -499,6 +520,7 @@ def test_saving_that_ends_between_two_renames_is_noticed_by_load(tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         new.save(tmp_path)
     assert sorted(saved(tmp_path)) == sorted(FILES)
+    assert [path.name for path in renamed] == list(FILES[:good_renames])       # the one that vouches for the others comes last
     if good_renames == 0:
         assert load(tmp_path).to_dict() == old.to_dict()
     else:
