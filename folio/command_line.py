@@ -12,7 +12,7 @@ from Model_Params import value_type
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that names the nearest flag or value when one is misspelt, and takes --emb_len for --emb-len."""
+    """An argument parser that names the nearest flag when one is misspelt, and takes --emb_len for --emb-len."""
 
     def __init__(self, description):
         # allow_abbrev: a flag that only happens to begin like another is a mistake, not a short form.

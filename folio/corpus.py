@@ -139,7 +139,7 @@ def _survey(documents, val_fraction, want_alphabet=False):
             document_ends.append(total)
             digest.update(b"\xff")              # a byte that UTF-8 never has: two documents differ from one
     if not total:
-        raise ValueError(f"There is nothing in {', '.join(map(str, documents.files))}: no text, nothing to learn.")
+        raise ValueError(f"There is nothing in {documents.files[0]}{' and others' if len(documents.files) > 1 else ''}: no text, nothing to learn.")
     train_bytes = total - min(total - int(total * (1 - val_fraction)), VAL_BYTES_LIMIT)
     wanted = total - train_bytes
     # A document's end serves as well, and cuts no document, if it holds out between half and twice as much as was asked for.
@@ -160,8 +160,8 @@ def _split(chunks, train_bytes):
         elif cut <= 0:
             yield chunk, True, ends_document
         else:
-            while cut and content[cut] & 0xC0 == 0x80:      # back to the first byte of a character
-                cut -= 1
+            for _ in range(3):                              # back to the first byte of a character, which has four at most
+                cut -= content[cut] & 0xC0 == 0x80
             yield content[:cut].decode("utf-8", errors="surrogateescape"), False, False
             yield content[cut:].decode("utf-8", errors="surrogateescape"), True, ends_document
 

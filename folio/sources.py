@@ -40,7 +40,8 @@ class Documents:
     """The text of some files, one document a file, as often as it is iterated over.
 
     Yields (text, ends_document): chunks of about a megabyte, cut where no piece of a split pattern is cut; where there is no such
-    place the chunk grows. `mended` counts what the last pass put right: "byte order mark", "CRLF".
+    place the chunk grows. `mended` counts what the last pass put right: "byte order mark", "CRLF",
+    and what was replaced.
     Undecodable bytes that are kept travel in the text as lone surrogates (PEP 383).
     """
 
@@ -79,6 +80,8 @@ class Documents:
                     text = text.replace("\r\n", "\n")
                 if self.invalid_bytes == "replace":
                     text = text.replace("\0", "\ufffd")
+                    if "\ufffd" in text:
+                        self.mended["U+FFFD for what was no text"] += text.count("\ufffd")
                 yield text
                 if not block:
                     return
@@ -104,7 +107,7 @@ def _not_text(path, value, offset, beginning):
     """The message for a byte that is not text, with the likely reason where the file's first bytes (or nothing) tell."""
     if beginning[:2] in (b"\xff\xfe", b"\xfe\xff"):
         reason = "It looks like UTF-16: save it as UTF-8."
-    elif value == 0 or 0 in beginning:
+    elif value == 0:
         reason = "It looks like a binary file: take it out."
     else:
         reason = "It may be in another encoding, such as Latin-1: save it as UTF-8."

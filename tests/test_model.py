@@ -1,0 +1,265 @@
+"""Model.py: the equations are Qwen3's and GPT-2's, the past never sees the future, and remembering equals computing anew."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import Model
+from folio import networks
+from Model_Params import ModelParams
+
+TINY = ModelParams(vocab_size=50, block_size=16, emb_len=24, num_layers=2, num_heads=4)
+CLASSIC = replace(TINY, family="classic")
+PARTS = {"norm": ("rms", "layer"), "positions": ("rotary", "learned"), "mlp": ("swiglu", "relu", "gelu"),
+         "query_key_norm": (False, True), "biases": ("none", "lecture", "gpt2"), "tied_head": (False, True)}
+COMBINATIONS = [dict(zip(PARTS, values)) for values in itertools.product(*PARTS.values())]
+
+
+def network(params, seed=0):
+    """A network with random weights that are far from their start, so that no part of it is without effect."""
+    torch.manual_seed(seed)
+    net = networks.build(params).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.normal_(std=0.3)
+            if parameter.ndim == 1:
+                parameter += 1
+    return net
+
+
+def some_tokens(params, *shape, seed=0):
+    return torch.randint(params.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def in_chunks(net, tokens, lengths):
+    """The logits of continue_from, fed with pieces of these lengths."""
+    state, logits = net.empty_state(len(tokens)), []
+    for piece in tokens.split(lengths, dim=1):
+        some, state = net.continue_from(state, piece)
+        logits.append(some)
+    return torch.cat(logits, dim=1)
+
+
+# --- Size ---
+
+@pytest.mark.parametrize("shape, parameters", [
+    (dict(num_layers=6, num_heads=6, emb_len=384, block_size=256), 10_788_929),
+    (dict(num_layers=4, num_heads=4, emb_len=64, block_size=32), 209_729),
+])
+def test_the_models_of_the_lectures_have_exactly_their_parameters(shape, parameters):
+    assert networks.count_parameters(networks.build(ModelParams(vocab_size=65, family="classic", **shape))) == parameters
+
+
+def test_a_tied_head_costs_no_parameters():
+    tied = networks.build(replace(TINY, tied_head=True))
+    assert tied.head.weight is tied.embedding.weight
+    assert networks.count_parameters(networks.build(TINY)) - networks.count_parameters(tied) == TINY.vocab_size * TINY.emb_len
+
+
+# --- The equations are those of the models the families are named after ---
+
+QWEN3_NAMES = {"embedding.": "model.embed_tokens.", "head.": "lm_head.", "norm.": "model.norm.", "blocks.": "model.layers.",
+               ".attention.query.": ".self_attn.q_proj.", ".attention.key.": ".self_attn.k_proj.", ".attention.value.": ".self_attn.v_proj.",
+               ".attention.output.": ".self_attn.o_proj.", ".attention.query_norm.": ".self_attn.q_norm.",
+               ".attention.key_norm.": ".self_attn.k_norm.", ".attention_norm.": ".input_layernorm.",
+               ".mlp_norm.": ".post_attention_layernorm.", ".mlp.gate.": ".mlp.gate_proj.", ".mlp.up.": ".mlp.up_proj.",
+               ".mlp.down.": ".mlp.down_proj."}
+GPT2_NAMES = {"embedding.": "transformer.wte.", "positions.table.": "transformer.wpe.", "head.": "lm_head.", "norm.": "transformer.ln_f.",
+              "blocks.": "transformer.h.", ".attention.output.": ".attn.c_proj.", ".attention_norm.": ".ln_1.", ".mlp_norm.": ".ln_2.",
+              ".mlp.up.": ".mlp.c_fc.", ".mlp.down.": ".mlp.c_proj."}
+
+
+def renamed(name, names):
+    """Replace what stands at the beginning, and what stands inside, by another's word for it."""
+    for ours, theirs in names.items():
+        name = name.replace(ours, theirs) if ours[0] == "." else theirs + name.removeprefix(ours) if name.startswith(ours) else name
+    return name
+
+
+def largest_difference(net, oracle, params):
+    tokens = some_tokens(params, 3, params.block_size)
+    with torch.no_grad():
+        ours, theirs = net(tokens), oracle(tokens).logits
+    assert theirs.std() > 0.1           # an oracle that says nothing would agree with anything
+    return (ours - theirs).abs().max().item()
+
+
+@pytest.mark.parametrize("shape", [dict(), dict(num_kv_heads=2), dict(num_kv_heads=1, head_len=10), dict(head_len=14, hidden_len=20)], ids=str)
+@pytest.mark.parametrize("tied_head", [False, True])
+def test_the_folio_family_computes_what_qwen3_computes(shape, tied_head):
+    transformers = pytest.importorskip("transformers")
+    params = replace(TINY, tied_head=tied_head, **shape).resolved()
+    net = network(params)
+    oracle = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(
+        vocab_size=params.vocab_size, hidden_size=params.emb_len, intermediate_size=params.hidden_len, num_hidden_layers=params.num_layers,
+        num_attention_heads=params.num_heads, num_key_value_heads=params.num_kv_heads, head_dim=params.head_len,
+        max_position_embeddings=params.block_size, rms_norm_eps=1e-6, tie_word_embeddings=tied_head, attention_bias=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, attn_implementation="eager")).eval()
+    oracle.load_state_dict({renamed(name, QWEN3_NAMES): weight for name, weight in net.state_dict().items()}, strict=True)
+    assert largest_difference(net, oracle, params) < 1e-4
+
+
+def test_the_classic_family_with_gpt2s_biases_computes_what_gpt2_computes():
+    transformers = pytest.importorskip("transformers")
+    params = replace(CLASSIC, biases="gpt2", tied_head=True, mlp="gelu").resolved()
+    net = network(params)
+    oracle = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+        vocab_size=params.vocab_size, n_positions=params.block_size, n_embd=params.emb_len, n_layer=params.num_layers,
+        n_head=params.num_heads, activation_function="gelu_new", attn_implementation="eager")).eval()
+    ours = net.state_dict()
+    theirs = {}
+    for name, weight in ours.items():
+        if ".attention.query." in name:         # GPT-2 keeps the three in one
+            parts = [ours[name.replace("query", part)] for part in ("query", "key", "value")]
+            name, weight = name.replace("attention.query", "attn.c_attn"), torch.cat(parts)
+        elif ".attention.key." in name or ".attention.value." in name:
+            continue
+        name = renamed(name, GPT2_NAMES)
+        is_matrix = name.endswith("weight") and (".attn." in name or ".mlp." in name)
+        theirs[name] = weight.T if is_matrix else weight            # GPT-2's matrices stand the other way round
+    oracle.load_state_dict(theirs, strict=True)
+    assert largest_difference(net, oracle, params) < 1e-4
+
+
+# --- What every network promises ---
+
+@pytest.mark.parametrize("parts", COMBINATIONS, ids=lambda parts: "-".join(map(str, parts.values())))
+def test_a_position_never_sees_the_tokens_after_it(parts):
+    net = network(replace(TINY, num_layers=1, **parts))
+    tokens = some_tokens(TINY, 1, 8)
+    changed = tokens.clone()
+    changed[0, 5] = (tokens[0, 5] + 1) % TINY.vocab_size
+    with torch.no_grad():
+        before, after = net(tokens), net(changed)
+    torch.testing.assert_close(before[:, :5], after[:, :5])                                     # the past is untouched
+    assert (before[:, 5:] - after[:, 5:]).abs().amax(-1).min() > 1e-4                           # the change is seen from there on
+
+
+@pytest.mark.parametrize("parts", COMBINATIONS, ids=lambda parts: "-".join(map(str, parts.values())))
+def test_remembering_the_past_equals_computing_it_anew(parts):
+    net = network(replace(TINY, num_layers=2, num_kv_heads=2, **parts))
+    tokens = some_tokens(TINY, 2, TINY.block_size)
+    with torch.no_grad():
+        torch.testing.assert_close(in_chunks(net, tokens, [1, 7, 1, 1, 6]), net(tokens), rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=8).filter(lambda lengths: sum(lengths) <= TINY.block_size),
+       st.sampled_from([TINY, CLASSIC, replace(TINY, num_kv_heads=1, head_len=10)]))
+def test_the_past_may_come_in_pieces_of_any_lengths(lengths, params):
+    net = network(params)
+    tokens = some_tokens(params, 2, sum(lengths))
+    with torch.no_grad():
+        torch.testing.assert_close(in_chunks(net, tokens, lengths), net(tokens), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("params", [TINY, CLASSIC], ids=["folio", "classic"])
+def test_a_full_context_refuses_more(params):
+    net = network(params)
+    with torch.no_grad():
+        state = net.continue_from(net.empty_state(1), some_tokens(params, 1, params.block_size))[1]
+        with pytest.raises(ValueError, match="17 tokens do not fit into a context of block_size=16"):
+            net.continue_from(state, some_tokens(params, 1, 1))
+        with pytest.raises(ValueError, match="17 tokens"):
+            net.continue_from(net.empty_state(1), some_tokens(params, 1, 17))
+
+
+@pytest.mark.parametrize("params", [TINY, replace(TINY, num_kv_heads=2), CLASSIC], ids=["folio", "grouped", "classic"])
+def test_the_fused_kernel_for_long_contexts_computes_the_same(params, monkeypatch):
+    net = network(params)
+    tokens = some_tokens(params, 2, params.block_size)
+    lengths = [5, 3, 1, 7]
+    with torch.no_grad():
+        plain, plain_in_chunks = net(tokens), in_chunks(net, tokens, lengths)
+        used = []
+        kernel = torch.nn.functional.scaled_dot_product_attention
+        monkeypatch.setattr(Model.F, "scaled_dot_product_attention", lambda *all, **named: used.append(1) or kernel(*all, **named))
+        monkeypatch.setattr(Model, "FUSED_ATTENTION_LEN", 2)
+        fused, fused_in_chunks = net(tokens), in_chunks(net, tokens, lengths)
+    assert len(used) == params.num_layers * (1 + 3)         # the whole context, and the three pieces longer than 2
+    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fused_in_chunks, plain_in_chunks, rtol=1e-4, atol=1e-4)
+
+
+def test_positions_matter():
+    for params in (TINY, CLASSIC):
+        net = network(replace(params, num_layers=2))
+        with torch.no_grad():
+            one_way, other_way = net(torch.tensor([[1, 2, 3, 4]]))[0, -1], net(torch.tensor([[2, 1, 3, 4]]))[0, -1]
+        assert not torch.allclose(one_way, other_way, atol=1e-3)
+
+
+def test_rotary_positions_know_distances_and_nothing_else():
+    params = replace(TINY, block_size=64).resolved()
+    turn = Model.RotaryPositions(params).turn
+    query, key = torch.randn(2, 1, 1, 1, params.head_len, generator=torch.Generator().manual_seed(0))
+    products = [(turn(query, start + 5) * turn(key, start)).sum() for start in (0, 3, 50)]
+    torch.testing.assert_close(products[0].expand(3), torch.stack(products), rtol=1e-4, atol=1e-4)
+    assert abs(products[0] - (turn(query, 4) * turn(key, 0)).sum()) > 1e-3
+
+
+# --- Training ---
+
+@pytest.mark.parametrize("params", [ModelParams(vocab_size=1000), ModelParams(vocab_size=1000, family="classic"),
+                                    ModelParams(vocab_size=1000, num_layers=12, tied_head=True)], ids=["folio", "classic", "deep-tied"])
+def test_before_training_every_token_is_about_equally_likely(params):
+    torch.manual_seed(1)
+    net = networks.build(replace(params, block_size=64, emb_len=64))
+    tokens = some_tokens(params, 8, 65)
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(net(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+    assert abs(loss.item() - math.log(1000)) < 0.1
+
+
+@pytest.mark.parametrize("params", [TINY, CLASSIC], ids=["folio", "classic"])
+@pytest.mark.parametrize("attention_len", [512, 2], ids=["plain", "fused"])
+def test_dropout_happens_in_training_alone(params, attention_len, monkeypatch):
+    monkeypatch.setattr(Model, "FUSED_ATTENTION_LEN", attention_len)
+    with_dropout, without = network(replace(params, dropout=0.5)), network(params)
+    tokens = some_tokens(params, 1, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(with_dropout(tokens), without(tokens))
+        with_dropout.train()
+        first, second = with_dropout(tokens), with_dropout(tokens)
+    assert not torch.allclose(first, second, atol=1e-2)
+
+
+@pytest.mark.parametrize("attention_len", [512, 2], ids=["plain", "fused"])
+def test_dropout_reaches_the_attention_weights(attention_len, monkeypatch):
+    monkeypatch.setattr(Model, "FUSED_ATTENTION_LEN", attention_len)
+    ones = torch.ones(64, 2, 8, 4)
+    torch.manual_seed(0)
+    mixed = Model.attend(ones, ones, ones, 0.5)             # without dropout every output is exactly 1
+    assert 0.9 < mixed.mean().item() < 1.1
+    assert 0.4 < (mixed[:, :, 0, 0] == 0).float().mean().item() < 0.6       # the first position has one weight: kept or not
+    torch.testing.assert_close(Model.attend(ones, ones, ones, 0.0), ones)
+
+
+def test_every_parameter_learns():
+    for parts in (dict(), dict(family="classic"), dict(biases="gpt2", norm="layer"), dict(positions="learned", tied_head=True)):
+        net = network(replace(TINY, **parts)).train()
+        net(some_tokens(TINY, 2, 16)).logsumexp(-1).sum().backward()
+        assert [name for name, parameter in net.named_parameters() if parameter.grad is None or not parameter.grad.any()] == []
+
+
+# --- Parameters that make no network ---
+
+def test_all_problems_of_the_parameters_are_said_together():
+    with pytest.raises(ValueError) as refused:
+        networks.build(ModelParams(vocab_size=65, emb_len=0, num_layers=-1, norm="batch", dropout=float("nan")))
+    assert len(str(refused.value).splitlines()) == 4
+    for name in ("emb_len=0", "num_layers=-1", "norm='batch'", "dropout=nan"):
+        assert name in str(refused.value)
+    with pytest.raises(ValueError) as refused:
+        networks.build(ModelParams(vocab_size=65, emb_len=100, num_heads=3, num_kv_heads=2))
+    assert "emb_len=100" in str(refused.value) and "num_kv_heads=2" in str(refused.value)
+
+
+def test_a_network_needs_to_know_its_vocabulary():
+    with pytest.raises(ValueError, match="vocab_size"):
+        networks.build(ModelParams())
