@@ -161,7 +161,7 @@ def _split(chunks, train_bytes):
             yield chunk, True, ends_document
         else:
             for _ in range(3):                              # back to the first byte of a character, which has four at most
-                cut -= content[cut] & 0xC0 == 0x80
+                cut -= cut > 0 and content[cut] & 0xC0 == 0x80
             yield content[:cut].decode("utf-8", errors="surrogateescape"), False, False
             yield content[cut:].decode("utf-8", errors="surrogateescape"), True, ends_document
 
