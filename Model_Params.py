@@ -105,11 +105,13 @@ class ModelParams:
         yield from wrong
         if wrong:
             return      # the checks below compute with the values checked above
-        if self.head_len is None and self.emb_len % self.num_heads:
-            nearest = self.num_heads * max(1, round(self.emb_len / self.num_heads))
-            yield f"emb_len={self.emb_len} does not split into num_heads={self.num_heads} even heads; try emb_len={nearest}."
-        elif self.resolved().positions == "rotary" and self.resolved().head_len % 2:
-            yield f"Rotary positions turn pairs of numbers, so a head's width must be even; it is {self.resolved().head_len}."
+        unit = 2 if self.resolved().positions == "rotary" else 1        # rotary positions turn pairs of channels
+        if self.head_len is None and self.emb_len % (unit * self.num_heads):
+            nearest = unit * self.num_heads * max(1, round(self.emb_len / (unit * self.num_heads)))
+            yield (f"emb_len={self.emb_len} does not split into num_heads={self.num_heads} heads of the same{' even' * (unit == 2)} width; "
+                   f"try emb_len={nearest}.")
+        elif self.resolved().head_len % unit:
+            yield f"head_len={self.head_len} is not even, and rotary positions turn pairs of channels; try head_len={self.head_len + 1}."
         if self.num_heads % self.resolved().num_kv_heads:
             yield f"num_heads={self.num_heads} cannot share num_kv_heads={self.num_kv_heads} evenly; take a divisor of {self.num_heads}."
 

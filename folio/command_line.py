@@ -33,8 +33,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, words=None):
         """The arguments of a command line. Exits with code 2 and one message where they are wrong."""
-        words = [_with_hyphens(word) for word in (sys.argv[1:] if words is None else words)]
-        arguments, unknown = self.parse_known_args(words)
+        arguments, unknown = self.parse_known_args(_with_hyphens(sys.argv[1:] if words is None else words))
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
             flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]        # else what follows them is unknown too
@@ -114,8 +113,8 @@ def _metavar(each):
     return "|".join(each.metadata["choices"] or ({int: "N", float: "X", str: "NAME"}[value_type(each)],))
 
 
-def _with_hyphens(word):
-    if not word.startswith("--"):
-        return word
-    flag, equals, value = word.partition("=")
-    return flag.replace("_", "-") + equals + value
+def _with_hyphens(words):
+    """--emb_len=8 becomes --emb-len=8; values, and all that follows a lone --, stay as they are."""
+    end = words.index("--") if "--" in words else len(words)
+    parts = [word.partition("=") for word in words[:end]]
+    return ["".join((flag.replace("_", "-") if flag.startswith("--") else flag, *rest)) for flag, *rest in parts] + words[end:]
