@@ -72,10 +72,10 @@ FAMILIES = {
 class ModelParams:
     """What the transformer looks like."""
     vocab_size: int | None = option(None, "tokens the model knows: the tokenizer's vocab_size", low=1)
-    block_size: int = option(256, "tokens the model can look back on", low=2)
-    emb_len: int = option(128, "width of the model: numbers a token becomes", low=1)
-    num_layers: int = option(4, "blocks, one after the other", low=1)
-    num_heads: int = option(4, "attention heads a block", low=1)
+    block_size: int = option(256, "tokens the model can look back on", low=2, high=65536)
+    emb_len: int = option(128, "width of the model: numbers a token becomes", low=1, high=65536)
+    num_layers: int = option(4, "blocks, one after the other", low=1, high=1000)
+    num_heads: int = option(4, "attention heads a block", low=1, high=65536)
     num_kv_heads: int | None = option(None, "heads for keys and values, shared by groups of query heads (default: num_heads)", low=1)
     head_len: int | None = option(None, "width of one head (default: emb_len / num_heads)", low=1)
     hidden_len: int | None = option(None, "width inside the MLP (default: 4 x emb_len; with swiglu 8/3 x, in multiples of 32)", low=1)

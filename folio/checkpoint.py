@@ -3,6 +3,7 @@
 A file is a dict. It is read without running any code it may contain, and every way in which it can be bad becomes one sentence.
 """
 
+import warnings
 from hashlib import sha256
 
 import torch
@@ -18,25 +19,34 @@ def save(path, contents):
     """Write a dict of tensors and plain values, so that at every moment `path` is the old file or the new one, whole."""
     contents = {"format": FORMAT, **contents}
     with replacing(path) as file:
-        torch.save({**contents, "checksum": checksum(contents)}, file)
+        try:
+            torch.save({**contents, "checksum": checksum(contents)}, file)
+        except RuntimeError as error:       # what torch makes of a write that failed
+            raise error.__context__ if isinstance(error.__context__, OSError) else error
 
 
 def load(path):
     """The dict that was saved. Raises FileNotFoundError or ValueError with one sentence where there is none, or none to trust."""
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-        version = contents["format"]
-        known = contents.pop("checksum")
+        file = open(path, "rb")
     except OSError as error:
-        raise FileNotFoundError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except Exception as error:      # what torch.load raises for damaged and foreign files is of a dozen types, none of them documented
-        raise ValueError(f"{path} is not a whole file of Folio's, or holds more than tensors and plain values; "
-                         f"nothing in it was run ({type(error).__name__}).") from None
+        raise FileNotFoundError(f"{path} cannot be read: {error.strerror}.") from None
+    with file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")     # about what foreign files are; they are refused
+        try:
+            contents = torch.load(file, map_location="cpu", weights_only=True)
+            version = contents["format"]
+        except Exception as error:      # what torch.load raises for damaged and foreign files is of a dozen types, none of them documented
+            raise ValueError(f"{path} is not a whole file of Folio's, or holds more than tensors and plain values; "
+                             f"nothing in it was run ({type(error).__name__}).") from None
     if not isinstance(version, int) or version > FORMAT:
         raise ValueError(f"{path} was made by a newer Folio (format {version}; this one reads up to {FORMAT}). Update Folio.")
-    if checksum(contents) != known:
-        raise ValueError(f"{path} is damaged: its checksum does not match its contents.")
-    return contents
+    try:
+        if contents.pop("checksum", None) == checksum(contents):
+            return contents
+    except (ValueError, RecursionError):
+        pass
+    raise ValueError(f"{path} is damaged: its checksum does not match its contents.")
 
 
 def network(contents, path):
@@ -56,7 +66,10 @@ def network(contents, path):
 
 
 def checksum(value):
-    """SHA-256 over nested dicts, lists, tensors and plain values: equal exactly where all of it is equal."""
+    """SHA-256 over nested dicts, lists, tensors and plain values: equal exactly where all of it is equal.
+
+    Raises ValueError for a tensor that is not simply numbers in memory, or that claims more of them than it has.
+    """
     digest = sha256()
     _feed(digest, value)
     return digest.hexdigest()
@@ -64,6 +77,8 @@ def checksum(value):
 
 def _feed(digest, value):
     if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.device.type == "meta" or value.nbytes > value.untyped_storage().nbytes():
+            raise ValueError("a tensor without all of its numbers")
         value = value.detach().cpu().contiguous()
         digest.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)

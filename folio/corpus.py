@@ -65,11 +65,11 @@ class _Survey:
 
 
 def default_vocab_size(text_bytes):
-    """A vocabulary that grows with the root of the text, in powers of two: 1,024 for half a megabyte to two, 8,192 for 100 MB.
+    """A vocabulary that grows with the root of the text, in powers of two: 512 up to one megabyte, 1,024 for one to four, 8,192 for 100.
 
-    Fewer bytes than that leave too few examples of each token to learn from; more tokens make shorter sequences.
+    More tokens make shorter sequences, but leave fewer examples of each to learn from.
     """
-    return 2 ** round(math.log2(min(max(math.sqrt(text_bytes), 512), 32768)))
+    return 1 << math.isqrt(min(max(text_bytes, 512 ** 2), 32768 ** 2)).bit_length() - 1
 
 
 def prepare(home, text, paths=()):

@@ -22,10 +22,16 @@ def load(path, device="cpu"):
     """The LanguageModel in a weights file. Raises FileNotFoundError or ValueError, in one sentence, where there is none to trust."""
     contents = checkpoint.load(path)
     net = checkpoint.network(contents, path).to(device).eval()
-    tokenizer = tokenizers.from_dict(contents["tokenizer"])
-    if tokenizer.vocab_size != net.params.vocab_size:
-        raise ValueError(f"{path} is damaged: its tokenizer has {tokenizer.vocab_size} tokens, its model {net.params.vocab_size}.")
-    return LanguageModel(contents["name"], net, tokenizer, contents["opening"], contents["step"], contents["val_bpb"])
+    try:
+        tokenizer = tokenizers.from_dict(contents["tokenizer"])
+        if tokenizer.vocab_size != net.params.vocab_size:
+            raise ValueError(f"its tokenizer has {tokenizer.vocab_size} tokens, its model {net.params.vocab_size}")
+        if not tokenizer.decode_bytes(contents["opening"]):
+            raise ValueError("it does not say how a text begins")
+        return LanguageModel(contents["name"], net, tokenizer, list(contents["opening"]), int(contents["step"]),
+                             None if contents["val_bpb"] is None else float(contents["val_bpb"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no model that this Folio can use: {error}.") from None
 
 
 @dataclass(frozen=True)
