@@ -28,8 +28,10 @@ def probabilities(logits, temperature, top_k=None, top_p=None):
 def pick(likely, chance):
     """The token at which the sum of the probabilities passes `chance`.
 
-    likely: (..., vocabulary) float64, chance: (...) in [0, 1) -> (...) token ids; never one whose probability is 0
+    likely: (..., vocabulary), chance: (...) in [0, 1) -> (...) token ids; never one whose probability is 0
     """
-    summed = likely.cumsum(-1)
-    wanted = torch.as_tensor(chance, dtype=summed.dtype)[..., None] * summed[..., -1:]
+    summed = likely.double().cumsum(-1)
+    total = summed[..., -1:]
+    wanted = torch.as_tensor(chance, dtype=torch.float64)[..., None] * total
+    wanted = torch.minimum(wanted, torch.nextafter(total, torch.zeros_like(total)))     # a chance just below 1 may have been rounded up
     return torch.searchsorted(summed, wanted, right=True).squeeze(-1)

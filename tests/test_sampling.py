@@ -73,7 +73,7 @@ def plain_probabilities(logits, temperature, top_k, top_p):
 def test_temperature_top_k_and_top_p_follow_their_definitions(logits, temperature, top_k, top_p):
     expected = plain_probabilities(logits, temperature, top_k, top_p)
     found = probabilities(torch.tensor(logits), temperature, top_k, top_p)
-    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), rtol=1e-3, atol=1e-5)
     for value, wanted in zip(found.tolist(), expected):
         assert value == 0 if wanted == 0 else value > 0 or wanted < 1e-37       # left out is left out entirely, and nothing else is
 
