@@ -40,6 +40,8 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
                     TrainingParams(**contents["params"]["training"]))
     may_change = {each.name for each in fields(TrainingParams) if each.metadata["may_change"]}
     has, wanted = _flat(stored), (_flat(preset) if preset else {}) | flags
+    if "block_size" in wanted:
+        wanted["block_size"] = fitting_block_size(wanted["block_size"], corpus.train_tokens)       # as it was fitted when the run began
     different = [f"{key} is {has[key]}, not {value}" for key, value in wanted.items()
                  if key not in may_change and value not in (None, "auto", has[key])]
     if tokenizer.fingerprint != contents["tokenizer"]:

@@ -26,6 +26,7 @@ from folio.schedules import decay_start_for, time_to_decay, total_steps_for, tra
 SAVE_SECONDS = 60               # a killed run loses at most about this much
 LINES_PER_EVALUATION = 10       # in the log
 EVALUATION_SHARE = 0.05         # of the time, where eval_interval is not given
+_LAST_GOOD = "What is saved is from before. Try a lower --learning-rate, or --precision fp32."
 SAMPLE_TEMPERATURE = 0.8        # a little below 1 reads better than the model's own distribution
 
 
@@ -81,7 +82,7 @@ class Run:
         length = torch.nn.utils.clip_grad_norm_(self.net.parameters(), training.gradient_clip or math.inf).item()
         if not math.isfinite(total + length):
             raise FloatingPointError(f"At step {step} the loss is {total} and the gradient's length {length}: nothing can be learned from "
-                                     "that. What is saved is from before. Try a lower --learning-rate, or --precision fp32.")
+                                     f"that. {_LAST_GOOD}")
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate(step)
@@ -123,15 +124,15 @@ class Run:
                 self.step()
                 self.progress.training_seconds = self.seconds - startup
                 bar.update(self.tokens_per_step)
-                decided = self._decide_decay(bar)
+                decided = self._decide_decay()
                 evaluating = self.done or self.progress.step % self.eval_interval == 0
                 if evaluating or decided or self.progress.step % max(1, self.eval_interval // LINES_PER_EVALUATION) == 0:
                     self._report(evaluating, decided, bar)
-                if evaluating or self.clock() - saved_at >= SAVE_SECONDS:
+                if evaluating or decided or self.clock() - saved_at >= SAVE_SECONDS:
                     self.progress.finished = self.done
                     self.save_resume()
                     saved_at = self.clock()
-        if received:
+        if received and not self.done:
             self.save_resume()
             if self.progress.best_step is None:         # so that there is something to run
                 self.save_weights(None)
@@ -154,24 +155,25 @@ class Run:
         """Time spent on this run, in all sittings."""
         return self.earlier_seconds + self.clock() - self.started_at
 
-    def _decide_decay(self, bar):
-        """In a run with a time limit, begin the descent when it would take just the time that is left. -> whether that is now"""
+    def _decide_decay(self):
+        """In a run with a time limit, begin the descent when it would take just the time that is left. -> whether that is now
+
+        The decision is in the log and in the resume file before the next step uses it, so that a resumed run repeats it.
+        """
         progress = self.progress
         if progress.decay_start is not None or not time_to_decay(
                 progress.step, decay_fraction=self.training.decay_fraction, seconds_per_step=progress.training_seconds / progress.step,
                 seconds_left=60 * self.training.minutes - self.seconds):
             return False
         progress.decay_start = progress.step
-        self.save_resume()                              # on the disk before it is used, so that a resumed run repeats it
-        bar.total = self.total_steps * self.tokens_per_step
         return True
 
     def _compile(self):
         """Let torch.compile make the step; where it cannot, say so in one line and go on without."""
         if not self.training.compile:
             return
-        compiled = torch.compile(self._loss, dynamic=False)
         try:
+            compiled = torch.compile(self._loss, dynamic=False)
             inputs, targets = (part[:self.training.micro_batch_size] for part in self._batch(0))
             compiled(inputs, targets).backward()
             self.loss = compiled
@@ -192,8 +194,10 @@ class Run:
                 "tokens_per_second": round((progress.step - self._marked_step) * self.tokens_per_step / max(now - self._marked_at, 1e-9))}
         if decided:
             line["decay_start"] = progress.decay_start
+            bar.total = self.total_steps * self.tokens_per_step
         bar.set_postfix_str(f"loss {line['train_loss']:.3f}", refresh=False)
         if evaluating:
+            self._refuse_useless_weights()
             score = self.evaluate()
             line |= {"val_nats_per_byte": score.nats_per_byte, "val_bpb": score.bits_per_byte}
             best = progress.best_nats is None or score.nats_per_byte < progress.best_nats
@@ -232,7 +236,8 @@ class Run:
                     dynamic_ncols=True, leave=False, disable=None, smoothing=0.05)
 
     def save_weights(self, score):
-        """Write all that is needed to run the network as it is."""
+        """Write all that is needed to run the network as it is. Raises FloatingPointError where its weights are not finite."""
+        self._refuse_useless_weights()
         checkpoint.save(self.home.weights(self.name), {
             "name": self.name, "params": asdict(self.params.model), "text": asdict(self.params.text), "training": asdict(self.training),
             "tokenizer": self.tokenizer.to_dict(), "opening": self.opening, "weights": self.net.state_dict(),
@@ -240,12 +245,17 @@ class Run:
             "val_bpb": score and score.bits_per_byte, "val_nats_per_byte": score and score.nats_per_byte})
 
     def save_resume(self):
-        """Write all that is needed to go on exactly."""
+        """Write all that is needed to go on exactly. Raises FloatingPointError where the weights are not finite."""
+        self._refuse_useless_weights()
         self.progress.seconds = self.seconds
         checkpoint.save(self.home.resume(self.name), {
             "name": self.name, "params": asdict(self.params), "tokenizer": self.tokenizer.fingerprint, "corpus": self.corpus.fingerprint,
             "torch": str(torch.__version__), "progress": asdict(self.progress), "weights": self.net.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]})
+
+    def _refuse_useless_weights(self):
+        if not all(parameter.isfinite().all() for parameter in self.net.parameters()):
+            raise FloatingPointError(f"After step {self.progress.step} the weights are not finite. {_LAST_GOOD}")
 
     def restore(self, contents):
         """Go back to where a loaded resume file was written; the log is cut back to there."""

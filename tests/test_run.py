@@ -1,0 +1,433 @@
+"""run.py and the Python interface: the answer on stdout and nothing else, the same for the same seed, and a terminal nobody can command."""
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, refusal, run_python, run_script
+from hypothesis import given
+from hypothesis import strategies as st
+
+import folio
+import run as run_door
+from folio import checkpoint, corpus, language_model, runs
+from folio.home import Home
+from folio.language_model import find_weights, newest_weights
+from folio.terminal import Screen, harmless
+from Model_Params import ModelParams, Params, TextParams, TrainingParams
+
+PROMPT = "GROBBIN:\nTake"
+LONG = 20_000           # tokens: an answer that nobody waits for
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads only get into each other's way where matrices are this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def trained(folder, plays, text, name, steps):
+    """A home with a tiny model that has learned a little."""
+    made = Home(folder)
+    made.train_data.mkdir()
+    (made.train_data / "input.txt").write_text(plays[:20_000], encoding="utf-8", newline="\n")
+    tokenizer, prepared = corpus.prepare(made, text)
+    params = Params(text, ModelParams(emb_len=32, num_layers=1, num_heads=2, block_size=32),
+                    TrainingParams(steps=steps, minutes=None, batch_size=8, threads=1, sample_tokens=0, device="cpu", precision="fp32", compile=False))
+    with runs.new_run(made, name, params, tokenizer, prepared, time.perf_counter(), say=lambda text: None) as run:
+        run.train()
+    return made
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, plays):
+    return trained(tmp_path_factory.mktemp("bpe"), plays, TextParams(vocab_size=300), "tiny", 150)
+
+
+@pytest.fixture(scope="module")
+def characters(tmp_path_factory, plays):
+    """The same with a tokenizer of characters."""
+    return trained(tmp_path_factory.mktemp("char"), plays, TextParams(tokenizer="char"), "letters", 20)
+
+
+@pytest.fixture(scope="module")
+def model(project):
+    return folio.load(project.weights("tiny"))
+
+
+@pytest.fixture
+def ask(project, monkeypatch, capsys):
+    """run.py's main in this process: ask("MERRAN", "--seed", 1) -> stdout, stderr"""
+    def asking(*words, home=project, stdin=""):
+        monkeypatch.setattr(sys, "argv", ["run.py", "--home", str(home.folder), *map(str, words)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        assert not run_door.main()
+        return capsys.readouterr()
+    return asking
+
+
+def lined(text):
+    """What an answer looks like on stdout: it ends its line."""
+    return text if text.endswith("\n") else text + "\n"
+
+
+# --- One answer ---
+
+def test_a_prompt_as_argument_gets_prompt_and_continuation_on_stdout_and_the_rest_on_stderr(project, model):
+    done = run_script("run.py", "--home", project.folder, PROMPT, "--seed", 3, "--tokens", 40)
+    assert done.returncode == 0
+    assert done.stdout == lined(PROMPT + model.complete(PROMPT, seed=3, tokens=40))
+    assert len(done.stdout) > len(PROMPT) + 20
+    greeting = done.stderr.splitlines()
+    assert len(greeting) == 1
+    for what in ("weights-tiny.pth", f"{sum(p.numel() for p in model.net.parameters()):,} parameters", f"{model.val_bpb:.3f} bits per byte", "300"):
+        assert what in greeting[0]
+
+
+def test_a_prompt_comes_through_a_pipe_less_its_last_newline(project, model, ask):
+    done = run_script("run.py", "--home", project.folder, "-", "--seed", 3, "--tokens", 10, input=PROMPT + "\n\n")
+    assert done.stdout == lined(PROMPT + "\n" + model.complete(PROMPT + "\n", seed=3, tokens=10))
+    how = ("--seed", 3, "--tokens", 10)
+    assert ask("-", *how, stdin=PROMPT + "\n").out == ask("-", *how, stdin=PROMPT).out == ask(PROMPT, *how).out
+
+
+def test_the_prompt_flag_is_the_same_also_for_one_that_begins_with_a_hyphen(ask):
+    how = ("--seed", 3, "--tokens", 10)
+    assert ask("--prompt", PROMPT, *how).out == ask(PROMPT, *how).out
+    for prompt in ("-x", "--emb_len", "-"):
+        assert ask(f"--prompt={prompt}", *how, stdin="-").out.startswith(prompt)
+    assert ask("--prompt", "-hello", *how).out.startswith("-hello")
+    assert ask("--prompt", "--a_b", *how).out.startswith("--a_b")
+
+
+def test_a_prompt_given_twice_is_refused(ask, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        ask("one", "--prompt", "two")
+    assert stopped.value.code == 2 and "twice" in capsys.readouterr().err
+
+
+def test_temperature_0_always_says_the_same(ask):
+    first = ask(PROMPT, "--temperature", 0, "--tokens", 30).out
+    assert first == ask(PROMPT, "--temperature", 0, "--tokens", 30).out == ask(PROMPT, "--temperature", 0, "--tokens", 30, "--seed", 9).out
+
+
+def test_the_seed_makes_an_answer_repeatable_and_no_seed_a_new_one(ask):
+    def said(*words):
+        return ask(PROMPT, "--tokens", 30, *words).out
+    assert said("--seed", 1) == said("--seed", 1) != said("--seed", 2)
+    assert len({said(), said(), said()}) == 3
+
+
+def test_top_k_and_top_p_and_temperature_reach_the_model(ask):
+    greedy = ask(PROMPT, "--temperature", 0, "--tokens", 30).out
+    for words in (["--top-k", 1], ["--top-p", 0.0001], ["--temperature", 0.0001]):
+        assert ask(PROMPT, "--tokens", 30, "--seed", 1, *words).out == greedy
+    assert ask(PROMPT, "--tokens", 30, "--seed", 1).out != greedy
+
+
+def test_several_samples_are_different_answers_each_on_lines_of_its_own(ask, model):
+    answers = [lined(PROMPT + model.complete(PROMPT, stream, seed=3, tokens=20)) for stream in range(3)]
+    assert ask(PROMPT, "--samples", 3, "--seed", 3, "--tokens", 20).out == "".join(answers)
+    assert len(set(answers)) == 3
+
+
+def test_no_tokens_give_the_prompt_back(ask):
+    assert ask(PROMPT, "--tokens", 0).out == PROMPT + "\n"
+
+
+def test_an_empty_prompt_begins_a_text(ask, model):
+    assert ask("", "--seed", 1, "--tokens", 20).out == lined(model.complete("", seed=1, tokens=20))
+
+
+@pytest.mark.parametrize("words", [["--tokens", -1], ["--temperature", "nan"], ["--top-p", 0], ["--top-k", 0], ["--samples", 0], ["--temprature", 1]])
+def test_a_setting_that_cannot_work_is_refused_with_exit_code_2(words, ask, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        ask(PROMPT, *words)
+    out, err = capsys.readouterr()
+    assert stopped.value.code == 2 and out == "" and words[0].lstrip("-").replace("-", "_")[:4] in err.replace("-", "_")
+
+
+def test_a_whole_text_longer_than_the_context_can_be_the_prompt(ask, model, plays):
+    prompt = plays[:500]
+    assert len(model.tokenizer.encode(prompt)) > 2 * model.net.params.block_size
+    assert ask(prompt, "--seed", 1, "--tokens", 50).out == lined(prompt + model.complete(prompt, seed=1, tokens=50))
+
+
+# --- Which weights ---
+
+def copies(project, folder, *names):
+    """A home with nothing but copies of the weights, the last one the newest."""
+    made = Home(folder / "copies")
+    made.saved_weights.mkdir(parents=True)
+    for age, name in enumerate(reversed(names)):
+        shutil.copy(project.weights("tiny"), made.weights(name))
+        os.utime(made.weights(name), (1_000_000 - age, 1_000_000 - age))
+    return made
+
+
+def test_the_newest_weights_are_taken_and_said(project, tmp_path, ask):
+    made = copies(project, tmp_path, "zebra", "middle", "apple")
+    assert newest_weights(made) == made.weights("apple")
+    assert ask(PROMPT, "--tokens", 1, home=made).err.startswith("weights-apple.pth:")
+    os.utime(made.weights("zebra"), (2_000_000, 2_000_000))
+    assert ask(PROMPT, "--tokens", 1, home=made).err.startswith("weights-zebra.pth:")
+
+
+def test_weights_are_named_by_run_by_file_or_by_path(project, tmp_path, ask):
+    made = copies(project, tmp_path, "one", "two")
+    for wanted in ("one", "weights-one.pth", made.weights("one")):
+        assert find_weights(made, str(wanted)) == made.weights("one")
+        assert ask(PROMPT, "--tokens", 1, "--weights", wanted, home=made).err.startswith("weights-one.pth:")
+
+
+def test_only_the_weights_file_is_needed(project, tmp_path, ask):
+    made = copies(project, tmp_path, "alone")
+    assert [path.name for path in made.folder.rglob("*")] == ["Saved_Weights", "weights-alone.pth"]
+    assert ask(PROMPT, "--seed", 1, home=made).out == ask(PROMPT, "--seed", 1).out
+
+
+def test_another_tokenizer_in_the_folder_changes_nothing(project, tmp_path, ask, plays):
+    made = copies(project, tmp_path, "mine")
+    made.train_data.mkdir()
+    (made.train_data / "input.txt").write_text(plays[5000:20_000], encoding="utf-8")
+    corpus.prepare(made, TextParams(vocab_size=280))
+    assert ask(PROMPT, "--seed", 1, home=made).out == ask(PROMPT, "--seed", 1).out
+
+
+def test_no_weights_at_all_says_how_to_get_some(tmp_path):
+    message = refusal(run_script("run.py", "--home", tmp_path, PROMPT))
+    assert "There are no weights" in message and "python train.py" in message and len(message.splitlines()) == 1
+
+
+def test_unknown_weights_list_what_there_is(project, tmp_path, ask):
+    made = copies(project, tmp_path, "one", "two")
+    with pytest.raises(FileNotFoundError, match="three.*weights-two.pth, weights-one.pth"):
+        ask(PROMPT, "--weights", "three", home=made)
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:len(whole) // 2], lambda whole: whole.replace(b"merges", b"mergez"), lambda whole: b""])
+def test_damaged_weights_get_one_sentence_that_names_them(project, tmp_path, ask, capsys, damage):
+    made = copies(project, tmp_path, "bad")
+    made.weights("bad").write_bytes(damage(made.weights("bad").read_bytes()))
+    with pytest.raises(ValueError) as refused:
+        ask(PROMPT, home=made)
+    assert str(made.weights("bad")) in str(refused.value) and len(str(refused.value).splitlines()) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_resume_file_is_no_weights_file_and_that_is_said(project, ask):
+    with pytest.raises(ValueError, match="resume-tiny.pth"):
+        ask(PROMPT, "--weights", "resume-tiny.pth")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps", "nonsense", ""])
+def test_a_device_that_is_not_here_is_refused_in_one_sentence(device, ask, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises((ValueError, SystemExit)) as refused:
+        ask(PROMPT, "--device", device)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+# --- Characters nobody has seen ---
+
+def test_an_unknown_character_is_named_and_nothing_is_written(characters):
+    message = refusal_of_prompt(characters, "Straße☃")
+    assert "'ß' (U+00DF)" in message and "'☃' (U+2603)" in message
+    assert "'S'" not in message
+
+
+def refusal_of_prompt(home, prompt):
+    """The message of a run that could not take its prompt, without the line that greets."""
+    done = run_script("run.py", "--home", home.folder, prompt)
+    assert (done.returncode, done.stdout) == (1, "") and "Traceback" not in done.stderr
+    return done.stderr.split("\n", 1)[1]
+
+
+def test_half_a_surrogate_pair_is_no_character(ask):
+    with pytest.raises(ValueError, match="surrogate"):
+        ask("half \ud83d")
+
+
+def test_a_character_model_answers_in_its_characters(characters, ask, plays):
+    answer = ask("GROBBIN", "--seed", 1, "--tokens", 50, home=characters).out
+    assert answer.startswith("GROBBIN") and len(lined(answer)) in (58, 59) and set(answer) <= set(plays[:20_000])
+
+
+# --- One prompt after the other ---
+
+def test_every_line_is_answered_until_the_end_of_the_input(project, model):
+    done = run_script("run.py", "--home", project.folder, "--seed", 5, "--tokens", 15, input="GROB\nMERRAN:\n")
+    assert done.returncode == 0
+    assert done.stdout == "".join(lined(prompt + model.complete(prompt, seed=5, tokens=15)) for prompt in ("GROB", "MERRAN:"))
+    assert "Ctrl-D" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_after_an_unknown_character_the_next_prompt_is_answered(characters, ask):
+    said = ask("--seed", 1, "--tokens", 5, stdin="☃\nGROB\n", home=characters)
+    assert "U+2603" in said.err and "GROB" in said.out and "☃" not in said.out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a terminal of its own")
+def test_ctrl_c_stops_the_answer_alone_and_ctrl_d_ends(project):
+    pexpect = pytest.importorskip("pexpect")
+    child = pexpect.spawn(sys.executable, [str(ROOT / "run.py"), "--home", str(project.folder), "--tokens", str(LONG)], encoding="utf-8", timeout=60)
+    child.expect("> ")
+    child.sendintr()                                # at the prompt it begins a new one
+    child.expect("> ")
+    for prompt in ("MERRAN", "GROBBIN"):
+        child.sendline(prompt)
+        child.expect(f"{prompt}\r\n{prompt}.{{20}}")        # what was typed, and the answer, streaming
+        child.sendintr()
+        child.expect("\r\n> ")
+    child.send("\x1b[A")                            # the arrow key upwards brings the last prompt back
+    child.expect("GROBBIN")
+    child.sendintr()
+    child.expect("> ")
+    child.sendeof()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0 and "Traceback" not in child.before
+
+
+def start(project, *words):
+    return subprocess.Popen([sys.executable, ROOT / "run.py", "--home", project.folder, PROMPT, "--tokens", str(LONG), *words],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX")
+def test_a_reader_who_leaves_early_is_no_error(project):
+    process = start(project)
+    assert process.stdout.read(10) == PROMPT.encode()[:10]
+    process.stdout.close()
+    err = process.stderr.read().decode()
+    assert (process.wait(), err.count("\n")) == (0, 1), err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX")
+def test_an_answer_streams_and_ctrl_c_ends_it_without_a_traceback(project):
+    process = start(project)
+    assert len(process.stdout.read(len(PROMPT) + 20)) == len(PROMPT) + 20           # long before the answer is complete
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130 and b"Traceback" not in err
+
+
+# --- What reaches the terminal ---
+
+@given(st.text())
+def test_nothing_that_commands_a_terminal_reaches_it(text):
+    shown = harmless(text)
+    assert all(c.isprintable() or c.isspace() for c in shown)
+    assert not set(shown) & set(map(chr, [*range(9), *range(11, 32), *range(127, 160)]))
+    assert harmless(shown) == shown
+
+
+@pytest.mark.parametrize("text, shown", [("red \x1b[31m", "red \\x1b[31m"), ("\a\b\0\x7f\x9b2J", "\\x07\\x08\\x00\\x7f\\x9b2J"), ("a\rb", "a\\rb"),
+                                         ("\u202egnp.exe", "\\u202egnp.exe"), ("\ud83d", "\\ud83d")])
+def test_what_could_command_a_terminal_is_made_visible(text, shown):
+    assert harmless(text) == shown
+
+
+@pytest.mark.parametrize("text", ["tab\tand\nline", "Grüße, 世界! שלום 🎭", "Ça va\u00a0?", "「はい」\u3000どうぞ"])
+def test_ordinary_text_of_any_language_stays_as_it_is(text):
+    assert harmless(text) == text
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("stream, written", [(Terminal, "\\x1b[31m"), (io.StringIO, "\x1b[31m")], ids=["terminal", "pipe"])
+def test_escape_sequences_are_shown_to_people_and_left_alone_in_files(stream, written, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", stream())
+    screen = Screen()
+    screen.write("\x1b[31m")
+    screen.end_line()
+    screen.end_line()
+    assert sys.stdout.getvalue() == written + "\n"
+
+
+# --- In Python ---
+
+def test_importing_folio_does_not_import_torch():
+    done = run_python("-c", "import sys, folio; print('torch' in sys.modules); folio.load; print('torch' in sys.modules)")
+    assert done.stdout == "False\nTrue\n"
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        folio.lode
+
+
+def test_a_loaded_model_knows_what_it_is(project, model):
+    contents = checkpoint.load(project.weights("tiny"))
+    assert (model.name, model.step, model.val_bpb) == ("tiny", contents["step"], contents["val_bpb"])
+    assert model.tokenizer.vocab_size == model.net.params.vocab_size == 300
+    assert not model.net.training
+
+
+def test_what_streams_is_what_is_completed(model):
+    pieces = list(model.stream(PROMPT, seed=1, tokens=60))
+    assert len(pieces) > 30 and "" not in pieces
+    assert "".join(pieces) == model.complete(PROMPT, seed=1, tokens=60)
+    assert model.complete(PROMPT, seed=1, tokens=20) == "".join(pieces)[:len(model.complete(PROMPT, seed=1, tokens=20))]
+
+
+def test_only_whole_characters_are_streamed(model, monkeypatch):
+    ids = list("Grüße 🎭!".encode())                 # a token a byte
+    monkeypatch.setattr(language_model, "generate", lambda *all, **named: iter(ids))
+    pieces = list(model.stream("x"))
+    assert "".join(pieces) == "Grüße 🎭!" and "\ufffd" not in "".join(pieces)
+    monkeypatch.setattr(language_model, "generate", lambda *all, **named: iter(ids[:-3]))       # cut off inside a character
+    assert "".join(model.stream("x")) == "Grüße \ufffd"
+
+
+def test_an_answer_ends_where_a_text_ends(model, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(language_model, "generate", lambda net, prompt, **how: asked.update(how, prompt=prompt) or iter([]))
+    assert model.complete("Take") == ""
+    assert asked["stop"] == model.tokenizer.end_of_text == 299
+    model.complete("<|endoftext|>")
+    assert 299 not in asked["prompt"]               # a prompt that spells it is only text
+    model.complete("")
+    assert asked["prompt"] == model.opening != []
+
+
+def test_bits_per_byte_of_a_text_are_its_cross_entropy(model):
+    text = "Take your hand off."
+    ids = model.opening[-1:] + model.tokenizer.encode(text)
+    assert len(ids) <= model.net.params.block_size
+    with torch.inference_mode():
+        likely = model.net(torch.tensor([ids[:-1]]))[0].double().log_softmax(-1)
+    bits = -sum(likely[place, token].item() for place, token in enumerate(ids[1:])) / 0.6931471805599453
+    assert model.bits_per_byte(text) == pytest.approx(bits / len(text.encode()), rel=1e-5)
+    assert model.bits_per_byte(text) < model.bits_per_byte("xq#Zzk@@~9Kvv")
+    with pytest.raises(ValueError, match="empty"):
+        model.bits_per_byte("")
+
+
+def test_bits_per_byte_of_the_held_out_text_are_those_of_the_training(project, model):
+    text = corpus.find(project)[1]
+    held_out = model.tokenizer.decode(text.tokens[text.train_tokens:])
+    assert model.bits_per_byte(held_out) == pytest.approx(model.val_bpb, rel=0.01)     # the token before it, and the windows, are others
+
+
+def test_settings_out_of_bounds_are_named_together(model):
+    with pytest.raises(ValueError, match="(?s)tokens=-1.*temperature=-2"):
+        model.complete(PROMPT, tokens=-1, temperature=-2)
+    with pytest.raises(TypeError, match="temprature"):
+        model.complete(PROMPT, temprature=1.0)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no-such.pth"):
+        folio.load(tmp_path / "no-such.pth")

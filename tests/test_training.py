@@ -1,0 +1,935 @@
+"""Training: a step does what the equations say, a run is a function of its settings, and nothing that stops it costs more than time."""
+
+import json
+import math
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import ROOT, FullDisk
+
+import folio
+import train
+from folio import checkpoint, corpus, hardware, networks, optimizers, run_log, runs, training
+from folio.batches import batch_at
+from folio.bits_per_byte import Score
+from folio.training import Run, clock_time, default_eval_interval, dropout_seed
+from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams
+
+VOCABULARY = TextParams(vocab_size=270)
+MODEL = ModelParams(emb_len=16, num_layers=1, num_heads=2, block_size=16)
+TRAINING = TrainingParams(steps=20, minutes=None, batch_size=4, warmup_steps=2, eval_interval=5, sample_tokens=4, threads=1, precision="fp32",
+                          compile=False, device="cpu")
+# The same kind of run for the script. An evaluation every 50 steps, a line in the log every 5.
+FLAGS = ("--emb-len 32 --num-layers 1 --num-heads 2 --block-size 32 --batch-size 8 --steps 300 --eval-interval 50 "
+         "--sample-tokens 5 --threads 1 --dropout 0.1").split()
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads only get into each other's way where matrices are this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def project(home, plays):
+    """A home whose text is ready to train on."""
+    made = home(plays[:20_000])
+    corpus.prepare(made, VOCABULARY)
+    return made
+
+
+@pytest.fixture
+def make_run(project):
+    """Makes runs without a script around them: make_run(steps=3, dropout=0.1) -> Run"""
+    def make(name="test", run_class=Run, **changes):
+        tokenizer, text = corpus.find(project)
+        how = {key: changes.pop(key) for key in ("clock", "started_at") if key in changes}
+        model = replace(MODEL, vocab_size=tokenizer.vocab_size, **{key: changes.pop(key) for key in list(changes) if hasattr(MODEL, key)})
+        params = Params(text.text, model.resolved(), replace(TRAINING, **changes).resolved())
+        assert not list(params.problems())
+        project.saved_weights.mkdir(exist_ok=True)
+        return run_class(project, name, params, tokenizer, text, **{"started_at": time.perf_counter(), **how})
+    return make
+
+
+def continued(project, name=None, preset=None, say=lambda text: None, **flags):
+    """The Run with which --resume goes on, in a `with`."""
+    tokenizer, text = corpus.find(project)
+    return runs.resumed_run(project, name, preset, flags, tokenizer, text, time.perf_counter(), say=say)
+
+
+def run_train(project, *words):
+    """train.py as a process of its own. -> Popen"""
+    return subprocess.Popen([sys.executable, ROOT / "train.py", "--home", project.folder, *map(str, words)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, encoding="utf-8")
+
+
+def train_here(project, monkeypatch, capsys, *words):
+    """train.py's main in this process. -> exit code, what it printed"""
+    monkeypatch.setattr(sys, "argv", ["train.py", "--home", str(project.folder), *map(str, words)])
+    capsys.readouterr()
+    code = train.main()
+    return code, capsys.readouterr().out
+
+
+def weights_of(path):
+    return checkpoint.load(path)["weights"]
+
+
+def same_weights(one, other):
+    """Whether two networks' tensors are the same, to the bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def without_times(path):
+    """The lines of a log, less what no two runs have in common."""
+    return [{key: value for key, value in line.items() if key not in ("seconds", "tokens_per_second")} for line in run_log.read(path)]
+
+
+# --- The step ---
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_one_batch_can_be_learned_by_heart(make_run, optimizer):
+    run = make_run(optimizer=optimizer, steps=300, decay_fraction=0.0, learning_rate=0.02)
+    batch = run._batch(0)
+    run._batch = lambda step: batch
+    losses = [run.step() for _ in range(150)]
+    assert abs(losses[0] - math.log(270)) < 0.2
+    assert losses[-1] < 0.1
+
+
+def test_a_step_goes_down_the_clipped_gradient_of_the_mean_loss(make_run):
+    run = make_run(gradient_clip=0.01, learning_rate=0.5, warmup_steps=4)
+    reference = networks.build(run.params.model)
+    reference.load_state_dict(run.net.state_dict())
+    run.optimizers = [torch.optim.SGD(run.net.parameters(), lr=0.0)]
+    for step in range(3):
+        inputs, targets = map(torch.from_numpy, batch_at(run.corpus.train, step, batch_size=4, block_size=16, seed=1))
+        loss = F.cross_entropy(reference(inputs).flatten(0, 1), targets.flatten())
+        gradients = torch.autograd.grad(loss, list(reference.parameters()))
+        length = math.sqrt(sum(gradient.double().square().sum().item() for gradient in gradients))
+        assert length > 0.01
+        with torch.no_grad():
+            for parameter, gradient in zip(reference.parameters(), gradients):
+                parameter -= 0.5 * (step + 1) / 4 * 0.01 / length * gradient
+        assert run.step() == pytest.approx(loss.item(), rel=1e-5)
+        for found, expected in zip(run.net.parameters(), reference.parameters(), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def orthogonalised(matrix):
+    """Newton and Schulz's iteration with Jordan's coefficients, five times, in float64."""
+    x = matrix / matrix.norm()
+    if len(x) > len(x[0]):
+        return orthogonalised(matrix.T).T
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
+    return x
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_the_optimizers_follow_their_equations(optimizer):
+    torch.manual_seed(0)
+    net = networks.build(replace(MODEL, vocab_size=30, emb_len=32, biases="gpt2").resolved())
+    how = replace(TRAINING, optimizer=optimizer, weight_decay=0.3, beta1=0.8, beta2=0.9)
+    built = optimizers.build(net, how)
+    reference = {name: parameter.detach().double().clone() for name, parameter in net.named_parameters()}
+    momentum = {name: torch.zeros_like(value) for name, value in reference.items()}
+    square = {name: torch.zeros_like(value) for name, value in reference.items()}
+    for step, rate in enumerate([0.01, 0.02, 0.005, 0.01], 1):
+        for name, parameter in net.named_parameters():
+            parameter.grad = torch.randn_like(parameter)
+            gradient, value = parameter.grad.double(), reference[name]
+            if name.startswith("blocks.") and value.ndim == 2:
+                value *= 1 - rate * 0.3
+            if name.startswith("blocks.") and value.ndim == 2 and optimizer == "muon":
+                momentum[name] = 0.95 * momentum[name] + 0.05 * gradient
+                value -= rate * 0.2 * math.sqrt(max(value.shape)) * orthogonalised(0.05 * gradient + 0.95 * momentum[name])
+            else:
+                momentum[name] = 0.8 * momentum[name] + 0.2 * gradient
+                square[name] = 0.9 * square[name] + 0.1 * gradient ** 2
+                value -= rate * momentum[name] / (1 - 0.8 ** step) / ((square[name] / (1 - 0.9 ** step)).sqrt() + optimizers.ADAM_EPS)
+        for each in built:
+            for group in each.param_groups:
+                group["lr"] = rate
+            each.step()
+    for name, parameter in net.named_parameters():
+        by_muon = optimizer == "muon" and name.startswith("blocks.") and parameter.ndim == 2
+        difference = (parameter.detach().double() - reference[name]).abs().max().item()
+        assert difference < (5e-3 if by_muon else 2e-6), name           # Muon's products are of bfloat16: 8 bits
+
+
+def test_every_parameter_has_one_optimizer():
+    for params in (MODEL, replace(MODEL, tied_head=True), replace(MODEL, family="classic")):
+        net = networks.build(replace(params, vocab_size=30).resolved())
+        for optimizer in ("muon", "adamw"):
+            built = optimizers.build(net, replace(TRAINING, optimizer=optimizer))
+            held = [id(parameter) for each in built for group in each.param_groups for parameter in group["params"]]
+            assert sorted(held) == sorted(id(parameter) for parameter in net.parameters())
+
+
+def test_a_batch_computed_in_parts_teaches_the_same(make_run):
+    whole, parts = make_run("whole", optimizer="adamw"), make_run("parts", optimizer="adamw", micro_batch_size=1)
+    for _ in range(5):
+        assert whole.step() == pytest.approx(parts.step(), rel=1e-5)
+    for one, other in zip(whole.net.parameters(), parts.net.parameters()):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_every_step_and_every_part_of_it_drops_something_else():
+    seeds = {dropout_seed(seed, step, part, rank) for seed in (0, 1, 2**63 - 1) for step in range(50) for part in range(4) for rank in range(2)}
+    assert len(seeds) == 3 * 50 * 4 * 2 and all(0 <= seed < 2**32 for seed in seeds)
+
+
+# --- A run is a function of its settings ---
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, plays):
+    """A home, the weights and the log of a run that nothing stopped, made by a process of its own."""
+    made = folio.home.Home(tmp_path_factory.mktemp("uninterrupted"))
+    made.train_data.mkdir()
+    (made.train_data / "input.txt").write_text(plays[:20_000], encoding="utf-8", newline="\n")
+    corpus.prepare(made, VOCABULARY)
+    process = run_train(made, *FLAGS)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return made, checkpoint.load(made.weights("default")), without_times(made.log("default")), out
+
+
+def assert_ended_like(project, uninterrupted, name="default"):
+    _, contents, log, _ = uninterrupted
+    found = checkpoint.load(project.weights(name))
+    assert same_weights(found["weights"], contents["weights"])
+    assert (found["step"], found["val_bpb"]) == (contents["step"], contents["val_bpb"])
+    assert without_times(project.log(name)) == log
+
+
+def test_another_process_with_the_same_settings_makes_the_same_weights(project, uninterrupted, monkeypatch, capsys):
+    code, _ = train_here(project, monkeypatch, capsys, *FLAGS)
+    assert not code
+    assert_ended_like(project, uninterrupted)
+
+
+def test_another_seed_makes_other_weights(make_run):
+    one, same, other = make_run(), make_run(), make_run(seed=2)
+    for run in (one, same, other):
+        run.step()
+    assert same_weights(one.net.state_dict(), same.net.state_dict())
+    assert not same_weights(one.net.state_dict(), other.net.state_dict())
+
+
+def test_what_is_only_reported_changes_nothing(project, make_run):
+    one, other = make_run("one"), make_run("other", sample_tokens=0, eval_interval=2)
+    for run in (one, other):
+        run.train()
+    assert same_weights(one.net.state_dict(), other.net.state_dict())
+
+
+# --- Killed, stopped, gone on with ---
+
+def wait_for(process, condition):
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.skipif(os.name != "posix", reason="kill -9")
+def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(project, uninterrupted, seed):
+    chance = random.Random(seed)
+    words, lines = FLAGS, 0
+    for _ in range(2):
+        process = run_train(project, *words)
+        lines = max(lines, 10) + chance.randrange(3, 14)             # beyond the first save, and beyond what the last one had
+        wait_for(process, lambda: project.resume("default").exists() and len(run_log.read(project.log("default"))) >= min(lines, 52))
+        time.sleep(chance.random() * 0.05)
+        process.kill()
+        process.communicate()
+        words = ["--resume"]
+    process = run_train(project, "--resume")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "going on after step" in out
+    assert_ended_like(project, uninterrupted)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGTERM")
+def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(project, uninterrupted):
+    words = FLAGS
+    for number, lines in ((signal.SIGINT, 7), (signal.SIGTERM, 33)):
+        process = run_train(project, *words)
+        wait_for(process, lambda: len(run_log.read(project.log("default"))) >= lines)
+        process.send_signal(number)
+        out, err = process.communicate()
+        assert process.returncode == 128 + number and "Traceback" not in err, err
+        said = re.fullmatch(r"Stopped after step (\d+); everything is saved\. To go on: python train\.py (.*)", out.splitlines()[-1])
+        assert int(said[1]) == checkpoint.load(project.resume("default"))["progress"]["step"] >= 5 * lines
+        assert project.weights("default").exists()
+        words = said[2].split()
+        assert words == ["--resume", "--name", "default"]
+    process = run_train(project, *words)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert_ended_like(project, uninterrupted)
+
+
+class Killed(BaseException):
+    """The process is gone; nothing in it catches that."""
+
+
+def events(monkeypatch, die_at):
+    """Count what leaves a trace on the disk, and die before event number `die_at`. -> what happened so far"""
+    happened = []
+
+    def watch(owner, name):
+        original = getattr(owner, name)
+
+        def watched(*all, **named):
+            happened.append(name)
+            if len(happened) == die_at:
+                raise Killed
+            return original(*all, **named)
+        monkeypatch.setattr(owner, name, watched)
+    watch(Run, "step")
+    watch(run_log.RunLog, "append")
+    watch(checkpoint, "save")
+    return happened
+
+
+def test_a_run_killed_between_any_two_writes_ends_as_if_nothing_had_happened(project, make_run, monkeypatch):
+    changes = dict(steps=8, eval_interval=4, dropout=0.1)
+    with monkeypatch.context() as patched:
+        happened = events(patched, die_at=None)
+        make_run("whole", **changes).train()
+    weights, log = weights_of(project.weights("whole")), without_times(project.log("whole"))
+    first_save = [number for number, name in enumerate(happened) if name == "save"][1]          # of the resume file; the weights come before
+    assert happened.count("save") == 4 and len(happened) > 15
+    for die_at in range(1, len(happened) + 1):
+        name = f"killed-{die_at}"
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            events(patched, die_at)
+            make_run(name, **changes).train()
+        if project.resume(name).exists():
+            with continued(project, name) as run:
+                run.train()
+        else:                                               # it died before its first save: then it begins anew
+            assert die_at <= first_save + 1
+            project.log(name).unlink(missing_ok=True)
+            make_run(name, **changes).train()
+        assert same_weights(weights_of(project.weights(name)), weights), die_at
+        assert without_times(project.log(name)) == log, die_at
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_obeyed_after_the_step_and_leaves_something_to_run(project, make_run, number):
+    run = make_run()
+    step = run.step
+
+    def interrupted():
+        if run.progress.step == 2:
+            os.kill(os.getpid(), number)
+        return step()
+    run.step = interrupted
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    assert run.train() == number
+    assert run.progress.step == 3
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+    model = folio.load(project.weights("test"))                 # though no evaluation had come yet
+    assert (model.step, model.val_bpb) == (3, None)
+    assert len(model.complete("The", tokens=3, seed=0)) > 0
+
+
+def test_a_signal_while_the_last_step_is_measured_comes_too_late_to_stop_anything(make_run, monkeypatch):
+    run = make_run(steps=5)
+    evaluate = run.evaluate
+    monkeypatch.setattr(run, "evaluate", lambda: os.kill(os.getpid(), signal.SIGINT) or evaluate())
+    assert run.train() is None
+    assert checkpoint.load(run.home.resume("test"))["progress"]["finished"]
+
+
+def test_a_long_way_between_evaluations_is_saved_every_minute(project, make_run, monkeypatch):
+    clock = Clock()
+    run = make_run("long", clock=clock, started_at=0, steps=20, eval_interval=20, run_class=clock.slowing(Run, seconds_per_step=25))
+    saved = []
+    monkeypatch.setattr(run, "save_resume", lambda: saved.append(run.progress.step))
+    run.train()
+    assert saved == [3, 6, 9, 12, 15, 18, 20]
+
+
+# --- What --resume refuses, and what it allows ---
+
+def half_done(make_run, name="test", **changes):
+    """A run that was stopped in the middle."""
+    run = make_run(name, **changes)
+    for _ in range(3):
+        run.step()
+    run.save_resume()
+    return run
+
+
+def refusal_of(context):
+    with pytest.raises((ValueError, OSError)) as refused:
+        with context:
+            pass
+    return str(refused.value)
+
+
+def test_resume_with_nothing_to_resume_says_how_to_start(project, monkeypatch, capsys):
+    with pytest.raises(FileNotFoundError, match="no unfinished run.*python train.py"):
+        train_here(project, monkeypatch, capsys, "--resume")
+
+
+def test_resume_of_an_unknown_name_lists_what_there_is(project, make_run):
+    half_done(make_run, "night")
+    assert "night" in refusal_of(continued(project, "day"))
+
+
+def test_resume_takes_the_newest_unfinished_run(project, make_run):
+    for name in ("first", "second"):
+        half_done(make_run, name)
+        time.sleep(0.02)
+    make_run("finished").train()
+    with continued(project) as run:
+        assert run.name == "second"
+    with continued(project, "first") as run:
+        assert run.name == "first"
+
+
+def test_resume_with_other_hyperparameters_lists_all_of_them(project, make_run):
+    half_done(make_run)
+    message = refusal_of(continued(project, emb_len=32, seed=2, batch_size=4, learning_rate=0.5, threads=7))
+    for words in ("emb_len is 16, not 32", "seed is 1, not 2", "learning_rate is 0.01, not 0.5", "threads is 1, not 7"):
+        assert words in message
+    assert "batch_size" not in message              # which is as it was
+
+
+def test_resume_with_a_preset_of_other_values_is_refused(project, make_run):
+    half_done(make_run)
+    message = refusal_of(continued(project, preset=PRESETS["shakespeare-10m"]))
+    assert "family is folio, not classic" in message and "optimizer is muon, not adamw" in message
+
+
+def test_resume_with_another_tokenizer_is_refused(project, make_run):
+    half_done(make_run)
+    corpus.prepare(project, replace(VOCABULARY, vocab_size=280))
+    assert "tokenizer is another" in refusal_of(continued(project))
+
+
+def test_resume_with_another_text_is_refused(project, make_run):
+    half_done(make_run)
+    path = project.train_data / "input.txt"
+    path.write_text(path.read_text(encoding="utf-8")[:-100], encoding="utf-8")
+    corpus.find(project, say=lambda text: None)
+    assert "text is another" in refusal_of(continued(project))
+
+
+def test_a_run_goes_on_in_one_process_at_a_time(project, make_run):
+    half_done(make_run)
+    before = project.resume("test").read_bytes()
+    with continued(project):
+        assert "another process" in refusal_of(continued(project))
+    assert project.resume("test").read_bytes() == before
+    with continued(project):
+        pass                                        # and afterwards again
+
+
+def test_a_finished_run_asks_for_more_steps_and_goes_on_with_them(project, make_run):
+    make_run().train()
+    assert "--steps" in refusal_of(continued(project, "test"))
+    assert "--steps" in refusal_of(continued(project, "test", steps=20, minutes=None))
+    assert "no unfinished run" in refusal_of(continued(project))
+    with continued(project, "test", steps=25, minutes=None) as run:
+        assert run.train() is None
+    assert run.progress.step == 25
+    assert [line["step"] for line in run_log.read(project.log("test")) if "val_bpb" in line] == [5, 10, 15, 20, 25]
+    assert "--steps" in refusal_of(continued(project, "test"))
+
+
+def test_a_run_of_steps_can_go_on_by_minutes_and_the_other_way_round(project, make_run):
+    half_done(make_run, steps=1000)
+    with continued(project, minutes=5.0, steps=None) as run:
+        assert run.total_steps is None and run.progress.decay_start is None     # time has not decided yet
+    with continued(project, minutes=None, steps=500) as run:
+        assert (run.total_steps, run.progress.decay_start) == (500, 300)
+
+
+def test_reporting_may_change_on_resume(project, make_run):
+    half_done(make_run)
+    with continued(project, sample_tokens=0) as run:
+        assert run.training == replace(TRAINING.resolved(), sample_tokens=0)
+
+
+@pytest.mark.parametrize("preset", [[], ["--preset", "default"]])
+def test_the_same_command_with_resume_goes_on_even_where_the_context_had_shrunk(home, plays, preset, monkeypatch, capsys):
+    small = home(plays[:1500])
+    corpus.prepare(small, VOCABULARY)
+    words = [*preset, *"--emb-len 16 --num-heads 2 --num-layers 1 --block-size 256 --batch-size 4 --sample-tokens 0 --threads 1".split()]
+    code, out = train_here(small, monkeypatch, capsys, *words, "--steps", 2)
+    assert not code and "the context shrinks from 256 to" in out
+    code, out = train_here(small, monkeypatch, capsys, *words, "--resume", "--name", "default", "--steps", 4)
+    assert not code and "going on after step 2" in out
+
+
+def test_best_weights_that_are_gone_are_looked_for_anew(project, make_run):
+    run = make_run(steps=20)
+    for _ in range(5):
+        run.step()
+    run.progress.best_nats, run.progress.best_step = 0.001, 4           # better than anything that will come
+    run.save_resume()
+    said = []
+    with continued(project, say=said.append) as run:
+        assert "weights-test.pth is gone" in said[0]
+        run.train()
+    assert project.weights("test").exists() and run.progress.best_step > 5
+
+
+# --- Names ---
+
+def test_a_name_that_is_taken_becomes_the_next_free_one_plainly_said(project, monkeypatch, capsys):
+    words = "--emb-len 16 --num-heads 2 --num-layers 1 --block-size 16 --batch-size 4 --steps 1 --sample-tokens 0 --threads 1".split()
+    said = []
+    for _ in range(3):
+        said.append(train_here(project, monkeypatch, capsys, *words)[1])
+    assert "already" not in said[0] and "run       default:" in said[0]
+    assert "There is a run named default already; this one is default-2." in said[1]
+    assert "There is a run named default already; this one is default-3." in said[2]
+    before = {path: path.read_bytes() for path in project.saved_weights.iterdir() if path.is_file()}
+    assert "night-2" not in train_here(project, monkeypatch, capsys, *words, "--name", "night")[1]
+    assert "There is a run named night already; this one is night-2." in train_here(project, monkeypatch, capsys, *words, "--name", "night")[1]
+    for path, content in before.items():
+        assert path.read_bytes() == content, path               # nothing of another run was touched
+    names = {path.name for path in project.saved_weights.glob("weights-*")}
+    assert names == {f"weights-{name}.pth" for name in ("default", "default-2", "default-3", "night", "night-2")}
+
+
+@pytest.mark.parametrize("taken_by", ["weights", "resume", "log"])
+def test_any_file_of_a_run_keeps_its_name_from_others(project, taken_by):
+    project.saved_weights.mkdir()
+    path = getattr(project, taken_by)("default")
+    path.write_bytes(b"mine")
+    with runs._claimed(project, "default", say=lambda text: None) as name:
+        assert name == "default-2"
+    assert path.read_bytes() == b"mine"
+
+
+def test_a_run_that_came_to_nothing_gives_its_name_back(project):
+    with pytest.raises(RuntimeError), runs._claimed(project, "default", say=pytest.fail):
+        raise RuntimeError
+    with runs._claimed(project, "default", say=pytest.fail) as name:
+        assert name == "default"
+    assert not list(project.saved_weights.glob("log-*"))
+
+
+def test_two_runs_that_start_at_once_get_different_names(project):
+    with runs._claimed(project, "default", say=lambda text: None) as one, runs._claimed(project, "default", say=lambda text: None) as other:
+        assert (one, other) == ("default", "default-2")
+
+
+# --- Losses that are not finite, disks that are full ---
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_files(project, make_run):
+    run = make_run(steps=20)
+    loss = run.loss
+    run.loss = lambda *batch: loss(*batch) * (math.nan if run.progress.step == 7 else 1)
+    with pytest.raises(FloatingPointError, match="step 7 .*loss is nan.*--learning-rate"):
+        run.train()
+    contents = checkpoint.load(project.resume("test"))
+    assert contents["progress"]["step"] == checkpoint.load(project.weights("test"))["step"] == 5
+    assert all(tensor.isfinite().all() for tensor in contents["weights"].values())
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight(make_run):
+    run = make_run()
+    before = {name: tensor.clone() for name, tensor in run.net.state_dict().items()}
+    run.loss = lambda *batch: (run.net.embedding.weight.sum() * 0).sqrt() + 1           # its slope at zero is infinite
+    with pytest.raises(FloatingPointError, match="step 0"):
+        run.step()
+    assert same_weights(before, run.net.state_dict())
+    assert run.progress.step == 0
+
+
+@pytest.mark.parametrize("sample_tokens", [0, 4])
+def test_weights_that_have_become_useless_are_never_kept(project, make_run, sample_tokens):
+    run = make_run(steps=20, eval_interval=1, sample_tokens=sample_tokens)
+    step = run.step
+
+    def spoiled():
+        loss = step()
+        if run.progress.step == 4:
+            with torch.no_grad():
+                run.net.head.weight[0, 0] = math.nan
+        return loss
+    run.step = spoiled
+    with pytest.raises(FloatingPointError, match="step"):
+        run.train()
+    for path in (project.weights("test"), project.resume("test")):
+        assert all(tensor.isfinite().all() for tensor in weights_of(path).values()), path
+    assert all(math.isfinite(line.get("val_bpb", 0)) for line in run_log.read(project.log("test")))
+
+
+def test_weights_that_are_useless_from_the_start_leave_nothing_behind(project, make_run):
+    run = make_run(steps=20, eval_interval=1, learning_rate=1e38, warmup_steps=0)
+    with pytest.raises(FloatingPointError, match="step"):
+        run.train()
+    for path in (project.weights("test"), project.resume("test")):
+        assert not path.exists() or all(tensor.isfinite().all() for tensor in weights_of(path).values()), path
+
+
+def test_a_disk_that_gets_full_costs_nothing_that_was_saved(project, make_run, monkeypatch):
+    run = make_run(steps=20)
+    monkeypatch.setattr(os, "fsync", FullDisk(good_calls=3))            # weights and resume file of step 5, weights of step 10
+    with pytest.raises(OSError):
+        run.train()
+    monkeypatch.undo()
+    assert checkpoint.load(project.resume("test"))["progress"]["step"] == 5
+    assert checkpoint.load(project.weights("test"))["step"] in (5, 10)
+    assert not list(project.saved_weights.glob("*.tmp")) and not list(project.saved_weights.glob(".*.tmp"))
+    whole = make_run("whole", steps=20)
+    whole.train()
+    with continued(project, "test") as run:
+        run.train()
+    assert same_weights(weights_of(project.weights("test")), weights_of(project.weights("whole")))
+    assert without_times(project.log("test")) == without_times(project.log("whole"))
+
+
+# --- What is said and kept ---
+
+def test_training_before_init_is_refused(home, monkeypatch, capsys):
+    made = home("some text")
+    with pytest.raises(FileNotFoundError, match="python init.py"):
+        train_here(made, monkeypatch, capsys)
+    assert not made.saved_weights.exists()
+
+
+def test_the_log_has_what_was_promised(uninterrupted):
+    made, _, _, _ = uninterrupted
+    lines = run_log.read(made.log("default"))
+    assert [json.loads(line) for line in made.log("default").read_text(encoding="utf-8").splitlines()] == lines
+    assert [line["step"] for line in lines] == list(range(5, 301, 5))
+    for line in lines:
+        assert line.keys() >= {"step", "seconds", "tokens", "train_loss", "learning_rate", "tokens_per_second"}
+        assert ("val_bpb" in line) == ("val_nats_per_byte" in line) == (line["step"] % 50 == 0)
+        assert line["tokens"] == line["step"] * 8 * 32
+        assert line["tokens_per_second"] > 0 and line["seconds"] > 0
+    assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
+    assert lines[-1]["val_bpb"] == pytest.approx(lines[-1]["val_nats_per_byte"] / math.log(2))
+    assert lines[3]["learning_rate"] == 0.01 and lines[-1]["learning_rate"] == pytest.approx(0.01 / 120)
+    assert lines[-1]["val_bpb"] < lines[9]["val_bpb"] - 0.1                  # it learns
+    assert lines[-1]["train_loss"] < lines[0]["train_loss"] - 1
+
+
+def test_the_training_loss_in_the_log_is_the_mean_since_the_line_before(project, make_run):
+    run = make_run(steps=25, eval_interval=20)
+    losses, step = [], run.step
+    run.step = lambda: losses.append(step())
+    run.train()
+    lines = run_log.read(project.log("test"))
+    assert [line["step"] for line in lines] == [*range(2, 25, 2), 25]
+    assert lines[0]["train_loss"] == pytest.approx(np.mean(losses[:2]))
+    assert lines[-1]["train_loss"] == pytest.approx(losses[-1])
+
+
+def test_a_resumed_run_cuts_its_log_back_to_its_step(tmp_path):
+    log = run_log.RunLog(tmp_path / "log.jsonl")
+    for step in range(1, 6):
+        log.append(step=step, train_loss=1.5)
+    with log.path.open("a", encoding="utf-8") as file:
+        file.write('{"step": 6, "tra')                              # a kill left half a line
+    assert [line["step"] for line in run_log.read(log.path)] == [1, 2, 3, 4, 5]
+    log.cut_back(3)
+    log.append(step=4, train_loss=1.0)
+    assert [line["step"] for line in map(json.loads, log.path.read_text(encoding="utf-8").splitlines())] == [1, 2, 3, 4]
+
+
+def test_the_weights_file_holds_what_was_promised(uninterrupted):
+    made, contents, log, _ = uninterrupted
+    assert contents.keys() >= {"format", "params", "tokenizer", "weights", "step", "val_bpb"}
+    best = min((line for line in log if "val_bpb" in line), key=lambda line: line["val_bpb"])
+    assert (contents["step"], contents["val_bpb"]) == (best["step"], best["val_bpb"])
+    assert contents["params"]["emb_len"] == 32 and contents["training"]["steps"] == 300
+    assert folio.load(made.weights("default")).tokenizer.fingerprint == corpus.find(made)[0].fingerprint
+
+
+def test_the_effective_settings_are_said_before_the_first_step(uninterrupted):
+    out = uninterrupted[3]
+    head = out[:out.index("step 50")]
+    assert "run       default: 300 steps" in head
+    for setting in ("emb_len=32", "head_len=16", "dropout=0.1", "threads=1", "device=cpu", "learning_rate=0.01", "block_size=32", "val_fraction=0.1"):
+        assert setting in head.split()
+    assert f"{networks.count_parameters(folio.load(uninterrupted[0].weights('default')).net):,} parameters" in head
+    assert out.splitlines()[-1] == "Next: python run.py"
+    assert str(uninterrupted[0].weights("default")) in out.splitlines()[-2]
+
+
+def test_each_evaluation_shows_a_sample_of_text(uninterrupted):
+    assert len(re.findall(r"validation [0-9.]+ nats/byte = [0-9.]+ bits/byte(  best)?\n +\| ", uninterrupted[3])) >= 5
+
+
+def test_the_best_weights_by_validation_are_the_ones_that_are_kept(project, make_run):
+    run = make_run(steps=20)
+    scores, kept = iter([3.0, 1.0, 2.0, 1.0]), {}
+
+    def evaluate():
+        kept[run.progress.step] = {name: tensor.clone() for name, tensor in run.net.state_dict().items()}
+        return Score(next(scores), 1, 1)
+    run.evaluate = evaluate
+    run.train()
+    contents = checkpoint.load(project.weights("test"))
+    assert contents["step"] == run.progress.best_step == 10
+    assert same_weights(contents["weights"], kept[10])
+    assert same_weights(checkpoint.load(project.resume("test"))["weights"], kept[20])
+
+
+def test_the_whole_held_out_part_is_measured_with_dropout_off(project, make_run):
+    run = make_run(dropout=0.5)
+    score = run.evaluate()
+    assert (score.tokens, score.bytes) == (run.corpus.val_tokens, run.corpus.val_bytes)
+    assert score == run.evaluate()
+    assert run.net.training
+    tokens = torch.from_numpy(run.corpus.tokens[run.corpus.train_tokens - 1:].astype(np.int64))     # the last training token predicts the first
+    run.net.eval()
+    with torch.inference_mode():
+        nats = sum(F.cross_entropy(run.net(window[None, :-1])[0], window[1:], reduction="sum").item()
+                   for start in range(0, len(tokens) - 1, 16) for window in [tokens[start:start + 17]])
+    assert score.nats == pytest.approx(nats, rel=1e-4)
+
+
+def test_a_text_too_small_for_the_context_shrinks_it_and_says_so(home, plays, monkeypatch, capsys):
+    small = home(plays[:1500])
+    _, text = corpus.prepare(small, VOCABULARY)
+    code, out = train_here(small, monkeypatch, capsys, *"--emb-len 16 --num-heads 2 --num-layers 1 --steps 3 --threads 1".split())
+    assert not code
+    assert f"The text has only {text.train_tokens:,} tokens to train on: the context shrinks from 256 to 128." in out
+    assert folio.load(small.weights("default")).net.params.block_size == 128
+
+
+def test_the_lecture_preset_says_its_parameters_and_needs_characters(project, monkeypatch, capsys):
+    with pytest.raises(ValueError, match="wants the tokenizer char.*--tokenizer char"):
+        train_here(project, monkeypatch, capsys, "--preset", "shakespeare-10m")
+    assert not project.saved_weights.exists()
+
+
+def test_the_model_of_the_lectures_says_its_parameters_when_it_starts(home):
+    made = home("".join(map(chr, range(0x30, 0x30 + 65))) * 40)
+    preset, said = PRESETS["shakespeare-10m"], []
+    tokenizer, text = corpus.prepare(made, preset.text)
+    with runs.new_run(made, "test", preset, tokenizer, text, time.perf_counter(), say=said.append):
+        assert "family=classic" in "\n".join(said)
+        assert "5,000 steps" in "\n".join(said)
+        assert "10,788,929 parameters" in "\n".join(said)
+
+
+def test_small_parts():
+    assert (clock_time(0), clock_time(83), clock_time(3600)) == ("0:00", "1:23", "60:00")
+    assert default_eval_interval(1, 1000) == 100
+    assert default_eval_interval(3_000_000, 1000) == 20_000             # 1,000 steps' worth, a twentieth of the time
+
+
+# --- By the clock ---
+
+class Clock:
+    """A clock that only moves when it is told to."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def slowing(self, run_class, seconds_per_step):
+        """A Run whose steps take so long by this clock."""
+        class Slow(run_class):
+            def step(run):
+                loss = super().step()
+                self.now += seconds_per_step
+                return loss
+        return Slow
+
+
+def by_the_clock(make_run, name, seconds_per_step=1.0, **changes):
+    """A run of two minutes, whose process took ten seconds to start."""
+    clock = Clock()
+    clock.now = 10.0
+    run = make_run(name, clock.slowing(Run, seconds_per_step), clock=clock, started_at=0.0, **{"steps": None, "minutes": 2.0, "eval_interval": 30} | changes)
+    return run, clock
+
+
+@pytest.mark.parametrize("seconds_per_step", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("decay_fraction", [0.0, 0.4, 0.9])
+def test_minutes_are_about_what_a_run_takes_everything_included(make_run, seconds_per_step, decay_fraction):
+    run, clock = by_the_clock(make_run, "timed", seconds_per_step, decay_fraction=decay_fraction)
+    assert run.train() is None
+    assert 120 - seconds_per_step <= clock.now <= 120 + max(2 * seconds_per_step, 0.1 * 120)
+    assert run.done and run.progress.finished
+    assert run_log.read(run.log.path)[-1]["seconds"] == clock.now
+    assert "val_bpb" in run_log.read(run.log.path)[-1]
+
+
+def test_time_decides_the_start_of_the_descent_and_nothing_else(project, make_run):
+    run, _ = by_the_clock(make_run, "timed")
+    run.train()
+    decided = [line for line in run_log.read(run.log.path) if "decay_start" in line]
+    assert [line["decay_start"] for line in decided] == [run.progress.decay_start] == [decided[0]["step"]]
+    by_steps = make_run("by-steps", steps=run.progress.step, eval_interval=30)
+    assert by_steps.progress.decay_start == run.progress.decay_start
+    by_steps.train()
+    assert same_weights(run.net.state_dict(), by_steps.net.state_dict())
+
+
+@pytest.mark.parametrize("killed_after", [0, 1, 20])
+def test_a_run_resumed_after_the_decision_repeats_it_however_slow_it_has_become(project, make_run, killed_after):
+    whole, _ = by_the_clock(make_run, "whole")
+    whole.train()
+
+    run, _ = by_the_clock(make_run, "killed")
+    step = run.step
+
+    def killed():
+        if run.progress.decay_start is not None and run.progress.step >= run.progress.decay_start + killed_after:
+            raise Killed
+        return step()
+    run.step = killed
+    with pytest.raises(Killed):
+        run.train()
+    contents = checkpoint.load(project.resume("killed"))
+    assert contents["progress"]["decay_start"] == whole.progress.decay_start            # on the disk before it is used
+
+    again, _ = by_the_clock(make_run, "killed", seconds_per_step=7.0)
+    again.restore(contents)
+    again.train()
+    assert (again.progress.decay_start, again.progress.step) == (whole.progress.decay_start, whole.progress.step)
+    assert same_weights(again.net.state_dict(), whole.net.state_dict())
+
+
+def test_the_decision_reaches_the_log_even_if_the_run_is_killed_before_it_is_written(project, make_run, monkeypatch):
+    run, _ = by_the_clock(make_run, "killed")
+    report = run._report
+
+    def killed(evaluating, decided, bar):
+        if decided:
+            raise Killed
+        report(evaluating, decided, bar)
+    run._report = killed
+    with pytest.raises(Killed):
+        run.train()
+    again, _ = by_the_clock(make_run, "killed")
+    again.restore(checkpoint.load(project.resume("killed")))
+    again.train()
+    assert [line["decay_start"] for line in run_log.read(project.log("killed")) if "decay_start" in line] == [again.progress.decay_start]
+
+
+def test_the_seconds_of_all_sittings_count(project, make_run):
+    first, clock = by_the_clock(make_run, "sittings")
+    for _ in range(30):
+        first.step()
+    first.progress.training_seconds = 30.0
+    first.save_resume()
+    assert checkpoint.load(project.resume("sittings"))["progress"]["seconds"] == clock.now == 40.0
+    second, clock = by_the_clock(make_run, "sittings")
+    second.restore(checkpoint.load(project.resume("sittings")))
+    assert second.seconds == 50.0                               # and ten seconds to start again
+    second.train()
+    assert 119 <= second.seconds <= 123
+    assert run_log.read(second.log.path)[-1]["seconds"] == second.seconds
+
+
+# --- The machine ---
+
+def test_probing_settles_all_that_was_left_open():
+    for given in (TrainingParams(), TrainingParams(steps=10**9, minutes=None), TrainingParams(minutes=600.0)):
+        found = hardware.probe(given.resolved(), flops_per_step=10**6)
+        assert "auto" not in asdict(found).values()
+        assert found.device in hardware.available_devices() and found.precision in ("fp32", "bf16")
+        assert found.threads >= 1 and isinstance(found.compile, bool)
+        assert hardware.probe(found, 10**6) == found
+
+
+def test_probing_leaves_what_was_said_as_it_is():
+    given = TrainingParams(device="cpu", precision="fp32", threads=3, compile=True).resolved()
+    assert hardware.probe(given, 1) == given
+
+
+def test_compiling_is_for_runs_that_are_long_enough_where_there_is_a_compiler(monkeypatch):
+    monkeypatch.setattr(hardware, "has_compiler", lambda kind: True)
+    short, long = TrainingParams(device="cpu"), TrainingParams(device="cpu", minutes=60.0)
+    assert not hardware.probe(short, 1).compile and hardware.probe(long, 1).compile
+    by_steps = TrainingParams(device="cpu", minutes=None, steps=1000)
+    assert not hardware.probe(by_steps, 10**9).compile and hardware.probe(by_steps, 10**12).compile
+    monkeypatch.setattr(hardware, "has_compiler", lambda kind: False)
+    assert not hardware.probe(long, 1).compile
+
+
+def test_a_device_that_is_not_here_is_refused_and_what_is_here_named(project, monkeypatch, capsys):
+    monkeypatch.setattr(hardware, "available_devices", lambda: ["cpu"])
+    for device in ("cuda", "cuda:1", "mps", "tpu", "meta", ""):
+        with pytest.raises(ValueError, match=f"device={device} is not to be had.*cpu"):
+            hardware.probe(TrainingParams(device=device), 1)
+    with pytest.raises(ValueError, match="device=cuda"):
+        train_here(project, monkeypatch, capsys, "--device", "cuda")
+    assert not project.saved_weights.exists()
+
+
+@pytest.mark.parametrize("when", ["at once", "at the first step"])
+def test_where_compiling_fails_training_goes_on_without_and_says_so_in_one_line(project, make_run, when, monkeypatch, capsys):
+    def compile(function, **how):
+        def failing(*batch):
+            raise RuntimeError("no compiler here\nand many lines about it")
+        return failing() if when == "at once" else failing
+    monkeypatch.setattr(torch, "compile", compile)
+    plain, run = make_run("plain"), make_run("compiled", compile=True)
+    plain.train()
+    capsys.readouterr()
+    run.train()
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if "compile" in line] == [said[0]] and "RuntimeError" in said[0] and "without" in said[0]
+    assert same_weights(plain.net.state_dict(), run.net.state_dict())
+    assert checkpoint.load(project.resume("compiled"))["params"]["training"]["compile"] is False
+
+
+def test_a_compiled_step_is_used_for_every_batch(make_run, monkeypatch):
+    used = []
+    monkeypatch.setattr(torch, "compile", lambda function, **how: lambda *batch: used.append(1) or function(*batch))
+    plain, run = make_run("plain"), make_run("compiled", compile=True, micro_batch_size=2)
+    run.train()
+    assert len(used) == 1 + 2 * 20
+    assert not same_weights(run.net.state_dict(), make_run("new").net.state_dict())
+
+
+@pytest.mark.slow
+def test_torch_compile_itself_makes_the_same_step(make_run):
+    if not hardware.has_compiler("cpu"):
+        pytest.skip("no C++ compiler")
+    plain, run = make_run("plain", optimizer="adamw"), make_run("compiled", optimizer="adamw", compile=True)
+    run._compile()
+    assert run.training.compile, "torch.compile did not work"
+    for _ in range(3):
+        assert run.step() == pytest.approx(plain.step(), rel=1e-3)
+
+
+def test_products_of_bfloat16_train_as_well(make_run):
+    exact, rounded = make_run("fp32"), make_run("bf16", precision="bf16")
+    for run in (exact, rounded):
+        run.train()
+    assert rounded.progress.best_nats == pytest.approx(exact.progress.best_nats, rel=0.03)
+    assert all(tensor.dtype == torch.float32 for tensor in rounded.net.state_dict().values())
+    assert not same_weights(exact.net.state_dict(), rounded.net.state_dict())
+
+
+def test_as_many_threads_as_asked_for_are_used(make_run):
+    make_run(threads=2)
+    assert torch.get_num_threads() == 2
+    assert training.SAVE_SECONDS <= 60
