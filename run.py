@@ -12,7 +12,7 @@ from Model_Params import GenerationParams
 
 
 def main():
-    parser = Parser("Complete the beginning of a text.")
+    parser = Parser("Complete the beginning of a text.", free_text=["--prompt"])
     parser.add_argument("prompt", nargs="?", help="the beginning of a text; - reads it from standard input (default: ask for one)")
     parser.add_argument("--prompt", dest="prompt_flag", metavar="PROMPT", help="the same, for one that begins with a hyphen")
     parser.add_argument("--weights", metavar="FILE", help="a file in Saved_Weights, or a run's name (default: the newest)")
@@ -42,8 +42,9 @@ def main():
 
     def answer(prompt):
         for sample in range(arguments.samples):
+            texts = model.stream(prompt, sample, **settings)        # before anything is shown: it may refuse the prompt
             screen.write(prompt)
-            for text in model.stream(prompt, sample, **settings):
+            for text in texts:
                 screen.write(text)
             screen.end_line()
 

@@ -14,9 +14,11 @@ from Model_Params import value_type
 class Parser(argparse.ArgumentParser):
     """An argument parser that names the nearest flag when one is misspelt, and takes --emb_len for --emb-len."""
 
-    def __init__(self, description):
+    def __init__(self, description, free_text=()):
+        """free_text: flags whose value may be anything, also something that looks like a flag."""
         # allow_abbrev: a flag that only happens to begin like another is a mistake, not a short form.
         super().__init__(description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
+        self.free_text = free_text
         self.add_argument("--home", type=Path, default=Path(sys.argv[0]).resolve().parent, metavar="DIR",
                           help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights (default: where this script lies)")
 
@@ -33,7 +35,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, words=None):
         """The arguments of a command line. Exits with code 2 and one message where they are wrong."""
-        arguments, unknown = self.parse_known_args(_with_hyphens(sys.argv[1:] if words is None else words))
+        arguments, unknown = self.parse_known_args(self._unambiguous(list(sys.argv[1:] if words is None else words)))
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
             flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]        # else what follows them is unknown too
@@ -41,6 +43,17 @@ class Parser(argparse.ArgumentParser):
                        or f"{' '.join(unknown)} belongs to no flag (a prompt or name of several words needs quotes)")
         arguments.home = Home(arguments.home)
         return arguments
+
+    def _unambiguous(self, words):
+        """--emb_len=8 becomes --emb-len=8, and --prompt -x becomes --prompt=-x; all that follows a lone -- stays as it is."""
+        changed = []
+        while words and words[0] != "--":
+            flag, equals, value = words.pop(0).partition("=")
+            flag = flag.replace("_", "-") if flag.startswith("--") else flag
+            if flag in self.free_text and not equals and words:
+                equals, value = "=", words.pop(0)
+            changed.append(flag + equals + value)
+        return changed + words
 
     def check(self, params):
         """Exit with code 2 and one message that names all problems of `params`, if there are any."""
@@ -111,10 +124,3 @@ def _flag(name):
 
 def _metavar(each):
     return "|".join(each.metadata["choices"] or ({int: "N", float: "X", str: "NAME"}[value_type(each)],))
-
-
-def _with_hyphens(words):
-    """--emb_len=8 becomes --emb-len=8; values, and all that follows a lone --, stay as they are."""
-    end = words.index("--") if "--" in words else len(words)
-    parts = [word.partition("=") for word in words[:end]]
-    return ["".join((flag.replace("_", "-") if flag.startswith("--") else flag, *rest)) for flag, *rest in parts] + words[end:]

@@ -13,11 +13,8 @@ WORTH_COMPILING = {"cpu": (10, 1e14), "cuda": (3, 1e16)}
 
 def probe(training, flops_per_step):
     """TrainingParams with device, precision, threads and compile settled. Raises ValueError for a device that is not here."""
-    devices = available_devices()
-    device = devices[0] if training.device == "auto" else training.device
+    device = settle_device(training.device)
     kind = device.partition(":")[0]
-    if kind not in devices:
-        raise ValueError(f"device={device} is not to be had; on this machine, with this torch, there is {', '.join(devices)}.")
     precision = training.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(kind) else "fp32"
@@ -27,6 +24,17 @@ def probe(training, flops_per_step):
         long_enough = training.minutes >= minutes if training.minutes else training.steps * flops_per_step >= flops
         compile = long_enough and has_compiler(kind)
     return replace(training, device=device, precision=precision, threads=training.threads or torch.get_num_threads(), compile=compile)
+
+
+def settle_device(device):
+    """The device that "auto" means here, or the one that is named. Raises ValueError for one that is not here."""
+    found = available_devices()
+    if device == "auto":
+        return found[0]
+    kind, _, number = device.partition(":")
+    if kind not in found or number and not (number.isdecimal() and int(number) < (torch.cuda.device_count() if kind == "cuda" else 1)):
+        raise ValueError(f"device={device} is not to be had; on this machine, with this torch, there is {', '.join(found)}.")
+    return device
 
 
 def available_devices():

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import tokenizer as tokenizers
-from folio import checkpoint
+from folio import checkpoint, hardware
 from folio.bits_per_byte import evaluate
 from folio.decoder import generate
 from Model_Params import GenerationParams
@@ -20,6 +20,7 @@ from Model_Params import GenerationParams
 
 def load(path, device="cpu"):
     """The LanguageModel in a weights file. Raises FileNotFoundError or ValueError, in one sentence, where there is none to trust."""
+    device = hardware.settle_device(device)
     contents = checkpoint.load(path)
     net = checkpoint.network(contents, path).to(device).eval()
     try:
@@ -45,7 +46,7 @@ class LanguageModel:
     val_bpb: float | None       # bits per byte of its validation text, if it was measured
 
     def stream(self, prompt="", stream=0, **settings):
-        """Yield the text that goes on after `prompt`, a few characters at a time, as it is generated.
+        """Iterate over the text that goes on after `prompt`, a few characters at a time, as it is generated.
 
         settings: the fields of GenerationParams. `stream` tells apart several answers of one seed. Raises ValueError where a
         setting is out of bounds, or where the prompt has characters that a character tokenizer does not know.
@@ -54,8 +55,11 @@ class LanguageModel:
         if problems := list(params.problems()):
             raise ValueError("\n".join(problems))
         seed = random.SystemRandom().getrandbits(32) if params.seed is None else params.seed
-        tokens = generate(self.net, self.tokenizer.encode(prompt) or self.opening, tokens=params.tokens, temperature=params.temperature,
-                          top_k=params.top_k, top_p=params.top_p, seed=seed, stream=stream, stop=self.tokenizer.end_of_text)
+        ids = self.tokenizer.encode(prompt) or self.opening
+        return self._texts(generate(self.net, ids, tokens=params.tokens, temperature=params.temperature, top_k=params.top_k, top_p=params.top_p,
+                                    seed=seed, stream=stream, stop=self.tokenizer.end_of_text))
+
+    def _texts(self, tokens):
         decoder = tokenizers.StreamingDecoder(self.tokenizer)
         for token in tokens:
             if text := decoder.add(token):

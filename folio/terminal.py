@@ -1,13 +1,17 @@
 """What the terminal shows: words as they come, nothing that could command it."""
 
 import sys
+import unicodedata
+
+
+_HARMLESS = "\n\t\u200c\u200d"       # the last two join and part letters and emoji, and move nothing
 
 
 def harmless(text):
     """The text with everything that could command a terminal made visible: escape sequences, bells, NUL, right-to-left overrides.
     harmless("red \\x1b[31m") -> "red \\\\x1b[31m"
     """
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c in _HARMLESS or unicodedata.category(c) == "Zs" else ascii(c)[1:-1] for c in text)
 
 
 class Screen:
