@@ -13,11 +13,13 @@ Ids: byte b is id b, then one id a merge in the order learned, then the special 
 
 import codecs
 import json
-from collections import Counter, defaultdict
+import sys
+from collections import Counter
 from heapq import heapify, heappop, heappush
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import regex
 
 from folio.files import fingerprint, replace_together
@@ -25,6 +27,7 @@ from folio.files import fingerprint, replace_together
 END_OF_TEXT = "<|endoftext|>"
 FORMAT = 1                                              # of the four JSON files and of to_dict()
 FILES = ("stoi.json", "itos.json", "merges.json", "vocab_size.json")      # the last one vouches for the others
+WATCHED_PAIRS = 4000                                    # while merges are learned: fewer make more rounds, more make each merge slower
 CACHED_PIECES = 1 << 18                                 # pieces whose ids are remembered: about 60 MB when full
 
 SPLIT_PATTERNS = {
@@ -54,58 +57,117 @@ def learn_merges(piece_counts, num_merges):
     Ties go to the smallest pair of ids; overlapping positions count, so "aaa" has the pair (a, a) twice.
     list(learn_merges({"hug": 10, "pug": 5, "hugs": 5}, 2)) -> [(117, 103), (104, 256)], which is u+g, then h+ug
 
-    The pairs are counted once. After that a merge changes the counts only in the words that hold its pair, and a heap finds the
-    next pair: a change pushes an entry, and an entry whose count is no longer true is passed over when it comes up.
+    A pair's count can grow only at the moment when the newer of its two tokens is made; from then on it falls. So a round watches
+    the most frequent pairs alone, and lets go of each that falls below the rarest of them. When none is left, the next round counts
+    all pairs anew, in what has become a shorter text.
     """
-    words = [list(_to_bytes(piece)) for piece in piece_counts]
-    word_counts = list(piece_counts.values())
-    pair_counts = Counter()
-    words_with = defaultdict(set)                       # pair -> indices of the words that hold it (or once held it)
-    for index, (word, count) in enumerate(zip(words, word_counts)):
-        for pair in pairwise(word):
-            pair_counts[pair] += count
-            words_with[pair].add(index)
-    heap = [(-count, pair) for pair, count in pair_counts.items()]
-    heapify(heap)
+    words = _Words(piece_counts, num_ids=256 + num_merges)
+    new_id = 256
+    while new_id < words.num_ids:
+        counts, places, heap = {}, {}, []               # of the watched pairs: key -> how often it is seen, key -> where it may stand
+        rarest = words.rarest_worth_watching()
 
-    for new_id in range(256, 256 + num_merges):
-        while heap and -heap[0][0] != pair_counts[heap[0][1]]:
-            heappop(heap)
-        if not heap or heap[0][0] > -2:                 # a pair seen once teaches nothing
+        def watch(key, count, where):
+            if count >= rarest:
+                counts[key], places[key] = count, where
+                heappush(heap, (-count, key))
+            else:
+                counts.pop(key, None)
+                places.pop(key, None)
+
+        for pair in words.pairs(at_least=rarest):
+            watch(*pair)
+        if not counts:
             return
-        best = heappop(heap)[1]
-        yield best
-
-        changes = Counter()
-        for index in words_with.pop(best):
-            before, count = words[index], word_counts[index]
-            after = words[index] = merge_pair(before, best, new_id)
-            for pair in pairwise(before):
-                changes[pair] -= count
-            for pair in pairwise(after):
-                changes[pair] += count
-                if new_id in pair:
-                    words_with[pair].add(index)
-        for pair, change in changes.items():
-            if change:
-                pair_counts[pair] += change
-                heappush(heap, (-pair_counts[pair], pair))
+        while counts and new_id < words.num_ids:
+            count, best = heappop(heap)
+            if counts.get(best) != -count:
+                continue                                # an entry from before the count changed
+            yield divmod(best, words.num_ids)
+            lost, made = words.merge(best, places[best], new_id)
+            for key, count, _ in lost:
+                if key in counts:
+                    watch(key, counts[key] - count, places[key])
+            for pair in made:
+                watch(*pair)
+            new_id += 1
 
 
-def merge_pair(ids, pair, new_id):
-    """Replace `pair` by `new_id`, left to right; where two matches overlap, the left one wins.
-    merge_pair([1, 1, 1, 2], (1, 1), 9) -> [9, 1, 2]
+class _Words:
+    """The distinct pieces of a text in flat arrays, so that a merge is a few NumPy calls, however many places it changes.
+
+    Every position has an id (BORDER between pieces, GONE where a token was merged into the one before it), the count of its piece,
+    and the positions of its two neighbours. A pair of ids is one number, its key: left * num_ids + right.
     """
-    first, second = pair
-    merged, position, last = [], 0, len(ids) - 1
-    while position <= last:
-        if ids[position] == first and position < last and ids[position + 1] == second:
-            merged.append(new_id)
-            position += 2
-        else:
-            merged.append(ids[position])
-            position += 1
-    return merged
+
+    BORDER, GONE = -1, -2
+
+    def __init__(self, piece_counts, num_ids):
+        contents = [_to_bytes(piece) for piece in piece_counts]
+        lengths = np.fromiter(map(len, contents), np.int64, len(contents))
+        counts = np.fromiter(piece_counts.values(), np.int64, len(contents))
+        letters = np.frombuffer(b"".join(contents), np.uint8).astype(np.int32)
+        self.num_ids = num_ids
+        self.ids = np.insert(letters, np.append(0, lengths.cumsum()), self.BORDER)      # a border before, between and behind the pieces
+        self.counts = np.insert(counts.repeat(lengths + 1), 0, 0)
+        self._close_gaps()
+
+    def _close_gaps(self):
+        kept = self.ids != self.GONE
+        self.ids, self.counts = self.ids[kept], self.counts[kept]
+        positions = np.arange(len(self.ids), dtype=np.int32)
+        self.before, self.after = positions - 1, positions + 1
+        self.before[0], self.after[-1] = positions[0], positions[-1]
+
+    def rarest_worth_watching(self):
+        """The count down to which a round watches pairs: that of pair number WATCHED_PAIRS, and never 1, which teaches nothing."""
+        self._close_gaps()
+        _, counts, *_ = self._grouped(np.arange(len(self.ids)))
+        place = max(0, len(counts) - WATCHED_PAIRS)
+        return max(2, np.partition(counts, place)[place].item()) if len(counts) else 2
+
+    def pairs(self, positions=None, at_least=0):
+        """-> [(key, count, positions of the left token)] of the pairs that begin at some positions (None: at all)."""
+        keys, counts, starts, stops, places = self._grouped(np.arange(len(self.ids)) if positions is None else np.unique(positions))
+        wanted = np.flatnonzero(counts >= at_least)
+        return [(key, count, places[start:stop]) for key, count, start, stop in
+                zip(keys[wanted].tolist(), counts[wanted].tolist(), starts[wanted].tolist(), stops[wanted].tolist())]
+
+    def merge(self, key, places, new_id):
+        """Replace a pair by `new_id`, left to right; `places` has all its positions, and perhaps some that it has left since.
+
+        -> the pairs that there are no more, and the new ones, as (key, count, positions)
+        """
+        first, second = divmod(key, self.num_ids)
+        left = places[(self.ids[places] == first) & (self.ids[self.after[places]] == second)]
+        if first == second:
+            left = self._without_overlaps(left)
+        right = self.after[left]
+        lost = self.pairs(np.concatenate((self.before[left], left, right)))
+        self.ids[left], self.ids[right] = new_id, self.GONE
+        self.after[left] = self.after[right]
+        self.before[self.after[right]] = left
+        return lost, self.pairs(np.concatenate((self.before[left], left)))
+
+    def _without_overlaps(self, left):
+        """Of positions that follow each other without a gap, the first, third, fifth..."""
+        left = np.sort(left)
+        number = np.arange(len(left))
+        begins_run = np.append(True, self.after[left[:-1]] != left[1:])
+        run_began = np.maximum.accumulate(np.where(begins_run, number, 0))
+        return left[(number - run_began) % 2 == 0]
+
+    def _grouped(self, positions):
+        """The pairs that begin at positions, sorted by key. -> keys, counts, and the start and stop of each one's places"""
+        left, right = self.ids[positions], self.ids[self.after[positions]]
+        whole = (left >= 0) & (right >= 0)
+        keys = left[whole].astype(np.int64) * self.num_ids + right[whole]
+        places = positions[whole]
+        order = np.argsort(keys, kind="stable")
+        keys, places = keys[order], places[order]
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        counts = np.add.reduceat(self.counts[places], starts) if len(starts) else starts
+        return keys[starts], counts, starts, np.append(starts[1:], len(keys)), places
 
 
 def apply_merges(ids, new_ids):
@@ -143,12 +205,13 @@ def apply_merges(ids, new_ids):
 class Tokenizer:
     """What both tokenizers share: special tokens, decoding, and their life on disk. Tokens are bytes; special tokens come last.
 
-    A subclass knows its ordinary tokens: `_encode_ordinary(text)`, `_ordinary_names()` and `_own_fields()`.
+    A subclass knows its ordinary tokens: `_encode_ordinary(text)`, an array, `_ordinary_names()` and `_own_fields()`.
     """
 
     def __init__(self, ordinary_tokens, special_tokens):
         self.special_tokens = tuple(special_tokens)
         self.token_bytes = list(ordinary_tokens) + [special.encode("utf-8") for special in self.special_tokens]
+        self.dtype = np.dtype(np.uint16 if len(self.token_bytes) <= 1 << 16 else np.uint32)     # the smallest that holds every id
         self.special_ids = {special: len(ordinary_tokens) + index for index, special in enumerate(self.special_tokens)}
         self._special_pattern = regex.compile("(" + "|".join(map(regex.escape, self.special_tokens)) + ")")
         names = self._names()
@@ -182,11 +245,22 @@ class Tokenizer:
             raise ValueError(f"Character {error.start} of the text, {text[error.start]!r}, is half a surrogate pair and no character; "
                              "it cannot be encoded.") from None
         if not (allow_special and self.special_tokens):
-            return self._encode_ordinary(text)
+            return self._encode_ordinary(text).tolist()
         ids = []
         for part in self._special_pattern.split(text):      # ordinary text and special tokens in turn
-            ids += [self.special_ids[part]] if part in self.special_ids else self._encode_ordinary(part)
+            ids += [self.special_ids[part]] if part in self.special_ids else self._encode_ordinary(part).tolist()
         return ids
+
+    def encode_bytes(self, content):
+        """The ids of bytes. With byte pairs decode_bytes(encode_bytes(content)) == content, whether it is UTF-8 or not.
+
+        Raises ValueError where a character tokenizer finds a character that it does not know.
+        """
+        return self.encode_to_array(content).tolist()
+
+    def encode_to_array(self, content):
+        """The same as an array of `dtype`, for those who have much to encode."""
+        return self._encode_ordinary(content.decode("utf-8", errors="surrogateescape"))
 
     def decode(self, ids):
         """The text of some ids; what is not UTF-8 becomes U+FFFD. Raises ValueError for an id outside the vocabulary."""
@@ -243,7 +317,7 @@ class BPETokenizer(Tokenizer):
             tokens.append(tokens[left] + tokens[right])
         super().__init__(tokens, special_tokens)
         self._split = regex.compile(SPLIT_PATTERNS[pattern]).findall
-        self._pieces = _PieceCache({pair: 256 + index for index, pair in enumerate(self.merges)})
+        self._pieces = _PieceCache({pair: 256 + index for index, pair in enumerate(self.merges)}, self.dtype)
 
     @classmethod
     def train(cls, texts, vocab_size, pattern="qwen2", special_tokens=(END_OF_TEXT,)):
@@ -262,12 +336,8 @@ class BPETokenizer(Tokenizer):
             raise ValueError(f"vocab_size={vocab_size} is below the smallest possible, {smallest}: 256 bytes and {len(special_tokens)} special tokens.")
         return vocab_size - smallest
 
-    def encode_bytes(self, content):
-        """The ids of any bytes, UTF-8 or not: decode_bytes(encode_bytes(content)) == content, always."""
-        return self._encode_ordinary(content.decode("utf-8", errors="surrogateescape"))
-
     def _encode_ordinary(self, text):
-        return list(chain.from_iterable(map(self._pieces.__getitem__, self._split(text))))
+        return np.frombuffer(b"".join(map(self._pieces.__getitem__, self._split(text))), self.dtype)
 
     def _ordinary_names(self):
         return [token.decode("latin-1").translate(_PRINTABLE) for token in self.token_bytes[:256 + len(self.merges)]]
@@ -290,7 +360,8 @@ class CharTokenizer(Tokenizer):
         self.characters = list(characters)
         if longer := [character for character in self.characters if len(character) != 1]:
             raise ValueError(f"The vocabulary of a character tokenizer has single characters, not {longer[0]!r}.")
-        self._ids = {character: token for token, character in enumerate(self.characters)}
+        self._id_of_code = np.full(sys.maxunicode + 1, -1, np.int32)        # -1: unknown
+        self._id_of_code[list(map(ord, self.characters))] = np.arange(len(self.characters))
         super().__init__([character.encode("utf-8") for character in self.characters], special_tokens)
 
     @classmethod
@@ -298,22 +369,19 @@ class CharTokenizer(Tokenizer):
         """Take the sorted characters of texts (an iterable of str) as the vocabulary."""
         return cls(sorted(set().union(*texts)), special_tokens)
 
-    def encode_bytes(self, content):
-        """The ids of the characters that these bytes spell in UTF-8. Raises ValueError where they spell none, or one unknown."""
-        return self._encode_ordinary(content.decode("utf-8"))
-
     def unknown_characters(self, text):
         """The characters of a text that have no token, sorted."""
-        return sorted(set(text) - self._ids.keys())
+        return sorted(set(text) - set(self.characters))
 
     def _encode_ordinary(self, text):
-        try:
-            return [self._ids[character] for character in text]
-        except KeyError:
+        codes = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), np.uint32)
+        ids = self._id_of_code[codes]
+        if ids.size and ids.min() < 0:
             unknown = self.unknown_characters(text)
             listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown[:10])
             raise ValueError(f"This tokenizer knows single characters, and its text never had {listed}{' and others' if len(unknown) > 10 else ''}; "
-                             f"the {len(self.characters)} it had are all it knows.") from None
+                             f"the {len(self.characters)} it had are all it knows.")
+        return ids.astype(self.dtype)
 
     def _ordinary_names(self):
         return self.characters
@@ -386,15 +454,19 @@ def load(folder):
 # --- Small parts ---
 
 class _PieceCache(dict):
-    """piece -> its ids, worked out when first asked for. It is emptied when full: rare pieces are many, frequent ones come back at once."""
+    """piece -> the bytes of the array of its ids, worked out when first asked for: joining bytes is the fastest way to join arrays.
 
-    def __init__(self, new_ids):
+    It is emptied when full: rare pieces are many, frequent ones come back at once.
+    """
+
+    def __init__(self, new_ids, dtype):
         self._new_ids = new_ids
+        self._dtype = dtype
 
     def __missing__(self, piece):
         if len(self) >= CACHED_PIECES:
             self.clear()
-        ids = apply_merges(_to_bytes(piece), self._new_ids)
+        ids = np.array(apply_merges(_to_bytes(piece), self._new_ids), self._dtype).tobytes()
         if len(piece) < 100:                            # longer pieces hardly ever come twice
             self[piece] = ids
         return ids

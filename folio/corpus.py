@@ -169,19 +169,18 @@ def _split(chunks, train_bytes):
 def _encode(home, tokenizer, documents, survey, about):
     """Write the token file and corpus.json. -> Corpus"""
     separator = [tokenizer.end_of_text] if survey.documents > 1 and tokenizer.end_of_text is not None else []
-    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
     name = f"tokens-{survey.fingerprint}-{tokenizer.fingerprint}.npy"
     tokens, sizes = [0, 0], [0, 0]                          # of the training and the validation part
     with replacing(home.tokens / name) as file:
-        _write_header(file, dtype, 0)
+        _write_header(file, tokenizer.dtype, 0)
         for chunk, is_val, ends_document in _split(_bar(documents, survey.characters, "Encoding"), survey.train_bytes):
             content = _to_bytes(chunk)
-            ids = tokenizer.encode_bytes(content) + (separator if ends_document else [])
-            file.write(np.array(ids, dtype).tobytes())
+            ids = np.append(tokenizer.encode_to_array(content), separator if ends_document else []).astype(tokenizer.dtype)
+            file.write(ids.tobytes())
             tokens[is_val] += len(ids)
             sizes[is_val] += len(content)
         file.seek(0)
-        _write_header(file, dtype, sum(tokens))
+        _write_header(file, tokenizer.dtype, sum(tokens))
         if tokens[0] < SHORTEST_TRAINING or not sizes[1]:
             raise ValueError(f"The text is too short: its {survey.bytes} bytes make {tokens[0]} tokens to train on and {tokens[1]} held out "
                              "for validation. A few thousand bytes are the least that can be learned from.")

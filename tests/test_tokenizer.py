@@ -12,10 +12,11 @@ from conftest import ROOT, FullDisk, InMemory, run_python
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import tokenizer as tokenizer_module
 from folio import sources
 from folio.files import fingerprint
 from tokenizer import (END_OF_TEXT, FILES, SPLIT_PATTERNS, BPETokenizer, CharTokenizer, StreamingDecoder, apply_merges, count_pieces, from_dict,
-                       learn_merges, load, merge_pair)
+                       learn_merges, load)
 
 PATTERNS = sorted(SPLIT_PATTERNS)
 
@@ -52,6 +53,17 @@ def tokenizer(tokenizers):
 
 # --- Learning merges ---
 
+def merge_pair(ids, pair, new_id):
+    """Left to right; where two matches overlap, the left one wins."""
+    merged = []
+    for token in ids:
+        if merged and merged[-1] is not None and (merged[-1], token) == pair:
+            merged[-1:] = [new_id, None]        # None: what comes next has nothing to merge with yet
+        else:
+            merged += [token]
+    return [token for token in merged if token is not None]
+
+
 def merges_by_recounting(piece_counts, num_merges):
     """The definition itself: count all pairs anew before each merge."""
     words = [(list(piece.encode("utf-8")), count) for piece, count in piece_counts.items()]
@@ -73,6 +85,13 @@ def merges_by_recounting(piece_counts, num_merges):
 @given(small_words)
 def test_merges_are_those_of_counting_all_pairs_anew_each_time(piece_counts):
     assert list(learn_merges(piece_counts, 30)) == merges_by_recounting(piece_counts, 30)
+
+
+@pytest.mark.parametrize("watched", [1, 3, 20])
+def test_merges_do_not_depend_on_how_many_pairs_are_watched_at_a_time(plays, monkeypatch, watched):
+    pieces = count_pieces([plays[:20_000]])
+    monkeypatch.setattr(tokenizer_module, "WATCHED_PAIRS", watched)
+    assert list(learn_merges(pieces, 200)) == merges_by_recounting(pieces, 200)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -541,7 +560,6 @@ def test_saving_that_ends_between_two_renames_is_noticed_by_load(tmp_path, monke
 def test_the_examples_in_the_docstrings_are_true():
     assert count_pieces(["to be, or not to be"]) == {"to": 1, " be": 2, ",": 1, " or": 1, " not": 1, " to": 1}
     assert list(learn_merges({"hug": 10, "pug": 5, "hugs": 5}, 2)) == [(117, 103), (104, 256)]
-    assert merge_pair([1, 1, 1, 2], (1, 1), 9) == [9, 1, 2]
     assert apply_merges(b"hugs", {(117, 103): 256, (104, 256): 257}) == [257, 115]
     assert fingerprint(b"abc") == "ba7816bf8f01cfea"
     tokenizer = BPETokenizer.train(["low lower lowest"], vocab_size=260)
