@@ -79,7 +79,7 @@ class ModelParams:
     num_kv_heads: int | None = option(None, "heads for keys and values, shared by groups of query heads (default: num_heads)", low=1)
     head_len: int | None = option(None, "width of one head (default: emb_len / num_heads)", low=1)
     hidden_len: int | None = option(None, "width inside the MLP (default: 4 x emb_len; with swiglu 8/3 x, in multiples of 32)", low=1)
-    dropout: float = option(0.0, "share of activations set to zero while training", low=0, high=0.9)
+    dropout: float = option(0.1, "share of activations set to zero while training", low=0, high=0.9)
     family: str = option("folio", "names all of the following at once: folio is Qwen3's architecture, classic is GPT-2's", choices=tuple(FAMILIES))
     norm: str | None = option(None, "normalisation before each branch (default: the family's)", choices=("rms", "layer"))
     positions: str | None = option(None, "how the model knows where a token stands (default: the family's)", choices=("rotary", "learned"))
@@ -121,11 +121,11 @@ class TrainingParams:
     """How the network is trained."""
     steps: int | None = option(None, "train this many steps (instead of minutes)", low=1, may_change=True)
     minutes: float | None = option(3.0, "train for about this long, everything included (instead of steps)", above=0, may_change=True)
-    batch_size: int = option(32, "windows of block_size tokens a step learns from", low=1)
+    batch_size: int = option(16, "windows of block_size tokens a step learns from", low=1)
     micro_batch_size: int | None = option(None, "windows computed at once; smaller takes less memory (default: batch_size)", low=1)
     optimizer: str = option("muon", "muon (for the matrices; adamw for the rest) or adamw (for all)", choices=("muon", "adamw"))
-    learning_rate: float = option(0.01, "step length at its highest", above=0)
-    weight_decay: float = option(0.1, "pull of the matrices towards zero", low=0)
+    learning_rate: float = option(0.002, "step length at its highest", above=0)
+    weight_decay: float = option(1.0, "pull of the matrices towards zero", low=0)
     beta1: float = option(0.9, "adamw: memory of the gradient", low=0, high=0.9999)
     beta2: float = option(0.95, "adamw: memory of the squared gradient", low=0, high=0.999999)
     warmup_steps: int = option(20, "steps over which the learning rate rises", low=0)
@@ -187,7 +187,9 @@ class Params:
 
 
 PRESETS = {
-    # A model of about a million parameters for about a megabyte of text, in about three minutes on two cores.
+    # A model of about a million parameters for about a megabyte of text, in about three minutes on two cores. Learning rate, weight
+    # decay and dropout were chosen on the last tenth of the training parts of the plays and of tiny shakespeare, 300 steps each: the
+    # plays went from 1.757 nats per byte (0.01, 0.1, 0) to 1.691, tiny shakespeare lost 0.01 of its 1.462 to the dropout.
     "default": Params(),
     # The character model that lectures and repositories train on tiny shakespeare: 10,788,929 parameters with its 65 characters.
     "shakespeare-10m": Params(

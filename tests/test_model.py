@@ -13,7 +13,7 @@ import Model
 from folio import networks
 from Model_Params import ModelParams
 
-TINY = ModelParams(vocab_size=50, block_size=16, emb_len=24, num_layers=2, num_heads=4)
+TINY = ModelParams(vocab_size=50, block_size=16, emb_len=24, num_layers=2, num_heads=4, dropout=0.0)
 CLASSIC = replace(TINY, family="classic")
 PARTS = {"norm": ("rms", "layer"), "positions": ("rotary", "learned"), "mlp": ("swiglu", "relu", "gelu"),
          "query_key_norm": (False, True), "biases": ("none", "lecture", "gpt2"), "tied_head": (False, True)}
@@ -68,6 +68,19 @@ def test_a_tied_head_costs_no_parameters():
     tied = networks.build(replace(TINY, tied_head=True))
     assert tied.head.weight is tied.embedding.weight
     assert networks.count_parameters(networks.build(TINY)) - networks.count_parameters(tied) == TINY.vocab_size * TINY.emb_len
+
+
+@pytest.mark.parametrize("params, expected", [
+    (dict(biases="none", norm="layer"), set()),
+    (dict(biases="lecture"), {"output", "gate", "up", "down", "head"}),
+    (dict(biases="lecture", tied_head=True), {"output", "gate", "up", "down"}),
+    (dict(biases="gpt2"), {"query", "key", "value", "output", "gate", "up", "down"}),
+    (dict(biases="lecture", norm="layer", mlp="relu"),
+     {"output", "up", "down", "head", "norm", "attention_norm", "mlp_norm", "query_norm", "key_norm"}),
+], ids=lambda value: str(value) if isinstance(value, dict) else "")
+def test_the_named_biases_are_on_exactly_these_parts(params, expected):
+    net = networks.build(replace(TINY, **params))
+    assert {name.split(".")[-2] for name, _ in net.named_parameters() if name.endswith(".bias")} == expected
 
 
 # --- The equations are those of the models the families are named after ---
@@ -218,11 +231,23 @@ def test_rotary_positions_know_distances_and_nothing_else():
                                     ModelParams(vocab_size=1000, num_layers=12, tied_head=True)], ids=["folio", "classic", "deep-tied"])
 def test_before_training_every_token_is_about_equally_likely(params):
     torch.manual_seed(1)
-    net = networks.build(replace(params, block_size=64, emb_len=64))
+    net = networks.build(replace(params, block_size=64, emb_len=64)).eval()
     tokens = some_tokens(params, 8, 65)
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(net(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
     assert abs(loss.item() - math.log(1000)) < 0.1
+
+
+def test_the_branches_start_smaller_the_deeper_the_network_is():
+    for layers in (2, 8):
+        torch.manual_seed(0)
+        net = networks.build(replace(CLASSIC, biases="gpt2", emb_len=128, num_layers=layers))
+        for name, parameter in net.named_parameters():
+            if parameter.ndim == 2:
+                into_stream = name.endswith(("attention.output.weight", "mlp.down.weight"))
+                assert parameter.std().item() == pytest.approx(0.02 / math.sqrt(2 * layers) if into_stream else 0.02, rel=0.1), name
+            else:
+                assert (parameter == (0 if name.endswith("bias") else 1)).all(), name
 
 
 @pytest.mark.parametrize("params", [TINY, CLASSIC], ids=["folio", "classic"])

@@ -173,7 +173,7 @@ def test_the_help_says_what_a_field_means_and_its_default():
             if each.name != "vocab_size":
                 assert f"--{each.name.replace('_', '-')}" in text
                 assert each.metadata["help"].split()[0] in text
-    assert "(default: 256)" in text
+    assert f"(default: {ModelParams().block_size})" in text
 
 
 @pytest.mark.parametrize("words, hint", [

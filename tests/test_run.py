@@ -42,7 +42,8 @@ def trained(folder, plays, text, name, steps):
     (made.train_data / "input.txt").write_text(plays[:20_000], encoding="utf-8", newline="\n")
     tokenizer, prepared = corpus.prepare(made, text)
     params = Params(text, ModelParams(emb_len=32, num_layers=1, num_heads=2, block_size=32),
-                    TrainingParams(steps=steps, minutes=None, batch_size=8, threads=1, sample_tokens=0, device="cpu", precision="fp32", compile=False))
+                    TrainingParams(steps=steps, minutes=None, batch_size=8, learning_rate=0.01, threads=1, sample_tokens=0, device="cpu",
+                                   precision="fp32", compile=False))
     with runs.new_run(made, name, params, tokenizer, prepared, time.perf_counter(), say=lambda text: None) as run:
         run.train()
     return made

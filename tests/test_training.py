@@ -26,12 +26,13 @@ from folio.training import Run, clock_time, default_eval_interval, dropout_seed
 from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams
 
 VOCABULARY = TextParams(vocab_size=270)
-MODEL = ModelParams(emb_len=16, num_layers=1, num_heads=2, block_size=16)
-TRAINING = TrainingParams(steps=20, minutes=None, batch_size=4, warmup_steps=2, eval_interval=5, sample_tokens=4, threads=1, precision="fp32",
-                          compile=False, device="cpu")
+MODEL = ModelParams(emb_len=16, num_layers=1, num_heads=2, block_size=16, dropout=0.0)
+TRAINING = TrainingParams(steps=20, minutes=None, batch_size=4, optimizer="muon", learning_rate=0.01, weight_decay=0.1, warmup_steps=2,
+                          decay_fraction=0.4, gradient_clip=1.0, eval_interval=5, sample_tokens=4, threads=1, precision="fp32", compile=False,
+                          device="cpu", seed=1)
 # The same kind of run for the script. An evaluation every 50 steps, a line in the log every 5.
 FLAGS = ("--emb-len 32 --num-layers 1 --num-heads 2 --block-size 32 --batch-size 8 --steps 300 --eval-interval 50 "
-         "--sample-tokens 5 --threads 1 --dropout 0.1").split()
+         "--learning-rate 0.01 --warmup-steps 20 --decay-fraction 0.4 --sample-tokens 5 --threads 1 --dropout 0.1").split()
 
 
 @pytest.fixture(autouse=True)
@@ -711,7 +712,7 @@ def test_the_whole_held_out_part_is_measured_with_dropout_off(project, make_run)
 def test_a_text_too_small_for_the_context_shrinks_it_and_says_so(home, plays, monkeypatch, capsys):
     small = home(plays[:1500])
     _, text = corpus.prepare(small, VOCABULARY)
-    code, out = train_here(small, monkeypatch, capsys, *"--emb-len 16 --num-heads 2 --num-layers 1 --steps 3 --threads 1".split())
+    code, out = train_here(small, monkeypatch, capsys, *"--emb-len 16 --num-heads 2 --num-layers 1 --block-size 256 --steps 3 --threads 1".split())
     assert not code
     assert f"The text has only {text.train_tokens:,} tokens to train on: the context shrinks from 256 to 128." in out
     assert folio.load(small.weights("default")).net.params.block_size == 128
@@ -764,7 +765,8 @@ def by_the_clock(make_run, name, seconds_per_step=1.0, **changes):
     """A run of two minutes, whose process took ten seconds to start."""
     clock = Clock()
     clock.now = 10.0
-    run = make_run(name, clock.slowing(Run, seconds_per_step), clock=clock, started_at=0.0, **{"steps": None, "minutes": 2.0, "eval_interval": 30} | changes)
+    how = {"steps": None, "minutes": 2.0, "eval_interval": 30} | changes
+    run = make_run(name, clock.slowing(Run, seconds_per_step), clock=clock, started_at=0.0, **how)
     return run, clock
 
 
