@@ -90,7 +90,7 @@ class Attention(nn.Module):
     def __init__(self, params):
         super().__init__()
         self.head_len = params.head_len
-        self.dropout = params.dropout
+        self.dropout = params.attention_dropout
         query_len, key_len = params.num_heads * params.head_len, params.num_kv_heads * params.head_len
         self.query = nn.Linear(params.emb_len, query_len, bias=params.biases == "gpt2")
         self.key = nn.Linear(params.emb_len, key_len, bias=params.biases == "gpt2")

@@ -1,15 +1,16 @@
 """Which run: a new one under a free name, or an old one gone on with exactly as it was."""
 
 import textwrap
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, fields, replace
+from itertools import chain, count
 
 import torch
 
 from folio import checkpoint, hardware, networks
 from folio.batches import fitting_block_size
 from folio.files import only_one, remove_leftovers
-from folio.training import Progress, Run
+from folio.training import Run
 from Model_Params import ModelParams, Params, TextParams, TrainingParams
 
 
@@ -35,36 +36,26 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
     preset: Params or None, flags: {field: value}, as the command line has them; steps, minutes and reporting may be new. Raises
     ValueError with a list where anything else differs from what the run has, or where the text or the tokenizer is another.
     """
-    path, contents = _find_resume(home, name)
-    stored = Params(TextParams(**contents["params"]["text"]), ModelParams(**contents["params"]["model"]),
-                    TrainingParams(**contents["params"]["training"]))
-    may_change = {each.name for each in fields(TrainingParams) if each.metadata["may_change"]}
-    has, wanted = _flat(stored), (_flat(preset) if preset else {}) | flags
-    if "block_size" in wanted:
-        wanted["block_size"] = fitting_block_size(wanted["block_size"], corpus.train_tokens)       # as it was fitted when the run began
-    different = [f"{key} is {has[key]}, not {value}" for key, value in wanted.items()
-                 if key not in may_change and value not in (None, "auto", has[key])]
-    if tokenizer.fingerprint != contents["tokenizer"]:
-        different.append(f"its tokenizer is another than the one in {home.tokenizer}")
-    elif corpus.fingerprint != contents["corpus"]:
-        different.append(f"its text is another than the one in {home.train_data}")
-    if different:
-        raise ValueError(f"The run {contents['name']} can only go on as it began: {'; '.join(different)}. "
-                         "Leave that as it is, or start a new run without --resume.")
-    training = replace(stored.training, **{key: value for key, value in flags.items() if key in may_change})
-    training = hardware.probe(training, flops_per_step(stored.model, training))
-    with only_one(home.lock(contents["name"]), f"The run {contents['name']} is being trained by another process right now."):
-        for leftover in (home.weights(contents["name"]), path, home.log(contents["name"])):
-            remove_leftovers(leftover)
-        run = Run(home, contents["name"], replace(stored, training=training), tokenizer, corpus, started_at=started_at)
+    name = name or _newest_unfinished(home)
+    with only_one(home.lock(name), f"The run {name} is being trained by another process right now."):
+        contents = _load_resume(home, name)
+        stored = _params(contents)
+        if different := _differences(home, contents, stored, preset, flags, tokenizer, corpus):
+            raise ValueError(f"The run {name} can only go on as it began: {'; '.join(different)}. "
+                             "Leave that as it is, or start a new run without --resume.")
+        training = replace(stored.training, **{key: value for key, value in flags.items() if key in _MAY_CHANGE})
+        training = hardware.probe(training, flops_per_step(stored.model, training))
+        for path in (home.weights(name), home.resume(name), home.log(name)):
+            remove_leftovers(path)
+        run = Run(home, name, replace(stored, training=training), tokenizer, corpus, started_at=started_at)
         run.restore(contents)
         if run.done:
-            raise ValueError(f"The run {run.name} has made all its {run.progress.step:,} steps. To train it further, say how far: "
-                             f"--resume --name {run.name} --steps {2 * run.progress.step}")
+            raise ValueError(f"The run {name} has made all its {run.progress.step:,} steps. To train it further, say how far: "
+                             f"--resume --name {name} --steps {2 * run.progress.step}")
         if contents["torch"] != torch.__version__:
             say(f"This run began with torch {contents['torch']}, and this is {torch.__version__}: the last digits may differ.")
-        if run.progress.best_step is not None and not home.weights(run.name).exists():
-            say(f"{home.weights(run.name).name} is gone, so the best weights are looked for anew from here.")
+        if run.progress.best_step is not None and not home.weights(name).exists():
+            say(f"{home.weights(name).name} is gone, so the best weights are looked for anew from here.")
             run.progress.best_nats = run.progress.best_step = None
         say(describe(run))
         yield run
@@ -75,7 +66,8 @@ def describe(run):
     model, training, corpus = run.params.model, run.training, run.corpus
     length = f"{training.steps:,} steps" if training.steps else f"about {training.minutes:g} minutes"
     began = f", going on after step {run.progress.step:,}" if run.progress.step else ""
-    settings = " ".join(f"{key}={value}" for part in (run.params.text, model, training) for key, value in asdict(part).items() if value is not None)
+    values = asdict(run.params.text) | asdict(model) | asdict(training)
+    settings = " ".join(f"{key}={value}" for key, value in values.items() if value is not None)
     return "\n".join([
         f"run       {run.name}: {length}{began}",
         f"text      {corpus.train_bytes:,} bytes to learn from, {corpus.val_bytes:,} held out; "
@@ -96,44 +88,70 @@ def flops_per_step(model, training):
 @contextmanager
 def _claimed(home, name, say):
     """Yield `name`, or name-2, name-3...: the first that no run has, held against every other process; given back if nothing was saved."""
-    home.saved_weights.mkdir(parents=True, exist_ok=True)
-    number, free = 1, name
-    while True:
-        if not any(path(free).exists() for path in (home.weights, home.resume)):
-            try:
-                home.log(free).open("x").close()            # whoever creates the log has the name
-                break
-            except FileExistsError:
-                pass
-        number += 1
-        free = f"{name}-{number}"
-    if free != name:
-        say(f"There is a run named {name} already; this one is {free}.")
-    try:
-        with only_one(home.lock(free), f"The run {free} is being trained by another process right now."):
+    with ExitStack() as stack:
+        free = next(each for each in chain([name], (f"{name}-{number}" for number in count(2))) if _claim(home, each, stack))
+        if free != name:
+            say(f"There is a run named {name} already; this one is {free}.")
+        try:
             yield free
-    finally:
-        if not home.log(free).stat().st_size and not home.resume(free).exists():
-            home.log(free).unlink()
-            home.lock(free).unlink(missing_ok=True)
+        finally:
+            if _is_free(home, free):
+                home.log(free).unlink(missing_ok=True)
+                home.lock(free).unlink(missing_ok=True)
 
 
-def _flat(params):
-    """Params -> {field: value} of all its parts; no two parts share a field's name."""
-    return asdict(params.text) | asdict(params.model) | asdict(params.training)
+def _claim(home, name, stack):
+    """Whether the name is free and its lock ours; `stack` lets go of the lock."""
+    with suppress(BlockingIOError):
+        if _is_free(home, name):
+            stack.enter_context(only_one(home.lock(name), f"The run {name} is being trained by another process right now."))
+            return _is_free(home, name)         # it may have been taken just before the lock was ours
+    return False
 
 
-def _find_resume(home, name):
-    """-> path and contents of the resume file to go on from. Raises FileNotFoundError where there is none."""
-    if name is not None:
-        path = home.resume(name)
-        if not path.exists():
-            there = ", ".join(each.stem.removeprefix("resume-") for each in home.newest("resume-*.pth")) or "none"
-            raise FileNotFoundError(f"There is no run {name} to go on with; runs that can: {there}.")
-        return path, checkpoint.load(path)
+def _is_free(home, name):
+    log = home.log(name)
+    return not home.weights(name).exists() and not home.resume(name).exists() and not (log.exists() and log.stat().st_size)
+
+
+# --- What a resumed run was, and what is wanted of it ---
+
+_MAY_CHANGE = {each.name for each in fields(TrainingParams) if each.metadata["may_change"]}
+
+
+def _load_resume(home, name):
+    """The contents of a run's resume file. Raises FileNotFoundError where there is none."""
+    if not home.resume(name).exists():
+        there = ", ".join(each.stem.removeprefix("resume-") for each in home.newest("resume-*.pth")) or "none"
+        raise FileNotFoundError(f"There is no run {name} to go on with; runs that can: {there}.")
+    return checkpoint.load(home.resume(name))
+
+
+def _newest_unfinished(home):
+    """The name of the run whose resume file was written last and is not at its end. Raises FileNotFoundError where there is none."""
     for path in home.newest("resume-*.pth"):
-        contents = checkpoint.load(path)
-        if not Progress(**contents["progress"]).finished:
-            return path, contents
+        if not checkpoint.load(path)["progress"]["finished"]:
+            return path.stem.removeprefix("resume-")
     raise FileNotFoundError(f"There is no unfinished run in {home.saved_weights}. Start one (python train.py), or train a finished one further: "
                             "--resume --name NAME --steps N")
+
+
+def _params(contents):
+    """The Params in a resume file."""
+    parts = contents["params"]
+    return Params(TextParams(**parts["text"]), ModelParams(**parts["model"]), TrainingParams(**parts["training"]))
+
+
+def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
+    """-> a phrase for everything in which the run could not go on as it began."""
+    has = asdict(stored.model) | asdict(stored.training)
+    wanted = (asdict(preset.model) | asdict(preset.training) if preset else {}) | flags
+    if "block_size" in wanted:
+        wanted["block_size"] = fitting_block_size(wanted["block_size"], corpus.train_tokens)       # as it was fitted when the run began
+    different = [f"{key} is {has[key]}, not {value}" for key, value in wanted.items()
+                 if key not in _MAY_CHANGE and value not in (None, "auto", has[key])]
+    if tokenizer.fingerprint != contents["tokenizer"]:
+        different.append(f"its tokenizer is another than the one in {home.tokenizer}")
+    elif corpus.fingerprint != contents["corpus"]:
+        different.append(f"its text is another than the one in {home.train_data}")
+    return different
