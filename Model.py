@@ -43,8 +43,7 @@ class Transformer(nn.Module):
 
     def empty_state(self, batch_size):
         """The state before the first token: room for the keys and values of block_size positions of each stream."""
-        like = self.embedding.weight
-        return State(0, [Cache(batch_size, self.params, like) for _ in self.blocks])
+        return State(0, [Cache(batch_size, self.params, self.embedding.weight) for _ in self.blocks])
 
     def continue_from(self, state, tokens):
         """Go on after the tokens that `state` has seen; `state` itself is used up.
@@ -75,7 +74,10 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(params.dropout)
 
     def forward(self, x, positions, start, cache):
-        """x: (batch, time, channels) -> (batch, time, channels)"""
+        """x: (batch, time, channels) -> (batch, time, channels)
+
+        positions: what tells the network where tokens stand; start: the position of x[:, 0]; cache: keys and values of earlier positions
+        """
         x = x + self.dropout(self.attention(self.attention_norm(x), positions, start, cache))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
@@ -166,6 +168,7 @@ class RotaryPositions(nn.Module):
         self.register_buffer("sin", angles.sin(), persistent=False)
 
     def add(self, x, start):
+        """Nothing to add: queries and keys are turned instead."""
         return x
 
     def turn(self, heads, start):
@@ -189,6 +192,7 @@ class LearnedPositions(nn.Module):
         return x + self.table.weight[start:start + x.shape[1]]
 
     def turn(self, heads, start):
+        """Nothing to turn: the positions were added before the first block."""
         return heads
 
 
@@ -239,9 +243,9 @@ class State:
 class Cache:
     """The keys and values of one block: computed once, used by every later position."""
 
-    def __init__(self, batch_size, params, like):
+    def __init__(self, batch_size, params, weight):
         shape = batch_size, params.num_kv_heads, params.block_size, params.head_len
-        self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
+        self.keys, self.values = weight.new_zeros(shape), weight.new_zeros(shape)
 
     def extend(self, key, value, start):
         """key, value: (B, G, T, D) of the positions from `start` on -> (B, G, S, D) of all positions so far"""

@@ -46,7 +46,7 @@ def field_problems(params):
 class TextParams:
     """How text becomes tokens."""
     tokenizer: str = option("bpe", "bpe (byte pairs, learned from the text) or char (one token a character)", choices=("bpe", "char"))
-    vocab_size: int | None = option(None, "tokens the bpe tokenizer knows, bytes and special tokens included (default: by the size of the text)")
+    vocab_size: int | None = option(None, "tokens the bpe tokenizer knows, bytes and special tokens included (default: by the size of the text)", high=1 << 24)
     pattern: str = option("qwen2", "how bpe splits text into words before it merges", choices=("qwen2", "gpt2"))
     val_fraction: float = option(0.1, "share of the text, at its end, held out for validation (never more than 4 MB)", above=0, high=0.5)
     invalid_bytes: str = option("refuse", "what to do with bytes that are not UTF-8, and with NUL", choices=("refuse", "keep", "replace"))
@@ -71,14 +71,14 @@ FAMILIES = {
 @dataclass(frozen=True)
 class ModelParams:
     """What the transformer looks like."""
-    vocab_size: int | None = option(None, "tokens the model knows: the tokenizer's vocab_size", low=1)
+    vocab_size: int | None = option(None, "tokens the model knows: the tokenizer's vocab_size", low=1, high=1 << 24)
     block_size: int = option(256, "tokens the model can look back on", low=2, high=65536)
     emb_len: int = option(128, "width of the model: numbers a token becomes", low=1, high=65536)
     num_layers: int = option(4, "blocks, one after the other", low=1, high=1000)
     num_heads: int = option(4, "attention heads a block", low=1, high=65536)
-    num_kv_heads: int | None = option(None, "heads for keys and values, shared by groups of query heads (default: num_heads)", low=1)
-    head_len: int | None = option(None, "width of one head (default: emb_len / num_heads)", low=1)
-    hidden_len: int | None = option(None, "width inside the MLP (default: 4 x emb_len; with swiglu 8/3 x, in multiples of 32)", low=1)
+    num_kv_heads: int | None = option(None, "heads for keys and values, shared by groups of query heads (default: num_heads)", low=1, high=1 << 24)
+    head_len: int | None = option(None, "width of one head (default: emb_len / num_heads)", low=1, high=1 << 24)
+    hidden_len: int | None = option(None, "width inside the MLP (default: 4 x emb_len; with swiglu 8/3 x, in multiples of 32)", low=1, high=1 << 24)
     dropout: float = option(0.1, "share of what a branch adds that is set to zero while training", low=0, high=0.9)
     attention_dropout: float | None = option(None, "the same for attention's weights (default: none; classic: as dropout)", low=0, high=0.9)
     family: str = option("folio", "names all of the following at once: folio is Qwen3's architecture, classic is GPT-2's", choices=tuple(FAMILIES))

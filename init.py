@@ -33,7 +33,7 @@ tokenizer   {tokenizer.kind}, {tokenizer.vocab_size:,} tokens -> {arguments.home
 training    {made.train_bytes:,} bytes, {made.train_tokens:,} tokens
 validation  {made.val_bytes:,} bytes, {made.val_tokens:,} tokens
             {total_bytes / total_tokens:.2f} bytes per token, {time.perf_counter() - started_at:.1f} seconds
-Next: python train.py""")
+Next: python train.py{arguments.home.flag}""")
 
 
 if __name__ == "__main__":

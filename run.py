@@ -56,7 +56,7 @@ def main():
         try:
             beginning = input("> " if sys.stdin.isatty() else "")
         except EOFError:
-            return screen.end_line()
+            return print(file=sys.stderr)
         except KeyboardInterrupt:
             print(file=sys.stderr)
             continue

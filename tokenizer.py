@@ -28,6 +28,7 @@ END_OF_TEXT = "<|endoftext|>"
 FORMAT = 1                                              # of the four JSON files and of to_dict()
 FILES = ("stoi.json", "itos.json", "merges.json", "vocab_size.json")      # the last one vouches for the others
 WATCHED_PAIRS = 4000                                    # while merges are learned: fewer make more rounds, more make each merge slower
+LONGEST_TOKEN = 1 << 20                                 # bytes: merges may double a token each time, and a file may hold any merges
 CACHED_PIECES = 1 << 18                                 # pieces whose ids are remembered: about 60 MB when full
 
 SPLIT_PATTERNS = {
@@ -57,7 +58,8 @@ def learn_merges(piece_counts, num_merges):
     Ties go to the smallest pair of ids; overlapping positions count, so "aaa" has the pair (a, a) twice.
     list(learn_merges({"hug": 10, "pug": 5, "hugs": 5}, 2)) -> [(117, 103), (104, 256)], which is u+g, then h+ug
 
-    A pair's count can grow only at the moment when the newer of its two tokens is made; from then on it falls. So a round watches
+    The plain way is to count all pairs, merge the most frequent one everywhere, and begin again. What follows comes to the same, sooner:
+    a pair's count can grow only at the moment when the newer of its two tokens is made; from then on it falls. So a round watches
     the most frequent pairs alone, and lets go of each that falls below the rarest of them. When none is left, the next round counts
     all pairs anew, in what has become a shorter text.
     """
@@ -208,13 +210,15 @@ class Tokenizer:
     A subclass knows its ordinary tokens: `_encode_ordinary(text)`, an array, `_ordinary_names()` and `_own_fields()`.
     """
 
+    pattern = None          # of the split, where there is one
+
     def __init__(self, ordinary_tokens, special_tokens):
         self.special_tokens = tuple(special_tokens)
         self.token_bytes = list(ordinary_tokens) + [special.encode("utf-8") for special in self.special_tokens]
         self.dtype = np.dtype(np.uint16 if len(self.token_bytes) <= 1 << 16 else np.uint32)     # the smallest that holds every id
         self.special_ids = {special: len(ordinary_tokens) + index for index, special in enumerate(self.special_tokens)}
         self._special_pattern = regex.compile("(" + "|".join(map(regex.escape, self.special_tokens)) + ")")
-        names = self._names()
+        names = self.names()
         if len(set(names)) != len(names) or "" in names:
             twice = [name for name, count in Counter(names).items() if count > 1 or not name]
             raise ValueError(f"Every token needs a spelling of its own; these have none: {twice[:5]}.")
@@ -280,19 +284,20 @@ class Tokenizer:
 
     def save(self, folder, text_fingerprint=""):
         """Write the four JSON files, all or none. `text_fingerprint` names the text this was learned from."""
-        names = self._names()
+        names = self.names()
         written = {
             "stoi.json": _json({name: token for token, name in enumerate(names)}),
             "itos.json": _json({str(token): name for token, name in enumerate(names)}),
             "merges.json": _json(self._named_merges()),
         }
         written["vocab_size.json"] = _json({
-            "format": FORMAT, "vocab_size": self.vocab_size, "kind": self.kind, "pattern": getattr(self, "pattern", None),
+            "format": FORMAT, "vocab_size": self.vocab_size, "kind": self.kind, "pattern": self.pattern,
             "special_tokens": list(self.special_tokens), "text_fingerprint": text_fingerprint,
             "hashes": {name: fingerprint(content) for name, content in written.items()}})
         replace_together(folder, {name: written[name] for name in FILES})
 
-    def _names(self):
+    def names(self):
+        """Every token's printable name, by id: the keys of stoi.json."""
         return self._ordinary_names() + list(self.special_tokens)
 
     def _named_merges(self):
@@ -315,6 +320,8 @@ class BPETokenizer(Tokenizer):
             if not (0 <= left < len(tokens) and 0 <= right < len(tokens)):
                 raise ValueError(f"Merge {len(tokens) - 256} joins the tokens {left} and {right}, but only 0 to {len(tokens) - 1} exist by then.")
             tokens.append(tokens[left] + tokens[right])
+            if len(tokens[-1]) > LONGEST_TOKEN:
+                raise ValueError(f"Token {len(tokens) - 1} would have {len(tokens[-1]):,} bytes; a tokenizer like this was never learned from a text.")
         super().__init__(tokens, special_tokens)
         self._split = regex.compile(SPLIT_PATTERNS[pattern]).findall
         self._pieces = _PieceCache({pair: 256 + index for index, pair in enumerate(self.merges)}, self.dtype)
@@ -444,7 +451,7 @@ def load(folder):
         ids = values["stoi.json"]
         ordinary = list(ids)[:len(ids) - len(about["special_tokens"])]
         tokenizer = from_dict({**about, "characters": ordinary, "merges": [[ids[left], ids[right]] for left, right in values["merges.json"]]})
-        if tokenizer._names() != list(ids) or about["vocab_size"] != len(ids):
+        if tokenizer.names() != list(ids) or about["vocab_size"] != len(ids):
             raise ValueError("vocab_size.json does not describe the tokens in stoi.json")
         return tokenizer
     except (ValueError, KeyError, TypeError, AttributeError) as error:

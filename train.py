@@ -5,6 +5,7 @@
     python train.py --resume            # go on where a stopped or killed run was
 """
 
+import re
 import time
 
 STARTED_AT = time.perf_counter()        # before the imports: what --minutes promises includes them
@@ -24,9 +25,12 @@ def main():
     preset = arguments.preset or "default"
     if preset not in PRESETS:
         parser.error(f"there is no preset {preset}{nearest(preset, PRESETS)} (there are: {', '.join(PRESETS)})")
+    if arguments.name is not None and not re.fullmatch(r"\w[\w.-]*", arguments.name):
+        parser.error(f"--name {arguments.name} cannot be part of a file's name: take letters, digits, and . _ -")
     flags = one_length(given(arguments, TrainingParams, ModelParams))
     params = chosen(PRESETS[preset], flags)
-    parser.check(params)
+    if not arguments.resume:            # a resumed run has its own settings, which these are compared with
+        parser.check(params)
 
     from folio import corpus, runs      # torch comes with it, which --help need not wait for
     tokenizer, text = corpus.find(arguments.home)
@@ -41,10 +45,10 @@ def main():
         stopped_by = run.train()
         weights = arguments.home.weights(run.name)
         if stopped_by:
-            print(f"Stopped after step {run.progress.step:,}; everything is saved. To go on: python train.py --resume --name {run.name}")
+            print(f"Stopped after step {run.progress.step:,}; everything is saved. To go on: python train.py --resume --name {run.name}{arguments.home.flag}")
             return 128 + stopped_by
         print(f"Done. The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte, are in {weights}\n"
-              "Next: python run.py")
+              f"Next: python run.py{arguments.home.flag}")
 
 
 if __name__ == "__main__":

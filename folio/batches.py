@@ -19,4 +19,4 @@ def fitting_block_size(block_size, train_tokens):
     """
     if train_tokens >= 8 * block_size:
         return block_size
-    return max(2, 1 << ((train_tokens // 8).bit_length() - 1)) if train_tokens >= 16 else 2
+    return 1 << max(1, (train_tokens // 8).bit_length() - 1)

@@ -44,5 +44,5 @@ def evaluate(net, tokens, text_bytes, *, block_size, batch_size, device):
         padded[:len(stretch)] = stretch
         inputs, targets = (torch.from_numpy(part.reshape(rows, block_size)).to(device) for part in (padded[:-1], padded[1:]))
         losses = F.cross_entropy(net(inputs).float().flatten(0, 1), targets.flatten(), reduction="none")
-        nats += losses[:len(stretch) - 1].double().sum().cpu()
+        nats += losses[:len(stretch) - 1].cpu().double().sum()
     return Score(nats.item(), total, text_bytes)

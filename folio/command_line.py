@@ -41,7 +41,8 @@ class Parser(argparse.ArgumentParser):
             flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]        # else what follows them is unknown too
             self.error("; ".join(f"unknown flag {flag}" + nearest(flag, known) for flag in flags)
                        or f"{' '.join(unknown)} belongs to no flag (a prompt or name of several words needs quotes)")
-        arguments.home = Home(arguments.home)
+        own = arguments.home == self.get_default("home")
+        arguments.home = Home(arguments.home, "" if own else f" --home {arguments.home}")
         return arguments
 
     def _unambiguous(self, words):
@@ -99,6 +100,11 @@ def front_door(main):
             _leave_pipe()
         print(_sentence(error), file=sys.stderr)
         sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        print("There is not enough memory for this. Try --micro-batch-size 4, or a smaller --block-size or --emb-len.", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("Stopped. Nothing half-written was left behind.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -109,6 +115,11 @@ def _sentence(error):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}. Files that were there before are as they were."
     return str(error)
+
+
+def _is_out_of_memory(error):
+    """torch says so with a class of its own on a GPU, and on a CPU with a word in a RuntimeError."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
 
 
 def _leave_pipe():

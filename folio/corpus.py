@@ -103,7 +103,7 @@ def find(home, say=print):
     tokenizer = load(home.tokenizer)
     about, corpus = _open(home)
     current = about is not None and about["tokenizer_fingerprint"] == tokenizer.fingerprint
-    text = corpus.text if about else TextParams()
+    text = corpus.text if about else TextParams(tokenizer=tokenizer.kind, pattern=tokenizer.pattern or TextParams.pattern)
     paths = [home.folder / name for name in about["paths"]] if about else [home.train_data]
     try:
         documents = Documents(find_files(paths, ignored=[home.tokens]), text.invalid_bytes)
@@ -115,9 +115,12 @@ def find(home, say=print):
     stamps = _stamps(documents)
     if current and about["stamps"] == stamps:
         return tokenizer, corpus
+    survey = _survey(documents, text.val_fraction)
+    if current and corpus.text_fingerprint == survey.fingerprint:       # the files are new, what they say is not
+        _write_about(home, {**about, "stamps": stamps})
+        return tokenizer, corpus
     say("The text is not the one whose tokens are kept; encoding it with the tokenizer there is (python init.py learns a new one)."
         if about else f"Encoding the text with the tokenizer in {home.tokenizer}.")
-    survey = _survey(documents, text.val_fraction)
     return tokenizer, _encode(home, tokenizer, documents, survey, {"paths": _relative(home, paths), "stamps": stamps, "text": asdict(text)})
 
 
@@ -175,9 +178,10 @@ def _encode(home, tokenizer, documents, survey, about):
         _write_header(file, tokenizer.dtype, 0)
         for chunk, is_val, ends_document in _split(_bar(documents, survey.characters, "Encoding"), survey.train_bytes):
             content = _to_bytes(chunk)
-            ids = np.append(tokenizer.encode_to_array(content), separator if ends_document else []).astype(tokenizer.dtype)
-            file.write(ids.tobytes())
-            tokens[is_val] += len(ids)
+            ids = tokenizer.encode_to_array(content)
+            end = np.array(separator if ends_document else [], tokenizer.dtype)
+            file.write(ids.tobytes() + end.tobytes())
+            tokens[is_val] += len(ids) + len(end)
             sizes[is_val] += len(content)
         file.seek(0)
         _write_header(file, tokenizer.dtype, sum(tokens))
@@ -188,13 +192,12 @@ def _encode(home, tokenizer, documents, survey, about):
         "train_tokens": tokens[0], "train_bytes": sizes[0], "val_bytes": sizes[1], "characters": survey.characters,
         "documents": survey.documents, "fingerprint": fingerprint([survey.fingerprint, tokenizer.fingerprint, tokens]),
         "text_fingerprint": survey.fingerprint, "mended": survey.mended}}
-    with replacing(home.tokens / _ABOUT) as file:
-        file.write(json.dumps(about, indent=1).encode("utf-8"))
+    _write_about(home, about)
     for stale in home.tokens.glob("tokens-*.npy"):
         if stale.name != name:
             with suppress(PermissionError):                 # Windows keeps a file that another process still has open
                 stale.unlink()
-    return _open(home)[1]
+    return _corpus(home, about)
 
 
 # --- Small parts ---
@@ -229,11 +232,19 @@ def _open(home):
     """-> what corpus.json says, and its Corpus; None, None where they are missing or damaged: they can be made again."""
     try:
         about = json.loads((home.tokens / _ABOUT).read_bytes())
-        tokens = np.load(home.tokens / about["tokens"], mmap_mode="r")
         assert {"paths", "stamps", "tokenizer_fingerprint"} <= about.keys(), "corpus.json is of another version"
-        return about, Corpus(tokens, text=TextParams(**about["text"]), **about["corpus"])
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AssertionError):
+        return about, _corpus(home, about)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, AssertionError):
         return None, None
+
+
+def _corpus(home, about):
+    return Corpus(np.load(home.tokens / about["tokens"], mmap_mode="r"), text=TextParams(**about["text"]), **about["corpus"])
+
+
+def _write_about(home, about):
+    with replacing(home.tokens / _ABOUT) as file:
+        file.write(json.dumps(about, indent=1).encode("utf-8"))
 
 
 def _write_header(file, dtype, length):

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+import time
 import uuid
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
@@ -22,7 +23,7 @@ def replacing(path):
         with temporary.open("xb") as file:
             yield file
             _to_disk(file)
-        os.replace(temporary, path)
+        _rename(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -71,6 +72,15 @@ def only_one(path, complaint):
         raise BlockingIOError(complaint) from None
     with lock:
         yield
+
+
+def _rename(temporary, path):
+    """os.replace, which Windows refuses for a moment while a reader or a virus scanner has the old file open."""
+    for _ in range(20):
+        with suppress(PermissionError):
+            return os.replace(temporary, path)
+        time.sleep(0.1)
+    os.replace(temporary, path)
 
 
 def _to_disk(file):

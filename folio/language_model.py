@@ -31,7 +31,7 @@ def load(path, device="cpu"):
             raise ValueError("it does not say how a text begins")
         return LanguageModel(contents["name"], net, tokenizer, list(contents["opening"]), int(contents["step"]),
                              None if contents["val_bpb"] is None else float(contents["val_bpb"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{path} holds no model that this Folio can use: {error}.") from None
 
 

@@ -10,7 +10,7 @@ import torch
 from folio import checkpoint, hardware, networks
 from folio.batches import fitting_block_size
 from folio.files import only_one, remove_leftovers
-from folio.training import Run
+from folio.training import Progress, Run
 from Model_Params import ModelParams, Params, TextParams, TrainingParams
 
 
@@ -37,9 +37,9 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
     ValueError with a list where anything else differs from what the run has, or where the text or the tokenizer is another.
     """
     name = name or _newest_unfinished(home)
+    _load_resume(home, name)                # what is not there leaves no lock behind
     with only_one(home.lock(name), f"The run {name} is being trained by another process right now."):
-        contents = _load_resume(home, name)
-        stored = _params(contents)
+        contents, stored = _load_resume(home, name)
         if different := _differences(home, contents, stored, preset, flags, tokenizer, corpus):
             raise ValueError(f"The run {name} can only go on as it began: {'; '.join(different)}. "
                              "Leave that as it is, or start a new run without --resume.")
@@ -97,7 +97,8 @@ def _claimed(home, name, say):
         finally:
             if _is_free(home, free):
                 home.log(free).unlink(missing_ok=True)
-                home.lock(free).unlink(missing_ok=True)
+                with suppress(PermissionError):         # Windows keeps a file that is open, as the lock still is
+                    home.lock(free).unlink(missing_ok=True)
 
 
 def _claim(home, name, stack):
@@ -120,26 +121,27 @@ _MAY_CHANGE = {each.name for each in fields(TrainingParams) if each.metadata["ma
 
 
 def _load_resume(home, name):
-    """The contents of a run's resume file. Raises FileNotFoundError where there is none."""
+    """-> contents of a run's resume file, and the Params in it. Raises FileNotFoundError or ValueError where there is none to go on from."""
     if not home.resume(name).exists():
         there = ", ".join(each.stem.removeprefix("resume-") for each in home.newest("resume-*.pth")) or "none"
         raise FileNotFoundError(f"There is no run {name} to go on with; runs that can: {there}.")
-    return checkpoint.load(home.resume(name))
+    contents = checkpoint.load(home.resume(name))
+    try:
+        Progress(**contents["progress"])
+        parts = contents["params"]
+        return contents, Params(TextParams(**parts["text"]), ModelParams(**parts["model"]), TrainingParams(**parts["training"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{home.resume(name)} is not a resume file of this Folio: {error}.") from None
 
 
 def _newest_unfinished(home):
     """The name of the run whose resume file was written last and is not at its end. Raises FileNotFoundError where there is none."""
     for path in home.newest("resume-*.pth"):
-        if not checkpoint.load(path)["progress"]["finished"]:
-            return path.stem.removeprefix("resume-")
+        name = path.stem.removeprefix("resume-")
+        if not _load_resume(home, name)[0]["progress"]["finished"]:
+            return name
     raise FileNotFoundError(f"There is no unfinished run in {home.saved_weights}. Start one (python train.py), or train a finished one further: "
                             "--resume --name NAME --steps N")
-
-
-def _params(contents):
-    """The Params in a resume file."""
-    parts = contents["params"]
-    return Params(TextParams(**parts["text"]), ModelParams(**parts["model"]), TrainingParams(**parts["training"]))
 
 
 def _differences(home, contents, stored, preset, flags, tokenizer, corpus):

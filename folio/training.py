@@ -126,13 +126,17 @@ class Run:
                 bar.update(self.tokens_per_step)
                 decided = self._decide_decay()
                 evaluating = self.done or self.progress.step % self.eval_interval == 0
+                saving = evaluating or decided or self.clock() - saved_at >= SAVE_SECONDS
+                if saving:
+                    self._refuse_useless_weights()
                 if evaluating or decided or self.progress.step % max(1, self.eval_interval // LINES_PER_EVALUATION) == 0:
                     self._report(evaluating, decided, bar)
-                if evaluating or decided or self.clock() - saved_at >= SAVE_SECONDS:
+                if saving:
                     self.progress.finished = self.done
                     self.save_resume()
                     saved_at = self.clock()
         if received and not self.done:
+            self._refuse_useless_weights()
             self.save_resume()
             if self.progress.best_step is None:         # so that there is something to run
                 self.save_weights(None)
@@ -195,9 +199,10 @@ class Run:
         if decided:
             line["decay_start"] = progress.decay_start
             bar.total = self.total_steps * self.tokens_per_step
+        if self.total_steps is None:        # a guess, until the descent begins
+            bar.total = int(bar.n * 60 * self.training.minutes / self.seconds)
         bar.set_postfix_str(f"loss {line['train_loss']:.3f}", refresh=False)
         if evaluating:
-            self._refuse_useless_weights()
             score = self.evaluate()
             line |= {"val_nats_per_byte": score.nats_per_byte, "val_bpb": score.bits_per_byte}
             best = progress.best_nats is None or score.nats_per_byte < progress.best_nats
@@ -236,8 +241,7 @@ class Run:
                     dynamic_ncols=True, leave=False, disable=None, smoothing=0.05)
 
     def save_weights(self, score):
-        """Write all that is needed to run the network as it is. Raises FloatingPointError where its weights are not finite."""
-        self._refuse_useless_weights()
+        """Write all that is needed to run the network as it is."""
         checkpoint.save(self.home.weights(self.name), {
             "name": self.name, "params": asdict(self.params.model), "text": asdict(self.params.text), "training": asdict(self.training),
             "tokenizer": self.tokenizer.to_dict(), "opening": self.opening, "weights": self.net.state_dict(),
@@ -245,8 +249,7 @@ class Run:
             "val_bpb": score and score.bits_per_byte, "val_nats_per_byte": score and score.nats_per_byte})
 
     def save_resume(self):
-        """Write all that is needed to go on exactly. Raises FloatingPointError where the weights are not finite."""
-        self._refuse_useless_weights()
+        """Write all that is needed to go on exactly."""
         self.progress.seconds = self.seconds
         checkpoint.save(self.home.resume(self.name), {
             "name": self.name, "params": asdict(self.params), "tokenizer": self.tokenizer.fingerprint, "corpus": self.corpus.fingerprint,

@@ -57,7 +57,7 @@ def test_the_report_says_what_was_read_and_made(home):
     assert lines[2] == f"training    {train:,} bytes, {made.train_tokens:,} tokens"
     assert lines[3] == f"validation  {total - train:,} bytes, {len(tokens) - made.train_tokens:,} tokens"
     assert lines[4].startswith(f"            {total / len(tokens):.2f} bytes per token, ")
-    assert lines[5:] == ["Next: python train.py"]
+    assert lines[5:] == [f"Next: python train.py --home {project.folder}"]
 
 
 def test_the_tokenizer_that_comes_with_the_repository_is_what_init_makes_of_the_plays(home):

@@ -432,3 +432,20 @@ def test_settings_out_of_bounds_are_named_together(model):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no-such.pth"):
         folio.load(tmp_path / "no-such.pth")
+
+
+# --- Memory ---
+
+def test_too_little_memory_is_one_sentence_with_what_to_try(home, plays):
+    project = home(plays[:20_000])
+    assert run_script("init.py", "--home", project.folder).returncode == 0
+    done = run_script("train.py", "--home", project.folder, "--batch-size", 10**12, "--steps", 1)
+    assert "--micro-batch-size" in done.stderr and "Traceback" not in done.stderr and done.returncode == 1
+    assert list(project.saved_weights.glob("[!.]*")) == []
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a b", "a:b", ""])
+def test_a_name_that_cannot_be_part_of_a_file_name_is_refused(home, name):
+    project = home("text")
+    assert "--name" in refusal(run_script("train.py", "--home", project.folder, "--name", name), code=2)
+    assert not project.saved_weights.exists()

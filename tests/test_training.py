@@ -281,7 +281,7 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(project, uninterrupted):
         assert int(said[1]) == checkpoint.load(project.resume("default"))["progress"]["step"] >= 5 * lines
         assert project.weights("default").exists()
         words = said[2].split()
-        assert words == ["--resume", "--name", "default"]
+        assert words == ["--resume", "--name", "default", "--home", str(project.folder)]
     process = run_train(project, *words)
     _, err = process.communicate()
     assert process.returncode == 0, err
@@ -672,7 +672,7 @@ def test_the_effective_settings_are_said_before_the_first_step(uninterrupted):
     for setting in ("emb_len=32", "head_len=16", "dropout=0.1", "threads=1", "device=cpu", "learning_rate=0.01", "block_size=32", "val_fraction=0.1"):
         assert setting in head.split()
     assert f"{networks.count_parameters(folio.load(uninterrupted[0].weights('default')).net):,} parameters" in head
-    assert out.splitlines()[-1] == "Next: python run.py"
+    assert out.splitlines()[-1] == f"Next: python run.py --home {uninterrupted[0].folder}"
     assert str(uninterrupted[0].weights("default")) in out.splitlines()[-2]
 
 
