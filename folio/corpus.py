@@ -7,8 +7,10 @@ validation token can be predicted from the last training token. `corpus.json` be
 
 import json
 import math
+from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,11 +18,13 @@ import numpy as np
 from tqdm import tqdm
 
 from folio.files import fingerprint, replacing
+from folio.parallel import cores, in_order
 from folio.sources import Documents, find_files
 from Model_Params import TextParams
-from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, count_pieces, learn_merges, load
+from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, count_pieces, from_dict, learn_merges, load
 
 VAL_BYTES_LIMIT = 4_000_000         # more than this measures no better and takes time away from training
+PARALLEL_BYTES = 4_000_000          # what one process encodes in the half second that another takes to start
 SHORTEST_TRAINING = 3               # tokens: a window of two and the token after it
 
 
@@ -88,7 +92,10 @@ def prepare(home, text, paths=()):
         num_merges = BPETokenizer.merges_for(text.vocab_size or default_vocab_size(survey.bytes))
         texts = _bar(documents, survey.characters, "Counting words")
         training_part = (part for part, is_val, _ in _split(texts, survey.train_bytes) if not is_val)
-        merges = learn_merges(count_pieces(training_part, text.pattern), num_merges)
+        counts = Counter()
+        for counted in in_order(partial(_count, pattern=text.pattern), training_part, _processes(survey)):
+            counts.update(counted)
+        merges = learn_merges(counts, num_merges)
         tokenizer = BPETokenizer(tqdm(merges, "Learning merges", total=num_merges, **_QUIET), text.pattern)
     corpus = _encode(home, tokenizer, documents, survey, {"paths": _relative(home, paths), "stamps": stamps, "text": asdict(text)})
     tokenizer.save(home.tokenizer, survey.fingerprint)
@@ -176,13 +183,12 @@ def _encode(home, tokenizer, documents, survey, about):
     tokens, sizes = [0, 0], [0, 0]                          # of the training and the validation part
     with replacing(home.tokens / name) as file:
         _write_header(file, tokenizer.dtype, 0)
-        for chunk, is_val, ends_document in _split(_bar(documents, survey.characters, "Encoding"), survey.train_bytes):
-            content = _to_bytes(chunk)
-            ids = tokenizer.encode_to_array(content)
+        chunks = _split(_bar(documents, survey.characters, "Encoding"), survey.train_bytes)
+        for ids, size, is_val, ends_document in in_order(_encode_chunk, chunks, _processes(survey), _set_tokenizer, tokenizer.to_dict()):
             end = np.array(separator if ends_document else [], tokenizer.dtype)
             file.write(ids.tobytes() + end.tobytes())
             tokens[is_val] += len(ids) + len(end)
-            sizes[is_val] += len(content)
+            sizes[is_val] += size
         file.seek(0)
         _write_header(file, tokenizer.dtype, sum(tokens))
         if tokens[0] < SHORTEST_TRAINING or not sizes[1]:
@@ -198,6 +204,28 @@ def _encode(home, tokenizer, documents, survey, about):
             with suppress(PermissionError):                 # Windows keeps a file that another process still has open
                 stale.unlink()
     return _corpus(home, about)
+
+
+# --- What the processes do ---
+
+def _processes(survey):
+    """As many as there are cores, unless the text is encoded before a second process has started."""
+    return cores() if survey.bytes >= PARALLEL_BYTES else 1
+
+
+def _count(text, pattern):
+    return count_pieces([text], pattern)
+
+
+def _set_tokenizer(values):
+    global _tokenizer
+    _tokenizer = from_dict(values)
+
+
+def _encode_chunk(part):
+    chunk, is_val, ends_document = part
+    content = _to_bytes(chunk)
+    return _tokenizer.encode_to_array(content), len(content), is_val, ends_document
 
 
 # --- Small parts ---

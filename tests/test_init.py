@@ -11,7 +11,7 @@ from conftest import ROOT, FullDisk, InMemory, refusal, run_python, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from folio import corpus, sources
+from folio import corpus, parallel, sources
 from folio.home import Home
 from Model_Params import TextParams
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, load
@@ -638,3 +638,23 @@ def test_large_vocabularies_are_kept_in_wider_integers(home, monkeypatch):
     tokenizer, made = corpus.prepare(home(many), CHARACTERS)
     assert (tokenizer.vocab_size, made.tokens.dtype) == (66_000, np.uint32)
     assert "".join(texts_of(tokenizer, made)) == many
+
+
+# --- Several processes ---
+
+@pytest.mark.parametrize("kind", ["bpe", "char"])
+def test_two_processes_make_what_one_makes(home, plays, kind, monkeypatch):
+    made = {}
+    for processes in (1, 2):
+        project = home({"a.txt": plays[:60_000], "b.txt": "Größe 数え \r\n" * 300, "c.txt": plays[60_000:90_000]})
+        monkeypatch.setattr(sources, "BLOCK_BYTES", 10_000)
+        monkeypatch.setattr(corpus, "_processes", lambda survey: processes)
+        _, text = corpus.prepare(project, TextParams(tokenizer=kind))
+        made[processes] = {path.name: path.read_bytes() for path in project.tokenizer.iterdir()}, text.tokens.tolist()
+    assert made[1] == made[2]
+
+
+def test_an_error_in_another_process_is_the_error_here():
+    with pytest.raises(ValueError, match="invalid literal"):
+        list(parallel.in_order(int, ["1", "2", "x", "4"], 2))
+    assert list(parallel.in_order(int, map(str, range(50)), 2)) == list(range(50))
