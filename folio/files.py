@@ -24,8 +24,10 @@ def replacing(path):
             yield file
             _to_disk(file)
         _rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)      # a write that fails does not say where
         raise
 
 

@@ -24,6 +24,7 @@ def find_files(paths, ignored=()):
     for path in map(Path, paths):
         if path.is_dir():
             passed_over = {Path(folder).resolve() for folder in ignored}
+            passed_over |= {about.parent.resolve() for about in path.rglob("tokens/corpus.json")}       # another project's
             inside = [file.relative_to(path) for file in path.rglob("*") if file.is_file() and not passed_over & set(file.resolve().parents)]
             files += [path / file for file in sorted(inside) if not any(part.startswith(".") for part in file.parts)]
         elif path.exists():

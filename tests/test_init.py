@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folio import corpus, parallel, sources
+from folio.files import replacing
 from folio.home import Home
 from Model_Params import TextParams
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, load
@@ -658,3 +659,17 @@ def test_an_error_in_another_process_is_the_error_here():
     with pytest.raises(ValueError, match="invalid literal"):
         list(parallel.in_order(int, ["1", "2", "x", "4"], 2))
     assert list(parallel.in_order(int, map(str, range(50)), 2)) == list(range(50))
+
+
+def test_the_token_files_of_another_project_are_no_text_either(home, plays):
+    other = home(plays[:5_000])
+    assert run_init(other).returncode == 0
+    done = run_script("init.py", other.train_data, "--home", home({}).folder)
+    assert done.returncode == 0 and "5,000 bytes" in done.stdout, done.stderr
+
+
+def test_a_full_disk_is_said_with_the_file_that_did_not_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", FullDisk(good_calls=0))
+    with pytest.raises(OSError) as caught, replacing(tmp_path / "wanted.json") as file:
+        file.write(b"{}")
+    assert caught.value.filename == str(tmp_path / "wanted.json") and os.listdir(tmp_path) == []
