@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,6 +62,12 @@ class FullDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.calls_left -= 1
         self.fsync(descriptor)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads only get into each other's way where matrices are this small."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -20,15 +20,6 @@ PARTS = {"norm": ("rms", "layer"), "positions": ("rotary", "learned"), "mlp": ("
 COMBINATIONS = [dict(zip(PARTS, values)) for values in itertools.product(*PARTS.values())]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads only get into each other's way where matrices are this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def network(params, seed=0):
     """A network with random weights that are far from their start, so that no part of it is without effect."""
     torch.manual_seed(seed)

@@ -26,15 +26,6 @@ PROMPT = "GROBBIN:\nTake"
 LONG = 20_000           # tokens: an answer that nobody waits for
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads only get into each other's way where matrices are this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def trained(folder, plays, text, name, steps):
     """A home with a tiny model that has learned a little."""
     made = Home(folder)

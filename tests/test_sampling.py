@@ -26,15 +26,6 @@ GREEDY = dict(temperature=0.0, top_k=None, top_p=None, seed=0)
 logits_lists = st.lists(st.integers(-60, 60), min_size=1, max_size=30, unique=True).map(lambda values: [value / 8 for value in values])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads only get into each other's way where matrices are this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module", params=["folio", "classic"])
 def net(request):
     """A network whose answers depend strongly on what it has read."""

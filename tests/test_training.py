@@ -35,15 +35,6 @@ FLAGS = ("--emb-len 32 --num-layers 1 --num-heads 2 --block-size 32 --batch-size
          "--learning-rate 0.01 --warmup-steps 20 --decay-fraction 0.4 --sample-tokens 5 --threads 1 --dropout 0.1").split()
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads only get into each other's way where matrices are this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def project(home, plays):
     """A home whose text is ready to train on."""
