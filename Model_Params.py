@@ -52,6 +52,7 @@ class TextParams:
     invalid_bytes: str = option("refuse", "what to do with bytes that are not UTF-8, and with NUL", choices=("refuse", "keep", "replace"))
 
     def problems(self):
+        """Yield a sentence for everything that is wrong."""
         yield from field_problems(self)
         if self.tokenizer == "bpe" and self.vocab_size is not None and self.vocab_size < 257:
             yield f"vocab_size={self.vocab_size} is below the smallest possible, 257: 256 bytes and <|endoftext|>."
@@ -104,6 +105,7 @@ class ModelParams:
         return replace(self, **{name: value for name, value in derived.items() if getattr(self, name) is None})
 
     def problems(self):
+        """Yield a sentence for everything that is wrong."""
         wrong = list(field_problems(self))
         yield from wrong
         if wrong:
@@ -147,6 +149,7 @@ class TrainingParams:
         return replace(self, micro_batch_size=self.micro_batch_size or self.batch_size)
 
     def problems(self):
+        """Yield a sentence for everything that is wrong."""
         wrong = list(field_problems(self))
         yield from wrong
         if (self.steps is None) == (self.minutes is None):
@@ -165,6 +168,7 @@ class GenerationParams:
     seed: int | None = option(None, "makes an answer repeatable (default: a new one each time)", low=0, high=2**63 - 1)
 
     def problems(self):
+        """Yield a sentence for everything that is wrong."""
         yield from field_problems(self)
 
 

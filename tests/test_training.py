@@ -896,7 +896,7 @@ def test_where_compiling_fails_training_goes_on_without_and_says_so_in_one_line(
 def test_a_compiled_step_is_used_for_every_batch(make_run, monkeypatch):
     used = []
     monkeypatch.setattr(torch, "compile", lambda function, **how: lambda *batch: used.append(1) or function(*batch))
-    plain, run = make_run("plain"), make_run("compiled", compile=True, micro_batch_size=2)
+    run = make_run("compiled", compile=True, micro_batch_size=2)
     run.train()
     assert len(used) == 1 + 2 * 20
     assert not same_weights(run.net.state_dict(), make_run("new").net.state_dict())
