@@ -16,13 +16,14 @@ import json
 import sys
 from collections import Counter
 from heapq import heapify, heappop, heappush
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 import regex
 
 from folio.files import fingerprint, replace_together
+from folio.splitting import SPLIT_PATTERNS, distinct_pieces, splitter
 
 END_OF_TEXT = "<|endoftext|>"
 FORMAT = 1                                              # of the four JSON files and of to_dict()
@@ -30,25 +31,24 @@ FILES = ("stoi.json", "itos.json", "merges.json", "vocab_size.json")      # the 
 WATCHED_PAIRS = 4000                                    # while merges are learned: fewer make more rounds, more make each merge slower
 LONGEST_TOKEN = 1 << 20                                 # bytes: merges may double a token each time, and a file may hold any merges
 CACHED_PIECES = 1 << 18                                 # pieces whose ids are remembered: about 60 MB when full
-
-SPLIT_PATTERNS = {
-    # Named as in llama.cpp; the contractions are spelt out instead of (?i:...), so that no case folding rule is involved.
-    "qwen2": r"""'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"""
-             r"""| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""",
-    "gpt2": r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
-}
+LONG_TEXT = 10_000                                      # characters from which NumPy splits sooner than a regular expression
+ROW_WIDTHS = (0, 8, 16, 32, 64)                         # bytes: pieces of about one length are merged side by side
+MANY_BYTES = 100_000                                    # in longer pieces: from here on it pays to merge a pair everywhere at once
 
 
 # --- Learning merges ---
 
 def count_pieces(texts, pattern="qwen2"):
     """Split texts into pieces and count each distinct piece once: all that training needs to know of a text.
-    count_pieces(["to be, or not to be"]) -> {"to": 1, " be": 2, ",": 1, " or": 1, " not": 1, " to": 1}
+    count_pieces(["to be, or not to be"]) -> {b"to": 1, b" be": 2, b",": 1, b" or": 1, b" not": 1, b" to": 1}
     """
-    split = regex.compile(SPLIT_PATTERNS[pattern]).findall
     counts = Counter()
     for text in texts:
-        counts.update(split(text))
+        if len(text) < LONG_TEXT:
+            counts.update(map(_to_bytes, splitter(pattern)(text)))
+        else:
+            pieces, numbers = distinct_pieces(text, pattern)
+            counts.update(dict(zip(pieces, np.bincount(numbers).tolist())))
     return counts
 
 
@@ -56,14 +56,14 @@ def learn_merges(piece_counts, num_merges):
     """Yield up to `num_merges` pairs of ids, the most frequent pair first each time; fewer where no pair is seen twice.
 
     Ties go to the smallest pair of ids; overlapping positions count, so "aaa" has the pair (a, a) twice.
-    list(learn_merges({"hug": 10, "pug": 5, "hugs": 5}, 2)) -> [(117, 103), (104, 256)], which is u+g, then h+ug
+    list(learn_merges({b"hug": 10, b"pug": 5, b"hugs": 5}, 2)) -> [(117, 103), (104, 256)], which is u+g, then h+ug
 
     The plain way is to count all pairs, merge the most frequent one everywhere, and begin again. What follows comes to the same, sooner:
     a pair's count can grow only at the moment when the newer of its two tokens is made; from then on it falls. So a round watches
     the most frequent pairs alone, and lets go of each that falls below the rarest of them. When none is left, the next round counts
     all pairs anew, in what has become a shorter text.
     """
-    words = _Words(piece_counts, num_ids=256 + num_merges)
+    words = _Words(piece_counts, np.fromiter(piece_counts.values(), np.int64), num_ids=256 + num_merges)
     new_id = 256
     while new_id < words.num_ids:
         counts, places, heap = {}, {}, []               # of the watched pairs: key -> how often it is seen, key -> where it may stand
@@ -86,11 +86,12 @@ def learn_merges(piece_counts, num_merges):
             if counts.get(best) != -count:
                 continue                                # an entry from before the count changed
             yield divmod(best, words.num_ids)
-            lost, made = words.merge(best, places[best], new_id)
-            for key, count, _ in lost:
+            left = words.find(best, places[best])
+            for key, count, _ in words.pairs(np.concatenate((words.before[left], left, words.after[left]))):
                 if key in counts:
                     watch(key, counts[key] - count, places[key])
-            for pair in made:
+            words.merge(left, new_id)
+            for pair in words.pairs(np.concatenate((words.before[left], left))):
                 watch(*pair)
             new_id += 1
 
@@ -104,11 +105,9 @@ class _Words:
 
     BORDER, GONE = -1, -2
 
-    def __init__(self, piece_counts, num_ids):
-        contents = [_to_bytes(piece) for piece in piece_counts]
-        lengths = np.fromiter(map(len, contents), np.int64, len(contents))
-        counts = np.fromiter(piece_counts.values(), np.int64, len(contents))
-        letters = np.frombuffer(b"".join(contents), np.uint8).astype(np.int32)
+    def __init__(self, pieces, counts, num_ids):
+        lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
+        letters = np.frombuffer(b"".join(pieces), np.uint8).astype(np.int32)
         self.num_ids = num_ids
         self.ids = np.insert(letters, np.append(0, lengths.cumsum()), self.BORDER)      # a border before, between and behind the pieces
         self.counts = np.insert(counts.repeat(lengths + 1), 0, 0)
@@ -117,8 +116,10 @@ class _Words:
     def _close_gaps(self):
         kept = self.ids != self.GONE
         self.ids, self.counts = self.ids[kept], self.counts[kept]
+        self._position_bits = len(self.ids).bit_length()
+        assert self.num_ids ** 2 << self._position_bits < 1 << 63, "a pair and its position fit one 64-bit number"
         positions = np.arange(len(self.ids), dtype=np.int32)
-        self.before, self.after = positions - 1, positions + 1
+        self.before, self.after, self._last_asked = positions - 1, positions + 1, positions.copy()
         self.before[0], self.after[-1] = positions[0], positions[-1]
 
     def rarest_worth_watching(self):
@@ -129,31 +130,34 @@ class _Words:
         return max(2, np.partition(counts, place)[place].item()) if len(counts) else 2
 
     def pairs(self, positions=None, at_least=0):
-        """-> [(key, count, positions of the left token)] of the pairs that begin at some positions (None: at all)."""
-        keys, counts, starts, stops, places = self._grouped(np.arange(len(self.ids)) if positions is None else np.unique(positions))
+        """-> [(key, count, positions of the left token)] of the pairs that begin at some positions (None: at all), each counted once."""
+        keys, counts, starts, stops, places = self._grouped(np.arange(len(self.ids)) if positions is None else self._once(positions))
         wanted = np.flatnonzero(counts >= at_least)
         return [(key, count, places[start:stop]) for key, count, start, stop in
                 zip(keys[wanted].tolist(), counts[wanted].tolist(), starts[wanted].tolist(), stops[wanted].tolist())]
 
-    def merge(self, key, places, new_id):
-        """Replace a pair by `new_id`, left to right; `places` has all its positions, and perhaps some that it has left since.
-
-        -> the pairs that there are no more, and the new ones, as (key, count, positions)
-        """
+    def find(self, key, places):
+        """Where a pair is to be merged, left to right: its left tokens' positions among `places`, some of which it may have left since."""
         first, second = divmod(key, self.num_ids)
         left = places[(self.ids[places] == first) & (self.ids[self.after[places]] == second)]
-        if first == second:
-            left = self._without_overlaps(left)
+        return self._without_overlaps(left) if first == second else left
+
+    def merge(self, left, new_id):
+        """Make the tokens at the positions `left`, and those that follow them, one token each."""
         right = self.after[left]
-        lost = self.pairs(np.concatenate((self.before[left], left, right)))
         self.ids[left], self.ids[right] = new_id, self.GONE
         self.after[left] = self.after[right]
         self.before[self.after[right]] = left
-        return lost, self.pairs(np.concatenate((self.before[left], left)))
+
+    def _once(self, positions):
+        """Each position once: the last to leave its number there."""
+        numbers = np.arange(len(positions), dtype=np.int32)
+        self._last_asked[positions] = numbers
+        return positions[self._last_asked[positions] == numbers]
 
     def _without_overlaps(self, left):
         """Of positions that follow each other without a gap, the first, third, fifth..."""
-        left = np.sort(left)
+        left = np.sort(left, kind="stable")             # they come in sorted runs, which this sort only joins
         number = np.arange(len(left))
         begins_run = np.append(True, self.after[left[:-1]] != left[1:])
         run_began = np.maximum.accumulate(np.where(begins_run, number, 0))
@@ -164,20 +168,24 @@ class _Words:
         left, right = self.ids[positions], self.ids[self.after[positions]]
         whole = (left >= 0) & (right >= 0)
         keys = left[whole].astype(np.int64) * self.num_ids + right[whole]
-        places = positions[whole]
-        order = np.argsort(keys, kind="stable")
-        keys, places = keys[order], places[order]
-        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        pairs = keys << self._position_bits | positions[whole]         # one number to sort by, which is faster than sorting indices
+        pairs.sort()
+        keys, places = pairs >> self._position_bits, pairs & (1 << self._position_bits) - 1
+        starts = np.flatnonzero(keys[1:] != keys[:-1]) + 1
+        starts = np.append(0, starts) if len(keys) else starts
         counts = np.add.reduceat(self.counts[places], starts) if len(starts) else starts
         return keys[starts], counts, starts, np.append(starts[1:], len(keys)), places
 
 
-def apply_merges(ids, new_ids):
+# --- Applying merges ---
+
+def apply_merges(ids, new_ids, dropout=0.0, random=None):
     """Merge the pairs of one piece in the order they were learned, until none is left; `new_ids` maps a pair to its token.
     apply_merges(b"hugs", {(117, 103): 256, (104, 256): 257}) -> [257, 115]
 
-    A heap holds the merges that are possible, a linked list the neighbours, so that n bytes take n log n steps: a piece may be
-    ten letters or ten million.
+    A heap holds the merges that are possible, a linked list the neighbours, so that n bytes take n log n steps. With `dropout` each
+    possible merge is passed over with that probability, each time one is to be chosen (BPE-dropout: Provilkov et al., 2020);
+    `random` is a numpy Generator.
     """
     ids = list(ids)
     end = len(ids)
@@ -185,11 +193,15 @@ def apply_merges(ids, new_ids):
     left_of = list(range(-1, end - 1))
     possible = [(new_ids[pair], left) for left, pair in enumerate(pairwise(ids)) if pair in new_ids]
     heapify(possible)                                   # the earliest merge first, and among equals the leftmost
+    passed_over = []
     while possible:
-        new_id, left = heappop(possible)
+        new_id, left = merge = heappop(possible)
         right = right_of[left]
         if right == end or new_ids.get((ids[left], ids[right])) != new_id:
             continue                                    # one of the two has been merged into something else since
+        if dropout and random.random() < dropout:
+            passed_over.append(merge)
+            continue
         after, before = right_of[right], left_of[left]
         ids[left], ids[right] = new_id, None
         right_of[left] = after
@@ -199,7 +211,144 @@ def apply_merges(ids, new_ids):
                 heappush(possible, (new_ids[pair], left))
         if before >= 0 and (pair := (ids[before], new_id)) in new_ids:
             heappush(possible, (new_ids[pair], before))
+        while passed_over:
+            heappush(possible, passed_over.pop())
     return [token for token in ids if token is not None]
+
+
+class MergeTable:
+    """The merges, ready to be applied to any number of pieces.
+
+    In arrays, a pair of ids is looked up in a hash table with linear probing: one row holds pairs, the other what they become.
+    """
+
+    NONE = np.iinfo(np.int32).max                       # no merge: it comes after all others
+    FREE = -1
+
+    def __init__(self, pairs, seats_a_pair=16):
+        """pairs: of ids, in the order learned; the more seats, the fewer pairs meet."""
+        self.new_ids = {pair: new_id for new_id, pair in enumerate(pairs, 256)}
+        self._bits = (seats_a_pair * len(pairs) | 1).bit_length()           # of the number of seats: always one more than pairs at least
+        self._pairs = np.full(1 << self._bits, self.FREE, np.int64)
+        self._becomes = np.full(1 << self._bits, self.NONE, np.int32)
+        left, right = np.array(pairs, np.int64).reshape(-1, 2).T
+        wanted, new_ids = self._key(left, right), np.arange(256, 256 + len(pairs), dtype=np.int32)
+        seats = self._seat(wanted)
+        while len(wanted):
+            free = self._pairs[seats] == self.FREE
+            self._pairs[seats[free]] = wanted[free]
+            seated = self._pairs[seats] == wanted                           # of two that took the same seat, the last one has it
+            self._becomes[seats[seated]] = new_ids[seated]
+            wanted, new_ids, seats = wanted[~seated], new_ids[~seated], self._next(seats[~seated])
+
+    def segment(self, pieces, which, dropout=0.0, random=None):
+        """Merge the pieces number `which`, an array, each time anew. -> all ids, one piece after the other, and each piece's count of them
+
+        pieces: bytes. Short ones are merged side by side, as rows of a matrix.
+        """
+        lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
+        counts, firsts, pools, pooled = np.empty(len(which), np.int64), np.empty(len(which), np.int64), [], 0
+
+        def put(where, ids, count):
+            nonlocal pooled
+            counts[where] = count
+            firsts[where] = pooled + np.cumsum(count) - count
+            pools.append(ids)
+            pooled += len(ids)
+
+        row_of = np.empty(len(pieces), np.int64)
+        for shorter, width in pairwise(ROW_WIDTHS):
+            group = np.flatnonzero((lengths > shorter) & (lengths <= width))
+            where = np.flatnonzero((lengths[which] > shorter) & (lengths[which] <= width))
+            row_of[group] = np.arange(len(group))
+            rows = np.array([pieces[number] for number in group.tolist()], f"S{width}").view(np.uint8).astype(np.int32).reshape(-1, width)
+            rows[np.arange(width) >= lengths[group, None]] = self.FREE
+            merged = self.merge_rows(rows[row_of[which[where]]], dropout, random)
+            put(where, merged[merged >= 0], np.count_nonzero(merged >= 0, axis=1))
+        where = np.flatnonzero(lengths[which] > ROW_WIDTHS[-1])
+        long = [pieces[number] for number in which[where].tolist()]
+        if dropout or sum(map(len, long)) < MANY_BYTES:
+            merged = [apply_merges(piece, self.new_ids, dropout, random) for piece in long]
+            put(where, np.fromiter(chain.from_iterable(merged), np.int32), np.fromiter(map(len, merged), np.int64))
+        else:
+            put(where, *self.merge_everywhere(long))
+        return _runs(np.concatenate(pools), firsts, counts), counts
+
+    def merge_rows(self, rows, dropout=0.0, random=None):
+        """apply_merges to many pieces at once: in each round each row makes its earliest merge, the leftmost of equals.
+
+        rows: (pieces, width) int32, bytes and then FREE. -> (pieces, width) int32, ids and then FREE
+        """
+        merged = np.full(rows.shape, self.FREE, np.int32)
+        unfinished = np.arange(len(rows))
+        while len(unfinished):
+            width = rows.shape[1]
+            if width == 1:
+                merged[unfinished, 0] = rows[:, 0]
+                break
+            becomes = self.look_up(rows[:, :-1], rows[:, 1:])
+            if dropout:
+                becomes[random.random(becomes.shape, np.float32) < dropout] = self.NONE
+            place = becomes.argmin(axis=1)
+            new_ids = np.take_along_axis(becomes, place[:, None], axis=1)[:, 0]
+            is_finished = new_ids == self.NONE
+            merged[unfinished[is_finished], :width] = rows[is_finished]
+            rows, place, new_ids, unfinished = (part[~is_finished] for part in (rows, place, new_ids, unfinished))
+            np.put_along_axis(rows, place[:, None], new_ids[:, None], axis=1)
+            rows = rows[np.arange(width) != place[:, None] + 1].reshape(-1, width - 1)
+        return merged
+
+    def merge_everywhere(self, pieces):
+        """apply_merges to long pieces: each merge in its turn, at all places at once. -> all ids, and each piece's count of them"""
+        words = _Words(pieces, np.ones(len(pieces), np.int64), num_ids=256 + len(self.new_ids))
+        places = {}                                     # what a pair becomes -> where it may stand, and the pair's key
+
+        def note(pairs):
+            for key, _, where in pairs:
+                new_id = self.new_ids.get(divmod(key, words.num_ids))
+                if new_id is not None:
+                    if new_id not in places:
+                        places[new_id] = key, []
+                        heappush(waiting, new_id)
+                    places[new_id][1].append(where)
+
+        waiting = []
+        note(words.pairs())
+        while waiting:
+            new_id = heappop(waiting)
+            key, where = places.pop(new_id)
+            left = words.find(key, np.concatenate(where))
+            words.merge(left, new_id)
+            note(words.pairs(np.concatenate((words.before[left], left))))
+        ids = words.ids[words.ids != words.GONE]
+        borders = np.flatnonzero(ids == words.BORDER)
+        return ids[ids >= 0], np.diff(borders) - 1
+
+    def look_up(self, left, right):
+        """What each left and right id become together, or NONE."""
+        wanted = self._key(left, right).ravel()
+        seats = self._seat(wanted)
+        found = self._pairs[seats]
+        becomes = np.where(found == wanted, self._becomes[seats], self.NONE)
+        astray = np.flatnonzero((found != wanted) & (found != self.FREE))
+        seats = seats[astray]
+        while len(astray):                              # another pair has the seat: the wanted one, if there is one, sits further on
+            seats = self._next(seats)
+            found = self._pairs[seats]
+            at_home = found == wanted[astray]
+            becomes[astray[at_home]] = self._becomes[seats[at_home]]
+            going_on = ~at_home & (found != self.FREE)
+            astray, seats = astray[going_on], seats[going_on]
+        return becomes.reshape(left.shape)
+
+    def _key(self, left, right):
+        return left.astype(np.int64) << 32 | right
+
+    def _seat(self, keys):
+        return (keys.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(64 - self._bits)).view(np.int64)   # as Knuth spreads them
+
+    def _next(self, seats):
+        return seats + 1 & (1 << self._bits) - 1
 
 
 # --- The two tokenizers ---
@@ -323,8 +472,8 @@ class BPETokenizer(Tokenizer):
             if len(tokens[-1]) > LONGEST_TOKEN:
                 raise ValueError(f"Token {len(tokens) - 1} would have {len(tokens[-1]):,} bytes; a tokenizer like this was never learned from a text.")
         super().__init__(tokens, special_tokens)
-        self._split = regex.compile(SPLIT_PATTERNS[pattern]).findall
-        self._pieces = _PieceCache({pair: 256 + index for index, pair in enumerate(self.merges)}, self.dtype)
+        self._split = splitter(pattern)
+        self._pieces = _PieceCache(MergeTable(self.merges), self.dtype)
 
     @classmethod
     def train(cls, texts, vocab_size, pattern="qwen2", special_tokens=(END_OF_TEXT,)):
@@ -344,7 +493,41 @@ class BPETokenizer(Tokenizer):
         return vocab_size - smallest
 
     def _encode_ordinary(self, text):
-        return np.frombuffer(b"".join(map(self._pieces.__getitem__, self._split(text))), self.dtype)
+        if len(text) < LONG_TEXT:
+            return np.frombuffer(b"".join(map(self._pieces.__getitem__, self._split(text))), self.dtype)
+        pieces, numbers = distinct_pieces(text, self.pattern)
+        found = self._pieces.look_up(pieces)
+        counts = np.fromiter(map(len, found), np.int64, len(found)) // self.dtype.itemsize
+        ids = np.frombuffer(b"".join(found), self.dtype)
+        return _runs(ids, (np.cumsum(counts) - counts)[numbers], counts[numbers])
+
+    def resegment(self, windows, dropout, random):
+        """The same texts in other tokens: split anew, and merged with BPE-dropout (Provilkov et al., 2020). Special tokens stay.
+
+        windows: arrays of ids; random: a numpy Generator. -> an array of ids, mostly a longer one, for each
+        """
+        first_special = 256 + len(self.merges)
+        parts, ordinary = [[] for _ in windows], []         # of each window; which of them are to change, and the pieces up to their ends
+        numbers, which = {}, []                             # of the distinct pieces; the numbers of all pieces
+        for window, ids in enumerate(windows):
+            special = np.flatnonzero(ids >= first_special)
+            for part in np.split(ids, np.union1d(special, special + 1)):
+                if len(part) and part[0] < first_special:
+                    text = self.decode_bytes(part.tolist()).decode("utf-8", errors="surrogateescape")
+                    which += [numbers.setdefault(piece, len(numbers)) for piece in self._split(text)]
+                    ordinary.append((window, len(parts[window]), len(which)))
+                parts[window].append(part)
+        ids, counts = self._pieces.merges.segment(list(map(_to_bytes, numbers)), np.array(which, np.int64), dropout, random)
+        ends = np.append(0, np.cumsum(counts))
+        begin = 0
+        for window, place, end in ordinary:
+            parts[window][place] = ids[ends[begin]:ends[end]]
+            begin = end
+        return [np.concatenate(each) for each in parts]
+
+    def with_special_tokens(self, more):
+        """The same tokenizer with special tokens added behind all others, whose ids stay as they are."""
+        return type(self)(self.merges, self.pattern, (*self.special_tokens, *more))
 
     def _ordinary_names(self):
         return [token.decode("latin-1").translate(_PRINTABLE) for token in self.token_bytes[:256 + len(self.merges)]]
@@ -389,6 +572,10 @@ class CharTokenizer(Tokenizer):
             raise ValueError(f"This tokenizer knows single characters, and its text never had {listed}{' and others' if len(unknown) > 10 else ''}; "
                              f"the {len(self.characters)} it had are all it knows.")
         return ids.astype(self.dtype)
+
+    def with_special_tokens(self, more):
+        """The same tokenizer with special tokens added behind all others, whose ids stay as they are."""
+        return type(self)(self.characters, (*self.special_tokens, *more))
 
     def _ordinary_names(self):
         return self.characters
@@ -461,22 +648,42 @@ def load(folder):
 # --- Small parts ---
 
 class _PieceCache(dict):
-    """piece -> the bytes of the array of its ids, worked out when first asked for: joining bytes is the fastest way to join arrays.
+    """piece, as text or as bytes -> the bytes of the array of its ids, worked out when first asked for.
 
-    It is emptied when full: rare pieces are many, frequent ones come back at once.
+    Joining bytes is the fastest way to join arrays. It is emptied when full: rare pieces are many, frequent ones come back at once.
     """
 
-    def __init__(self, new_ids, dtype):
-        self._new_ids = new_ids
+    def __init__(self, merges, dtype):
+        self.merges = merges
         self._dtype = dtype
 
     def __missing__(self, piece):
-        if len(self) >= CACHED_PIECES:
-            self.clear()
-        ids = np.array(apply_merges(_to_bytes(piece), self._new_ids), self._dtype).tobytes()
-        if len(piece) < 100:                            # longer pieces hardly ever come twice
-            self[piece] = ids
+        ids = np.array(apply_merges(_to_bytes(piece), self.merges.new_ids), self._dtype).tobytes()
+        self._remember([(piece, ids)])
         return ids
+
+    def look_up(self, pieces):
+        """The ids of many pieces, (bytes), in the same order."""
+        missing = [piece for piece in pieces if piece not in self]
+        ids, counts = self.merges.segment(missing, np.arange(len(missing)))
+        ids = ids.astype(self._dtype).tobytes()
+        ends = (np.cumsum(counts) * self._dtype.itemsize).tolist()
+        found = {piece: ids[start:end] for piece, start, end in zip(missing, [0, *ends], ends)}
+        result = [found.get(piece) or self[piece] for piece in pieces]
+        self._remember(found.items())
+        return result
+
+    def _remember(self, found):
+        if len(self) + len(found) > CACHED_PIECES:
+            self.clear()
+        if len(found) <= CACHED_PIECES:
+            self.update((piece, ids) for piece, ids in found if len(piece) < 100)   # longer ones hardly ever come twice
+
+
+def _runs(values, firsts, counts):
+    """The runs values[first:first + count], one after the other. _runs(array("abcdef"), [4, 0], [2, 3]) -> efabc"""
+    ends = np.cumsum(counts)
+    return values[np.arange(counts.sum()) + np.repeat(firsts - (ends - counts), counts)]
 
 
 def _to_bytes(piece):

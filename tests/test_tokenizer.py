@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import tokenizer as tokenizer_module
 from folio import sources
 from folio.files import fingerprint
-from tokenizer import (END_OF_TEXT, FILES, SPLIT_PATTERNS, BPETokenizer, CharTokenizer, StreamingDecoder, apply_merges, count_pieces, from_dict,
-                       learn_merges, load)
+from tokenizer import (END_OF_TEXT, FILES, SPLIT_PATTERNS, BPETokenizer, CharTokenizer, MergeTable, StreamingDecoder, apply_merges,
+                       count_pieces, from_dict, learn_merges, load)
 
 PATTERNS = sorted(SPLIT_PATTERNS)
 
@@ -37,7 +37,8 @@ SAMPLES = [
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 tricky_texts = st.text("ab' s\u00e9\u0301\u4e2d\u3000\xa0\x85\x1c1!.\t\n\r")          # what the split patterns treat in different ways
-small_words = st.dictionaries(st.text("abc", min_size=1, max_size=12), st.integers(1, 3), max_size=8)
+letters = st.lists(st.sampled_from(b"abc"), max_size=40).map(bytes)
+small_words = st.dictionaries(letters.filter(bool), st.integers(1, 3), max_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def merge_pair(ids, pair, new_id):
 
 def merges_by_recounting(piece_counts, num_merges):
     """The definition itself: count all pairs anew before each merge."""
-    words = [(list(piece.encode("utf-8")), count) for piece, count in piece_counts.items()]
+    words = [(list(piece), count) for piece, count in piece_counts.items()]
     merges = []
     for new_id in range(256, 256 + num_merges):
         counts = Counter()
@@ -103,16 +104,16 @@ def test_merges_of_real_text_are_those_of_counting_all_pairs_anew(plays, pattern
 
 
 def test_of_equally_frequent_pairs_the_one_with_the_smallest_ids_is_merged():
-    assert list(learn_merges({"zy": 5, "ba": 5, "bc": 5}, 3)) == [(98, 97), (98, 99), (122, 121)]
+    assert list(learn_merges({b"zy": 5, b"ba": 5, b"bc": 5}, 3)) == [(98, 97), (98, 99), (122, 121)]
 
 
 def test_overlapping_positions_of_a_pair_count():
-    assert list(learn_merges({"aaa": 2, "bc": 3}, 1)) == [(97, 97)]            # four (a, a) beat three (b, c)
+    assert list(learn_merges({b"aaa": 2, b"bc": 3}, 1)) == [(97, 97)]            # four (a, a) beat three (b, c)
 
 
 def test_a_pair_seen_once_is_not_merged():
-    assert list(learn_merges({"ab": 1, "cd": 1}, 5)) == []
-    assert list(learn_merges({"aaa": 1}, 5)) == [(97, 97)]
+    assert list(learn_merges({b"ab": 1, b"cd": 1}, 5)) == []
+    assert list(learn_merges({b"aaa": 1}, 5)) == [(97, 97)]
 
 
 def test_no_merge_reaches_across_two_pieces():
@@ -161,7 +162,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: ascii(sample[:12]))
 def test_texts_are_split_as_the_published_patterns_split_them(pattern, sample):
-    assert count_pieces([sample], pattern) == Counter(regex.findall(PUBLISHED[pattern], sample))
+    assert count_pieces([sample], pattern) == Counter(piece.encode("utf-8") for piece in regex.findall(PUBLISHED[pattern], sample))
 
 
 @settings(max_examples=300)
@@ -183,10 +184,43 @@ def merged_one_at_a_time(ids, new_ids):
 
 
 @settings(max_examples=300)
-@given(small_words, st.text("abc", max_size=40))
-def test_merges_are_applied_first_learned_first_and_leftmost_among_equals(piece_counts, text):
+@given(small_words, letters)
+def test_merges_are_applied_first_learned_first_and_leftmost_among_equals(piece_counts, piece):
     new_ids = {pair: 256 + index for index, pair in enumerate(learn_merges(piece_counts, 30))}
-    assert apply_merges(text.encode("utf-8"), new_ids) == merged_one_at_a_time(text.encode("utf-8"), new_ids)
+    assert apply_merges(piece, new_ids) == merged_one_at_a_time(piece, new_ids)
+
+
+@settings(max_examples=300)
+@given(small_words, st.lists(letters.filter(bool), max_size=12), st.booleans())
+def test_merging_many_pieces_side_by_side_or_each_pair_everywhere_gives_the_same_ids(piece_counts, pieces, everywhere):
+    merges = MergeTable(list(learn_merges(piece_counts, 30)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "MANY_BYTES", 1)
+        patch.setattr(tokenizer_module, "ROW_WIDTHS", (0, 1) if everywhere else (0, 3, 8, 64))
+        assert segmented(merges, pieces) == [merged_one_at_a_time(piece, merges.new_ids) for piece in pieces]
+
+
+def segmented(merges, pieces, **dropout):
+    ids, counts = merges.segment(pieces, np.arange(len(pieces)), **dropout)
+    assert counts.sum() == len(ids)
+    return [part.tolist() for part in np.split(ids, np.cumsum(counts))[:-1]]
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), unique=True, max_size=60), st.integers(1, 4))
+def test_a_table_with_hardly_a_free_seat_finds_every_pair_and_no_other(pairs, seats_a_pair):
+    merges = MergeTable(pairs, seats_a_pair)
+    left, right = np.meshgrid(np.arange(301), np.arange(301), indexing="ij")
+    expected = np.full((301, 301), merges.NONE)
+    for number, pair in enumerate(pairs):
+        expected[pair] = 256 + number
+    np.testing.assert_array_equal(merges.look_up(left, right), expected)
+
+
+def test_pieces_asked_for_in_any_order_and_more_than_once_are_given_so(tokenizer):
+    merges, pieces = MergeTable(tokenizer.merges), [b" the", b"x" * 200, b" internationalization", b"\0"]
+    ids, _ = merges.segment(pieces, np.array([3, 0, 1, 0, 2, 1]))
+    assert tokenizer.decode_bytes(ids) == b"\0" + b" the" + b"x" * 200 + b" the" + b" internationalization" + b"x" * 200
 
 
 @settings(max_examples=300)
@@ -202,10 +236,24 @@ def test_the_heap_agrees_with_the_definition_on_a_long_piece(tokenizer):
     assert tokenizer.encode(piece) == merged_one_at_a_time(piece.encode("utf-8"), new_ids)
 
 
-def test_a_full_cache_of_pieces_is_emptied_and_changes_no_id(monkeypatch, plays):
+@pytest.mark.parametrize("pattern", PATTERNS)
+@settings(max_examples=200)
+@given(parts=st.lists(st.sampled_from(SAMPLES) | tricky_texts, max_size=6))
+def test_long_texts_are_encoded_as_short_ones_are(tokenizers, pattern, parts):
+    text = "".join(parts)
+    short = tokenizers[pattern].encode(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "LONG_TEXT", 0)
+        patch.setattr(tokenizer_module, "MANY_BYTES", 1000)
+        assert BPETokenizer(tokenizers[pattern].merges, pattern).encode(text) == short
+
+
+@pytest.mark.parametrize("long_text", [0, tokenizer_module.LONG_TEXT])
+def test_a_full_cache_of_pieces_is_emptied_and_changes_no_id(monkeypatch, plays, long_text):
     merges = BPETokenizer.train([plays[:5_000]], 400).merges
     expected = BPETokenizer(merges).encode(plays[:5_000])
     monkeypatch.setattr("tokenizer.CACHED_PIECES", 10)
+    monkeypatch.setattr("tokenizer.LONG_TEXT", long_text)
     forgetful = BPETokenizer(merges)
     assert forgetful.encode(plays[:5_000]) == expected
     assert len(forgetful._pieces) <= 10
@@ -282,6 +330,66 @@ def test_a_text_is_cut_once_a_block_where_words_are_short_and_never_where_there_
     monkeypatch.setattr(sources, "BLOCK_BYTES", 10)
     assert len(list(sources.Documents([InMemory(b"to be or not to be " * 10)]))) == 20
     assert len(list(sources.Documents([InMemory(b"tobeornottobe\n" * 10)]))) == 1
+
+
+# --- BPE-dropout ---
+
+def dropped_out_one_at_a_time(ids, new_ids, dropout, random):
+    """The definition (Provilkov et al., 2020): each time, every possible merge is left out with that probability."""
+    ids = list(ids)
+    while possible := [(new_ids[pair], left) for left, pair in enumerate(pairwise(ids)) if pair in new_ids and random.random() >= dropout]:
+        new_id, left = min(possible)
+        ids[left:left + 2] = [new_id]
+    return tuple(ids)
+
+
+@pytest.mark.parametrize("widths", [(0, 8, 64), (0, 1)], ids=["side by side", "one by one"])
+def test_merges_are_left_out_as_often_as_the_definition_leaves_them_out(widths, monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "ROW_WIDTHS", widths)
+    merges = MergeTable(list(learn_merges({b"lower": 8, b"low": 9, b"owe": 3, b"er": 5}, 10)))
+    draws, random = 4000, np.random.default_rng(0)
+    expected = Counter(dropped_out_one_at_a_time(b"lower", merges.new_ids, 0.3, random) for _ in range(draws))
+    ids, counts = merges.segment([b"lower"], np.zeros(draws, np.int64), 0.3, random)
+    seen = Counter(tuple(part.tolist()) for part in np.split(ids, np.cumsum(counts))[:-1])
+    assert len(expected) > 5
+    for segmentation in expected | seen:        # five standard deviations of the difference of two such counts
+        assert abs(expected[segmentation] - seen[segmentation]) < 5 * (2 * max(expected[segmentation], seen[segmentation], 10)) ** 0.5
+
+
+@settings(max_examples=100)
+@given(windows=st.lists(st.lists(st.integers(0, 1499), max_size=30).map(lambda ids: np.array(ids, np.uint16)), max_size=4),
+       dropout=st.sampled_from([0.0, 0.1, 1.0]))
+def test_other_tokens_say_the_same_text_and_special_ones_stay(tokenizers, windows, dropout):
+    for tokenizer in tokenizers.values():
+        changed = tokenizer.resegment(windows, dropout, np.random.default_rng(1))
+        assert [tokenizer.decode_bytes(ids) for ids in changed] == [tokenizer.decode_bytes(ids) for ids in windows]
+        assert [(ids == tokenizer.end_of_text).sum() for ids in changed] == [(ids == tokenizer.end_of_text).sum() for ids in windows]
+        if dropout == 1:
+            assert all(token < 256 or token == tokenizer.end_of_text for ids in changed for token in ids)
+
+
+def test_without_dropout_the_tokens_of_a_text_are_found_again(tokenizer, plays):
+    ids = np.array(tokenizer.encode(plays[:20_000]))
+    assert tokenizer.resegment([ids], 0.0, None)[0].tolist() == ids.tolist()
+
+
+def test_the_seed_decides_the_segmentation(tokenizer, plays):
+    ids = np.array(tokenizer.encode(plays[:2_000]))
+    one, same, other = (tokenizer.resegment([ids], 0.1, np.random.default_rng(seed))[0].tolist() for seed in (1, 1, 2))
+    assert one == same != other
+
+
+# --- Special tokens ---
+
+def test_special_tokens_added_later_change_no_other_id(tokenizers, plays):
+    for tokenizer in (*tokenizers.values(), CharTokenizer.train([plays])):
+        more = tokenizer.with_special_tokens(["<|user|>", "<|assistant|>"])
+        assert more.encode(plays[:1000]) == tokenizer.encode(plays[:1000])
+        assert more.vocab_size == tokenizer.vocab_size + 2
+        assert more.names()[:tokenizer.vocab_size] == tokenizer.names()
+        assert more.encode("<|user|>I<|assistant|>", allow_special=True)[::2] == [tokenizer.vocab_size, tokenizer.vocab_size + 1]
+        with pytest.raises(ValueError, match="spelling of its own"):
+            more.with_special_tokens(["<|user|>"])
 
 
 # --- Decoding ---
@@ -558,8 +666,8 @@ def test_saving_that_ends_between_two_renames_is_noticed_by_load(tmp_path, monke
 # --- What the docstrings promise ---
 
 def test_the_examples_in_the_docstrings_are_true():
-    assert count_pieces(["to be, or not to be"]) == {"to": 1, " be": 2, ",": 1, " or": 1, " not": 1, " to": 1}
-    assert list(learn_merges({"hug": 10, "pug": 5, "hugs": 5}, 2)) == [(117, 103), (104, 256)]
+    assert count_pieces(["to be, or not to be"]) == {b"to": 1, b" be": 2, b",": 1, b" or": 1, b" not": 1, b" to": 1}
+    assert list(learn_merges({b"hug": 10, b"pug": 5, b"hugs": 5}, 2)) == [(117, 103), (104, 256)]
     assert apply_merges(b"hugs", {(117, 103): 256, (104, 256): 257}) == [257, 115]
     assert fingerprint(b"abc") == "ba7816bf8f01cfea"
     tokenizer = BPETokenizer.train(["low lower lowest"], vocab_size=260)

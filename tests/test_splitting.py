@@ -1,0 +1,75 @@
+"""Splitting in NumPy gives the pieces that the regular expressions give."""
+
+import sys
+
+import numpy as np
+import pytest
+import regex
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from test_tokenizer import SAMPLES
+
+from folio import splitting
+from folio.splitting import SPLIT_PATTERNS, distinct_pieces, splitter
+
+PATTERNS = sorted(SPLIT_PATTERNS)
+# What the rules are about: letters of contractions in both cases and one that only looks like s, every kind of white space, signs,
+# numbers, marks, what is long in UTF-8, NUL, and a byte that is no text.
+ALPHABET = "''sStTrReEvVlLmMdD" + "ſaé字😀\u0301" + "  \t\n\r\x85\x1c\xa0\u3000" + ";(!" + "1२Ⅷ" + "\0\udc80"
+
+
+def pieces_in_arrays(text, pattern):
+    pieces, numbers = distinct_pieces(text, pattern)
+    assert len(set(pieces)) == len(pieces) == len(set(numbers.tolist())), "each distinct piece once, and none that is not there"
+    return [pieces[number] for number in numbers]
+
+
+def pieces_by_regex(text, pattern):
+    return [piece.encode("utf-8", errors="surrogateescape") for piece in regex.findall(SPLIT_PATTERNS[pattern], text)]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@settings(max_examples=1500)
+@given(text=st.text(ALPHABET, max_size=30))
+@example(text=";\n\n  \n x")
+@example(text="\n \t\n\n  '\n 's'tb")
+@example(text="")
+def test_tricky_texts_are_split_as_the_regular_expression_splits_them(pattern, text):
+    assert pieces_in_arrays(text, pattern) == pieces_by_regex(text, pattern)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@settings(max_examples=300)
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_is_split_as_the_regular_expression_splits_it(pattern, text):
+    assert pieces_in_arrays(text, pattern) == pieces_by_regex(text, pattern)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_long_texts_are_split_as_the_regular_expression_splits_them(pattern, plays):
+    for text in (plays, "".join(SAMPLES * 50), plays.encode("utf-16").decode("utf-8", errors="surrogateescape")):
+        assert pieces_in_arrays(text, pattern) == pieces_by_regex(text, pattern)
+
+
+def test_every_code_point_has_the_class_that_the_regular_expressions_see():
+    every = "".join(map(chr, range(sys.maxunicode + 1)))
+    for pattern, newline in ("qwen2", splitting.NEWLINE), ("gpt2", splitting.BLANK):
+        classes = splitting._classes(pattern) & 7
+        seen = {"".join(every[code] for code in np.flatnonzero(classes == each)) for each in (splitting.LETTER, splitting.NUMBER)}
+        assert seen == {"".join(regex.findall(members, every)) for members in (r"\p{L}", r"\p{N}")}
+        assert {every[code] for code in np.flatnonzero(classes >= splitting.SPACE)} == set(regex.findall(r"\s", every))
+        assert {classes[ord(blank)] for blank in "\r\n"} == {newline}
+
+
+def test_pieces_whose_hashes_meet_stay_apart(monkeypatch, plays):
+    monkeypatch.setattr(splitting, "SEATS_BITS", 3)         # thousands of pieces on eight seats
+    assert pieces_in_arrays(plays[:30_000], "qwen2") == pieces_by_regex(plays[:30_000], "qwen2")
+
+
+def test_half_a_surrogate_pair_is_refused_as_it_is_by_the_regular_expression_and_utf_8():
+    with pytest.raises(UnicodeEncodeError):
+        distinct_pieces("a\ud800b", "qwen2")
+
+
+def test_the_examples_in_the_docstrings_hold():
+    assert splitter("qwen2")("it's 42 trees") == ["it", "'s", " ", "4", "2", " trees"]
