@@ -131,6 +131,8 @@ class TrainingParams:
     optimizer: str = option("muon", "muon (for the matrices; adamw for the rest) or adamw (for all)", choices=("muon", "adamw"))
     learning_rate: float = option(0.002, "step length at its highest", above=0)
     weight_decay: float = option(1.0, "pull of the matrices towards zero", low=0)
+    bpe_dropout: float = option(0.1, "share of the tokenizer's merges left out, anew in each batch: words come in other tokens each time",
+                                low=0, high=1)
     beta1: float = option(0.9, "adamw: memory of the gradient", low=0, high=0.9999)
     beta2: float = option(0.95, "adamw: memory of the squared gradient", low=0, high=0.999999)
     warmup_steps: int = option(20, "steps over which the learning rate rises", low=0)
@@ -203,5 +205,5 @@ PRESETS = {
         TextParams(tokenizer="char"),
         ModelParams(family="classic", block_size=256, emb_len=384, num_layers=6, num_heads=6, dropout=0.2),
         TrainingParams(steps=5000, minutes=None, batch_size=64, optimizer="adamw", learning_rate=3e-4, weight_decay=0.01, beta2=0.999,
-                       warmup_steps=0, decay_fraction=0.0, gradient_clip=0.0)),
+                       bpe_dropout=0.0, warmup_steps=0, decay_fraction=0.0, gradient_clip=0.0)),
 }

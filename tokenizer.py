@@ -231,7 +231,7 @@ class MergeTable:
         self._bits = (seats_a_pair * len(pairs) | 1).bit_length()           # of the number of seats: always one more than pairs at least
         self._pairs = np.full(1 << self._bits, self.FREE, np.int64)
         self._becomes = np.full(1 << self._bits, self.NONE, np.int32)
-        left, right = np.array(pairs, np.int64).reshape(-1, 2).T
+        left, right = np.fromiter(chain.from_iterable(pairs), np.int64, 2 * len(pairs)).reshape(-1, 2).T
         wanted, new_ids = self._key(left, right), np.arange(256, 256 + len(pairs), dtype=np.int32)
         seats = self._seat(wanted)
         while len(wanted):
@@ -356,20 +356,21 @@ class MergeTable:
 class Tokenizer:
     """What both tokenizers share: special tokens, decoding, and their life on disk. Tokens are bytes; special tokens come last.
 
-    A subclass knows its ordinary tokens: `_encode_ordinary(text)`, an array, `_ordinary_names()` and `_own_fields()`.
+    A subclass knows what is ordinary: `_encode_ordinary(text)`, an array, and `_own_fields()`.
     """
 
     pattern = None          # of the split, where there is one
 
-    def __init__(self, ordinary_tokens, special_tokens):
+    def __init__(self, ordinary_tokens, ordinary_names, special_tokens):
+        """ordinary_tokens: the bytes of each, by id; ordinary_names: how each is printed."""
         self.special_tokens = tuple(special_tokens)
-        self.token_bytes = list(ordinary_tokens) + [special.encode("utf-8") for special in self.special_tokens]
+        self.token_bytes = [*ordinary_tokens, *(special.encode("utf-8") for special in self.special_tokens)]
+        self._names = [*ordinary_names, *self.special_tokens]
         self.dtype = np.dtype(np.uint16 if len(self.token_bytes) <= 1 << 16 else np.uint32)     # the smallest that holds every id
         self.special_ids = {special: len(ordinary_tokens) + index for index, special in enumerate(self.special_tokens)}
         self._special_pattern = regex.compile("(" + "|".join(map(regex.escape, self.special_tokens)) + ")")
-        names = self.names()
-        if len(set(names)) != len(names) or "" in names:
-            twice = [name for name, count in Counter(names).items() if count > 1 or not name]
+        if len(set(self._names)) != len(self._names) or "" in self._names:
+            twice = [name for name, count in Counter(self._names).items() if count > 1 or not name]
             raise ValueError(f"Every token needs a spelling of its own; these have none: {twice[:5]}.")
 
     @property
@@ -427,16 +428,22 @@ class Tokenizer:
             raise ValueError(f"Token id {wrong} is outside the vocabulary, which has the ids 0 to {self.vocab_size - 1}.")
         return b"".join([self.token_bytes[token] for token in ids])
 
+    def resegment(self, windows, dropout, random):
+        """The same texts in other tokens, where a tokenizer has several ways to say them; here it has one.
+
+        windows: arrays of ids; dropout: share of the merges that is left out; random: a numpy Generator. -> an array of ids for each
+        """
+        return list(windows)
+
     def to_dict(self):
         """Everything the tokenizer is, in plain values; `from_dict` makes it again."""
         return {"format": FORMAT, "kind": self.kind, "special_tokens": list(self.special_tokens), **self._own_fields()}
 
     def save(self, folder, text_fingerprint=""):
         """Write the four JSON files, all or none. `text_fingerprint` names the text this was learned from."""
-        names = self.names()
         written = {
-            "stoi.json": _json({name: token for token, name in enumerate(names)}),
-            "itos.json": _json({str(token): name for token, name in enumerate(names)}),
+            "stoi.json": _json({name: token for token, name in enumerate(self._names)}),
+            "itos.json": _json({str(token): name for token, name in enumerate(self._names)}),
             "merges.json": _json(self._named_merges()),
         }
         written["vocab_size.json"] = _json({
@@ -447,7 +454,7 @@ class Tokenizer:
 
     def names(self):
         """Every token's printable name, by id: the keys of stoi.json."""
-        return self._ordinary_names() + list(self.special_tokens)
+        return list(self._names)
 
     def _named_merges(self):
         return []
@@ -463,15 +470,16 @@ class BPETokenizer(Tokenizer):
         if pattern not in SPLIT_PATTERNS:
             raise ValueError(f"Split pattern {pattern!r} is not one of {', '.join(SPLIT_PATTERNS)}.")
         self.pattern = pattern
-        self.merges = [tuple(pair) for pair in merges]
-        tokens = [bytes([value]) for value in range(256)]
-        for left, right in self.merges:
-            if not (0 <= left < len(tokens) and 0 <= right < len(tokens)):
-                raise ValueError(f"Merge {len(tokens) - 256} joins the tokens {left} and {right}, but only 0 to {len(tokens) - 1} exist by then.")
+        self.merges = list(map(tuple, merges))
+        tokens, names = [bytes([value]) for value in range(256)], [chr(_PRINTABLE[value]) for value in range(256)]
+        for new_id, (left, right) in enumerate(self.merges, 256):
+            if not (0 <= left < new_id and 0 <= right < new_id):
+                raise ValueError(f"Merge {new_id - 256} joins the tokens {left} and {right}, but only 0 to {new_id - 1} exist by then.")
             tokens.append(tokens[left] + tokens[right])
+            names.append(names[left] + names[right])
             if len(tokens[-1]) > LONGEST_TOKEN:
-                raise ValueError(f"Token {len(tokens) - 1} would have {len(tokens[-1]):,} bytes; a tokenizer like this was never learned from a text.")
-        super().__init__(tokens, special_tokens)
+                raise ValueError(f"Token {new_id} would have {len(tokens[-1]):,} bytes; a tokenizer like this was never learned from a text.")
+        super().__init__(tokens, names, special_tokens)
         self._split = splitter(pattern)
         self._pieces = _PieceCache(MergeTable(self.merges), self.dtype)
 
@@ -502,10 +510,7 @@ class BPETokenizer(Tokenizer):
         return _runs(ids, (np.cumsum(counts) - counts)[numbers], counts[numbers])
 
     def resegment(self, windows, dropout, random):
-        """The same texts in other tokens: split anew, and merged with BPE-dropout (Provilkov et al., 2020). Special tokens stay.
-
-        windows: arrays of ids; random: a numpy Generator. -> an array of ids, mostly a longer one, for each
-        """
+        """The same texts in other tokens, mostly more: split anew, and merged with BPE-dropout (Provilkov et al., 2020). Special tokens stay."""
         first_special = 256 + len(self.merges)
         parts, ordinary = [[] for _ in windows], []         # of each window; which of them are to change, and the pieces up to their ends
         numbers, which = {}, []                             # of the distinct pieces; the numbers of all pieces
@@ -529,12 +534,8 @@ class BPETokenizer(Tokenizer):
         """The same tokenizer with special tokens added behind all others, whose ids stay as they are."""
         return type(self)(self.merges, self.pattern, (*self.special_tokens, *more))
 
-    def _ordinary_names(self):
-        return [token.decode("latin-1").translate(_PRINTABLE) for token in self.token_bytes[:256 + len(self.merges)]]
-
     def _named_merges(self):
-        names = self._ordinary_names()
-        return [[names[left], names[right]] for left, right in self.merges]
+        return [[self._names[left], self._names[right]] for left, right in self.merges]
 
     def _own_fields(self):
         return {"pattern": self.pattern, "merges": [list(pair) for pair in self.merges]}
@@ -552,7 +553,7 @@ class CharTokenizer(Tokenizer):
             raise ValueError(f"The vocabulary of a character tokenizer has single characters, not {longer[0]!r}.")
         self._id_of_code = np.full(sys.maxunicode + 1, -1, np.int32)        # -1: unknown
         self._id_of_code[list(map(ord, self.characters))] = np.arange(len(self.characters))
-        super().__init__([character.encode("utf-8") for character in self.characters], special_tokens)
+        super().__init__([character.encode("utf-8") for character in self.characters], self.characters, special_tokens)
 
     @classmethod
     def train(cls, texts, special_tokens=()):
@@ -576,9 +577,6 @@ class CharTokenizer(Tokenizer):
     def with_special_tokens(self, more):
         """The same tokenizer with special tokens added behind all others, whose ids stay as they are."""
         return type(self)(self.characters, (*self.special_tokens, *more))
-
-    def _ordinary_names(self):
-        return self.characters
 
     def _own_fields(self):
         return {"characters": self.characters}
@@ -624,25 +622,41 @@ def load(folder):
         raise FileNotFoundError(f"No tokenizer in {folder}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. "
                                 "Make one first: python init.py")
     contents = {name: (folder / name).read_bytes() for name in FILES}
-    values = {}
-    for name, content in contents.items():
-        try:
-            values[name] = json.loads(content)
-        except ValueError as error:
-            raise ValueError(f"{folder / name} is not JSON ({error}). Make it again: python init.py") from None
-    about = values["vocab_size.json"]
     try:
-        changed = [name for name, known in about["hashes"].items() if fingerprint(contents[name]) != known]
-        if changed:
-            raise ValueError(f"{', '.join(changed)} is not the file that was written with vocab_size.json")
-        ids = values["stoi.json"]
-        ordinary = list(ids)[:len(ids) - len(about["special_tokens"])]
-        tokenizer = from_dict({**about, "characters": ordinary, "merges": [[ids[left], ids[right]] for left, right in values["merges.json"]]})
+        ids, merges, about = (_parsed(name, contents[name]) for name in FILES if name != "itos.json")       # that one is stoi.json, inverted
+        tokenizer = from_dict({**about, **_from_names(ids, merges, about)})
         if tokenizer.names() != list(ids) or about["vocab_size"] != len(ids):
             raise ValueError("vocab_size.json does not describe the tokens in stoi.json")
+        if changed := [name for name, known in about["hashes"].items() if fingerprint(contents[name]) != known]:
+            raise ValueError(f"{', '.join(changed)} is not the file that was written with vocab_size.json")
         return tokenizer
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"The tokenizer in {folder} is damaged: {error}. Make it again: python init.py") from None
+
+
+def _parsed(name, content):
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON ({error})") from None
+
+
+def _from_names(ids, merges, about):
+    """What from_dict wants to know of the tokens in stoi.json and merges.json: {name: id} and [[left name, right name]]."""
+    if not isinstance(ids, dict):
+        raise ValueError("stoi.json does not map tokens to ids")
+    if not (isinstance(merges, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in merges)):
+        raise ValueError("merges.json is no list of pairs")
+    if (numbers := sorted(ids.values())) != list(range(len(ids))):
+        hole = next(number for number in range(len(ids)) if number not in numbers)
+        raise ValueError(f"stoi.json has a hole: no token has the id {hole}")
+    ordinary = len(ids) - len(about["special_tokens"])
+    if about["kind"] == "bpe" and 256 + len(merges) != ordinary:
+        raise ValueError(f"merges.json has {len(merges)} merges, and stoi.json has tokens for {ordinary - 256}")
+    try:
+        return {"characters": list(ids)[:ordinary], "merges": [(ids[left], ids[right]) for left, right in merges]}
+    except KeyError as error:
+        raise ValueError(f"merges.json joins {error}, which is no token in stoi.json") from None
 
 
 # --- Small parts ---

@@ -3,13 +3,18 @@
 import numpy as np
 
 
-def batch_at(tokens, step, *, batch_size, block_size, seed):
+def batch_at(tokens, step, *, batch_size, block_size, seed, resegment=None):
     """Windows at random places of the text, and the same one token later.
 
-    tokens: (total,) integers, more than block_size of them -> inputs, targets: (batch, time) int64 each
+    tokens: (total,) integers, more than block_size of them; resegment(windows, random): the same texts in other tokens, for BPE-dropout
+    -> inputs, targets: (batch, time) int64 each
     """
-    starts = np.random.default_rng((seed, step)).integers(len(tokens) - block_size, size=batch_size)
+    random = np.random.default_rng((seed, step))
+    starts = random.integers(len(tokens) - block_size, size=batch_size)
     windows = tokens[starts[:, None] + np.arange(block_size + 1)].astype(np.int64)          # (B, T + 1)
+    if resegment:       # into more tokens than before, except perhaps for a window of a few: that one stays as it is
+        for window, other in zip(windows, resegment(windows, random)):
+            window[:] = other[:block_size + 1] if len(other) > block_size else window
     return windows[:, :-1], windows[:, 1:]
 
 

@@ -104,8 +104,9 @@ class Run:
         return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
     def _batch(self, step):
+        dropout = self.training.bpe_dropout
         parts = batch_at(self.corpus.train, step, batch_size=self.training.batch_size, block_size=self.params.model.block_size,
-                         seed=self.training.seed)
+                         seed=self.training.seed, resegment=dropout and (lambda windows, random: self.tokenizer.resegment(windows, dropout, random)))
         return [torch.from_numpy(part).to(self.training.device) for part in parts]
 
     # --- All steps ---

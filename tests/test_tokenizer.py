@@ -568,6 +568,24 @@ def assert_refused_in_a_sentence(folder, error):
     return str(caught.value)
 
 
+@pytest.mark.parametrize("name, change, said", [
+    ("merges.json", lambda merges: merges[:-1], "7 merges, and stoi.json has tokens for 8"),
+    ("merges.json", lambda merges: [*merges[1:], merges[0]], "joins the tokens 256 and 119, but only 0 to 255 exist by then"),
+    ("merges.json", lambda merges: [["lo", "lo"], *merges[1:]], "joins the tokens 256 and 256, but only 0 to 255"),
+    ("merges.json", lambda merges: [["l", "€"], *merges[1:]], "joins '€', which is no token in stoi.json"),
+    ("merges.json", lambda merges: [["l", "o", "w"], *merges[1:]], "no list of pairs"),
+    ("stoi.json", lambda ids: {name: token + (token > 100) for name, token in ids.items()}, "no token has the id 101"),
+    ("stoi.json", lambda ids: {name: min(token, 263) for name, token in ids.items()}, "no token has the id 264"),
+    ("stoi.json", lambda ids: {name.replace("low", "LOW"): token for name, token in ids.items()}, "which is no token in stoi.json"),
+    ("itos.json", lambda names: {**names, "7": "x"}, "itos.json is not the file that was written"),
+])
+def test_what_is_wrong_with_a_vocabulary_or_its_merges_is_said(tmp_path, name, change, said):
+    BPETokenizer([(108, 111), (256, 119), (257, 101), (258, 114), (258, 115), (260, 116), (32, 257), (262, 101)]).save(tmp_path)
+    path = tmp_path / name
+    path.write_text(json.dumps(change(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+    assert said in assert_refused_in_a_sentence(tmp_path, ValueError)
+
+
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", ["bpe", "char"])
 @pytest.mark.parametrize("damage", ["truncated", "empty", "not UTF-8", "another value", "missing"])
