@@ -88,10 +88,8 @@ def _lies_in(passed_over, file):
 def _nearest_path(path):
     """The hint for a path that is not there: the name beside it that is most like the first part of it that is missing."""
     missing = next((part for part in [path, *path.parents] if part.parent.is_dir()), path)
-    known = {each.name: str(each) for each in missing.parent.glob("*")}
-    if missing.parent.resolve() == Path.cwd():
-        known.setdefault(TINY_SHAKESPEARE, TINY_SHAKESPEARE)
-    return nearest(missing.name, known)
+    known = [each.name for each in missing.parent.glob("*")]
+    return nearest(missing.name, [*known, TINY_SHAKESPEARE] if missing.parent == Path.cwd() else known)
 
 
 def _keep_standard_input(folder):

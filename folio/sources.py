@@ -20,7 +20,8 @@ BLOCK_BYTES = 1 << 20           # read at a time; memory stays a small multiple 
 # (?r) searches backwards, for the last such place.
 _LAST_SAFE_CUT = regex.compile(r"(?r)\S(?= )")
 
-_SEPARATOR = re.compile(rf"(?<=\n){re.escape(END_OF_TEXT)}\n")
+_LINE = re.escape(END_OF_TEXT) + r"\n"
+_SEPARATOR = re.compile(rf"{_LINE}(?<=\n{_LINE})")       # looks behind last: `re` is quick to find what begins with plain letters
 
 _ERRORS = {"refuse": "strict", "keep": "surrogateescape", "replace": "replace"}
 
@@ -155,7 +156,8 @@ class Documents:
         except (pyarrow.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise                       # the system's own: no such file, no permission
-            raise ValueError(f"{path} is damaged, or no Parquet file ({error}). Fetch it anew.") from None
+            reason = " ".join(str(error).split())       # which may have several lines
+            raise ValueError(f"{path} is damaged, or no Parquet file ({reason}). Fetch it anew.") from None
 
     def _unpacked(self, path, read):
         """Yield what `read` takes from a file, unpacked if it ends in .gz, until there is no more."""
