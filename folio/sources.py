@@ -114,7 +114,8 @@ class Documents:
             raise ValueError(f"{where} is not JSON ({error}). Mend it, or give the file another suffix, such as .txt, to read it as plain text."
                              ) from None
         if not isinstance(record, dict):
-            raise ValueError(f"{where} is no JSON object but {_KINDS[type(record)]}. Each line should be like {{\"{self.field}\": \"Once upon...\"}}.")
+            raise ValueError(f"{where} is no JSON object but {_KINDS[type(record)]}. Each line should be like "
+                             f"{{\"{self.field}\": \"Once upon...\"}}.")
         if self.field not in record:
             raise ValueError(f"{where} has no field {self.field!r}, only {_listed(record)}. Say which one has the text: --field NAME.")
         text = record[self.field]

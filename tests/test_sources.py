@@ -190,7 +190,8 @@ def test_a_line_that_is_no_document_is_one_message_of_init(home):
 PACKED = gzip.compress(random.Random(1).randbytes(20_000).hex().encode())
 
 
-@pytest.mark.parametrize("content", [PACKED[:-9], PACKED[:5000], PACKED[:3], PACKED[:9000] + b"\0" * 50 + PACKED[9050:], b"plain text", PACKED + b"x"],
+@pytest.mark.parametrize("content", [PACKED[:-9], PACKED[:5000], PACKED[:3], PACKED[:9000] + b"\0" * 50 + PACKED[9050:], b"plain text",
+                                     PACKED + b"x"],
                          ids=["checksum missing", "truncated", "nothing but its beginning", "damaged", "not packed", "something behind it"])
 @pytest.mark.parametrize("name", ["book.txt.gz", "data.jsonl.gz"])
 def test_a_damaged_gzip_file_is_one_message_with_its_name(tmp_path, name, content):
@@ -413,7 +414,8 @@ def test_only_the_standard_input_in_use_is_kept_and_a_refused_one_leaves_it_alon
 
 def test_standard_input_is_bytes_like_any_file(home):
     project = home({})
-    done = subprocess.run([sys.executable, str(ROOT / "init.py"), "--home", str(project.folder), "-"], input=WORDS.encode() + b"\xff", capture_output=True)
+    words = [sys.executable, ROOT / "init.py", "--home", project.folder, "-"]
+    done = subprocess.run(words, input=WORDS.encode() + b"\xff", capture_output=True)
     assert done.returncode == 1 and f"byte 0xFF at offset {len(WORDS)}".encode() in done.stderr and b"Traceback" not in done.stderr
 
 
