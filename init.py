@@ -1,7 +1,7 @@
 """Front door 1: learn a tokenizer from your text and turn the text into tokens.
 
     python init.py                      # reads Train_Data/, writes tokenizer_save/ and Train_Data/tokens/
-    python init.py novel.txt notes/     # reads these instead
+    python init.py novel.txt notes/     # reads these instead: files, folders, globs, or - for standard input
 """
 
 import time
@@ -13,7 +13,8 @@ from Model_Params import TextParams
 def main():
     started_at = time.perf_counter()
     parser = Parser("Learn a tokenizer from your text and encode the text with it.")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="files and folders to read (default: Train_Data)")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="what to read: files, folders and globs of plain text, .jsonl or .parquet, packed as .gz or not; - for standard input; "
+                             "or tinyshakespeare, which is downloaded (default: Train_Data)")
     parser.add_fields("text", TextParams)
     arguments = parser.parse()
     text = chosen(TextParams(), given(arguments, TextParams))

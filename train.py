@@ -10,7 +10,8 @@ import time
 
 STARTED_AT = time.perf_counter()        # before the imports: what --minutes promises includes them
 
-from folio.command_line import Parser, chosen, front_door, given, nearest
+from folio.command_line import Parser, chosen, front_door, given
+from folio.spelling import nearest
 from Model_Params import PRESETS, ModelParams, TrainingParams, one_length
 
 

@@ -1,13 +1,13 @@
 """From dataclass fields to flags, from misspelt words to the nearest right one, from errors to one message."""
 
 import argparse
-import difflib
 import signal
 import sys
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 from folio.home import Home
+from folio.spelling import nearest
 from Model_Params import value_type
 
 
@@ -80,12 +80,6 @@ def chosen(params, values):
 def given(arguments, *params):
     """{field: value} for those fields of some dataclasses that the command line gave."""
     return {each.name: getattr(arguments, each.name) for part in params for each in fields(part) if hasattr(arguments, each.name)}
-
-
-def nearest(word, known):
-    """A hint to put behind a word that is not known: "; did you mean --emb-len?", or nothing where none is like it."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def front_door(main):

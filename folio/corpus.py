@@ -7,23 +7,25 @@ validation token can be predicted from the last training token. `corpus.json` be
 
 import json
 import math
-from collections import Counter
+from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from tqdm import tqdm
 
 from folio.files import fingerprint, replacing
 from folio.parallel import cores, in_order
-from folio.sources import Documents, find_files
+from folio.paths import STANDARD_INPUT, absolute_paths, find_files
+from folio.sources import Documents
 from Model_Params import TextParams
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, count_pieces, from_dict, learn_merges, load
 
 VAL_BYTES_LIMIT = 4_000_000         # more than this measures no better and takes time away from training
+MESSAGE_CHARACTERS = 1 << 19        # small documents go to another process together: a message each would cost more than the work
 PARALLEL_BYTES = 4_000_000          # one process encodes them in 0.7 s; two more take 0.2 s to start
 SHORTEST_TRAINING = 3               # tokens: a window of two and the token after it
 
@@ -79,19 +81,26 @@ def default_vocab_size(text_bytes):
 def prepare(home, text, paths=()):
     """Learn a tokenizer from the training part of the text at `paths` (default: Train_Data) and encode all of it.
 
-    text: TextParams. -> (tokenizer, Corpus). Raises ValueError or FileNotFoundError, with the old files as they were, where the text
-    cannot be read or is too short.
+    text: TextParams; paths: as absolute_paths takes them. -> (tokenizer, Corpus). Raises ValueError or FileNotFoundError, with the old
+    files as they were, where the text cannot be read or is too short.
     """
-    paths = [Path(path).resolve() for path in paths] or [home.train_data]
-    documents = Documents(find_files(paths, ignored=[home.tokens]), text.invalid_bytes)
+    try:
+        return _prepare(home, text, absolute_paths(paths, home))
+    except BaseException:
+        _remove_stale(home, _open(home)[0])
+        raise
+
+
+def _prepare(home, text, paths):
+    documents = _documents(home, text, paths)
     stamps = _stamps(documents)
     survey = _survey(documents, text.val_fraction, want_alphabet=text.tokenizer == "char")
     if text.tokenizer == "char":
         tokenizer = CharTokenizer(survey.alphabet, (END_OF_TEXT,) if survey.documents > 1 else ())
     else:
         num_merges = BPETokenizer.merges_for(text.vocab_size or default_vocab_size(survey.bytes))
-        texts = _bar(documents, survey.characters, "Counting words")
-        training_part = (part for part, is_val, _ in _split(texts, survey.train_bytes) if not is_val)
+        parts = _split(_bar(documents, "Counting words"), survey.train_bytes)
+        training_part = _together(part for part, is_val, _ in parts if not is_val)
         counts = Counter()
         for counted in in_order(partial(_count, pattern=text.pattern), training_part, _processes(survey)):
             counts.update(counted)
@@ -113,7 +122,7 @@ def find(home, say=print):
     text = corpus.text if about else TextParams(tokenizer=tokenizer.kind, pattern=tokenizer.pattern or TextParams.pattern)
     paths = [home.folder / name for name in about["paths"]] if about else [home.train_data]
     try:
-        documents = Documents(find_files(paths, ignored=[home.tokens]), text.invalid_bytes)
+        documents = _documents(home, text, paths)
     except (FileNotFoundError, ValueError):
         if not current:
             raise
@@ -136,9 +145,9 @@ def find(home, say=print):
 def _survey(documents, val_fraction, want_alphabet=False):
     """Measure and fingerprint the text, and find where its training part ends."""
     digest, alphabet = sha256(), set()
-    total = characters = 0
-    document_ends = []
-    for chunk, ends_document in _bar(documents, sum(path.stat().st_size for path in documents.files), "Reading"):
+    total = characters = number = 0
+    document_ends = deque()                     # those near enough to the end of what has been read; none that has left can come back
+    for chunk, ends_document in _bar(documents, "Reading"):
         content = _to_bytes(chunk)
         digest.update(content)
         total += len(content)
@@ -146,7 +155,10 @@ def _survey(documents, val_fraction, want_alphabet=False):
         if want_alphabet:
             alphabet.update(chunk)
         if ends_document:
+            number += 1
             document_ends.append(total)
+            while total - document_ends[0] > VAL_BYTES_LIMIT:
+                document_ends.popleft()
             digest.update(b"\xff")              # a byte that UTF-8 never has: two documents differ from one
     if not total:
         raise ValueError(f"There is nothing in {documents.files[0]}{' and others' if len(documents.files) > 1 else ''}: no text, nothing to learn.")
@@ -155,7 +167,7 @@ def _survey(documents, val_fraction, want_alphabet=False):
     # A document's end serves as well, and cuts no document, if it holds out between half and twice as much as was asked for.
     suitable = [end for end in document_ends if wanted / 2 <= total - end <= min(wanted * 2, total / 2, VAL_BYTES_LIMIT)]
     train_bytes = min(suitable, key=lambda end: abs(end - train_bytes), default=train_bytes)
-    return _Survey(total, characters, len(document_ends), train_bytes, digest.hexdigest()[:16], dict(documents.mended), tuple(sorted(alphabet)))
+    return _Survey(total, characters, number, train_bytes, digest.hexdigest()[:16], dict(documents.mended), tuple(sorted(alphabet)))
 
 
 def _split(chunks, train_bytes):
@@ -179,16 +191,17 @@ def _split(chunks, train_bytes):
 def _encode(home, tokenizer, documents, survey, about):
     """Write the token file and corpus.json. -> Corpus"""
     separator = [tokenizer.end_of_text] if survey.documents > 1 and tokenizer.end_of_text is not None else []
+    encode = partial(_encode_together, separator=np.array(separator, tokenizer.dtype))
     name = f"tokens-{survey.fingerprint}-{tokenizer.fingerprint}.npy"
     tokens, sizes = [0, 0], [0, 0]                          # of the training and the validation part
     with replacing(home.tokens / name) as file:
         _write_header(file, tokenizer.dtype, 0)
-        chunks = _split(_bar(documents, survey.characters, "Encoding"), survey.train_bytes)
-        for ids, size, is_val, ends_document in in_order(_encode_chunk, chunks, _processes(survey), _set_tokenizer, tokenizer.to_dict()):
-            end = np.array(separator if ends_document else [], tokenizer.dtype)
-            file.write(ids.tobytes() + end.tobytes())
-            tokens[is_val] += len(ids) + len(end)
-            sizes[is_val] += size
+        parts = _together(_split(_bar(documents, "Encoding"), survey.train_bytes), lambda part: len(part[0]))
+        for content, more_tokens, more_bytes in in_order(encode, parts, _processes(survey), _set_tokenizer, tokenizer.to_dict()):
+            file.write(content)
+            for part in (0, 1):
+                tokens[part] += more_tokens[part]
+                sizes[part] += more_bytes[part]
         file.seek(0)
         _write_header(file, tokenizer.dtype, sum(tokens))
         if tokens[0] < SHORTEST_TRAINING or not sizes[1]:
@@ -199,10 +212,7 @@ def _encode(home, tokenizer, documents, survey, about):
         "documents": survey.documents, "fingerprint": fingerprint([survey.fingerprint, tokenizer.fingerprint, tokens]),
         "text_fingerprint": survey.fingerprint, "mended": survey.mended}}
     _write_about(home, about)
-    for stale in home.tokens.glob("tokens-*.npy"):
-        if stale.name != name:
-            with suppress(PermissionError):                 # Windows keeps a file that another process still has open
-                stale.unlink()
+    _remove_stale(home, about)
     return _corpus(home, about)
 
 
@@ -213,8 +223,8 @@ def _processes(survey):
     return cores() if survey.bytes >= PARALLEL_BYTES else 1
 
 
-def _count(text, pattern):
-    return count_pieces([text], pattern)
+def _count(texts, pattern):
+    return count_pieces(texts, pattern)
 
 
 def _set_tokenizer(values):
@@ -228,17 +238,47 @@ def _encode_chunk(part):
     return _tokenizer.encode_to_array(content), len(content), is_val, ends_document
 
 
+def _encode_together(parts, separator):
+    """-> the ids of several parts as the bytes of one array, and how many tokens and bytes of text belong to training and validation"""
+    contents, tokens, sizes = [], [0, 0], [0, 0]
+    for ids, size, is_val, ends_document in map(_encode_chunk, parts):
+        contents.append(ids)
+        tokens[is_val] += len(ids)
+        sizes[is_val] += size
+        if ends_document:
+            contents.append(separator)
+            tokens[is_val] += len(separator)
+    return b"".join(contents), tokens, sizes
+
+
 # --- Small parts ---
 
 _ABOUT = "corpus.json"
 _QUIET = {"leave": False, "disable": None, "delay": 1}      # tqdm: no bar where nobody looks, nor for what takes a second
 
 
-def _bar(documents, total, label):
-    with tqdm(total=total, desc=label, unit="B", unit_scale=True, **_QUIET) as bar:
+def _documents(home, text, paths):
+    return Documents(find_files(paths, ignored=[home.tokens, home.downloads]), text.invalid_bytes, text.field)
+
+
+def _bar(documents, label):
+    with tqdm(total=documents.file_bytes, desc=label, unit="B", unit_scale=True, **_QUIET) as bar:
         for chunk, ends_document in documents:
             yield chunk, ends_document
-            bar.update(len(chunk))
+            bar.update(documents.bytes_read - bar.n)
+
+
+def _together(pieces, length=len):
+    """Lists of as many pieces as make a message worth sending; list(_together(["long" * 200_000, "a", "b"])) -> [["longlong..."], ["a", "b"]]"""
+    together, characters = [], 0
+    for piece in pieces:
+        together.append(piece)
+        characters += length(piece)
+        if characters >= MESSAGE_CHARACTERS:
+            yield together
+            together, characters = [], 0
+    if together:
+        yield together
 
 
 def _to_bytes(chunk):
@@ -268,6 +308,16 @@ def _open(home):
 
 def _corpus(home, about):
     return Corpus(np.load(home.tokens / about["tokens"], mmap_mode="r"), text=TextParams(**about["text"]), **about["corpus"])
+
+
+def _remove_stale(home, about):
+    """Remove the token files and the kept standard input that corpus.json does not name."""
+    named = {about["tokens"], *(PurePath(path).name for path in about["paths"])} if about else set()
+    for pattern in ("tokens-*.npy", STANDARD_INPUT):
+        for stale in home.tokens.glob(pattern):
+            if stale.name not in named:
+                with suppress(PermissionError):             # Windows keeps a file that another process still has open
+                    stale.unlink()
 
 
 def _write_about(home, about):

@@ -19,6 +19,10 @@ class Home:
         return self.train_data / "tokens"
 
     @property
+    def downloads(self):
+        return self.train_data / "downloads"
+
+    @property
     def tokenizer(self):
         return self.folder / "tokenizer_save"
 

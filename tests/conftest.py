@@ -44,8 +44,8 @@ def refusal(result, code=1):
 class InMemory:
     """As much of a path as reading a text takes."""
 
-    def __init__(self, content):
-        self.content = content
+    def __init__(self, content, name="text.txt"):
+        self.content, self.name = content, name
 
     def open(self, mode):
         return io.BytesIO(self.content)

@@ -8,8 +8,9 @@ from dataclasses import MISSING, asdict, fields, replace
 import pytest
 from conftest import ROOT, refusal, run_python, run_script
 
-from folio.command_line import Parser, chosen, given, nearest
+from folio.command_line import Parser, chosen, given
 from folio.home import Home
+from folio.spelling import nearest
 from Model_Params import FAMILIES, PRESETS, GenerationParams, ModelParams, Params, TextParams, TrainingParams, one_length, value_type
 
 ALL = (TextParams, ModelParams, TrainingParams, GenerationParams)
