@@ -100,10 +100,7 @@ def _prepare(home, text, paths):
     else:
         num_merges = BPETokenizer.merges_for(text.vocab_size or default_vocab_size(survey.bytes))
         parts = _split(_bar(documents, "Counting words"), survey.train_bytes)
-        training_part = _together(part for part, is_val, _ in parts if not is_val)
-        counts = Counter()
-        for counted in in_order(partial(_count, pattern=text.pattern), training_part, _processes(survey)):
-            counts.update(counted)
+        counts = count_all_pieces((part for part, is_val, _ in parts if not is_val), text.pattern, _processes(survey))
         merges = learn_merges(counts, num_merges)
         tokenizer = BPETokenizer(tqdm(merges, "Learning merges", total=num_merges, **_QUIET), text.pattern)
     corpus = _encode(home, tokenizer, documents, survey, {"paths": _relative(home, paths), "stamps": stamps, "text": asdict(text)})
@@ -191,13 +188,12 @@ def _split(chunks, train_bytes):
 def _encode(home, tokenizer, documents, survey, about):
     """Write the token file and corpus.json. -> Corpus"""
     separator = [tokenizer.end_of_text] if survey.documents > 1 and tokenizer.end_of_text is not None else []
-    encode = partial(_encode_together, separator=np.array(separator, tokenizer.dtype))
     name = f"tokens-{survey.fingerprint}-{tokenizer.fingerprint}.npy"
     tokens, sizes = [0, 0], [0, 0]                          # of the training and the validation part
     with replacing(home.tokens / name) as file:
         _write_header(file, tokenizer.dtype, 0)
-        parts = _together(_split(_bar(documents, "Encoding"), survey.train_bytes), lambda part: len(part[0]))
-        for content, more_tokens, more_bytes in in_order(encode, parts, _processes(survey), _set_tokenizer, tokenizer.to_dict()):
+        parts = _split(_bar(documents, "Encoding"), survey.train_bytes)
+        for content, more_tokens, more_bytes in encode_all(parts, tokenizer, separator, _processes(survey)):
             file.write(content)
             for part in (0, 1):
                 tokens[part] += more_tokens[part]
@@ -216,15 +212,28 @@ def _encode(home, tokenizer, documents, survey, about):
     return _corpus(home, about)
 
 
-# --- What the processes do ---
+# --- In several processes ---
+
+def count_all_pieces(texts, pattern, processes):
+    """count_pieces of a great many texts."""
+    counts = Counter()
+    for counted in in_order(partial(count_pieces, pattern=pattern), _together(texts), processes):
+        counts.update(counted)
+    return counts
+
+
+def encode_all(parts, tokenizer, separator, processes):
+    """Encode (text, is_val, ends_document), with the ids in `separator` where a document ends.
+
+    Yields the ids as the bytes of an array, and how many tokens and bytes of text in them belong to training and to validation.
+    """
+    encode = partial(_encode_together, separator=np.array(separator, tokenizer.dtype))
+    return in_order(encode, _together(parts, lambda part: len(part[0])), processes, _set_tokenizer, tokenizer.to_dict())
+
 
 def _processes(survey):
     """As many as there are cores, unless the text is encoded before a second process has started."""
     return cores() if survey.bytes >= PARALLEL_BYTES else 1
-
-
-def _count(texts, pattern):
-    return count_pieces(texts, pattern)
 
 
 def _set_tokenizer(values):
@@ -232,22 +241,15 @@ def _set_tokenizer(values):
     _tokenizer = from_dict(values)
 
 
-def _encode_chunk(part):
-    chunk, is_val, ends_document = part
-    content = _to_bytes(chunk)
-    return _tokenizer.encode_to_array(content), len(content), is_val, ends_document
-
-
 def _encode_together(parts, separator):
-    """-> the ids of several parts as the bytes of one array, and how many tokens and bytes of text belong to training and validation"""
     contents, tokens, sizes = [], [0, 0], [0, 0]
-    for ids, size, is_val, ends_document in map(_encode_chunk, parts):
-        contents.append(ids)
-        tokens[is_val] += len(ids)
-        sizes[is_val] += size
-        if ends_document:
-            contents.append(separator)
-            tokens[is_val] += len(separator)
+    for text, is_val, ends_document in parts:
+        content = _to_bytes(text)
+        ids = _tokenizer.encode_to_array(content)
+        end = separator if ends_document else separator[:0]
+        contents += [ids, end]
+        tokens[is_val] += len(ids) + len(end)
+        sizes[is_val] += len(content)
     return b"".join(contents), tokens, sizes
 
 
