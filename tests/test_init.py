@@ -324,8 +324,8 @@ def test_a_byte_order_mark_is_dropped_at_the_start_of_every_file_and_nowhere_els
 
 
 def test_documents_may_be_read_again_and_count_only_what_the_last_pass_mended():
-    documents = sources.Documents([InMemory("\ufeffone\r\n".encode()), InMemory(b"two")])
-    assert list(documents) == list(documents) == [("one\n", True), ("two", True)]
+    documents = sources.Documents([InMemory("\ufeff1\r\n".encode()), InMemory(b"two")])
+    assert list(documents) == list(documents) == [("1\n", True), ("two", True)]
     assert documents.mended == {"byte order mark": 1, "CRLF": 1}
 
 
