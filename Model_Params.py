@@ -177,7 +177,8 @@ class GenerationParams:
 
 def one_length(values):
     """{field: value} in which steps without minutes, or minutes without steps, puts the other aside.
-    one_length({"steps": 100}) -> {"steps": 100, "minutes": None}
+    >>> one_length({"steps": 100})
+    {'minutes': None, 'steps': 100}
     """
     other = {"steps": "minutes", "minutes": "steps"}
     return {other[name]: None for name in values if name in other} | values

@@ -4,9 +4,12 @@ Byte pair encoding (Gage, 1994; Sennrich et al., 2016) starts from the 256 bytes
 seen most often in the text becomes a token of its own, again and again. To encode is to repeat those merges, in the order they
 were learned. Text is first split into pieces (words, numbers, punctuation), and no merge reaches across two pieces.
 
-    from tokenizer import BPETokenizer
-    tokenizer = BPETokenizer.train(["low lower lowest"], vocab_size=260)
-    tokenizer.decode(tokenizer.encode("slowest")) == "slowest"
+    >>> from tokenizer import BPETokenizer
+    >>> tokenizer = BPETokenizer.train(["low lower lowest"], vocab_size=260)
+    >>> tokenizer.encode("slowest")
+    [115, 257, 101, 115, 116]
+    >>> tokenizer.decode([115, 257, 101, 115, 116])
+    'slowest'
 
 Ids: byte b is id b, then one id a merge in the order learned, then the special tokens.
 """
@@ -40,7 +43,8 @@ MANY_BYTES = 100_000                                    # in longer pieces: from
 
 def count_pieces(texts, pattern="qwen2"):
     """Split texts into pieces and count each distinct piece once: all that training needs to know of a text.
-    count_pieces(["to be, or not to be"]) -> {b"to": 1, b" be": 2, b",": 1, b" or": 1, b" not": 1, b" to": 1}
+    >>> dict(count_pieces(["to be, or not to be"]))
+    {b'to': 1, b' be': 2, b',': 1, b' or': 1, b' not': 1, b' to': 1}
     """
     counts = Counter()
     for text in texts:
@@ -56,7 +60,8 @@ def learn_merges(piece_counts, num_merges):
     """Yield up to `num_merges` pairs of ids, the most frequent pair first each time; fewer where no pair is seen twice.
 
     Ties go to the smallest pair of ids; overlapping positions count, so "aaa" has the pair (a, a) twice.
-    list(learn_merges({b"hug": 10, b"pug": 5, b"hugs": 5}, 2)) -> [(117, 103), (104, 256)], which is u+g, then h+ug
+    >>> list(learn_merges({b"hug": 10, b"pug": 5, b"hugs": 5}, 2))         # u+g becomes 256, then h+ug 257
+    [(117, 103), (104, 256)]
 
     The plain way is to count all pairs, merge the most frequent one everywhere, and begin again. What follows comes to the same, sooner:
     a pair's count can grow only at the moment when the newer of its two tokens is made; from then on it falls. So a round watches
@@ -181,7 +186,8 @@ class _Words:
 
 def apply_merges(ids, new_ids, dropout=0.0, random=None):
     """Merge the pairs of one piece in the order they were learned, until none is left; `new_ids` maps a pair to its token.
-    apply_merges(b"hugs", {(117, 103): 256, (104, 256): 257}) -> [257, 115]
+    >>> apply_merges(b"hugs", {(117, 103): 256, (104, 256): 257})          # hug, s
+    [257, 115]
 
     A heap holds the merges that are possible, a linked list the neighbours, so that n bytes take n log n steps. With `dropout` each
     possible merge is passed over with that probability, each time one is to be chosen (BPE-dropout: Provilkov et al., 2020);
@@ -695,7 +701,10 @@ class _PieceCache(dict):
 
 
 def _runs(values, firsts, counts):
-    """The runs values[first:first + count], one after the other. _runs(array("abcdef"), [4, 0], [2, 3]) -> efabc"""
+    """The runs values[first:first + count], one after the other.
+    >>> _runs(np.array([10, 11, 12, 13, 14]), np.array([3, 0]), np.array([2, 3]))
+    array([13, 14, 10, 11, 12])
+    """
     ends = np.cumsum(counts)
     return values[np.arange(counts.sum()) + np.repeat(firsts - (ends - counts), counts)]
 

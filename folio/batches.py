@@ -20,7 +20,8 @@ def batch_at(tokens, step, *, batch_size, block_size, seed, resegment=None):
 
 def fitting_block_size(block_size, train_tokens):
     """The context a text is long enough for: at least eight different windows' worth of it, in powers of two where it must shrink.
-    fitting_block_size(256, 1000) -> 64
+    >>> fitting_block_size(256, 1000)
+    64
     """
     if train_tokens >= 8 * block_size:
         return block_size

@@ -271,7 +271,10 @@ def _bar(documents, label):
 
 
 def _together(pieces, length=len):
-    """Lists of as many pieces as make a message worth sending; list(_together(["long" * 200_000, "a", "b"])) -> [["longlong..."], ["a", "b"]]"""
+    """Lists of as many pieces as make a message worth sending.
+    >>> [len(message) for message in _together(["long" * MESSAGE_CHARACTERS, "a", "b"])]
+    [1, 2]
+    """
     together, characters = [], 0
     for piece in pieces:
         together.append(piece)

@@ -9,7 +9,8 @@ from folio.sampling import pick, probabilities
 def window_start(length, block_size):
     """Where the window begins through which a network sees `length` tokens: at the first, until they no longer fit; then the window
     is its last block_size / 2 tokens and grows again. A function of the length alone, however the tokens came in.
-    window_start(256, 256) -> 0; window_start(257, 256) -> 129; window_start(385, 256) -> 129; window_start(386, 256) -> 258
+    >>> [window_start(length, 256) for length in (256, 257, 385, 386)]
+    [0, 129, 129, 258]
     """
     if length <= block_size:
         return 0

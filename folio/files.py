@@ -52,7 +52,8 @@ def remove_leftovers(path):
 
 def fingerprint(content):
     """A short name for bytes, or for a JSON value: the first 16 hexadecimal digits of the SHA-256.
-    fingerprint(b"abc") -> "ba7816bf8f01cfea"
+    >>> fingerprint(b"abc")
+    'ba7816bf8f01cfea'
     """
     if not isinstance(content, bytes):
         content = json.dumps(content, sort_keys=True).encode("utf-8")

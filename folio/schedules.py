@@ -7,8 +7,8 @@ Staying at the top needs no knowledge of the end, so that a run with a time limi
 
 def trapezoid(step, *, warmup_steps, decay_start, total_steps):
     """The share of the peak learning rate at a step (the first is 0). `decay_start` None: the descent is not decided yet.
-    trapezoid(0, warmup_steps=10, decay_start=60, total_steps=100) -> 0.1
-    trapezoid(80, warmup_steps=10, decay_start=60, total_steps=100) -> 0.5
+    >>> [trapezoid(step, warmup_steps=10, decay_start=60, total_steps=100) for step in (0, 30, 80)]
+    [0.1, 1.0, 0.5]
     """
     rising = min(1.0, (step + 1) / max(1, warmup_steps))                # + 1: a first step at zero would be wasted
     if decay_start is None or step < decay_start:
@@ -18,14 +18,16 @@ def trapezoid(step, *, warmup_steps, decay_start, total_steps):
 
 def decay_start_for(total_steps, decay_fraction):
     """Where the descent begins in a run of so many steps.
-    decay_start_for(1000, 0.4) -> 600
+    >>> decay_start_for(1000, 0.4)
+    600
     """
     return total_steps - round(total_steps * decay_fraction)
 
 
 def total_steps_for(decay_start, decay_fraction):
     """Where a run ends whose descent begins here; never before the step after it.
-    total_steps_for(600, 0.4) -> 1000
+    >>> total_steps_for(600, 0.4)
+    1000
     """
     return max(decay_start + 1, round(decay_start / (1 - decay_fraction)))
 

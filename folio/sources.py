@@ -195,7 +195,8 @@ class Documents:
 
 def _separate(blocks):
     """Turn blocks of text into (text, ends_document): a line that holds nothing but <|endoftext|> ends a document and belongs to none.
-    list(_separate(["one\\n<|endof", "text|>\\ntwo"])) -> [("one\\n", False), ("", True), ("two", False), ("", True)]
+    >>> list(_separate(["one\\n<|endof", "text|>\\ntwo"]))
+    [('one\\n', False), ('', True), ('two', False), ('', True)]
     """
     text = "\n"                             # its first character is behind us; a text begins as if a line had ended before it
     for block in blocks:
@@ -238,7 +239,10 @@ _KINDS = {dict: "an object", list: "a list", str: "a string", int: "a number", f
 
 
 def _listed(names):
-    """list(_listed({"title": 1, "body": 2})) -> 'title', 'body'"""
+    """The first names, to be read.
+    >>> print(_listed(["title", "body"]))
+    'title', 'body'
+    """
     names = list(names)
     return ", ".join(map(repr, names[:10])) + " and others" * (len(names) > 10) or "none at all"
 

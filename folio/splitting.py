@@ -35,7 +35,8 @@ _CONTINUES = {
 @cache
 def splitter(pattern):
     """The function from a text to the list of its pieces.
-    splitter("qwen2")("it's 42 trees") -> ["it", "'s", " ", "4", "2", " trees"]
+    >>> splitter("qwen2")("it's 42 trees")
+    ['it', "'s", ' ', '4', '2', ' trees']
     """
     return regex.compile(SPLIT_PATTERNS[pattern]).findall
 
@@ -43,7 +44,9 @@ def splitter(pattern):
 def distinct_pieces(text, pattern):
     """The distinct pieces of a text, as bytes, and for each piece in order of the text its number among them, (pieces,) int32.
 
-    The same as splitter(pattern)(text), and made for long texts: 1,000 characters are worth it.
+    The same as splitter(pattern)(text), and made for long texts.
+    >>> distinct_pieces("to be or not to be", "qwen2")
+    ([b'to', b' or', b' not', b' to', b' be'], array([0, 4, 1, 2, 3, 4], dtype=int32))
     """
     content, starts = piece_starts(text, pattern)
     lengths = np.diff(starts, append=len(content))

@@ -9,7 +9,8 @@ _HARMLESS = "\n\t\u200c\u200d"       # the last two join and part letters and em
 
 def harmless(text):
     """The text with everything that could command a terminal made visible: escape sequences, bells, NUL, right-to-left overrides.
-    harmless("red \\x1b[31m") -> "red \\\\x1b[31m"
+    >>> print(harmless("red \\x1b[31m"))
+    red \\x1b[31m
     """
     return "".join(c if c.isprintable() or c in _HARMLESS or unicodedata.category(c) == "Zs" else ascii(c)[1:-1] for c in text)
 

@@ -682,16 +682,5 @@ def test_saving_that_ends_between_two_renames_is_noticed_by_load(tmp_path, monke
         assert_refused_in_a_sentence(tmp_path, ValueError)
 
 
-# --- What the docstrings promise ---
-
-def test_the_examples_in_the_docstrings_are_true():
-    assert count_pieces(["to be, or not to be"]) == {b"to": 1, b" be": 2, b",": 1, b" or": 1, b" not": 1, b" to": 1}
-    assert list(learn_merges({b"hug": 10, b"pug": 5, b"hugs": 5}, 2)) == [(117, 103), (104, 256)]
-    assert apply_merges(b"hugs", {(117, 103): 256, (104, 256): 257}) == [257, 115]
-    assert fingerprint(b"abc") == "ba7816bf8f01cfea"
-    tokenizer = BPETokenizer.train(["low lower lowest"], vocab_size=260)
-    assert tokenizer.decode(tokenizer.encode("slowest")) == "slowest"
-
-
 def test_the_tokenizer_that_comes_with_the_repository_loads():
     assert load(ROOT / "tokenizer_save").decode(load(ROOT / "tokenizer_save").encode("Enter HAMLET")) == "Enter HAMLET"

@@ -1,0 +1,373 @@
+"""The tokenizer beside its peers: Hugging Face tokenizers, rustbpe and tiktoken, with the same split pattern and two processes or threads each.
+
+    python benchmarks/tokenizer.py                  # all of it: about a quarter of an hour
+    python benchmarks/tokenizer.py --only encode    # one kind of work: small, train, encode, grown, prompt, load, hard
+    python benchmarks/tokenizer.py --megabytes 10   # a smaller large text, to try it
+
+Every figure is the median of several runs (--runs), each in a process of its own; memory is the peak of that process and all it starts, each
+page counted once. The large text is every distinct .py .md .txt .rst .js .h file of the Python installation, in sorted order; where that
+is less than is wanted it is repeated with numbered lines. `train` and `encode` begin with a file on the disk; `encode` ends with one.
+"""
+
+import argparse
+import base64
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from hashlib import sha256
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+TINY_SHAKESPEARE = ROOT.parent / "shared" / "data" / "tinyshakespeare.txt"
+SUFFIXES = {".py", ".md", ".txt", ".rst", ".js", ".h"}
+PATTERN = "qwen2"
+WORKERS = 2
+VOCAB_SIZE = 16384
+BATCH = 16                      # chunks given to a peer at once: enough work for its threads, and its memory stays bounded
+TIME_LIMIT = 600                # seconds: what takes longer is called so
+PROMPT = "The miller's daughter said: \"I have 42 keys, and none of them opens the door.\" They didn't believe it."[:100]
+FOLIO, HUGGING_FACE, RUSTBPE, TIKTOKEN = LIBRARIES = ("folio", "tokenizers", "rustbpe", "tiktoken")
+
+
+# --- The texts ---
+
+def build_corpus(path, megabytes):
+    """Write the large text, unless it is there."""
+    if path.exists():
+        return
+    seen, size, wanted = set(), 0, megabytes * 1_000_000
+    folders = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib", "include")}
+    files = sorted({file for folder in folders for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file()})
+    with path.with_suffix(".partial").open("wb") as out:
+        for file in files:
+            content = file.read_bytes()
+            with contextlib.suppress(UnicodeDecodeError):
+                content.decode("utf-8")
+                if b"\0" not in content and (digest := sha256(content).digest()) not in seen and size < wanted:
+                    seen.add(digest)
+                    size += out.write(content.replace(b"\r\n", b"\n")[:wanted - size])
+        print(f"The large text: {len(seen):,} files, {size / 1e6:.1f} MB of their own", flush=True)
+        lines = (f"{number} ".encode() + line for number, line in enumerate(_lines_of(files)))
+        while size < wanted:
+            size += out.write(next(lines)[:wanted - size])
+    path.with_suffix(".partial").rename(path)
+
+
+def _lines_of(files):
+    while True:
+        for file in files:
+            yield from file.read_bytes().splitlines(keepends=True)
+
+
+def hard_texts(corpus):
+    """{name: text} of ten megabytes each, which a tokenizer may be slow with."""
+    import random
+
+    import numpy as np
+    import regex
+    with corpus.open("rb") as file:
+        ordinary = file.read(40_000_000).decode("utf-8", errors="ignore")
+    draw = random.Random(0)
+    size = 10_000_000
+    letters = regex.sub(r"\P{L}", "", ordinary)
+    return {
+        "ordinary": ordinary[:size],
+        "one line, only spaces": ordinary[:size].replace("\n", " "),
+        "no white space": "".join(ordinary.split())[:size],
+        "nothing but letters": (letters * (size // len(letters) + 1))[:size],
+        "one letter": "a" * size,
+        "random bytes": np.random.default_rng(0).bytes(size).decode("utf-8", errors="surrogateescape"),
+        "Chinese, clauses": "".join(draw.choice("，。！") if draw.random() < 0.1 else chr(0x4E00 + int(draw.paretovariate(0.7)) % 5000)
+                                    for _ in range(size // 3)),
+        "Chinese, no signs": "".join(chr(0x4E00 + int(draw.paretovariate(0.7)) % 5000) for _ in range(size // 3)),
+    }
+
+
+# --- One piece of work, in a process of its own: each returns its seconds ---
+
+def chunks_of(path):
+    """A text in chunks of two megabytes, cut where no pattern's piece is cut: the same for all."""
+    from folio.sources import Documents
+    return (chunk for chunk, _ in Documents([path]))
+
+
+def batches_of(path):
+    from itertools import islice
+    chunks = chunks_of(path)
+    while batch := list(islice(chunks, BATCH)):
+        yield batch
+
+
+def train(library, path, vocab_size):
+    """From the file to the merges."""
+    from folio.splitting import SPLIT_PATTERNS
+    pattern = SPLIT_PATTERNS[PATTERN]
+    if library == FOLIO:
+        from folio.corpus import count_all_pieces
+        from tokenizer import BPETokenizer, learn_merges
+        started_at = time.perf_counter()
+        processes = WORKERS if path.stat().st_size > 4_000_000 else 1           # what init.py does
+        counts = count_all_pieces(chunks_of(path), PATTERN, processes)
+        BPETokenizer(learn_merges(counts, BPETokenizer.merges_for(vocab_size)), PATTERN)
+    elif library == RUSTBPE:
+        import rustbpe
+        started_at = time.perf_counter()
+        rustbpe.Tokenizer().train_from_iterator(chunks_of(path), vocab_size - 1, pattern=pattern)
+    elif library == HUGGING_FACE:
+        import tokenizers
+        made = _hugging_face(tokenizers, pattern, {}, [])
+        trainer = tokenizers.trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+                                                 special_tokens=["<|endoftext|>"], show_progress=False)
+        started_at = time.perf_counter()
+        made.train_from_iterator(chunks_of(path), trainer)
+    return time.perf_counter() - started_at
+
+
+def encode(library, path, folder):
+    """From the file to a file of ids."""
+    encode_batch, dtype = _batch_encoder(library, folder)
+    target = Path(folder) / f"ids-{library}"
+    with target.open("wb") as out:
+        started_at = time.perf_counter()
+        if library == FOLIO:
+            from folio.corpus import encode_all
+            from tokenizer import load
+            parts = ((chunk, False, False) for chunk in chunks_of(path))
+            for content, *_ in encode_all(parts, load(folder), [], WORKERS):
+                out.write(content)
+        else:
+            import numpy as np
+            for batch in batches_of(path):
+                for ids in encode_batch(batch):
+                    out.write(np.array(ids, dtype).tobytes())
+    seconds = time.perf_counter() - started_at
+    digest = sha256(target.read_bytes()).hexdigest()[:16]
+    target.unlink()
+    return seconds, digest
+
+
+def hard(library, name, corpus, folder):
+    """Ten megabytes from memory to ids, in one call."""
+    text = hard_texts(Path(corpus))[name]
+    if library == FOLIO:
+        from tokenizer import load
+        content, tokenizer = text.encode("utf-8", errors="surrogateescape"), load(folder)
+        started_at = time.perf_counter()
+        tokenizer.encode_to_array(content)
+    else:
+        encode_batch, _ = _batch_encoder(library, folder)
+        text = text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
+        started_at = time.perf_counter()
+        encode_batch([text])
+    return time.perf_counter() - started_at
+
+
+def prompt(library, folder):
+    """Seconds for a prompt of 100 characters that has been seen before."""
+    encode_one = _encoder(library, folder)
+    for _ in range(1000):
+        encode_one(PROMPT)
+    started_at = time.perf_counter()
+    for _ in range(10_000):
+        encode_one(PROMPT)
+    return (time.perf_counter() - started_at) / 10_000
+
+
+def load(library, folder):
+    """From the saved files to a tokenizer, imports not counted."""
+    _encoder(library, folder)                       # imports, and brings the files near
+    started_at = time.perf_counter()
+    _encoder(library, folder)
+    return time.perf_counter() - started_at
+
+
+def save_for_all(corpus, folder):
+    """Learn from the large text, and save the tokenizer in everybody's format."""
+    from folio.corpus import count_all_pieces
+    from folio.interchange import write
+    from tokenizer import BPETokenizer, learn_merges
+    counts = count_all_pieces(chunks_of(corpus), PATTERN, WORKERS)
+    tokenizer = BPETokenizer(learn_merges(counts, BPETokenizer.merges_for(VOCAB_SIZE)), PATTERN)
+    tokenizer.save(folder)
+    write(tokenizer, "huggingface", folder / "tokenizer.json")
+    write(tokenizer, "tiktoken", folder / "ranks.tiktoken")
+
+
+def _hugging_face(tokenizers, pattern, vocab, merges):
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=merges))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
+        tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"),
+        tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    return made
+
+
+def _encoder(library, folder):
+    """A new tokenizer from its saved files -> its function from a text to a list of ids."""
+    folder = Path(folder)
+    if library == FOLIO:
+        import tokenizer
+        return tokenizer.load(folder).encode
+    if library == HUGGING_FACE:
+        import tokenizers
+        made = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        return lambda text: made.encode(text).ids
+    import tiktoken
+
+    from folio.splitting import SPLIT_PATTERNS
+    ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, (folder / "ranks.tiktoken").read_bytes().splitlines())}
+    return tiktoken.Encoding("ours", pat_str=SPLIT_PATTERNS[PATTERN], mergeable_ranks=ranks, special_tokens={}).encode_ordinary
+
+
+def _batch_encoder(library, folder):
+    """-> a peer's function from texts to lists of ids, in WORKERS threads, and the type of an id"""
+    import numpy as np
+    if library == HUGGING_FACE:
+        import tokenizers
+        made = tokenizers.Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+        return lambda texts: (each.ids for each in made.encode_batch_fast(texts)), np.uint16
+    if library == TIKTOKEN:
+        made = _encoder(library, folder).__self__
+        return lambda texts: made.encode_ordinary_batch(texts, num_threads=WORKERS), np.uint16
+    if library == RUSTBPE:                          # it cannot load merges, only learn them; it learns the same
+        import rustbpe
+
+        from folio.splitting import SPLIT_PATTERNS
+        made = rustbpe.Tokenizer()
+        made.train_from_iterator(chunks_of(Path(folder) / "corpus.txt"), VOCAB_SIZE - 1, pattern=SPLIT_PATTERNS[PATTERN])
+        return made.batch_encode, np.uint16
+    return None, np.uint16
+
+
+# --- Running and measuring ---
+
+def measure(runs, work, *arguments):
+    """Run a piece of work in processes of their own. -> median seconds (None: too long, or it failed), peak bytes, what else it says"""
+    results = [_run_once(work, *arguments) for _ in range(runs)]
+    if any(result is None for result in results):
+        return None, 0, None
+    return statistics.median(seconds for seconds, *_ in results), max(peak for _, peak, _ in results), results[0][2]
+
+
+def _run_once(work, *arguments):
+    import psutil
+    environment = {**os.environ, "RAYON_NUM_THREADS": str(WORKERS), "TOKENIZERS_PARALLELISM": "true"}
+    words = [sys.executable, __file__, "--work", work, *map(str, arguments)]
+    started_at, peak = time.perf_counter(), 0
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        tree = psutil.Process(process.pid)
+        while process.poll() is None:
+            peak = max(peak, _memory_of(tree))
+            if time.perf_counter() - started_at > TIME_LIMIT:
+                process.kill()
+                return None
+            time.sleep(0.02)
+        answer = process.stdout.read()
+        if process.returncode:
+            print(process.stderr.read().decode(errors="replace").strip().splitlines()[-1:], file=sys.stderr)
+            return None
+    seconds, said = json.loads(answer)
+    return seconds, peak, said
+
+
+def _memory_of(tree):
+    """Bytes of a process and all below it; what several share is shared out among them where the system tells (Linux)."""
+    import psutil
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        for process in [tree, *tree.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                about = process.memory_full_info()
+                total += getattr(about, "pss", about.uss)
+    return total
+
+
+def show(title, rows):
+    """rows: (library, seconds or None, figure, memory) -> a table, with how much longer each takes than Folio"""
+    print(f"\n{title}")
+    ours = next((seconds for library, seconds, *_ in rows if library == FOLIO), None)
+    for library, seconds, figure, memory in rows:
+        ratio = f"{seconds / ours:6.2f} x" if seconds and ours else ""
+        print(f"  {library:12} {figure if seconds else 'failed, or over the time limit':>14} {ratio:>9}  {f'{memory / 1e9:.2f} GB' if memory else ''}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="small,train,encode,grown,prompt,load,hard", help="kinds of work, separated by commas")
+    parser.add_argument("--megabytes", type=int, default=120, help="of the large text")
+    parser.add_argument("--grown-megabytes", type=int, default=2000, help="of the text that shows whether memory grows")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where the large texts are made and kept (default: a temporary folder)")
+    parser.add_argument("--work", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        return _do(*arguments.work)
+    with contextlib.ExitStack() as stack:
+        folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        _compare(arguments, folder, set(arguments.only.split(",")))
+
+
+def _compare(arguments, folder, kinds):
+    runs, corpus = arguments.runs, folder / "corpus.txt"
+    build_corpus(corpus, arguments.megabytes)
+    size = corpus.stat().st_size / 1e6
+    if kinds - {"small", "train"}:
+        save_for_all(corpus, folder)
+    if "small" in kinds and TINY_SHAKESPEARE.exists():
+        results = {library: measure(runs, "train", library, TINY_SHAKESPEARE, 1024) for library in (FOLIO, HUGGING_FACE, RUSTBPE)}
+        show("train, tiny shakespeare, 1,024 tokens", [(name, seconds, f"{seconds or 0:.2f} s", memory) for name, (seconds, memory, _) in results.items()])
+    elif "small" in kinds:
+        print(f"\ntiny shakespeare is not at {TINY_SHAKESPEARE}: training on it is passed over.")
+    if "train" in kinds:
+        results = {library: measure(runs, "train", library, corpus, VOCAB_SIZE) for library in (FOLIO, HUGGING_FACE, RUSTBPE)}
+        show(f"train, {size:.0f} MB, {VOCAB_SIZE:,} tokens", [(name, seconds, f"{seconds or 0:.1f} s", memory) for name, (seconds, memory, _) in results.items()])
+    if "encode" in kinds:
+        results = {library: measure(runs, "encode", library, corpus, folder) for library in LIBRARIES}
+        show(f"encode, {size:.0f} MB, from file to file (rustbpe's memory is that of learning, which it has to do first)",
+             [(name, seconds, f"{size / (seconds or 1):.1f} MB/s", memory) for name, (seconds, memory, _) in results.items()])
+        digests = {name: said for name, (*_, said) in results.items() if said}
+        print("  the same ids from all" if len(set(digests.values())) == 1 else f"  the ids differ: {digests}")
+    if "grown" in kinds:
+        grown = folder / "grown.txt"
+        with grown.open("wb") as file:
+            for _ in range(max(1, round(arguments.grown_megabytes / size))):
+                file.write(corpus.read_bytes())
+        for work, extra in ("train", VOCAB_SIZE), ("encode", folder):
+            rows = [(FOLIO, *measure(1, work, FOLIO, path, extra)[:2], path.stat().st_size / 1e6) for path in (corpus, grown)]
+            print(f"\n{work}, folio's memory as the text grows: " + "; ".join(
+                f"{megabytes:,.0f} MB {memory / 1e9:.3f} GB, {seconds or 0:.1f} s" for _, seconds, memory, megabytes in rows), flush=True)
+        grown.unlink()
+    if "prompt" in kinds:
+        results = {library: measure(runs, "prompt", library, folder) for library in (FOLIO, HUGGING_FACE, TIKTOKEN)}
+        show("encode a prompt of 100 characters, warm", [(name, seconds, f"{(seconds or 0) * 1e6:.1f} us", 0) for name, (seconds, *_) in results.items()])
+    if "load" in kinds:
+        results = {library: measure(runs, "load", library, folder) for library in (FOLIO, HUGGING_FACE, TIKTOKEN)}
+        show(f"load {VOCAB_SIZE:,} tokens", [(name, seconds, f"{(seconds or 0) * 1e3:.1f} ms", 0) for name, (seconds, *_) in results.items()])
+    if "hard" in kinds:
+        for name in hard_texts(corpus):
+            results = {library: measure(1, "hard", library, name, corpus, folder) for library in (FOLIO, HUGGING_FACE, TIKTOKEN)}
+            show(f"encode 10 MB in one call: {name}",
+                 [(library, seconds, f"{(seconds or 0) / 10 * 1e3:.0f} ms/MB", memory) for library, (seconds, memory, _) in results.items()])
+
+
+def _do(work, library, *rest):
+    """What a process of its own does: one piece of work, and its seconds as JSON."""
+    if work == "train":
+        result = train(library, Path(rest[0]), int(rest[1])), None
+    elif work == "encode":
+        result = encode(library, Path(rest[0]), rest[1])
+    else:
+        result = {"hard": hard, "prompt": prompt, "load": load}[work](library, *rest), None
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
