@@ -132,7 +132,7 @@ class TrainingParams:
     optimizer: str = option("muon", "muon (for the matrices; adamw for the rest) or adamw (for all)", choices=("muon", "adamw"))
     learning_rate: float = option(0.002, "step length at its highest", above=0)
     weight_decay: float = option(1.0, "pull of the matrices towards zero", low=0)
-    bpe_dropout: float = option(0.1, "share of the tokenizer's merges left out, anew in each batch: words come in other tokens each time",
+    bpe_dropout: float = option(0.1, "share of merges left out, anew in each batch, so that words come in other tokens; falls with the learning rate",
                                 low=0, high=1)
     beta1: float = option(0.9, "adamw: memory of the gradient", low=0, high=0.9999)
     beta2: float = option(0.95, "adamw: memory of the squared gradient", low=0, high=0.999999)

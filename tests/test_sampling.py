@@ -332,6 +332,18 @@ def test_every_window_of_the_text_is_reached_and_no_other():
     assert seen == {(start, start + 8, start + 1, start + 9) for start in range(3)}
 
 
+def test_windows_may_come_in_other_tokens_and_keep_their_length():
+    def doubled(windows, random):
+        return [window.repeat(2) if window[0] % 2 else window[:3] for window in windows]
+    plain, _ = batch_at(np.arange(100), 0, batch_size=8, block_size=5, seed=0)
+    inputs, targets = batch_at(np.arange(100), 0, batch_size=8, block_size=5, seed=0, resegment=doubled)
+    for window, before, after in zip(plain.tolist(), inputs.tolist(), targets.tolist()):
+        longer = np.repeat(window, 2).tolist()
+        assert before == (longer[:5] if window[0] % 2 else window)      # too short a window stays as it is
+        assert after == (longer[1:6] if window[0] % 2 else [*window[1:], window[-1] + 1])
+    assert {window[0] % 2 for window in plain.tolist()} == {0, 1}
+
+
 def test_the_shortest_text_has_one_window():
     inputs, targets = batch_at(np.arange(3), 0, batch_size=2, block_size=2, seed=0)
     assert inputs.tolist() == [[0, 1]] * 2 and targets.tolist() == [[1, 2]] * 2

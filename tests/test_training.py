@@ -104,7 +104,7 @@ def test_one_batch_can_be_learned_by_heart(make_run, optimizer):
 
 
 def test_a_step_goes_down_the_clipped_gradient_of_the_mean_loss(make_run):
-    run = make_run(gradient_clip=0.01, learning_rate=0.5, warmup_steps=4)
+    run = make_run(gradient_clip=0.01, learning_rate=0.5, warmup_steps=4, bpe_dropout=0.0)
     reference = networks.build(run.params.model)
     reference.load_state_dict(run.net.state_dict())
     run.optimizers = [torch.optim.SGD(run.net.parameters(), lr=0.0)]
@@ -120,6 +120,23 @@ def test_a_step_goes_down_the_clipped_gradient_of_the_mean_loss(make_run):
         assert run.step() == pytest.approx(loss.item(), rel=1e-5)
         for found, expected in zip(run.net.parameters(), reference.parameters(), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_bpe_dropout_rises_and_falls_with_the_learning_rate(make_run, monkeypatch):
+    asked = {}
+    run = make_run(steps=10, warmup_steps=2, decay_fraction=0.5, bpe_dropout=0.2)
+    plain, resegment = run.corpus.train, run.tokenizer.resegment
+
+    def noted(windows, dropout, random):
+        asked[len(asked)] = dropout
+        return resegment(windows, dropout, random)
+    monkeypatch.setattr(run.tokenizer, "resegment", noted)
+    others = [run._batch(step)[0].tolist() for step in range(10)]
+    assert list(asked.values()) == pytest.approx([0.1, 0.2, 0.2, 0.2, 0.2, 0.2, 0.16, 0.12, 0.08, 0.04])
+    as_they_are = [batch_at(plain, step, batch_size=run.training.batch_size, block_size=run.params.model.block_size, seed=1)[0].tolist()
+                   for step in range(10)]
+    assert sum(other != same for other, same in zip(others, as_they_are)) > 5
+    assert run.tokenizer.decode_bytes(others[3][0])[:20] == run.tokenizer.decode_bytes(as_they_are[3][0])[:20]
 
 
 def orthogonalised(matrix):
