@@ -135,7 +135,7 @@ def test_bpe_dropout_rises_and_falls_with_the_learning_rate(make_run, monkeypatc
     assert list(asked.values()) == pytest.approx([0.1, 0.2, 0.2, 0.2, 0.2, 0.2, 0.16, 0.12, 0.08, 0.04])
     as_they_are = [batch_at(plain, step, batch_size=run.training.batch_size, block_size=run.params.model.block_size, seed=1)[0].tolist()
                    for step in range(10)]
-    assert sum(other != same for other, same in zip(others, as_they_are)) > 5
+    assert sum(other != same for other, same in zip(others, as_they_are)) > 2
     assert run.tokenizer.decode_bytes(others[3][0])[:20] == run.tokenizer.decode_bytes(as_they_are[3][0])[:20]
 
 
