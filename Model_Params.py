@@ -81,7 +81,7 @@ class ModelParams:
     num_kv_heads: int | None = option(None, "heads for keys and values, shared by groups of query heads (default: num_heads)", low=1, high=1 << 24)
     head_len: int | None = option(None, "width of one head (default: emb_len / num_heads)", low=1, high=1 << 24)
     hidden_len: int | None = option(None, "width inside the MLP (default: 4 x emb_len; with swiglu 8/3 x, in multiples of 32)", low=1, high=1 << 24)
-    dropout: float = option(0.1, "share of what a branch adds that is set to zero while training", low=0, high=0.9)
+    dropout: float = option(0.0, "share of what a branch adds that is set to zero while training", low=0, high=0.9)
     attention_dropout: float | None = option(None, "the same for attention's weights (default: none; classic: as dropout)", low=0, high=0.9)
     family: str = option("folio", "names all of the following at once: folio is Qwen3's architecture, classic is GPT-2's", choices=tuple(FAMILIES))
     norm: str | None = option(None, "normalisation before each branch (default: the family's)", choices=("rms", "layer"))

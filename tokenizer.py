@@ -26,7 +26,7 @@ import numpy as np
 import regex
 
 from folio.files import fingerprint, replace_together
-from folio.splitting import SPLIT_PATTERNS, distinct_pieces, splitter
+from folio.splitting import LONG_TEXT, SPLIT_PATTERNS, distinct_pieces, in_batches, splitter
 
 END_OF_TEXT = "<|endoftext|>"
 FORMAT = 1                                              # of the four JSON files and of to_dict()
@@ -34,7 +34,6 @@ FILES = ("stoi.json", "itos.json", "merges.json", "vocab_size.json")      # the 
 WATCHED_PAIRS = 4000                                    # while merges are learned: fewer make more rounds, more make each merge slower
 LONGEST_TOKEN = 1 << 20                                 # bytes: merges may double a token each time, and a file may hold any merges
 CACHED_PIECES = 1 << 18                                 # pieces whose ids are remembered: about 60 MB when full
-LONG_TEXT = 10_000                                      # characters from which NumPy splits sooner than a regular expression
 ROW_WIDTHS = (0, 8, 16, 32, 64)                         # bytes: pieces of about one length are merged side by side
 MANY_BYTES = 100_000                                    # in longer pieces: from here on it pays to merge a pair everywhere at once
 
@@ -47,12 +46,9 @@ def count_pieces(texts, pattern="qwen2"):
     {b'to': 1, b' be': 2, b',': 1, b' or': 1, b' not': 1, b' to': 1}
     """
     counts = Counter()
-    for text in texts:
-        if len(text) < LONG_TEXT:
-            counts.update(map(_to_bytes, splitter(pattern)(text)))
-        else:
-            pieces, numbers = distinct_pieces(text, pattern)
-            counts.update(dict(zip(pieces, np.bincount(numbers).tolist())))
+    for batch in in_batches(texts):
+        pieces, numbers, _ = distinct_pieces(batch, pattern)
+        counts.update(dict(zip(pieces, np.bincount(numbers).tolist())))
     return counts
 
 
@@ -422,6 +418,11 @@ class Tokenizer:
         """The same as an array of `dtype`, for those who have much to encode."""
         return self._encode_ordinary(content.decode("utf-8", errors="surrogateescape"))
 
+    def encode_many(self, texts):
+        """-> the ids of some texts, one after the other, as an array of `dtype`, and how many there are up to each text's end."""
+        ids = [self._encode_ordinary(text) for text in texts]
+        return np.concatenate([np.empty(0, self.dtype), *ids]), np.cumsum(list(map(len, ids)), dtype=np.int64)
+
     def decode(self, ids):
         """The text of some ids; what is not UTF-8 becomes U+FFFD. Raises ValueError for an id outside the vocabulary."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
@@ -507,33 +508,33 @@ class BPETokenizer(Tokenizer):
         return vocab_size - smallest
 
     def _encode_ordinary(self, text):
-        if len(text) < LONG_TEXT:
-            return np.frombuffer(b"".join(map(self._pieces.__getitem__, self._split(text))), self.dtype)
-        pieces, numbers = distinct_pieces(text, self.pattern)
+        if len(text) >= LONG_TEXT:
+            return self.encode_many([text])[0]
+        return np.frombuffer(b"".join(map(self._pieces.__getitem__, self._split(text))), self.dtype)
+
+    def encode_many(self, texts):
+        pieces, numbers, ends = distinct_pieces(texts, self.pattern)
         found = self._pieces.look_up(pieces)
         counts = np.fromiter(map(len, found), np.int64, len(found)) // self.dtype.itemsize
-        ids = np.frombuffer(b"".join(found), self.dtype)
-        return _runs(ids, (np.cumsum(counts) - counts)[numbers], counts[numbers])
+        ids = _runs(np.frombuffer(b"".join(found), self.dtype), (np.cumsum(counts) - counts)[numbers], counts[numbers])
+        return ids, np.append(0, np.cumsum(counts[numbers]))[ends]
 
     def resegment(self, windows, dropout, random):
         """The same texts in other tokens, mostly more: split anew, and merged with BPE-dropout (Provilkov et al., 2020). Special tokens stay."""
         first_special = 256 + len(self.merges)
-        parts, ordinary = [[] for _ in windows], []         # of each window; which of them are to change, and the pieces up to their ends
-        numbers, which = {}, []                             # of the distinct pieces; the numbers of all pieces
+        parts, texts, places = [[] for _ in windows], [], []        # of each window; the texts in them, and where they stand
         for window, ids in enumerate(windows):
             special = np.flatnonzero(ids >= first_special)
             for part in np.split(ids, np.union1d(special, special + 1)):
                 if len(part) and part[0] < first_special:
-                    text = self.decode_bytes(part.tolist()).decode("utf-8", errors="surrogateescape")
-                    which += [numbers.setdefault(piece, len(numbers)) for piece in self._split(text)]
-                    ordinary.append((window, len(parts[window]), len(which)))
+                    texts.append(self.decode_bytes(part.tolist()).decode("utf-8", errors="surrogateescape"))
+                    places.append((window, len(parts[window])))
                 parts[window].append(part)
-        ids, counts = self._pieces.merges.segment(list(map(_to_bytes, numbers)), np.array(which, np.int64), dropout, random)
-        ends = np.append(0, np.cumsum(counts))
-        begin = 0
-        for window, place, end in ordinary:
-            parts[window][place] = ids[ends[begin]:ends[end]]
-            begin = end
+        pieces, numbers, ends = distinct_pieces(texts, self.pattern)
+        ids, counts = self._pieces.merges.segment(pieces, numbers, dropout, random)
+        ends = np.append(0, np.cumsum(counts))[ends]
+        for (window, place), part in zip(places, np.split(ids, ends[:-1])):
+            parts[window][place] = part
         return [np.concatenate(each) for each in parts]
 
     def with_special_tokens(self, more):

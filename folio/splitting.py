@@ -17,11 +17,15 @@ SPLIT_PATTERNS = {
 }
 CODE_POINTS = 0x110000
 INHABITED = 0x40000                 # there are no letters, numbers or blanks from here on (Unicode 17), and looking for them takes time
+LONG_TEXT = 10_000                  # characters from which arrays are quicker than a regular expression
+BATCH = 1 << 19                     # characters worth splitting together: more is no quicker, and takes more memory
 SHORT = 16                          # bytes, two machine words: pieces up to here are compared as numbers; 98 of 100 are
 SEATS_BITS = 18                     # 262,144 seats for the 20,000 distinct pieces of a megabyte: few meet, and a megabyte of them stays near
 
-# Classes of characters. BLANK is white space but U+0020, and NEWLINE is a BLANK to the pattern that has no rule for it.
-LETTER, NUMBER, OTHER, SPACE, BLANK, NEWLINE = range(6)
+# Classes of characters. BLANK is white space but U+0020, and NEWLINE is a BLANK to the pattern that has no rule for it. An END stands
+# behind each text, so that many can be split together; its code is none that a text can have.
+LETTER, NUMBER, OTHER, SPACE, BLANK, NEWLINE, END = range(7)
+END_CODE = CODE_POINTS
 _CLASS, _SIZE_SHIFT = 0b111, 4      # the table of code points holds both: the class, and above it the bytes in UTF-8
 
 # A class -> the classes that it continues the piece of; a character that follows any other class begins a piece.
@@ -41,49 +45,73 @@ def splitter(pattern):
     return regex.compile(SPLIT_PATTERNS[pattern]).findall
 
 
-def distinct_pieces(text, pattern):
-    """The distinct pieces of a text, as bytes, and for each piece in order of the text its number among them, (pieces,) int32.
-
-    The same as splitter(pattern)(text), and made for long texts.
-    >>> distinct_pieces("to be or not to be", "qwen2")
-    ([b'to', b' or', b' not', b' to', b' be'], array([0, 4, 1, 2, 3, 4], dtype=int32))
+def in_batches(items, length=len):
+    """Lists of as many texts, or things of some length, as are worth splitting together.
+    >>> [len(batch) for batch in in_batches(["long" * BATCH, "a", "b"])]
+    [1, 2]
     """
-    content, starts = piece_starts(text, pattern)
+    batch, characters = [], 0
+    for item in items:
+        batch.append(item)
+        characters += length(item)
+        if characters >= BATCH:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def distinct_pieces(texts, pattern):
+    """The distinct pieces of some texts, as bytes; each piece's number among them, (pieces,); how many there are up to each text's end, (texts,).
+    >>> distinct_pieces(["to be or not", " to be"], "qwen2")
+    ([b'to', b' be', b' or', b' not', b' to'], array([0, 1, 2, 3, 4, 1]), array([4, 6]))
+    """
+    if sum(map(len, texts)) >= LONG_TEXT:
+        return _distinct_by_arrays(texts, pattern)
+    known, numbers, ends = {}, [], []
+    for text in texts:
+        numbers += [known.setdefault(piece, len(known)) for piece in splitter(pattern)(text)]
+        ends.append(len(numbers))
+    return [piece.encode("utf-8", errors="surrogateescape") for piece in known], np.array(numbers, np.int64), np.array(ends, np.int64)
+
+
+def _distinct_by_arrays(texts, pattern):
+    content, starts = _piece_starts(texts, pattern)
     lengths = np.diff(starts, append=len(content))
+    ends = np.flatnonzero(lengths == 0) - np.arange(len(texts))     # an END is a piece of its own, without a letter
+    starts, lengths = starts[lengths > 0], lengths[lengths > 0]
     # A short piece is the two numbers whose bytes it is; only one that ends in NUL could be taken for a shorter one.
     is_short = (lengths <= SHORT) & (content[starts + lengths - 1] != 0)
     short, long = np.flatnonzero(is_short), np.flatnonzero(~is_short)
     words = np.ndarray(len(content) + 8, "<u8", np.append(content, np.zeros(SHORT, np.uint8)), strides=1)   # the eight bytes from each one on
     low, high = (words[starts[short] + word] & masks[lengths[short]] for word, masks in zip((0, 8), _MASKS))
     firsts, places = _distinct(low, high)
-    numbers = np.empty(len(starts), np.int32)
+    numbers = np.empty(len(starts), np.int64)
     numbers[short] = places
     pieces, known, whole = _names(low[firsts], high[firsts]).tolist(), {}, content.tobytes()
     stops = (starts + lengths)[long].tolist()
     numbers[long] = [known.setdefault(whole[start:stop], len(pieces) + len(known)) for start, stop in zip(starts[long].tolist(), stops)]
-    return pieces + list(known), numbers
+    return pieces + list(known), numbers, ends
 
 
-def piece_starts(text, pattern):
-    """A text's bytes, (bytes,) uint8, and where in them its pieces begin, (pieces,)."""
-    codes = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), np.uint32)
-    content = np.frombuffer(text.encode("utf-8", errors="surrogateescape"), np.uint8)
+def _piece_starts(texts, pattern):
+    """The texts' bytes, (bytes,) uint8, and where in them pieces begin; behind the last piece of each text begins an END."""
+    whole = "".join(texts)
+    content = np.frombuffer(whole.encode("utf-8", errors="surrogateescape"), np.uint8)
+    codes = np.frombuffer(whole.encode("utf-32-le", errors="surrogatepass"), np.uint32)
+    codes = np.insert(codes, np.cumsum([len(text) for text in texts], dtype=np.int64), END_CODE)
     about = np.take(_classes(pattern), codes, mode="clip")  # all codes are in the table: clip only spares NumPy the check
     starts = np.flatnonzero(_begins(codes, about & _CLASS, pattern))
-    if len(content) > len(codes):
-        ends = np.cumsum(about >> _SIZE_SHIFT, dtype=np.int64)
-        starts = ends[starts] - (about[starts] >> _SIZE_SHIFT)
+    sizes = about >> _SIZE_SHIFT
+    if len(texts) > 1 or len(content) >= len(codes):        # else the first character is the first byte, and so on
+        starts = np.cumsum(sizes, dtype=np.int64)[starts] - sizes[starts]
     return content, starts
 
 
 def _begins(codes, classes, pattern):
     """Whether a piece begins at each character. codes, classes: (characters,) -> (characters,) bool"""
-    if not len(codes):
-        return np.zeros(0, bool)
-    before, after = np.roll(classes, 1), np.roll(classes, -1)
-    after[-1] = BLANK                                       # at the end of the text as before more white space
+    before, after = np.roll(classes, 1), np.roll(classes, -1)       # the last one is an END, and so the first one follows an END as well
     begins = _pair_table(pattern)[before * 8 + classes]
-    begins[0] = True
     is_blank = (classes == SPACE) | (classes == BLANK)
     begins |= is_blank & (after <= OTHER)                   # \s+(?!\S) leaves the last blank to what follows
     if pattern == "qwen2":
@@ -153,15 +181,15 @@ _MASKS = np.array([[(1 << 8 * min(8, max(0, length - before))) - 1 for length in
 
 @cache
 def _classes(pattern):
-    """The class and the size in UTF-8 of every code point, as `regex` sees them: (CODE_POINTS,) uint8."""
+    """The class and the size in UTF-8 of every code point, as `regex` sees them, and of END: (CODE_POINTS + 1,) uint8."""
     inhabited = np.arange(INHABITED, dtype="<u4").tobytes().decode("utf-32-le", errors="surrogatepass")
-    table = np.full(CODE_POINTS, OTHER, np.uint8)
+    table = np.full(CODE_POINTS + 1, OTHER, np.uint8)
     for run in regex.finditer(r"(\p{L}+)|(\p{N}+)|(\s+)", inhabited):
         table[run.start():run.end()] = (LETTER, NUMBER, BLANK)[run.lastindex - 1]
-    table[ord(" ")] = SPACE
+    table[[ord(" "), END_CODE]] = SPACE, END
     if NEWLINE in _CONTINUES[pattern]:
         table[[ord("\r"), ord("\n")]] = NEWLINE
-    sizes = np.repeat(np.array([1, 2, 3, 4], np.uint8), np.diff([0, 0x80, 0x800, 0x10000, CODE_POINTS]))
+    sizes = np.repeat(np.array([1, 2, 3, 4, 0], np.uint8), np.diff([0, 0x80, 0x800, 0x10000, CODE_POINTS, CODE_POINTS + 1]))
     sizes[0xDC80:0xDD00] = 1                                # undecodable bytes travel through text as lone surrogates (PEP 383)
     return table | sizes << _SIZE_SHIFT
 

@@ -17,7 +17,7 @@ from conftest import ROOT, InMemory, refusal, run_python, run_script
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from folio import corpus, parallel, paths, sources
+from folio import corpus, parallel, paths, sources, splitting
 from folio.home import Home
 from folio.paths import absolute_paths, find_files
 from folio.sources import Documents
@@ -287,7 +287,7 @@ def test_small_documents_reach_other_processes_together(home, monkeypatch):
 def test_tokens_do_not_depend_on_what_goes_together(home, plays, monkeypatch, message_characters, processes):
     texts = [plays[start:start + 300] for start in range(0, 60_000, 300)]
     expected = corpus.prepare(home({"a.jsonl": json_lines(texts), "b.txt": plays[:50_000]}), SMALL)
-    monkeypatch.setattr(corpus, "MESSAGE_CHARACTERS", message_characters)
+    monkeypatch.setattr(splitting, "BATCH", message_characters)
     monkeypatch.setattr(corpus, "_processes", lambda survey: processes)
     tokenizer, made = corpus.prepare(home({"a.jsonl": json_lines(texts), "b.txt": plays[:50_000]}), SMALL)
     assert tokenizer.merges == expected[0].merges

@@ -18,8 +18,16 @@ PATTERNS = sorted(SPLIT_PATTERNS)
 ALPHABET = "''sStTrReEvVlLmMdD" + "ſaé字😀\u0301" + "  \t\n\r\x85\x1c\xa0\u3000" + ";(!" + "1२Ⅷ" + "\0\udc80"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def arrays_for_short_texts_too():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splitting, "LONG_TEXT", 0)
+        yield
+
+
 def pieces_in_arrays(text, pattern):
-    pieces, numbers = distinct_pieces(text, pattern)
+    pieces, numbers, ends = distinct_pieces([text], pattern)
+    assert ends.tolist() == [len(numbers)]
     assert len(set(pieces)) == len(pieces) == len(set(numbers.tolist())), "each distinct piece once, and none that is not there"
     return [pieces[number] for number in numbers]
 
@@ -39,6 +47,18 @@ def test_tricky_texts_are_split_as_the_regular_expression_splits_them(pattern, t
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("long_text", [0, 10_000], ids=["in arrays", "by regular expression"])
+@settings(max_examples=500)
+@given(texts=st.lists(st.text(ALPHABET, max_size=12), max_size=6))
+@example(texts=["a\n", " \n", "  ", "'", "s", "", "(", "b"])
+def test_texts_split_together_are_split_as_each_by_itself(pattern, long_text, texts):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splitting, "LONG_TEXT", long_text)
+        pieces, numbers, ends = distinct_pieces(texts, pattern)
+    assert [[pieces[number] for number in part] for part in np.split(numbers, ends)[:-1]] == [pieces_by_regex(text, pattern) for text in texts]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
 @settings(max_examples=300)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_is_split_as_the_regular_expression_splits_it(pattern, text):
@@ -54,7 +74,7 @@ def test_long_texts_are_split_as_the_regular_expression_splits_them(pattern, pla
 def test_every_code_point_has_the_class_that_the_regular_expressions_see():
     every = "".join(map(chr, range(sys.maxunicode + 1)))
     for pattern, newline in ("qwen2", splitting.NEWLINE), ("gpt2", splitting.BLANK):
-        classes = splitting._classes(pattern) & 7
+        classes = splitting._classes(pattern)[:-1] & 7        # but END
         seen = {"".join(every[code] for code in np.flatnonzero(classes == each)) for each in (splitting.LETTER, splitting.NUMBER)}
         assert seen == {"".join(regex.findall(members, every)) for members in (r"\p{L}", r"\p{N}")}
         assert {every[code] for code in np.flatnonzero(classes >= splitting.SPACE)} == set(regex.findall(r"\s", every))
@@ -68,5 +88,5 @@ def test_pieces_whose_hashes_meet_stay_apart(monkeypatch, plays):
 
 def test_half_a_surrogate_pair_is_refused_as_it_is_by_the_regular_expression_and_utf_8():
     with pytest.raises(UnicodeEncodeError):
-        distinct_pieces("a\ud800b", "qwen2")
+        distinct_pieces(["a\ud800b"], "qwen2")
 

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tokenizer as tokenizer_module
-from folio import sources
+from folio import sources, splitting
 from folio.files import fingerprint
 from tokenizer import (END_OF_TEXT, FILES, SPLIT_PATTERNS, BPETokenizer, CharTokenizer, MergeTable, StreamingDecoder, apply_merges,
                        count_pieces, from_dict, learn_merges, load)
@@ -244,6 +244,7 @@ def test_long_texts_are_encoded_as_short_ones_are(tokenizers, pattern, parts):
     short = tokenizers[pattern].encode(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer_module, "LONG_TEXT", 0)
+        patch.setattr(splitting, "LONG_TEXT", 0)
         patch.setattr(tokenizer_module, "MANY_BYTES", 1000)
         assert BPETokenizer(tokenizers[pattern].merges, pattern).encode(text) == short
 
