@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=program, description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
         self.free_text = free_text
         self.add_argument("--home", type=Path, default=home, metavar="DIR",
-                          help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights (default: where Folio's scripts lie)")
+                          help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights (default: where the scripts lie)")
 
     def add_fields(self, title, params, without=()):
         """Add a flag for every field of a dataclass; one that is not given leaves no trace in the parsed arguments."""

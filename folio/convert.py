@@ -39,6 +39,7 @@ def _export(parser, arguments):
         print(f"The files do not say how text is split ({tokenizer.pattern}): {SPLIT_PATTERNS[tokenizer.pattern]}")
     if format == "tiktoken":
         print(f"nor that there are special tokens: {tokenizer.special_ids}")
+        print('tiktoken remembers a file by its path: to read this one after an older one at the same path, set TIKTOKEN_CACHE_DIR="".')
 
 
 def _import(parser, arguments):

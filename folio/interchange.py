@@ -80,7 +80,8 @@ def _write_ranks(tokenizer, path):
     """What tiktoken.load.load_tiktoken_bpe reads: the ordinary tokens; split pattern and special tokens are told to tiktoken.Encoding.
 
     tiktoken joins any two neighbours that make a token, whichever pair it was learned from. That comes to the same as our merges where
-    every token is what its own bytes become, which is so for all that was learned from a text.
+    every token is what its own bytes become, which is so for all that was learned from a text. (load_tiktoken_bpe remembers a file by
+    its path; who writes to the same path again sets TIKTOKEN_CACHE_DIR="", or it reads the old one.)
     """
     if never := _never_made(tokenizer):
         raise ValueError(f"A rank file cannot say what this tokenizer does: it never makes its token {never[0]}, "
