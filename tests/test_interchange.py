@@ -228,6 +228,19 @@ def test_merges_in_windows_line_ends_without_a_header_are_the_same(tmp_path):
     assert read(vocab, merges, pattern="qwen2").to_dict() == original.to_dict()
 
 
+def test_a_token_that_looks_special_and_comes_from_a_merge_is_ordinary(tmp_path):
+    original = BPETokenizer([(60, 97), (256, 62)], special_tokens=["<b>"])
+    assert original.token_bytes[257:] == [b"<a>", b"<b>"]
+    assert read(*written(original, "gpt2", tmp_path), pattern="qwen2").to_dict() == original.to_dict()
+
+
+def test_the_lines_of_a_rank_file_may_stand_in_any_order(tmp_path):
+    original = BPETokenizer.train(["low lower lowest"], 265)
+    path, = written(original, "tiktoken", tmp_path)
+    path.write_bytes(b"\n".join(reversed(path.read_bytes().splitlines())))
+    assert read(path, pattern="qwen2").to_dict() == original.to_dict()
+
+
 def test_a_rank_file_gets_the_special_token_that_every_tokenizer_has_here(tmp_path):
     assert read(*written(BPETokenizer([(97, 98)], special_tokens=()), "tiktoken", tmp_path), pattern="gpt2").special_tokens == (END_OF_TEXT,)
 
@@ -440,7 +453,8 @@ def test_what_is_refused_may_be_left_out_by_name(tmp_path, part, value):
 
 
 @pytest.mark.parametrize("content, said", [
-    (b"", "not JSON"), (b"{", "not JSON"), (b"\xff{}", "not JSON"), (b"[" * 100_000, "not JSON"), (b"[1]", "no JSON object"), (b'{"a": 0}', "no model"),
+    (b"", "not JSON"), (b"{", "not JSON"), (b"\xff{}", "not JSON"), (b"[" * 100_000, "not JSON"), (b"[1]", "no JSON object"),
+    (b'{"a": 0}', "no model"),
 ])
 def test_a_damaged_tokenizer_json_is_refused(tmp_path, content, said):
     path = tmp_path / "tokenizer.json"
@@ -480,7 +494,8 @@ def test_a_rank_file_that_says_no_tokenizer_is_refused(tmp_path, content, said):
 
 
 @pytest.mark.parametrize("change, said", [
-    (lambda vocab, merges: vocab.update({"[PAD]": vocab.pop(END_OF_TEXT)}), r"no merge makes 1 of its tokens, as '\[PAD\]', and they are not special"),
+    (lambda vocab, merges: vocab.update({"[PAD]": vocab.pop(END_OF_TEXT)}),
+     r"no merge makes 1 of its tokens, as '\[PAD\]', and they are not special"),
     (lambda vocab, merges: vocab.update({"<s>": 300}), "258 is missing"),
     (lambda vocab, merges: merges.append("b"), "merge 2, 'b', is not one of two tokens"),
     (lambda vocab, merges: merges.append("b c"), "makes 'bc', which is not in the vocabulary"),
