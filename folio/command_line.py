@@ -17,10 +17,11 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description, free_text=()):
         """free_text: flags whose value may be anything, also something that looks like a flag."""
         # allow_abbrev: a flag that only happens to begin like another is a mistake, not a short form.
-        super().__init__(description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
+        program, home = _program()
+        super().__init__(prog=program, description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
         self.free_text = free_text
-        self.add_argument("--home", type=Path, default=Path(sys.argv[0]).resolve().parent, metavar="DIR",
-                          help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights (default: where this script lies)")
+        self.add_argument("--home", type=Path, default=home, metavar="DIR",
+                          help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights (default: where the scripts lie)")
 
     def add_fields(self, title, params, without=()):
         """Add a flag for every field of a dataclass; one that is not given leaves no trace in the parsed arguments."""
@@ -63,7 +64,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """One message, no usage dump; exit code 2."""
-        self.exit(2, f"{self.prog}: {message}\n(python {self.prog} --help lists what there is)\n")
+        self.exit(2, f"{self.prog.split()[-1]}: {message}\n({self.prog} --help lists what there is)\n")
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -102,6 +103,14 @@ def front_door(main):
     except KeyboardInterrupt:
         print("Stopped. Nothing half-written was left behind.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+
+
+def _program():
+    """How this program was called, and its own project's folder: where the script lies, and for `python -m folio.name` where folio/ lies."""
+    script, spec = Path(sys.argv[0]), sys.modules["__main__"].__spec__
+    if spec is not None and spec.name.startswith("folio."):
+        return f"python -m {spec.name}", Path(__file__).resolve().parent.parent
+    return f"python {script.name}", script.resolve().parent
 
 
 def _sentence(error):
