@@ -191,7 +191,8 @@ def merges_of(tokens):
 
     The earlier merges, applied to a token's own bytes, leave the two parts that its own merge joins: BPE gets to a token in one way
     only, whatever stands around it. (Karpathy's minbpe recovers those of GPT-4 so.)
-    merges_of([b"lo", b"low"]) -> [(108, 111), (256, 119)]
+    >>> merges_of([b"lo", b"low"])
+    [(108, 111), (256, 119)]
     """
     new_ids = {}
     for token in tokens:
