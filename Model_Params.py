@@ -46,7 +46,7 @@ def field_problems(params):
 class TextParams:
     """How text becomes tokens."""
     tokenizer: str = option("bpe", "bpe (byte pairs, learned from the text) or char (one token a character)", choices=("bpe", "char"))
-    vocab_size: int | None = option(None, "tokens the bpe tokenizer knows, bytes and special tokens included (default: by the size of the text)", high=1 << 24)
+    vocab_size: int | None = option(None, "tokens the bpe tokenizer knows, bytes and special tokens included (default: by the size of the text)", high=1 << 17)
     pattern: str = option("qwen2", "how bpe splits text into words before it merges", choices=("qwen2", "gpt2"))
     val_fraction: float = option(0.1, "share of the text, at its end, held out for validation (never more than 4 MB)", above=0, high=0.5)
     field: str = option("text", "where .jsonl and .parquet files have their text")

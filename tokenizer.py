@@ -117,11 +117,16 @@ class _Words:
     def _close_gaps(self):
         kept = self.ids != self.GONE
         self.ids, self.counts = self.ids[kept], self.counts[kept]
+        assert self.hold(len(self.ids), self.num_ids), "a pair and its position fit one 64-bit number"
         self._position_bits = len(self.ids).bit_length()
-        assert self.num_ids ** 2 << self._position_bits < 1 << 63, "a pair and its position fit one 64-bit number"
         positions = np.arange(len(self.ids), dtype=np.int32)
         self.before, self.after, self._last_asked = positions - 1, positions + 1, positions.copy()
         self.before[0], self.after[-1] = positions[0], positions[-1]
+
+    @staticmethod
+    def hold(positions, num_ids):
+        """Whether so many positions can be held. The largest vocabulary that can be learned, 131,072 ids, leaves room for 500 million."""
+        return num_ids ** 2 << positions.bit_length() <= 1 << 63
 
     def rarest_worth_watching(self):
         """The count down to which a round watches pairs: that of pair number WATCHED_PAIRS, and never 1, which teaches nothing."""
@@ -269,7 +274,8 @@ class MergeTable:
             put(where, merged[merged >= 0], np.count_nonzero(merged >= 0, axis=1))
         where = np.flatnonzero(lengths[which] > ROW_WIDTHS[-1])
         long = [pieces[number] for number in which[where].tolist()]
-        if dropout or sum(map(len, long)) < MANY_BYTES:
+        total = sum(map(len, long)) + len(long) + 1
+        if dropout or total < MANY_BYTES or not _Words.hold(total, 256 + len(self.new_ids)):
             merged = [apply_merges(piece, self.new_ids, dropout, random) for piece in long]
             put(where, np.fromiter(chain.from_iterable(merged), np.int32), np.fromiter(map(len, merged), np.int64))
         else:
