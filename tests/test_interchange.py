@@ -565,9 +565,12 @@ def test_training_goes_on_with_the_tokenizer_that_was_imported(tmp_path, home, p
     assert tokenizer.decode(made.tokens) == plays[:20_000]
 
 
-def test_a_tokenizer_that_is_there_is_replaced_only_when_asked(tmp_path):
+@pytest.mark.parametrize("missing", [[], ["merges.json"]], ids=["whole", "damaged"])
+def test_a_tokenizer_that_is_there_is_replaced_only_when_asked(tmp_path, missing):
     path, = written(BPETokenizer([(97, 98)]), "huggingface", tmp_path)
     BPETokenizer([]).save(tmp_path / "tokenizer_save")
+    for name in missing:
+        (tmp_path / "tokenizer_save" / name).unlink()
     before = saved(tmp_path / "tokenizer_save")
     message = refusal(convert("import", path, "--home", tmp_path))
     assert f"There is a tokenizer in {tmp_path / 'tokenizer_save'} already; --replace puts the other in its place." in message
@@ -589,7 +592,7 @@ def test_a_refused_import_leaves_the_tokenizer_that_was_there(tmp_path):
     (["export", "hugging", "x"], "export huggingface|gpt2|tiktoken PATH"), (["export", "gpt2"], "export huggingface|gpt2|tiktoken PATH"),
     (["import", "a", "b", "c"], "one path or two"), (["import"], "WORD"), (["improt", "a"], "'improt'"),
     (["import", "a", "--patern", "gpt2"], "did you mean --pattern?"),
-], ids=" ".join)
+], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
 def test_a_wrong_command_line_exits_with_code_2_and_says_how_it_goes(tmp_path, words, said):
     message = refusal(convert(*words, "--home", tmp_path), code=2)
     assert message.startswith("folio.convert: ") and said in message and "python -m folio.convert --help" in message
