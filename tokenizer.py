@@ -376,7 +376,8 @@ class Tokenizer:
         self._names = [*ordinary_names, *self.special_tokens]
         self.dtype = np.dtype(np.uint16 if len(self.token_bytes) <= 1 << 16 else np.uint32)     # the smallest that holds every id
         self.special_ids = {special: len(ordinary_tokens) + index for index, special in enumerate(self.special_tokens)}
-        self._special_pattern = regex.compile("(" + "|".join(map(regex.escape, self.special_tokens)) + ")")
+        longest_first = sorted(self.special_tokens, key=len, reverse=True)      # one may begin like another
+        self._special_pattern = regex.compile("(" + "|".join(map(regex.escape, longest_first)) + ")")
         if len(set(self._names)) != len(self._names) or "" in self._names:
             twice = [name for name, count in Counter(self._names).items() if count > 1 or not name]
             raise ValueError(f"Every token needs a spelling of its own; these have none: {twice[:5]}.")

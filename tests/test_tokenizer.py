@@ -394,6 +394,11 @@ def test_special_tokens_added_later_change_no_other_id(tokenizers, plays):
             more.with_special_tokens(["<|user|>"])
 
 
+def test_of_two_special_tokens_that_begin_alike_the_longer_is_found():
+    tokenizer = BPETokenizer([], special_tokens=("<|im|>", "<|im|>2"))
+    assert tokenizer.encode("<|im|>2<|im|>", allow_special=True) == [257, 256]
+
+
 # --- Decoding ---
 
 @pytest.mark.parametrize("pattern", PATTERNS)
