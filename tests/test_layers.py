@@ -104,7 +104,7 @@ def test_the_check_sees_every_form_of_import(module, source, wrong):
 
 
 @pytest.mark.parametrize("module", ["Model_Params", "tokenizer", "folio", "folio.sources", "folio.corpus", "folio.command_line",
-                                    "folio.interchange", "folio.convert", "init"])
+                                    "folio.interchange", "folio.convert", "folio.tokens", "init"])
 def test_text_and_parameters_do_without_torch(module):
     waiting, seen = [module], set()
     while waiting:
