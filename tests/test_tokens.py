@@ -186,8 +186,8 @@ def test_the_census_is_what_a_plain_count_says(text):
 
 @pytest.mark.parametrize("text, kind", [
     ("Straße", "Latin"), ("Дом", "Cyrillic"), ("λόγος", "Greek"), ("سَلـام", "Arabic"), ("שלום", "Hebrew"), ("नमस्ते", "Devanagari"), ("ไทย", "Thai"),
-    ("中文", "Han"), ("ラーメン", "kana"), ("한국어", "Hangul"), ("Հայ", "other letters"), ("4٤४", "digits"), ("«—€😀", "punctuation"), (" \n\t", "white space"),
-    ("\0\u200d", "other"), ("\udcff\udce4", "other"),
+    ("中文", "Han"), ("ラーメン", "kana"), ("한국어", "Hangul"), ("Հայ", "other letters"), ("4٤४", "digits"), ("«—€😀", "punctuation"),
+    (" \n\t", "white space"), ("\0\u200d", "other"), ("\udcff\udce4", "other"),
 ])
 def test_every_byte_of_a_character_is_of_its_kind(text, kind):
     bytes_only = BPETokenizer([])
@@ -211,7 +211,7 @@ def test_it_does_not_matter_how_a_text_comes_in_chunks():
     assert (chunked.bytes, chunked.characters) == (whole.bytes, whole.characters)
 
 
-@given(st.dictionaries(st.sampled_from(["the", " theme", " quays", "там", " дома", "42", "naïve", "zzzz", " \n"]), st.integers(1, 50)), st.integers(1, 4))
+@given(st.dictionaries(st.sampled_from(["the", " theme", "там", " дома", "42", "naïve", "zz", " \n"]), st.integers(1, 50)), st.integers(1, 4))
 def test_the_costliest_words_are_those_of_all_words(counted, most):
     pieces = {to_bytes(piece): times for piece, times in counted.items()}
     words = [(piece, times, TOKENIZER.encode_bytes(piece)) for piece, times in pieces.items() if regex.search(r"\p{L}", piece.decode())]
@@ -358,7 +358,8 @@ def test_any_words_can_be_given_as_text(text):
 
 
 @pytest.mark.parametrize("words, said", [
-    ([], "pass a text or a file, or -"), (["a", "--text", "b"], "once"), (["a", "--lines", "-1"], "--lines -1 is below"), (["a", "--only", "colours"], "colours"),
+    ([], "pass a text or a file, or -"), (["a", "--text", "b"], "once"), (["a", "--lines", "-1"], "--lines -1 is below"),
+    (["a", "--only", "colours"], "colours"),
 ])
 def test_a_command_that_cannot_be_followed_is_refused_with_exit_code_2(words, said):
     assert said in refusal(run_tokens(*words), code=2)
@@ -382,9 +383,10 @@ def test_a_character_tokenizer_works_too_and_names_what_it_does_not_know(home):
 def on_a_terminal(*words, **environment):
     """What the command writes where a person looks."""
     pty = pytest.importorskip("pty")
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm-256color"} | environment
     here, there = pty.openpty()
     done = subprocess.Popen([sys.executable, "-m", "folio.tokens", *words], cwd=ROOT, stdin=there, stdout=there, stderr=there,
-                            env={**{name: value for name, value in os.environ.items() if name != "NO_COLOR"}, "TERM": "xterm-256color", **environment})
+                            env=environment)
     os.close(there)
     written = b""
     try:
