@@ -692,13 +692,15 @@ class _PieceCache(dict):
 
     def look_up(self, pieces):
         """The ids of many pieces, (bytes), in the same order."""
-        missing = [piece for piece in pieces if piece not in self]
+        result = list(map(self.get, pieces))
+        unknown = [place for place, ids in enumerate(result) if ids is None]
+        missing = [pieces[place] for place in unknown]
         ids, counts = self.merges.segment(missing, np.arange(len(missing)))
         ids = ids.astype(self._dtype).tobytes()
         ends = (np.cumsum(counts) * self._dtype.itemsize).tolist()
-        found = {piece: ids[start:end] for piece, start, end in zip(missing, [0, *ends], ends)}
-        result = [found.get(piece) or self[piece] for piece in pieces]
-        self._remember(found.items())
+        for place, start, end in zip(unknown, [0, *ends], ends):
+            result[place] = ids[start:end]
+        self._remember([(pieces[place], result[place]) for place in unknown])
         return result
 
     def _remember(self, found):

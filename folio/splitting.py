@@ -64,7 +64,7 @@ def in_batches(items, length=len):
 def distinct_pieces(texts, pattern):
     """The distinct pieces of some texts, as bytes; each piece's number among them, (pieces,); how many there are up to each text's end, (texts,).
     >>> distinct_pieces(["to be or not", " to be"], "qwen2")
-    ([b'to', b' be', b' or', b' not', b' to'], array([0, 1, 2, 3, 4, 1]), array([4, 6]))
+    ([b'to', b' be', b' or', b' not', b' to'], array([0, 1, 2, 3, 4, 1], dtype=int32), array([4, 6]))
     """
     if sum(map(len, texts)) >= LONG_TEXT:
         return _distinct_by_arrays(texts, pattern)
@@ -72,7 +72,7 @@ def distinct_pieces(texts, pattern):
     for text in texts:
         numbers += [known.setdefault(piece, len(known)) for piece in splitter(pattern)(text)]
         ends.append(len(numbers))
-    return [piece.encode("utf-8", errors="surrogateescape") for piece in known], np.array(numbers, np.int64), np.array(ends, np.int64)
+    return [piece.encode("utf-8", errors="surrogateescape") for piece in known], np.array(numbers, np.int32), np.array(ends, np.int64)
 
 
 def _distinct_by_arrays(texts, pattern):
@@ -84,9 +84,11 @@ def _distinct_by_arrays(texts, pattern):
     is_short = (lengths <= SHORT) & (content[starts + lengths - 1] != 0)
     short, long = np.flatnonzero(is_short), np.flatnonzero(~is_short)
     words = np.ndarray(len(content) + 8, "<u8", np.append(content, np.zeros(SHORT, np.uint8)), strides=1)   # the eight bytes from each one on
-    low, high = (words[starts[short] + word] & masks[lengths[short]] for word, masks in zip((0, 8), _MASKS))
+    low, high = words[starts[short]] & _LOW[lengths[short]], np.zeros(len(short), np.uint64)
+    longer = np.flatnonzero(lengths[short] > 8)             # one in ten
+    high[longer] = words[starts[short][longer] + 8] & _LOW[lengths[short][longer] - 8]
     firsts, places = _distinct(low, high)
-    numbers = np.empty(len(starts), np.int64)
+    numbers = np.empty(len(starts), np.int32)
     numbers[short] = places
     pieces, known, whole = _names(low[firsts], high[firsts]).tolist(), {}, content.tobytes()
     stops = (starts + lengths)[long].tolist()
@@ -175,8 +177,8 @@ def _names(low, high):
     return np.stack((low, high), axis=1).view(f"S{SHORT}").ravel()
 
 
-# By a piece's length the bits of its two words that are its own.
-_MASKS = np.array([[(1 << 8 * min(8, max(0, length - before))) - 1 for length in range(SHORT + 1)] for before in (0, 8)], "<u8")
+# By a piece's length the bits of its first word that are its own.
+_LOW = np.array([(1 << 8 * min(8, length)) - 1 for length in range(SHORT + 1)], "<u8")
 
 
 @cache
