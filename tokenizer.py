@@ -18,6 +18,7 @@ import codecs
 import json
 import sys
 from collections import Counter
+from functools import cached_property
 from heapq import heapify, heappop, heappush
 from itertools import chain, pairwise
 from pathlib import Path
@@ -236,17 +237,21 @@ class MergeTable:
         """pairs: of ids, in the order learned; the more seats, the fewer pairs meet."""
         self.new_ids = {pair: new_id for new_id, pair in enumerate(pairs, 256)}
         self._bits = (seats_a_pair * len(pairs) | 1).bit_length()           # of the number of seats: always one more than pairs at least
-        self._pairs = np.full(1 << self._bits, self.FREE, np.int64)
-        self._becomes = np.full(1 << self._bits, self.NONE, np.int32)
-        left, right = np.fromiter(chain.from_iterable(pairs), np.int64, 2 * len(pairs)).reshape(-1, 2).T
-        wanted, new_ids = self._key(left, right), np.arange(256, 256 + len(pairs), dtype=np.int32)
+
+    @cached_property
+    def _table(self):
+        """The pairs in their seats, and what they become; made when first needed: a prompt does without."""
+        pairs, becomes = np.full(1 << self._bits, self.FREE, np.int64), np.full(1 << self._bits, self.NONE, np.int32)
+        left, right = np.fromiter(chain.from_iterable(self.new_ids), np.int64, 2 * len(self.new_ids)).reshape(-1, 2).T
+        wanted, new_ids = self._key(left, right), np.arange(256, 256 + len(self.new_ids), dtype=np.int32)
         seats = self._seat(wanted)
         while len(wanted):
-            free = self._pairs[seats] == self.FREE
-            self._pairs[seats[free]] = wanted[free]
-            seated = self._pairs[seats] == wanted                           # of two that took the same seat, the last one has it
-            self._becomes[seats[seated]] = new_ids[seated]
+            free = pairs[seats] == self.FREE
+            pairs[seats[free]] = wanted[free]
+            seated = pairs[seats] == wanted                                 # of two that took the same seat, the last one has it
+            becomes[seats[seated]] = new_ids[seated]
             wanted, new_ids, seats = wanted[~seated], new_ids[~seated], self._next(seats[~seated])
+        return pairs, becomes
 
     def segment(self, pieces, which, dropout=0.0, random=None):
         """Merge the pieces number `which`, an array, each time anew. -> all ids, one piece after the other, and each piece's count of them
@@ -334,17 +339,18 @@ class MergeTable:
 
     def look_up(self, left, right):
         """What each left and right id become together, or NONE."""
+        pairs, new_ids = self._table
         wanted = self._key(left, right).ravel()
         seats = self._seat(wanted)
-        found = self._pairs[seats]
-        becomes = np.where(found == wanted, self._becomes[seats], self.NONE)
+        found = pairs[seats]
+        becomes = np.where(found == wanted, new_ids[seats], self.NONE)
         astray = np.flatnonzero((found != wanted) & (found != self.FREE))
         seats = seats[astray]
         while len(astray):                              # another pair has the seat: the wanted one, if there is one, sits further on
             seats = self._next(seats)
-            found = self._pairs[seats]
+            found = pairs[seats]
             at_home = found == wanted[astray]
-            becomes[astray[at_home]] = self._becomes[seats[at_home]]
+            becomes[astray[at_home]] = new_ids[seats[at_home]]
             going_on = ~at_home & (found != self.FREE)
             astray, seats = astray[going_on], seats[going_on]
         return becomes.reshape(left.shape)
@@ -486,13 +492,14 @@ class BPETokenizer(Tokenizer):
         self.pattern = pattern
         self.merges = list(map(tuple, merges))
         tokens, names = [bytes([value]) for value in range(256)], [chr(_PRINTABLE[value]) for value in range(256)]
-        for new_id, (left, right) in enumerate(self.merges, 256):
-            if not (0 <= left < new_id and 0 <= right < new_id):
-                raise ValueError(f"Merge {new_id - 256} joins the tokens {left} and {right}, but only 0 to {new_id - 1} exist by then.")
-            tokens.append(tokens[left] + tokens[right])
+        for left, right in self.merges:
+            if left < 0 or right < 0 or left >= len(tokens) or right >= len(tokens):
+                raise ValueError(f"Merge {len(tokens) - 256} joins the tokens {left} and {right}, but only 0 to {len(tokens) - 1} exist by then.")
+            token = tokens[left] + tokens[right]
+            if len(token) > LONGEST_TOKEN:
+                raise ValueError(f"Token {len(tokens)} would have {len(token):,} bytes; a tokenizer like this was never learned from a text.")
+            tokens.append(token)
             names.append(names[left] + names[right])
-            if len(tokens[-1]) > LONGEST_TOKEN:
-                raise ValueError(f"Token {new_id} would have {len(tokens[-1]):,} bytes; a tokenizer like this was never learned from a text.")
         super().__init__(tokens, names, special_tokens)
         self._split = splitter(pattern)
         self._pieces = _PieceCache(MergeTable(self.merges), self.dtype)

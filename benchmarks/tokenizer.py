@@ -268,7 +268,7 @@ def _run_once(work, *arguments):
             if time.perf_counter() - started_at > TIME_LIMIT:
                 process.kill()
                 return None
-            time.sleep(0.02)
+            time.sleep(0.1)             # looking more often would slow down what is looked at
         answer = process.stdout.read()
         if process.returncode:
             print(process.stderr.read().decode(errors="replace").strip().splitlines()[-1:], file=sys.stderr)
