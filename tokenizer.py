@@ -34,7 +34,7 @@ FORMAT = 1                                              # of the four JSON files
 FILES = ("stoi.json", "itos.json", "merges.json", "vocab_size.json")      # the last one vouches for the others
 WATCHED_PAIRS = 4000                                    # while merges are learned: fewer make more rounds, more make each merge slower
 LONGEST_TOKEN = 1 << 20                                 # bytes: merges may double a token each time, and a file may hold any merges
-CACHED_PIECES = 1 << 18                                 # pieces whose ids are remembered: about 60 MB when full
+CACHED_PIECES = 1 << 16                                 # pieces whose ids are remembered, about 15 MB when full; four times as many help little
 ROW_WIDTHS = (0, 8, 16, 32, 64)                         # bytes: pieces of about one length are merged side by side
 MANY_BYTES = 100_000                                    # in longer pieces: from here on it pays to merge a pair everywhere at once
 

@@ -20,7 +20,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,8 +31,8 @@ SUFFIXES = {".py", ".md", ".txt", ".rst", ".js", ".h"}
 PATTERN = "qwen2"
 WORKERS = 2
 VOCAB_SIZE = 16384
-BATCH = 16                      # chunks given to a peer at once: enough work for its threads, and its memory stays bounded
-TIME_LIMIT = 600                # seconds: what takes longer is called so
+BATCH = 64                      # chunks given to a peer at once: enough work for its threads, and its memory stays bounded
+TIME_LIMIT = 200                # seconds: what takes longer is called so
 PROMPT = "The miller's daughter said: \"I have 42 keys, and none of them opens the door.\" They didn't believe it."[:100]
 FOLIO, HUGGING_FACE, RUSTBPE, TIKTOKEN = LIBRARIES = ("folio", "tokenizers", "rustbpe", "tiktoken")
 
@@ -94,7 +94,7 @@ def hard_texts(corpus):
 # --- One piece of work, in a process of its own: each returns its seconds ---
 
 def chunks_of(path):
-    """A text in chunks of two megabytes, cut where no pattern's piece is cut: the same for all."""
+    """A text in chunks of half a megabyte, cut where no pattern's piece is cut: the same for all."""
     from folio.sources import Documents
     return (chunk for chunk, _ in Documents([path]))
 
@@ -149,7 +149,8 @@ def encode(library, path, folder):
                 for ids in encode_batch(batch):
                     out.write(np.array(ids, dtype).tobytes())
     seconds = time.perf_counter() - started_at
-    digest = sha256(target.read_bytes()).hexdigest()[:16]
+    with target.open("rb") as written:
+        digest = file_digest(written, "sha256").hexdigest()[:16]
     target.unlink()
     return seconds, digest
 

@@ -65,7 +65,7 @@ def test_the_tokenizer_that_comes_with_the_repository_is_what_init_makes_of_the_
     project = home((ROOT / "Train_Data" / "input.txt").read_bytes())
     assert run_init(project).returncode == 0
     assert everything_below(project.tokenizer) == everything_below(ROOT / "tokenizer_save")
-    assert load(project.tokenizer).vocab_size == 512
+    assert load(project.tokenizer).vocab_size == 1024
 
 
 def test_running_it_again_gives_the_same_bytes(home):
@@ -86,7 +86,8 @@ def test_a_small_text_needs_no_flag(home, plays, kind, text_bytes):
 def test_no_text_is_too_small_for_the_default_vocabulary():
     for text_bytes in (0, 1, 1_000, 100_000, 131_000, 10**12):
         assert BPETokenizer.merges_for(corpus.default_vocab_size(text_bytes)) >= 0
-    assert [corpus.default_vocab_size(text_bytes) for text_bytes in (524_348, 1_115_394, 2_000_000, 100_000_000)] == [512, 1024, 1024, 8192]
+    assert [corpus.default_vocab_size(text_bytes) for text_bytes in (20_000, 524_348, 1_115_394, 4_000_000, 100_000_000, 10**12)
+            ] == [512, 1024, 2048, 2048, 16384, 32768]
 
 
 def test_a_vocabulary_larger_than_the_text_allows_is_said_in_one_sentence(home):
