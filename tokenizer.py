@@ -127,7 +127,7 @@ class _Words:
     @staticmethod
     def hold(positions, num_ids):
         """Whether so many positions can be held. The largest vocabulary that can be learned, 131,072 ids, leaves room for 500 million."""
-        return num_ids ** 2 << positions.bit_length() <= 1 << 63
+        return num_ids ** 2 << positions.bit_length() <= 1 << 63 and positions < 1 << 31
 
     def rarest_worth_watching(self):
         """The count down to which a round watches pairs: that of pair number WATCHED_PAIRS, and never 1, which teaches nothing."""
@@ -651,8 +651,11 @@ def load(folder):
         if changed := [name for name, known in about["hashes"].items() if fingerprint(contents[name]) != known]:
             raise ValueError(f"{', '.join(changed)} is not the file that was written with vocab_size.json")
         return tokenizer
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"The tokenizer in {folder} is damaged: {error}. Make it again: python init.py") from None
+    except ValueError as error:
+        raise ValueError(f"The tokenizer in {folder} cannot be used: {str(error).rstrip('.')}. Make it again: python init.py") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"The tokenizer in {folder} cannot be used: vocab_size.json does not say what it should ({type(error).__name__} at {error}). "
+                         "Make it again: python init.py") from None
 
 
 def _parsed(name, content):
@@ -711,10 +714,11 @@ class _PieceCache(dict):
         return result
 
     def _remember(self, found):
+        if len(found) > CACHED_PIECES:
+            return
         if len(self) + len(found) > CACHED_PIECES:
             self.clear()
-        if len(found) <= CACHED_PIECES:
-            self.update((piece, ids) for piece, ids in found if len(piece) < 100)   # longer ones hardly ever come twice
+        self.update((piece, ids) for piece, ids in found if len(piece) < 100)       # longer ones hardly ever come twice
 
 
 def _runs(values, firsts, counts):

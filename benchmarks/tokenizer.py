@@ -34,6 +34,7 @@ VOCAB_SIZE = 16384
 BATCH = 64                      # chunks given to a peer at once: enough work for its threads, and its memory stays bounded
 TIME_LIMIT = 200                # seconds: what takes longer is called so
 PROMPT = "The miller's daughter said: \"I have 42 keys, and none of them opens the door.\" They didn't believe it."[:100]
+KINDS = {"small", "train", "encode", "grown", "prompt", "load", "hard"}
 FOLIO, HUGGING_FACE, RUSTBPE, TIKTOKEN = LIBRARIES = ("folio", "tokenizers", "rustbpe", "tiktoken")
 
 
@@ -68,7 +69,7 @@ def _lines_of(files):
 
 
 def hard_texts(corpus):
-    """{name: text} of ten megabytes each, which a tokenizer may be slow with."""
+    """{name: function that makes it} of texts of ten megabytes each, which a tokenizer may be slow with."""
     import random
 
     import numpy as np
@@ -77,17 +78,22 @@ def hard_texts(corpus):
         ordinary = file.read(40_000_000).decode("utf-8", errors="ignore")
     draw = random.Random(0)
     size = 10_000_000
-    letters = regex.sub(r"\P{L}", "", ordinary)
+
+    def letters():
+        kept = regex.sub(r"\P{L}", "", ordinary)
+        return (kept * (size // len(kept) + 1))[:size]
+
+    def hanzi():
+        return chr(0x4E00 + int(draw.paretovariate(0.7)) % 5000)
     return {
-        "ordinary": ordinary[:size],
-        "one line, only spaces": ordinary[:size].replace("\n", " "),
-        "no white space": "".join(ordinary.split())[:size],
-        "nothing but letters": (letters * (size // len(letters) + 1))[:size],
-        "one letter": "a" * size,
-        "random bytes": np.random.default_rng(0).bytes(size).decode("utf-8", errors="surrogateescape"),
-        "Chinese, clauses": "".join(draw.choice("，。！") if draw.random() < 0.1 else chr(0x4E00 + int(draw.paretovariate(0.7)) % 5000)
-                                    for _ in range(size // 3)),
-        "Chinese, no signs": "".join(chr(0x4E00 + int(draw.paretovariate(0.7)) % 5000) for _ in range(size // 3)),
+        "ordinary": lambda: ordinary[:size],
+        "one line, only spaces": lambda: ordinary[:size].replace("\n", " "),
+        "no white space": lambda: "".join(ordinary.split())[:size],
+        "nothing but letters": letters,
+        "one letter": lambda: "a" * size,
+        "random bytes": lambda: np.random.default_rng(0).bytes(size).decode("utf-8", errors="surrogateescape"),
+        "Chinese, clauses": lambda: "".join(draw.choice("，。！") if draw.random() < 0.1 else hanzi() for _ in range(size // 3)),
+        "Chinese, no signs": lambda: "".join(hanzi() for _ in range(size // 3)),
     }
 
 
@@ -157,7 +163,7 @@ def encode(library, path, folder):
 
 def hard(library, name, corpus, folder):
     """Ten megabytes from memory to ids, in one call."""
-    text = hard_texts(Path(corpus))[name]
+    text = hard_texts(Path(corpus))[name]()
     if library == FOLIO:
         from tokenizer import load
         content, tokenizer = text.encode("utf-8", errors="surrogateescape"), load(folder)
@@ -267,7 +273,8 @@ def _run_once(work, *arguments):
         while process.poll() is None:
             peak = max(peak, _memory_of(tree))
             if time.perf_counter() - started_at > TIME_LIMIT:
-                process.kill()
+                for each in [*tree.children(recursive=True), tree]:
+                    each.kill()
                 return None
             time.sleep(0.1)             # looking more often would slow down what is looked at
         answer = process.stdout.read()
@@ -301,7 +308,7 @@ def show(title, rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="small,train,encode,grown,prompt,load,hard", help="kinds of work, separated by commas")
+    parser.add_argument("--only", default=",".join(sorted(KINDS)), help="kinds of work, separated by commas")
     parser.add_argument("--megabytes", type=int, default=120, help="of the large text")
     parser.add_argument("--grown-megabytes", type=int, default=2000, help="of the text that shows whether memory grows")
     parser.add_argument("--runs", type=int, default=3)
@@ -310,6 +317,8 @@ def main():
     arguments = parser.parse_args()
     if arguments.work:
         return _do(*arguments.work)
+    if unknown := set(arguments.only.split(",")) - KINDS:
+        parser.error(f"--only {', '.join(sorted(unknown))} is none of {', '.join(sorted(KINDS))}")
     with contextlib.ExitStack() as stack:
         folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
@@ -323,12 +332,14 @@ def _compare(arguments, folder, kinds):
     if kinds - {"small", "train"}:
         save_for_all(corpus, folder)
     if "small" in kinds and TINY_SHAKESPEARE.exists():
-        results = {library: measure(runs, "train", library, TINY_SHAKESPEARE, 1024) for library in (FOLIO, HUGGING_FACE, RUSTBPE)}
+        results = {library: measure(runs, "train", library, TINY_SHAKESPEARE, 1024) for library in (KINDS = {"small", "train", "encode", "grown", "prompt", "load", "hard"}
+FOLIO, HUGGING_FACE, RUSTBPE)}
         show("train, tiny shakespeare, 1,024 tokens", [(name, seconds, f"{seconds or 0:.2f} s", memory) for name, (seconds, memory, _) in results.items()])
     elif "small" in kinds:
         print(f"\ntiny shakespeare is not at {TINY_SHAKESPEARE}: training on it is passed over.")
     if "train" in kinds:
-        results = {library: measure(runs, "train", library, corpus, VOCAB_SIZE) for library in (FOLIO, HUGGING_FACE, RUSTBPE)}
+        results = {library: measure(runs, "train", library, corpus, VOCAB_SIZE) for library in (KINDS = {"small", "train", "encode", "grown", "prompt", "load", "hard"}
+FOLIO, HUGGING_FACE, RUSTBPE)}
         show(f"train, {size:.0f} MB, {VOCAB_SIZE:,} tokens", [(name, seconds, f"{seconds or 0:.1f} s", memory) for name, (seconds, memory, _) in results.items()])
     if "encode" in kinds:
         results = {library: measure(runs, "encode", library, corpus, folder) for library in LIBRARIES}
@@ -347,16 +358,19 @@ def _compare(arguments, folder, kinds):
                 f"{megabytes:,.0f} MB {memory / 1e9:.3f} GB, {seconds or 0:.1f} s" for _, seconds, memory, megabytes in rows), flush=True)
         grown.unlink()
     if "prompt" in kinds:
-        results = {library: measure(runs, "prompt", library, folder) for library in (FOLIO, HUGGING_FACE, TIKTOKEN)}
+        results = {library: measure(runs, "prompt", library, folder) for library in (KINDS = {"small", "train", "encode", "grown", "prompt", "load", "hard"}
+FOLIO, HUGGING_FACE, TIKTOKEN)}
         show("encode a prompt of 100 characters, warm", [(name, seconds, f"{(seconds or 0) * 1e6:.1f} us", 0) for name, (seconds, *_) in results.items()])
     if "load" in kinds:
-        results = {library: measure(runs, "load", library, folder) for library in (FOLIO, HUGGING_FACE, TIKTOKEN)}
+        results = {library: measure(runs, "load", library, folder) for library in (KINDS = {"small", "train", "encode", "grown", "prompt", "load", "hard"}
+FOLIO, HUGGING_FACE, TIKTOKEN)}
         show(f"load {VOCAB_SIZE:,} tokens", [(name, seconds, f"{(seconds or 0) * 1e3:.1f} ms", 0) for name, (seconds, *_) in results.items()])
     if "hard" in kinds:
         for name in hard_texts(corpus):
-            results = {library: measure(1, "hard", library, name, corpus, folder) for library in (FOLIO, HUGGING_FACE, TIKTOKEN)}
+            results = {library: measure(1, "hard", library, name, corpus, folder) for library in (KINDS = {"small", "train", "encode", "grown", "prompt", "load", "hard"}
+FOLIO, HUGGING_FACE, TIKTOKEN)}
             show(f"encode 10 MB in one call: {name}",
-                 [(library, seconds, f"{(seconds or 0) / 10 * 1e3:.0f} ms/MB", memory) for library, (seconds, memory, _) in results.items()])
+                 [(library, seconds, f"{(seconds or 0) / 10 * 1e3:.0f} ms/MB", 0) for library, (seconds, *_) in results.items()])
 
 
 def _do(work, library, *rest):

@@ -12,7 +12,7 @@ def batch_at(tokens, step, *, batch_size, block_size, seed, resegment=None):
     random = np.random.default_rng((seed, step))
     starts = random.integers(len(tokens) - block_size, size=batch_size)
     windows = tokens[starts[:, None] + np.arange(block_size + 1)].astype(np.int64)          # (B, T + 1)
-    if resegment:       # into more tokens than before, except perhaps for a window of a few: that one stays as it is
+    if resegment:       # mostly into more tokens; a window that was cut inside a word may become shorter, and stays as it is
         for window, other in zip(windows, resegment(windows, random)):
             window[:] = other[:block_size + 1] if len(other) > block_size else window
     return windows[:, :-1], windows[:, 1:]

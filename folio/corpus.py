@@ -87,7 +87,8 @@ def prepare(home, text, paths=()):
     try:
         return _prepare(home, text, absolute_paths(paths, home))
     except BaseException:
-        _remove_stale(home, _open(home)[0])
+        if about := _open(home)[0]:             # else nobody knows which of the files there is the old one
+            _remove_stale(home, about)
         raise
 
 
@@ -156,7 +157,7 @@ def _survey(documents, val_fraction, want_alphabet=False):
             document_ends.append(total)
             while total - document_ends[0] > VAL_BYTES_LIMIT:
                 document_ends.popleft()
-            digest.update(b"\xff")              # a byte that UTF-8 never has: two documents differ from one
+            digest.update(b"\xff%d\xff" % total)        # where documents end, so that two differ from one
     if not total:
         raise ValueError(f"There is nothing in {documents.files[0]}{' and others' if len(documents.files) > 1 else ''}: no text, nothing to learn.")
     train_bytes = total - min(total - int(total * (1 - val_fraction)), VAL_BYTES_LIMIT)
@@ -298,7 +299,7 @@ def _corpus(home, about):
 
 def _remove_stale(home, about):
     """Remove the token files and the kept standard input that corpus.json does not name."""
-    named = {about["tokens"], *(PurePath(path).name for path in about["paths"])} if about else set()
+    named = {about["tokens"], *(PurePath(path).name for path in about["paths"])}
     for pattern in ("tokens-*.npy", STANDARD_INPUT):
         for stale in home.tokens.glob(pattern):
             if stale.name not in named:

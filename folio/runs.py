@@ -117,6 +117,7 @@ def _is_free(home, name):
 
 # --- What a resumed run was, and what is wanted of it ---
 
+_BEFORE_IT_WAS_THERE = {"bpe_dropout": 0.0}      # what an older run did without saying so
 _MAY_CHANGE = {each.name for each in fields(TrainingParams) if each.metadata["may_change"]}
 
 
@@ -129,7 +130,7 @@ def _load_resume(home, name):
     try:
         Progress(**contents["progress"])
         parts = contents["params"]
-        return contents, Params(TextParams(**parts["text"]), ModelParams(**parts["model"]), TrainingParams(**parts["training"]))
+        return contents, Params(TextParams(**parts["text"]), ModelParams(**parts["model"]), TrainingParams(**_BEFORE_IT_WAS_THERE | parts["training"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{home.resume(name)} is not a resume file of this Folio: {error}.") from None
 

@@ -23,6 +23,7 @@ _LAST_SAFE_CUT = regex.compile(r"(?r)\S(?= )|\p{L}(?=\P{L})")
 _LINE = re.escape(END_OF_TEXT) + r"\n"
 _SEPARATOR = re.compile(rf"{_LINE}(?<=\n{_LINE})")       # looks behind last: `re` is quick to find what begins with plain letters
 
+_REPLACED = "U+FFFD for what was no text"
 _ERRORS = {"refuse": "strict", "keep": "surrogateescape", "replace": "replace"}
 
 # What a \u in JSON may spell and is no text: NUL, and half a surrogate pair. Bytes that are kept travel as such halves.
@@ -69,6 +70,8 @@ class Documents:
         """-> (text, ends_document), again and again, in pieces of any size. ValueError names the file and the place."""
         suffix = PurePath(path.name.lower().removesuffix(".gz")).suffix
         if suffix == ".parquet":
+            if path.name.lower().endswith(".gz"):
+                raise ValueError(f"{path} is Parquet inside gzip, which has to be unpacked first: gunzip {path.name}")
             return self._read_parquet(path)
         if suffix in (".jsonl", ".ndjson"):
             return self._read_json_lines(path)
@@ -109,7 +112,7 @@ class Documents:
         if is_first:
             line = self._without_mark(line)
         try:
-            record = json.loads(line)
+            record = json.loads(line, strict=self.invalid_bytes == "refuse")
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{where} is not JSON ({error}). Mend it, or give the file another suffix, such as .txt, to read it as plain text."
                              ) from None
@@ -126,7 +129,9 @@ class Documents:
             if self.invalid_bytes == "refuse":
                 raise ValueError(f"{where} has \\u{ord(wrong[0]):04x} in its field {self.field!r}, which is no text. "
                                  "Take it out, or pass --invalid-bytes replace (by U+FFFD).")
-            text = _NO_TEXT[self.invalid_bytes].sub("\ufffd", text)
+            text, count = _NO_TEXT[self.invalid_bytes].subn("\ufffd", text)
+            if self.invalid_bytes == "keep":        # else it is counted with all the others
+                self.mended[_REPLACED] += count
         return self._with_replacements(text)
 
     def _read_parquet(self, path):
@@ -189,7 +194,7 @@ class Documents:
         if self.invalid_bytes == "replace":
             text = text.replace("\0", "\ufffd")
             if "\ufffd" in text:
-                self.mended["U+FFFD for what was no text"] += text.count("\ufffd")
+                self.mended[_REPLACED] += text.count("\ufffd")
         return text
 
 

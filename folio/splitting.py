@@ -70,9 +70,9 @@ def distinct_pieces(texts, pattern):
         return _distinct_by_arrays(texts, pattern)
     known, numbers, ends = {}, [], []
     for text in texts:
-        numbers += [known.setdefault(piece, len(known)) for piece in splitter(pattern)(text)]
+        numbers += [known.setdefault(piece.encode("utf-8", errors="surrogateescape"), len(known)) for piece in splitter(pattern)(text)]
         ends.append(len(numbers))
-    return [piece.encode("utf-8", errors="surrogateescape") for piece in known], np.array(numbers, np.int32), np.array(ends, np.int64)
+    return list(known), np.array(numbers, np.int32), np.array(ends, np.int64)
 
 
 def _distinct_by_arrays(texts, pattern):

@@ -68,6 +68,12 @@ def test_the_tokenizer_that_comes_with_the_repository_is_what_init_makes_of_the_
     assert load(project.tokenizer).vocab_size == 1024
 
 
+def test_one_document_with_a_kept_byte_is_not_two_documents(home):
+    one = corpus.prepare(home({"a.txt": WORDS.encode() + b"\xff" + WORDS.encode()}), TextParams(vocab_size=300, invalid_bytes="keep"))[1]
+    two = corpus.prepare(home({"a.txt": WORDS, "b.txt": WORDS}), TextParams(vocab_size=300, invalid_bytes="keep"))[1]
+    assert one.text_fingerprint != two.text_fingerprint
+
+
 def test_running_it_again_gives_the_same_bytes(home):
     project = home(WORDS)
     run_init(project, "--vocab-size", 300)

@@ -152,6 +152,18 @@ def test_the_field_has_the_name_that_is_asked_for(home, tmp_path):
     assert corpus.find(project, say=lambda sentence: None)[1].documents == 2
 
 
+def test_a_nul_in_a_json_line_and_half_a_pair_are_replaced_and_counted_when_asked_for():
+    lines = b'{"text": "a\0b"}\n{"text": "c\\ud800"}\n'
+    for how, texts, count in ("replace", ["a\ufffdb", "c\ufffd"], 2), ("keep", ["a\0b", "c\ufffd"], 1):
+        documents = Documents([InMemory(lines, "a.jsonl")], how)
+        assert texts_in(documents) == texts and documents.mended == {"U+FFFD for what was no text": count}
+
+
+def test_parquet_inside_gzip_is_to_be_unpacked_first(tmp_path):
+    (tmp_path / "a.parquet.gz").write_bytes(gzip.compress(b"PAR1"))
+    assert "unpacked first: gunzip a.parquet.gz" in message_of(list, Documents([tmp_path / "a.parquet.gz"]))
+
+
 @pytest.mark.parametrize("line, said", [
     (b'{"title": "x", "body": "y"}', "has no field 'text', only 'title', 'body'. Say which one has the text: --field NAME."),
     (b'{}', "has no field 'text', only none at all"),
@@ -410,6 +422,14 @@ def test_only_the_standard_input_in_use_is_kept_and_a_refused_one_leaves_it_alon
     (project.train_data / "input.txt").write_text(WORDS, encoding="utf-8")
     run_script(*words[:-1])
     assert kept(project) == []
+
+
+def test_standard_input_outlives_a_damaged_record_of_what_was_encoded_and_a_failed_init(home):
+    project = home({})
+    run_script("init.py", "--home", project.folder, "--vocab-size", 300, "-", input=WORDS)
+    (project.tokens / "corpus.json").write_text("{", encoding="utf-8")
+    refusal(run_script("init.py", "--home", project.folder, "nothing.txt"))
+    assert kept(project) == [WORDS]
 
 
 def test_standard_input_is_bytes_like_any_file(home):

@@ -90,3 +90,10 @@ def test_half_a_surrogate_pair_is_refused_as_it_is_by_the_regular_expression_and
     with pytest.raises(UnicodeEncodeError):
         distinct_pieces(["a\ud800b"], "qwen2")
 
+
+
+@pytest.mark.parametrize("long_text", [0, 10_000])
+def test_pieces_of_the_same_bytes_are_the_same_piece(monkeypatch, long_text):
+    monkeypatch.setattr(splitting, "LONG_TEXT", long_text)
+    pieces, numbers, _ = distinct_pieces(["\u00e9", "\udcc3\udca9"], "qwen2")      # a letter, and its two bytes kept as they came
+    assert pieces == [b"\xc3\xa9"] and numbers.tolist() == [0, 0]
