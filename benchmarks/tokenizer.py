@@ -332,14 +332,12 @@ def _compare(arguments, folder, kinds):
     if kinds - {"small", "train"}:
         save_for_all(corpus, folder)
     if "small" in kinds and TINY_SHAKESPEARE.exists():
-        results = {library: measure(runs, "train", library, TINY_SHAKESPEARE, 1024) for library in (KINDS = {"small", "train", "encode", "grown", "prompt", "load", "hard"}
-FOLIO, HUGGING_FACE, RUSTBPE)}
+        results = {library: measure(runs, "train", library, TINY_SHAKESPEARE, 1024) for library in (FOLIO, HUGGING_FACE, RUSTBPE)}
         show("train, tiny shakespeare, 1,024 tokens", [(name, seconds, f"{seconds or 0:.2f} s", memory) for name, (seconds, memory, _) in results.items()])
     elif "small" in kinds:
         print(f"\ntiny shakespeare is not at {TINY_SHAKESPEARE}: training on it is passed over.")
     if "train" in kinds:
-        results = {library: measure(runs, "train", library, corpus, VOCAB_SIZE) for library in (KINDS = {"small", "train", "encode", "grown", "prompt", "load", "hard"}
-FOLIO, HUGGING_FACE, RUSTBPE)}
+        results = {library: measure(runs, "train", library, corpus, VOCAB_SIZE) for library in (FOLIO, HUGGING_FACE, RUSTBPE)}
         show(f"train, {size:.0f} MB, {VOCAB_SIZE:,} tokens", [(name, seconds, f"{seconds or 0:.1f} s", memory) for name, (seconds, memory, _) in results.items()])
     if "encode" in kinds:
         results = {library: measure(runs, "encode", library, corpus, folder) for library in LIBRARIES}
@@ -358,17 +356,14 @@ FOLIO, HUGGING_FACE, RUSTBPE)}
                 f"{megabytes:,.0f} MB {memory / 1e9:.3f} GB, {seconds or 0:.1f} s" for _, seconds, memory, megabytes in rows), flush=True)
         grown.unlink()
     if "prompt" in kinds:
-        results = {library: measure(runs, "prompt", library, folder) for library in (KINDS = {"small", "train", "encode", "grown", "prompt", "load", "hard"}
-FOLIO, HUGGING_FACE, TIKTOKEN)}
+        results = {library: measure(runs, "prompt", library, folder) for library in (FOLIO, HUGGING_FACE, TIKTOKEN)}
         show("encode a prompt of 100 characters, warm", [(name, seconds, f"{(seconds or 0) * 1e6:.1f} us", 0) for name, (seconds, *_) in results.items()])
     if "load" in kinds:
-        results = {library: measure(runs, "load", library, folder) for library in (KINDS = {"small", "train", "encode", "grown", "prompt", "load", "hard"}
-FOLIO, HUGGING_FACE, TIKTOKEN)}
+        results = {library: measure(runs, "load", library, folder) for library in (FOLIO, HUGGING_FACE, TIKTOKEN)}
         show(f"load {VOCAB_SIZE:,} tokens", [(name, seconds, f"{(seconds or 0) * 1e3:.1f} ms", 0) for name, (seconds, *_) in results.items()])
     if "hard" in kinds:
         for name in hard_texts(corpus):
-            results = {library: measure(1, "hard", library, name, corpus, folder) for library in (KINDS = {"small", "train", "encode", "grown", "prompt", "load", "hard"}
-FOLIO, HUGGING_FACE, TIKTOKEN)}
+            results = {library: measure(1, "hard", library, name, corpus, folder) for library in (FOLIO, HUGGING_FACE, TIKTOKEN)}
             show(f"encode 10 MB in one call: {name}",
                  [(library, seconds, f"{(seconds or 0) / 10 * 1e3:.0f} ms/MB", 0) for library, (seconds, *_) in results.items()])
 
