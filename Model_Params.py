@@ -129,17 +129,22 @@ class TrainingParams:
     minutes: float | None = option(3.0, "train for about this long, everything included (instead of steps)", above=0, may_change=True)
     batch_size: int = option(16, "windows of block_size tokens a step learns from", low=1)
     micro_batch_size: int | None = option(None, "windows computed at once; smaller takes less memory (default: batch_size)", low=1)
-    optimizer: str = option("muon", "muon (for the matrices; adamw for the rest) or adamw (for all)", choices=("muon", "adamw"))
+    optimizer: str = option("muon", "muon (for the matrices; adamw for the rest), adamw, sgd or rmsprop (for all)",
+                            choices=("muon", "adamw", "sgd", "rmsprop"))
     learning_rate: float = option(0.002, "step length at its highest", above=0)
     weight_decay: float = option(1.0, "pull of the matrices towards zero", low=0)
     bpe_dropout: float = option(0.1, "share of merges left out, anew in each batch, so that words come in other tokens; falls with the learning rate",
                                 low=0, high=1)
-    beta1: float = option(0.9, "adamw: memory of the gradient", low=0, high=0.9999)
-    beta2: float = option(0.95, "adamw: memory of the squared gradient", low=0, high=0.999999)
+    beta1: float = option(0.9, "adamw, sgd: memory of the gradient", low=0, high=0.9999)
+    beta2: float = option(0.95, "adamw, rmsprop: memory of the squared gradient", low=0, high=0.999999)
     warmup_steps: int = option(20, "steps over which the learning rate rises", low=0)
-    decay_fraction: float = option(0.4, "last share of the run, over which the learning rate falls to zero", low=0, high=0.9)
+    schedule: str = option("trapezoid", "how the learning rate goes on: trapezoid (stays, then falls), cosine, linear, constant",
+                           choices=("trapezoid", "cosine", "linear", "constant"))
+    decay_fraction: float = option(0.4, "trapezoid: last share of the run, over which the learning rate falls to zero", low=0, high=0.9)
     gradient_clip: float = option(1.0, "longest gradient allowed, the rest is scaled down to it (0: no limit)", low=0)
     eval_interval: int | None = option(None, "steps from one validation to the next (default: so that they take a small part of the time)", low=1)
+    patience: int | None = option(None, "stop when so many validations in a row were no better than the best (default: never)",
+                                  low=1, may_change=True)
     sample_tokens: int = option(60, "tokens of sample text written at each validation", low=0, may_change=True)
     seed: int = option(1, "the run's random choices; the same seed gives the same run", low=0, high=2**63 - 1)
     device: str = option("auto", "where to compute: auto, cpu, cuda, mps")
@@ -157,6 +162,8 @@ class TrainingParams:
         yield from wrong
         if (self.steps is None) == (self.minutes is None):
             yield "A run has either steps or minutes: give one of the two."
+        if self.schedule in ("cosine", "linear") and self.steps is None:
+            yield f"schedule={self.schedule} has to know where it ends: give steps instead of minutes."
         if not wrong and self.batch_size % self.resolved().micro_batch_size:
             yield f"batch_size={self.batch_size} does not split into micro_batch_size={self.micro_batch_size}; take a divisor."
 

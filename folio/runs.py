@@ -49,6 +49,9 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
             remove_leftovers(path)
         run = Run(home, name, replace(stored, training=training), tokenizer, corpus, started_at=started_at)
         run.restore(contents)
+        if run.out_of_patience:
+            raise ValueError(f"The run {name} was stopped by its patience of {run.training.patience} validations after step {run.progress.step:,}. "
+                             f"To train it further, allow more: --resume --name {name} --patience {2 * run.training.patience}")
         if run.done:
             raise ValueError(f"The run {name} has made all its {run.progress.step:,} steps. To train it further, say how far: "
                              f"--resume --name {name} --steps {2 * run.progress.step}")

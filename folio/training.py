@@ -21,11 +21,14 @@ from folio.batches import batch_at
 from folio.bits_per_byte import evaluate
 from folio.decoder import generate
 from folio.run_log import RunLog
-from folio.schedules import decay_start_for, time_to_decay, total_steps_for, trapezoid
+from folio.schedules import decay_start_for, share_of_peak, time_to_decay, total_steps_for
 
 SAVE_SECONDS = 60               # a killed run loses at most about this much
 LINES_PER_EVALUATION = 10       # in the log
 EVALUATION_SHARE = 0.05         # of the time, where eval_interval is not given
+OVERFITTING = 3                 # validations in a row that are no better: one or two may be chance
+_OVERFITTING = ("The model begins to learn its text by heart: it gets no better on text it has not seen. The best weights so far are kept; "
+                "more text, --bpe-dropout 0.2 or fewer steps help.")
 _LAST_GOOD = "What is saved is from before. Try a lower --learning-rate, or --precision fp32."
 SAMPLE_TEMPERATURE = 0.8        # a little below 1 reads better than the model's own distribution
 
@@ -40,6 +43,7 @@ class Progress:
     recent_losses: list = field(default_factory=list)       # since the last line in the log
     best_nats: float | None = None          # per byte of validation text
     best_step: int | None = None
+    validations_since_best: int = 0
     finished: bool = False
 
 
@@ -97,7 +101,8 @@ class Run:
         return self.training.learning_rate * self._share_of_peak(step)
 
     def _share_of_peak(self, step):
-        return trapezoid(step, warmup_steps=self.training.warmup_steps, decay_start=self.progress.decay_start, total_steps=self.total_steps)
+        return share_of_peak(self.training.schedule, step, warmup_steps=self.training.warmup_steps,
+                             decay_start=self.progress.decay_start, total_steps=self.total_steps)
 
     def _loss(self, inputs, targets):
         """inputs, targets: (batch, time) -> mean cross-entropy in nats per token"""
@@ -156,8 +161,13 @@ class Run:
 
     @property
     def done(self):
-        """Whether the last step has been made."""
-        return self.total_steps is not None and self.progress.step >= self.total_steps
+        """Whether the last step has been made, or the patience is at its end."""
+        return self.total_steps is not None and self.progress.step >= self.total_steps or self.out_of_patience
+
+    @property
+    def out_of_patience(self):
+        """Whether so many validations in a row were no better than the best that the run is to stop."""
+        return self.training.patience is not None and self.progress.validations_since_best >= self.training.patience
 
     @property
     def seconds(self):
@@ -211,6 +221,7 @@ class Run:
             score = self.evaluate()
             line |= {"val_nats_per_byte": score.nats_per_byte, "val_bpb": score.bits_per_byte}
             best = progress.best_nats is None or score.nats_per_byte < progress.best_nats
+            progress.validations_since_best = 0 if best else progress.validations_since_best + 1
             if best:
                 progress.best_nats, progress.best_step = score.nats_per_byte, progress.step
                 self.save_weights(score)
@@ -218,6 +229,10 @@ class Run:
                        f"validation {score.nats_per_byte:.4f} nats/byte = {score.bits_per_byte:.4f} bits/byte{'  best' if best else ''}")
             if self.training.sample_tokens:
                 tqdm.write(self.sample())
+            if progress.validations_since_best == OVERFITTING:
+                tqdm.write(_OVERFITTING)
+            if self.out_of_patience:
+                tqdm.write(f"{progress.validations_since_best} validations in a row were no better than step {progress.best_step}'s: stopping here.")
         self.log.append(**line)
         progress.recent_losses = []
         self._marked_at, self._marked_step = self.clock(), progress.step

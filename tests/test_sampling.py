@@ -15,7 +15,7 @@ from folio.batches import batch_at, fitting_block_size
 from folio.bits_per_byte import Score, evaluate
 from folio.decoder import Decoder, generate, window_start
 from folio.sampling import pick, probabilities
-from folio.schedules import decay_start_for, time_to_decay, total_steps_for, trapezoid
+from folio.schedules import SCHEDULES, decay_start_for, share_of_peak, time_to_decay, total_steps_for
 from Model_Params import ModelParams
 
 TINY = ModelParams(vocab_size=40, block_size=8, emb_len=16, num_layers=2, num_heads=2)
@@ -240,9 +240,9 @@ def test_logits_that_are_not_finite_are_refused(logit):
 
 # --- The learning rate ---
 
-def rates(total_steps, warmup_steps, decay_fraction):
+def rates(total_steps, warmup_steps, decay_fraction, schedule="trapezoid"):
     decay_start = decay_start_for(total_steps, decay_fraction)
-    return [trapezoid(step, warmup_steps=warmup_steps, decay_start=decay_start, total_steps=total_steps) for step in range(total_steps)]
+    return [share_of_peak(schedule, step, warmup_steps=warmup_steps, decay_start=decay_start, total_steps=total_steps) for step in range(total_steps)]
 
 
 def test_the_rate_rises_stays_and_falls():
@@ -259,13 +259,22 @@ def test_without_a_warmup_the_first_step_is_at_the_top():
 
 
 def test_an_undecided_descent_has_not_begun():
-    assert trapezoid(10**9, warmup_steps=10, decay_start=None, total_steps=None) == 1.0
-    assert trapezoid(4, warmup_steps=10, decay_start=None, total_steps=None) == 0.5
+    assert share_of_peak("trapezoid", 10**9, warmup_steps=10, decay_start=None, total_steps=None) == 1.0
+    assert share_of_peak("trapezoid", 4, warmup_steps=10, decay_start=None, total_steps=None) == 0.5
 
 
-@given(st.integers(1, 300), st.integers(0, 300), st.floats(0, 0.9))
-def test_every_step_of_every_run_has_a_rate_above_zero_that_rises_and_then_falls(total_steps, warmup_steps, decay_fraction):
-    found = rates(total_steps, warmup_steps, decay_fraction)
+def test_the_other_schedules_fall_from_the_end_of_the_warmup_or_not_at_all():
+    assert rates(110, 10, 0.4, "constant")[9:] == [1.0] * 101
+    assert rates(110, 10, 0.4, "linear")[10:] == pytest.approx([1 - step / 100 for step in range(100)])
+    cosine = rates(110, 10, 0.4, "cosine")
+    assert cosine[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert [cosine[step] for step in (10, 35, 60, 85)] == pytest.approx([1, 0.5 + 0.5 ** 1.5, 0.5, 0.5 - 0.5 ** 1.5])
+    assert 0 < cosine[-1] < 0.001
+
+
+@given(st.integers(1, 300), st.integers(0, 300), st.floats(0, 0.9), st.sampled_from(sorted(SCHEDULES)))
+def test_every_step_of_every_run_has_a_rate_above_zero_that_rises_and_then_falls(total_steps, warmup_steps, decay_fraction, schedule):
+    found = rates(total_steps, warmup_steps, decay_fraction, schedule)
     assert min(found) > 0 and max(found) <= 1
     top = found.index(max(found))
     assert found[:top] == sorted(found[:top]) and found[top:] == sorted(found[top:], reverse=True)

@@ -150,7 +150,7 @@ def orthogonalised(matrix):
     return x
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "sgd", "rmsprop"])
 def test_the_optimizers_follow_their_equations(optimizer):
     torch.manual_seed(0)
     net = networks.build(replace(MODEL, vocab_size=30, emb_len=32, biases="gpt2").resolved())
@@ -164,10 +164,19 @@ def test_the_optimizers_follow_their_equations(optimizer):
             parameter.grad = torch.randn_like(parameter)
             gradient, value = parameter.grad.double(), reference[name]
             if name.startswith("blocks.") and value.ndim == 2:
-                value *= 1 - rate * 0.3
+                if optimizer in ("muon", "adamw"):
+                    value *= 1 - rate * 0.3
+                else:                                                           # where decay is part of the gradient
+                    gradient = gradient + 0.3 * value
             if name.startswith("blocks.") and value.ndim == 2 and optimizer == "muon":
                 momentum[name] = 0.95 * momentum[name] + 0.05 * gradient
                 value -= rate * 0.2 * math.sqrt(max(value.shape)) * orthogonalised(0.05 * gradient + 0.95 * momentum[name])
+            elif optimizer == "sgd":
+                momentum[name] = 0.8 * momentum[name] + gradient
+                value -= rate * momentum[name]
+            elif optimizer == "rmsprop":
+                square[name] = 0.9 * square[name] + 0.1 * gradient ** 2
+                value -= rate * gradient / (square[name].sqrt() + 1e-8)
             else:
                 momentum[name] = 0.8 * momentum[name] + 0.2 * gradient
                 square[name] = 0.9 * square[name] + 0.1 * gradient ** 2
@@ -185,7 +194,7 @@ def test_the_optimizers_follow_their_equations(optimizer):
 def test_every_parameter_has_one_optimizer():
     for params in (MODEL, replace(MODEL, tied_head=True), replace(MODEL, family="classic")):
         net = networks.build(replace(params, vocab_size=30).resolved())
-        for optimizer in ("muon", "adamw"):
+        for optimizer in ("muon", "adamw", "sgd", "rmsprop"):
             built = optimizers.build(net, replace(TRAINING, optimizer=optimizer))
             held = [id(parameter) for each in built for group in each.param_groups for parameter in group["params"]]
             assert sorted(held) == sorted(id(parameter) for parameter in net.parameters())
@@ -701,6 +710,31 @@ def test_the_best_weights_by_validation_are_the_ones_that_are_kept(project, make
     assert contents["step"] == run.progress.best_step == 10
     assert same_weights(contents["weights"], kept[10])
     assert same_weights(checkpoint.load(project.resume("test"))["weights"], kept[20])
+
+
+def with_scores(run, *scores):
+    scores = iter(scores)
+    run.evaluate = lambda: Score(next(scores), 1, 1)
+    return run
+
+
+def test_a_run_out_of_patience_stops_is_finished_and_goes_on_when_it_gets_more(project, make_run, capsys):
+    run = with_scores(make_run(steps=100, patience=2), 3.0, 1.0, 2.0, 0.9, 0.9, 1.1, 5.0)
+    run.train()
+    assert (run.progress.step, run.progress.best_step, run.progress.finished) == (30, 20, True)     # it is measured every 5 steps
+    assert "2 validations in a row were no better than step 20's: stopping here." in capsys.readouterr().out
+    with pytest.raises(ValueError, match="stopped by its patience of 2 .* --resume --name test --patience 4"), continued(project, "test"):
+        pass
+    with continued(project, "test", patience=3) as more:
+        with_scores(more, 2.0).train()
+        assert (more.progress.step, more.progress.finished) == (35, True)
+
+
+def test_overfitting_is_said_once_when_three_validations_in_a_row_are_no_better(make_run, capsys):
+    with_scores(make_run(steps=50), 3.0, 1.0, 2.0, 1.5, 1.0, 1.2, 1.3, 0.9, 2.0, 2.0).train()
+    said = capsys.readouterr().out
+    assert said.count("The model begins to learn its text by heart") == 1
+    assert said.index("validation 1.0000", said.index("validation 1.5000")) < said.index("by heart") < said.index("validation 1.2000")
 
 
 def test_the_whole_held_out_part_is_measured_with_dropout_off(project, make_run):
