@@ -544,14 +544,14 @@ def test_the_tokenizer_goes_out_and_comes_back_from_the_command_line(tmp_path):
     for format, words in FORMATS.items():
         target = tmp_path / format if format == "gpt2" else tmp_path / words[0]
         done = convert("export", format, target)
-        assert done.returncode == 0 and done.stdout.startswith(f"tokenizer   512 tokens -> {target}"), done.stderr
+        assert done.returncode == 0 and done.stdout.startswith(f"tokenizer   1,024 tokens -> {target}"), done.stderr
         assert (SPLIT_PATTERNS["qwen2"] in done.stdout) == (format != "huggingface")
     for number, words in enumerate(([tmp_path / "tokenizer.json"], [tmp_path / "gpt2/vocab.json", tmp_path / "gpt2/merges.txt", "--pattern", "qwen2"],
                                     [tmp_path / "ranks", "--pattern", "qwen2"])):
         project = tmp_path / f"project{number}"
         done = convert("import", *words, "--home", project)
         assert done.returncode == 0, done.stderr
-        assert "bpe, 512 tokens, 255 merges, split as qwen2, special: <|endoftext|>" in done.stdout
+        assert "bpe, 1,024 tokens, 767 merges, split as qwen2, special: <|endoftext|>" in done.stdout
         assert f"Next: python train.py --home {project} (" in done.stdout
         assert load(project / "tokenizer_save").to_dict() == shipped.to_dict()
 
