@@ -13,8 +13,8 @@ from Model_Params import TextParams
 def main():
     started_at = time.perf_counter()
     parser = Parser("Learn a tokenizer from your text and encode the text with it.")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="what to read: files, folders and globs of plain text or .jsonl, packed as .gz or not, or .parquet; - for standard input; "
-                             "or tinyshakespeare, which is downloaded (default: Train_Data)")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="what to read: files, folders and globs of plain text or .jsonl, packed as .gz or not, "
+                             "or .parquet; - for standard input; or tinyshakespeare, which is downloaded (default: Train_Data)")
     parser.add_fields("text", TextParams)
     arguments = parser.parse()
     text = chosen(TextParams(), given(arguments, TextParams))

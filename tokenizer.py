@@ -27,7 +27,7 @@ import numpy as np
 import regex
 
 from folio.files import fingerprint, replace_together
-from folio.splitting import LONG_TEXT, SPLIT_PATTERNS, distinct_pieces, in_batches, splitter
+from folio.splitting import LONG_TEXT, SPLIT_PATTERNS, distinct_pieces, in_batches, splitter, to_bytes
 
 END_OF_TEXT = "<|endoftext|>"
 FORMAT = 1                                              # of the four JSON files and of to_dict()
@@ -459,6 +459,10 @@ class Tokenizer:
         """Everything the tokenizer is, in plain values; `from_dict` makes it again."""
         return {"format": FORMAT, "kind": self.kind, "special_tokens": list(self.special_tokens), **self._own_fields()}
 
+    def with_special_tokens(self, more):
+        """The same tokenizer with special tokens added behind all others, whose ids stay as they are."""
+        return from_dict(self.to_dict() | {"special_tokens": [*self.special_tokens, *more]})
+
     def save(self, folder, text_fingerprint=""):
         """Write the four JSON files, all or none. `text_fingerprint` names the text this was learned from."""
         written = {
@@ -551,10 +555,6 @@ class BPETokenizer(Tokenizer):
             parts[window][place] = part
         return [np.concatenate(each) for each in parts]
 
-    def with_special_tokens(self, more):
-        """The same tokenizer with special tokens added behind all others, whose ids stay as they are."""
-        return type(self)(self.merges, self.pattern, (*self.special_tokens, *more))
-
     def _named_merges(self):
         return [[self._names[left], self._names[right]] for left, right in self.merges]
 
@@ -594,10 +594,6 @@ class CharTokenizer(Tokenizer):
             raise ValueError(f"This tokenizer knows single characters, and its text never had {listed}{' and others' if len(unknown) > 10 else ''}; "
                              f"the {len(self.characters)} it had are all it knows.")
         return ids.astype(self.dtype)
-
-    def with_special_tokens(self, more):
-        """The same tokenizer with special tokens added behind all others, whose ids stay as they are."""
-        return type(self)(self.characters, (*self.special_tokens, *more))
 
     def _own_fields(self):
         return {"characters": self.characters}
@@ -686,7 +682,7 @@ def _from_names(ids, merges, about):
 # --- Small parts ---
 
 class _PieceCache(dict):
-    """piece, as text or as bytes -> the bytes of the array of its ids, worked out when first asked for.
+    """piece, as text for __getitem__, as bytes for look_up -> the bytes of the array of its ids, worked out when first asked for.
 
     Joining bytes is the fastest way to join arrays. It is emptied when full: rare pieces are many, frequent ones come back at once.
     """
@@ -696,7 +692,7 @@ class _PieceCache(dict):
         self._dtype = dtype
 
     def __missing__(self, piece):
-        ids = np.array(apply_merges(_to_bytes(piece), self.merges.new_ids), self._dtype).tobytes()
+        ids = np.array(apply_merges(to_bytes(piece), self.merges.new_ids), self._dtype).tobytes()
         self._remember([(piece, ids)])
         return ids
 
@@ -728,10 +724,6 @@ def _runs(values, firsts, counts):
     """
     ends = np.cumsum(counts)
     return values[np.arange(counts.sum()) + np.repeat(firsts - (ends - counts), counts)]
-
-
-def _to_bytes(piece):
-    return piece.encode("utf-8", errors="surrogateescape")      # undecodable bytes travel through text as lone surrogates (PEP 383)
 
 
 def _json(value):

@@ -117,10 +117,10 @@ def train(library, path, vocab_size):
     from folio.splitting import SPLIT_PATTERNS
     pattern = SPLIT_PATTERNS[PATTERN]
     if library == FOLIO:
-        from folio.corpus import count_all_pieces
+        from folio.corpus import PARALLEL_BYTES, count_all_pieces
         from tokenizer import BPETokenizer, learn_merges
         started_at = time.perf_counter()
-        processes = WORKERS if path.stat().st_size > 4_000_000 else 1           # what init.py does
+        processes = WORKERS if path.stat().st_size >= PARALLEL_BYTES else 1     # as init.py does
         counts = count_all_pieces(chunks_of(path), PATTERN, processes)
         BPETokenizer(learn_merges(counts, BPETokenizer.merges_for(vocab_size)), PATTERN)
     elif library == RUSTBPE:

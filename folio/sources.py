@@ -14,7 +14,7 @@ import regex
 
 from tokenizer import END_OF_TEXT
 
-BLOCK_BYTES = 1 << 19           # read at a time; memory stays a small multiple of this. Four times as much is no faster, and takes twice the memory
+BLOCK_BYTES = 1 << 19           # read at a time; memory stays a small multiple of this. Four times as much is hardly faster, and takes twice the memory
 
 # Where a text may be cut for tokenizing: pieces of either split pattern never reach from a non-space character into a space, nor from
 # a letter to what is none; a text without spaces has the latter. (?r) searches backwards, for the last such place.

@@ -45,6 +45,11 @@ def splitter(pattern):
     return regex.compile(SPLIT_PATTERNS[pattern]).findall
 
 
+def to_bytes(text):
+    """A text's bytes; undecodable ones travel through text as lone surrogates (PEP 383), and come back as they were."""
+    return text.encode("utf-8", errors="surrogateescape")
+
+
 def in_batches(items, length=len):
     """Lists of as many texts, or things of some length, as are worth splitting together.
     >>> [len(batch) for batch in in_batches(["long" * BATCH, "a", "b"])]
@@ -70,7 +75,7 @@ def distinct_pieces(texts, pattern):
         return _distinct_by_arrays(texts, pattern)
     known, numbers, ends = {}, [], []
     for text in texts:
-        numbers += [known.setdefault(piece.encode("utf-8", errors="surrogateescape"), len(known)) for piece in splitter(pattern)(text)]
+        numbers += [known.setdefault(to_bytes(piece), len(known)) for piece in splitter(pattern)(text)]
         ends.append(len(numbers))
     return list(known), np.array(numbers, np.int32), np.array(ends, np.int64)
 
@@ -99,7 +104,7 @@ def _distinct_by_arrays(texts, pattern):
 def _piece_starts(texts, pattern):
     """The texts' bytes, (bytes,) uint8, and where in them pieces begin; behind the last piece of each text begins an END."""
     whole = "".join(texts)
-    content = np.frombuffer(whole.encode("utf-8", errors="surrogateescape"), np.uint8)
+    content = np.frombuffer(to_bytes(whole), np.uint8)
     codes = np.frombuffer(whole.encode("utf-32-le", errors="surrogatepass"), np.uint32)
     codes = np.insert(codes, np.cumsum([len(text) for text in texts], dtype=np.int64), END_CODE)
     about = np.take(_classes(pattern), codes, mode="clip")  # all codes are in the table: clip only spares NumPy the check
@@ -154,7 +159,7 @@ def _last_before(positions, wanted):
 
 
 def _distinct(low, high):
-    """Where the distinct ones of some short pieces come first or last, and for each piece its number among them.
+    """Where each distinct one of some short pieces stands, once, and for each piece its number among them.
 
     low, high: (pieces,) each. It is np.unique, unsorted: each piece hurries to the seat that its hash tells it, and whoever comes last
     sits there for all its likes. The few who find another one in their seat are sorted, as np.unique would have sorted all.
@@ -192,7 +197,7 @@ def _classes(pattern):
     if NEWLINE in _CONTINUES[pattern]:
         table[[ord("\r"), ord("\n")]] = NEWLINE
     sizes = np.repeat(np.array([1, 2, 3, 4, 0], np.uint8), np.diff([0, 0x80, 0x800, 0x10000, CODE_POINTS, CODE_POINTS + 1]))
-    sizes[0xDC80:0xDD00] = 1                                # undecodable bytes travel through text as lone surrogates (PEP 383)
+    sizes[0xDC80:0xDD00] = 1                                # as to_bytes has it
     return table | sizes << _SIZE_SHIFT
 
 

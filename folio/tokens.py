@@ -24,7 +24,7 @@ from folio.command_line import Parser, front_door
 from folio.paths import find_files
 from folio.sources import Documents
 from folio.spelling import nearest
-from folio.splitting import CODE_POINTS, INHABITED
+from folio.splitting import CODE_POINTS, INHABITED, to_bytes
 from folio.terminal import harmless
 from Model_Params import TextParams
 from tokenizer import END_OF_TEXT, count_pieces, load
@@ -70,7 +70,7 @@ def main():
     mended = dict(getattr(chunks, "mended", {}))            # before another pass begins to count anew
     if arguments.only != "report":
         shown_bytes = _show(tokenizer, chunks, width, arguments)
-        more = (counted.bytes if counted else sum(len(_to_bytes(text)) for text, _ in chunks)) - shown_bytes
+        more = (counted.bytes if counted else sum(len(to_bytes(text)) for text, _ in chunks)) - shown_bytes
         if more:
             print(f"... {more:,} bytes more (--lines 0: all)")
     if counted:
@@ -173,7 +173,7 @@ def take_census(tokenizer, chunks):
     uses, kind_tokens, kind_bytes = (np.zeros(size, np.int64) for size in (tokenizer.vocab_size, len(KINDS), len(KINDS)))
     pieces = Counter()
     for text, _ in chunks:
-        content = _to_bytes(text)
+        content = to_bytes(text)
         if not content:
             continue
         ids = tokenizer.encode_to_array(content)
@@ -351,7 +351,7 @@ def _seen(tokenizer, chunks):
     for text, ends_document in chunks:
         if between_documents and tokenizer.end_of_text is not None:
             yield tokenizer.end_of_text, [END_OF_TEXT], True, 0
-        for token in tokenizer.encode_bytes(_to_bytes(text)):
+        for token in tokenizer.encode_bytes(to_bytes(text)):
             lines = shown_lines(tokenizer.token_bytes[token])
             yield token, [line for line in lines if line], not lines[-1], len(tokenizer.token_bytes[token])
         between_documents = ends_document
@@ -408,10 +408,6 @@ def cut(text, width):
 
 def _takes_no_room(character):
     return unicodedata.category(character) in ("Mn", "Me", "Cf")
-
-
-def _to_bytes(text):
-    return text.encode("utf-8", errors="surrogateescape")
 
 
 if __name__ == "__main__":
