@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from folio.kernels import causal_attention
+
 NORM_EPS = 1e-6             # Qwen3's
 ROTARY_BASE = 10_000        # Su et al., 2021
 FUSED_ATTENTION_LEN = 512   # on a CPU, plain matrix products train twice as fast up to here, and beyond it memory matters more
@@ -56,7 +58,7 @@ class Transformer(nn.Module):
         return self._compute(tokens, state.length, state.caches), State(seen, state.caches)
 
     def _compute(self, tokens, start, caches):
-        x = self.positions.add(self.embedding(tokens), start)         # (B, T, C)
+        x = self.positions.add(self.embedding(tokens), start).to(self.head.weight.dtype)        # (B, T, C)
         for block, cache in zip(self.blocks, caches):
             x = block(x, self.positions, start, cache)
         return self.head(self.norm(x))                                # (B, T, V)
@@ -122,6 +124,9 @@ def attend(query, key, value, dropout):
     if query.is_cuda or T > FUSED_ATTENTION_LEN:
         mask = None if T == S else _causal_mask(T, S, query.device)
         return F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=T == S, enable_gqa=H != key.shape[1])
+    if T == S and not dropout:
+        each = (part.repeat_interleave(H // part.shape[1], dim=1).reshape(B * H, T, D) for part in (query, key, value))
+        return causal_attention(*each).view(B, H, T, D)
     query = query.reshape(B, key.shape[1], -1, D) * D ** -0.5           # (B, G, H/G * T, D): the heads that share stand in one matrix
     scores = (query @ key.transpose(-2, -1)).view(B, H, T, S)
     if T > 1:
@@ -143,7 +148,7 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(length, eps=NORM_EPS)
 
     def forward(self, x):
-        """x: (..., length) -> the same; computed in float32, in one kernel where the weight has the type of x"""
+        """x: (..., length) -> the same"""
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
@@ -152,6 +157,10 @@ class LayerNorm(nn.LayerNorm):
 
     def __init__(self, length, params):
         super().__init__(length, bias=params.biases != "none")
+
+    def forward(self, x):
+        """x: (..., length) -> the same"""
+        return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype), self.eps)
 
 
 class RotaryPositions(nn.Module):

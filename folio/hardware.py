@@ -1,7 +1,10 @@
 """What this machine can do: device, precision, threads, compiler. Chosen from what it has, never by a stopwatch."""
 
+import ctypes
 import importlib.util
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -9,6 +12,9 @@ import torch
 # A run shorter than this gets less from torch.compile than its start costs: (minutes, floating-point operations).
 # cpu: the start took 25 to 45 s on two cores and the steps then 10 to 20 % less. cuda: not measured yet.
 WORTH_COMPILING = {"cpu": (10, 1e14), "cuda": (3, 1e16)}
+
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}         # of matrix products and what flows between them, by the precision's name
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3                     # glibc's numbers for what mallopt sets
 
 
 def probe(training, flops_per_step):
@@ -58,12 +64,23 @@ def has_compiler(kind):
 
 
 def use(training):
-    """Set up this process for probed TrainingParams: threads, and 32-bit products in the form that tensor cores take."""
+    """Set up this process for probed TrainingParams: threads, memory, and 32-bit products in the form that tensor cores take."""
     torch.set_num_threads(training.threads)
+    keep_memory()
     torch.set_float32_matmul_precision("high" if training.precision == "bf16" else "highest")
 
 
-def autocast(training):
-    """The context in which to compute: matrix products in the run's precision, everything delicate in float32."""
-    kind = training.device.partition(":")[0]
-    return torch.autocast(kind, torch.bfloat16, enabled=training.precision == "bf16")
+def keep_compiled(folder):
+    """Have torch.compile keep what it makes in a folder, and look there before it makes it again; where the user has named one, there."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.resolve()))
+
+
+def keep_memory():
+    """Let the C library keep what a step has freed for the next step, where it would give large blocks back to the system each time.
+
+    With glibc; having the pages cleared and mapped anew took a sixth of a step.
+    """
+    with suppress(OSError, AttributeError, TypeError):          # another C library, another system
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)

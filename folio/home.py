@@ -46,6 +46,11 @@ class Home:
         """Held by the process that trains this run."""
         return self.saved_weights / f".lock-{name}"
 
+    @property
+    def compiled(self):
+        """What torch.compile has made, so that a second run need not make it again."""
+        return self.saved_weights / ".compiled"
+
     def newest(self, pattern):
         """The files in Saved_Weights that match, e.g. "weights-*.pth", the newest first."""
         found = [(path.stat().st_mtime_ns, path.name, path) for path in self.saved_weights.glob(pattern)]

@@ -5,6 +5,10 @@
     net.continue_from(state, tokens) -> logits, state
 """
 
+from copy import deepcopy
+
+from torch import nn
+
 from Model import Transformer
 
 
@@ -15,6 +19,29 @@ def build(params):
     if params.vocab_size is None:
         raise ValueError("vocab_size is not set: a network needs to know how many tokens its tokenizer has.")
     return Transformer(params.resolved())
+
+
+def in_type(net, type):
+    """A network that computes in `type`: its matrices are copies of the net's, everything else is the net's own, in float32.
+
+    Embeddings stay in float32 because their gradients are sums of many small ones. Where the net has this type already, it is the net.
+    """
+    if all(module.weight.dtype == type for module in net.modules() if isinstance(module, nn.Linear)):
+        return net
+    copy = deepcopy(net)
+    for original, module in zip(net.modules(), copy.modules()):
+        if isinstance(module, nn.Linear):
+            module.to(type)
+        else:
+            module._parameters.update(original._parameters)
+    return copy
+
+
+def pairs(net, other):
+    """The parameters of a network, each with the other network's in the same place: [(parameter, other parameter)]; a matrix used twice comes once
+    for each different one that it stands beside."""
+    each = (dict(one.named_parameters(remove_duplicate=False)) for one in (net, other))
+    return list({(id(a), id(b)): (a, b) for a, b in zip(*(one.values() for one in each))}.values())
 
 
 def count_parameters(net):

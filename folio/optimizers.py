@@ -1,8 +1,12 @@
 """What turns gradients into steps: Muon for the matrices inside the blocks and AdamW for everything else, or one of them all for all."""
 
+import math
+
 import torch
 
 ADAM_EPS = 1e-10        # small next to the gradients of rare tokens, which AdamW is here for; its 1e-8 would hold them back
+NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315         # x -> a x + b x^3 + c x^5 for the singular values: steepest at 0 of those that stay near 1 (Jordan, 2024)
+STEP_LENGTH = 0.2       # root mean square of a step's elements, as a share of the learning rate: about AdamW's (Liu et al., 2025)
 
 
 def build(net, training):
@@ -16,10 +20,58 @@ def build(net, training):
                                            training)]
 
 
+class Muon(torch.optim.Optimizer):
+    """Momentum whose step for each matrix is made orthogonal: it moves every direction equally far (Jordan, 2024).
+
+    Steps are scaled so that they are as long as AdamW's (Liu et al., 2025): one learning rate serves both. What torch.optim.Muon computes
+    matrix by matrix is computed here for all matrices of one shape together, in half the time on a CPU.
+    """
+
+    def __init__(self, matrices, weight_decay, momentum=0.95):
+        """matrices: parameters of two dimensions; the learning rate `lr` is set in the groups, before each step."""
+        super().__init__(matrices, {"lr": 0.0, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self):
+        """Take one step down the gradients in `.grad`."""
+        for group in self.param_groups:
+            matrices = group["params"]
+            gradients = [matrix.grad for matrix in matrices]
+            for matrix in matrices:
+                self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+            averages = [self.state[matrix]["momentum"] for matrix in matrices]
+            torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+            torch._foreach_lerp_(gradients, averages, group["momentum"])            # Nesterov's: look ahead along the new average
+            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+            for shape in {_wide(matrix).shape for matrix in matrices}:
+                alike = [pair for pair in zip(map(_wide, matrices), map(_wide, gradients)) if pair[0].shape == shape]
+                steps = orthogonalised(torch.stack([gradient for _, gradient in alike]))
+                steps *= -group["lr"] * STEP_LENGTH * math.sqrt(shape[1])           # orthogonal rows have a root mean square of 1 / sqrt(their length)
+                torch._foreach_add_([matrix for matrix, _ in alike], list(steps.to(gradients[0].dtype)))
+
+
+def _wide(matrix):
+    """The matrix itself or its transpose: that which has no more rows than columns."""
+    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+
+
+def orthogonalised(matrices):
+    """Matrices with the same directions whose singular values are all near 1 (0.7 to 1.2): five Newton-Schulz steps of degree five, in bfloat16
+    (Jordan, 2024).
+
+    matrices: (number, rows, columns), rows at most columns -> the same shape, bfloat16
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = matrices.bfloat16()
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)                      # + 1e-7: zeros stay zeros
+    for _ in range(5):
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x
+
+
 def _muon(matrices, training):
-    """Orthogonalises the update of each matrix (Jordan, 2024), scaled so that it moves as far as AdamW's would (Liu et al., 2025):
-    one learning rate serves both."""
-    return torch.optim.Muon(matrices, lr=0.0, weight_decay=training.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return Muon(matrices, training.weight_decay)
 
 
 def _adamw(groups, training):

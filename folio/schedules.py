@@ -58,6 +58,8 @@ def total_steps_for(decay_start, decay_fraction):
     return max(decay_start + 1, round(decay_start / (1 - decay_fraction)))
 
 
-def time_to_decay(steps_done, *, decay_fraction, seconds_left, seconds_per_step):
-    """Whether a descent that begins now takes all the time that is left."""
-    return (total_steps_for(steps_done, decay_fraction) - steps_done) * seconds_per_step >= seconds_left
+def time_to_decay(steps_done, *, decay_fraction, seconds_left, seconds_per_step, eval_interval, seconds_per_evaluation):
+    """Whether a descent that begins now takes all the time that is left, with its evaluations; the one at its end comes in any case."""
+    end = total_steps_for(steps_done, decay_fraction)
+    evaluations = (end - 1) // eval_interval - steps_done // eval_interval + 1
+    return (end - steps_done) * seconds_per_step + evaluations * seconds_per_evaluation >= seconds_left

@@ -38,7 +38,8 @@ class Progress:
     """How far a run has come: plain values, all of them in the resume file."""
     step: int = 0                           # steps done
     seconds: float = 0.0                    # of all sittings, from the start of their processes
-    training_seconds: float = 0.0           # the part that grows with the steps: without imports and compiling
+    training_seconds: float = 0.0           # of these, in steps
+    evaluation_seconds: float | None = None         # what the last evaluation took, saving included
     decay_start: int | None = None          # the step at which the learning rate begins to fall: all that time ever decides
     recent_losses: list = field(default_factory=list)       # since the last line in the log
     best_nats: float | None = None          # per byte of validation text
@@ -58,6 +59,8 @@ class Run:
         hardware.use(self.training)
         torch.manual_seed(self.training.seed)
         self.net = networks.build(params.model).to(self.training.device)
+        self.working_net = networks.in_type(self.net, hardware.TYPES[self.training.precision])         # what computes; self.net is what learns
+        self.parameters = networks.pairs(self.net, self.working_net)
         self.optimizers = optimizers.build(self.net, self.training)
         self.loss = self._loss
         self.log = RunLog(home.log(name))
@@ -81,7 +84,7 @@ class Run:
         for number, (some_inputs, some_targets) in enumerate(micro_batches):
             torch.manual_seed(dropout_seed(training.seed, step, number))
             loss = self.loss(some_inputs, some_targets) / len(micro_batches)
-            loss.backward()
+            self._add_gradients(loss)
             total += loss.item()
         length = torch.nn.utils.clip_grad_norm_(self.net.parameters(), training.gradient_clip or math.inf).item()
         if not math.isfinite(total + length):
@@ -92,9 +95,22 @@ class Run:
                 group["lr"] = self.learning_rate(step)
             optimizer.step()
             optimizer.zero_grad()
+        self._renew_working_net()
         self.progress.step += 1
         self.progress.recent_losses.append(total)
         return total
+
+    def _add_gradients(self, loss):
+        """Add the loss's gradient to the gradients of self.net, in float32."""
+        gradients = torch.autograd.grad(loss, [working for _, working in self.parameters], materialize_grads=True)
+        for (parameter, _), gradient in zip(self.parameters, gradients):
+            parameter.grad = gradient.float() if parameter.grad is None else parameter.grad.add_(gradient)
+
+    @torch.no_grad()
+    def _renew_working_net(self):
+        for parameter, working in self.parameters:
+            if working is not parameter:
+                working.copy_(parameter)
 
     def learning_rate(self, step):
         """What the schedule says for a step."""
@@ -106,8 +122,7 @@ class Run:
 
     def _loss(self, inputs, targets):
         """inputs, targets: (batch, time) -> mean cross-entropy in nats per token"""
-        with hardware.autocast(self.training):
-            logits = self.net(inputs)                                                   # (batch, time, vocabulary)
+        logits = self.working_net(inputs)                                               # (batch, time, vocabulary)
         return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
     def _batch(self, step):
@@ -126,13 +141,14 @@ class Run:
         Raises FloatingPointError, with the last good files kept, where the loss stops being finite.
         """
         self._compile()
-        startup = self.seconds - self.progress.training_seconds
         saved_at = self._marked_at = self.clock()
         self._marked_step = self.progress.step
         with stop_signals() as received, self._bar() as bar:
             while not self.done and not received:
+                began = self.clock()
                 self.step()
-                self.progress.training_seconds = self.seconds - startup
+                stepped = self.clock()
+                self.progress.training_seconds += stepped - began
                 bar.update(self.tokens_per_step)
                 decided = self._decide_decay()
                 evaluating = self.done or self.progress.step % self.eval_interval == 0
@@ -145,6 +161,8 @@ class Run:
                     self.progress.finished = self.done
                     self.save_resume()
                     saved_at = self.clock()
+                if evaluating:
+                    self.progress.evaluation_seconds = self.clock() - stepped
         if received and not self.done:
             self._refuse_useless_weights()
             self.save_resume()
@@ -180,9 +198,14 @@ class Run:
         The decision is in the log and in the resume file before the next step uses it, so that a resumed run repeats it.
         """
         progress = self.progress
-        if progress.decay_start is not None or not time_to_decay(
-                progress.step, decay_fraction=self.training.decay_fraction, seconds_per_step=progress.training_seconds / progress.step,
-                seconds_left=60 * self.training.minutes - self.seconds):
+        if progress.decay_start is not None:
+            return False
+        seconds_per_step = progress.training_seconds / progress.step
+        seconds_per_evaluation = progress.evaluation_seconds
+        if seconds_per_evaluation is None:          # none has been made yet
+            seconds_per_evaluation = evaluation_steps(self.corpus.val_tokens, self.tokens_per_step) * seconds_per_step
+        if not time_to_decay(progress.step, decay_fraction=self.training.decay_fraction, seconds_left=60 * self.training.minutes - self.seconds,
+                             seconds_per_step=seconds_per_step, eval_interval=self.eval_interval, seconds_per_evaluation=seconds_per_evaluation):
             return False
         progress.decay_start = progress.step
         return True
@@ -191,6 +214,7 @@ class Run:
         """Let torch.compile make the step; where it cannot, say so in one line and go on without."""
         if not self.training.compile:
             return
+        hardware.keep_compiled(self.home.compiled)
         try:
             compiled = torch.compile(self._loss, dynamic=False)
             inputs, targets = (part[:self.training.micro_batch_size] for part in self._batch(0))
@@ -239,11 +263,10 @@ class Run:
 
     def evaluate(self):
         """The Score of the network as it is on the whole validation part, computed in the run's precision."""
-        self.net.eval()
-        with hardware.autocast(self.training):
-            score = evaluate(self.net, self.corpus.val, self.corpus.val_bytes, block_size=self.params.model.block_size,
-                             batch_size=self.training.micro_batch_size, device=self.training.device)
-        self.net.train()
+        self.working_net.eval()
+        score = evaluate(self.working_net, self.corpus.val, self.corpus.val_bytes, block_size=self.params.model.block_size,
+                         batch_size=self.training.micro_batch_size, device=self.training.device)
+        self.working_net.train()
         return score
 
     def sample(self):
@@ -283,6 +306,7 @@ class Run:
     def restore(self, contents):
         """Go back to where a loaded resume file was written; the log is cut back to there."""
         self.net.load_state_dict(contents["weights"])
+        self._renew_working_net()
         for optimizer, state in zip(self.optimizers, contents["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         fresh, self.progress = self.progress, Progress(**contents["progress"])
@@ -298,8 +322,12 @@ class Run:
 
 def default_eval_interval(val_tokens, tokens_per_step):
     """Steps from one evaluation to the next: a hundred, or more where the validation part is large."""
-    cost = val_tokens / 3 / tokens_per_step         # in steps: an evaluation has no backward pass, which is two thirds of a step
-    return max(100, math.ceil(cost / EVALUATION_SHARE))
+    return max(100, math.ceil(evaluation_steps(val_tokens, tokens_per_step) / EVALUATION_SHARE))
+
+
+def evaluation_steps(val_tokens, tokens_per_step):
+    """How many steps take as long as an evaluation: it has no backward pass, which is two thirds of a step."""
+    return val_tokens / 3 / tokens_per_step
 
 
 def dropout_seed(seed, step, micro_batch, rank=0):

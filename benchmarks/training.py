@@ -1,0 +1,148 @@
+"""How fast Folio trains, beside a plain program that trains the same network, in the same process.
+
+    python benchmarks/training.py                # about three minutes on two cores
+    python benchmarks/training.py --compile      # Folio's step compiled as well (half a minute more where it was never compiled)
+    python benchmarks/training.py --shape 10m    # 10.8 million parameters: what GPUs are compared with
+
+The plain program is what a careful reader of PyTorch's documentation writes: the same layers from torch.nn.functional, float32 and AdamW on a CPU;
+on a GPU bfloat16 under autocast and torch.compile. It starts from Folio's weights, and both must agree on the first loss. It is measured twice:
+before Folio has set anything in the process, as it would run by itself, and again in turns with Folio, when the C library keeps memory for both.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch                                                            # noqa: E402
+import torch.nn.functional as F                                         # noqa: E402
+
+from folio import corpus, hardware, networks, runs                      # noqa: E402  (they lie at the root)
+from folio.batches import batch_at                                      # noqa: E402
+from folio.home import Home                                             # noqa: E402
+from folio.networks import count_parameters                             # noqa: E402
+from Model_Params import PRESETS, TextParams                            # noqa: E402
+
+SHAPES = {"default": {"num_layers": 4, "emb_len": 128, "num_heads": 4}, "10m": {"num_layers": 6, "emb_len": 384, "num_heads": 6}}
+TURNS, STEPS_A_TURN = 7, 4
+
+
+class PlainGPT(torch.nn.Module):
+    """The folio family written with torch's own layers; the parameters are those of a Folio network, copied."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.params = net.params
+        self.weights = torch.nn.ParameterDict({name.replace(".", "_"): torch.nn.Parameter(value.clone()) for name, value in net.state_dict().items()})
+
+    def forward(self, tokens):
+        weights, params = self.weights, self.params
+        B, T = tokens.shape
+        x = F.embedding(tokens, weights["embedding_weight"])
+        cos, sin = self.angles(T, x.device)
+        for layer in range(params.num_layers):
+            own = {name.removeprefix(f"blocks_{layer}_"): value for name, value in weights.items() if name.startswith(f"blocks_{layer}_")}
+            y = F.rms_norm(x, x.shape[-1:], own["attention_norm_weight"], 1e-6)
+            query, key, value = (F.linear(y, own[f"attention_{name}_weight"]).view(B, T, -1, params.head_len).transpose(1, 2)
+                                 for name in ("query", "key", "value"))
+            query, key = (part * cos + torch.cat((-part.chunk(2, -1)[1], part.chunk(2, -1)[0]), -1) * sin
+                          for part in (F.rms_norm(query, query.shape[-1:], own["attention_query_norm_weight"], 1e-6),
+                                       F.rms_norm(key, key.shape[-1:], own["attention_key_norm_weight"], 1e-6)))
+            mixed = F.scaled_dot_product_attention(query, key.type_as(query), value.type_as(query), is_causal=True)
+            x = x + F.linear(mixed.transpose(1, 2).flatten(2), own["attention_output_weight"])
+            y = F.rms_norm(x, x.shape[-1:], own["mlp_norm_weight"], 1e-6)
+            x = x + F.linear(F.silu(F.linear(y, own["mlp_gate_weight"])) * F.linear(y, own["mlp_up_weight"]), own["mlp_down_weight"])
+        return F.linear(F.rms_norm(x, x.shape[-1:], weights["norm_weight"], 1e-6), weights["head_weight"])
+
+    def angles(self, length, device):
+        head_len = self.params.head_len
+        speeds = 10_000 ** -(torch.arange(0, head_len, 2, device=device) / head_len)
+        angles = torch.outer(torch.arange(length, device=device), speeds).repeat(1, 2)
+        return angles.cos(), angles.sin()
+
+
+class PlainTraining:
+    """The plain program's step."""
+
+    def __init__(self, net, device):
+        self.device, self.kind = device, torch.device(device).type
+        self.net = PlainGPT(net).to(device)
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-3, fused=self.kind == "cuda")
+        self.compute = torch.compile(self.net) if self.kind == "cuda" else self.net
+
+    def loss(self, inputs, targets):
+        with torch.autocast(self.kind, torch.bfloat16, enabled=self.kind == "cuda"):
+            return F.cross_entropy(self.compute(inputs).flatten(0, 1), targets.flatten())
+
+    def step(self, inputs, targets):
+        loss = self.loss(inputs, targets)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+
+def seconds_of(step, steps):
+    """Seconds that some steps take, with everything that they started on a GPU finished."""
+    started_at = time.perf_counter()
+    for _ in range(steps):
+        step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started_at
+
+
+def in_turns(*steps):
+    """Seconds a step of some programs that take turns, the median of each."""
+    for step in steps:
+        seconds_of(step, 3)             # the first ones warm up
+    turns = [[seconds_of(step, STEPS_A_TURN) / STEPS_A_TURN for step in steps] for _ in range(TURNS)]
+    return [statistics.median(column) for column in zip(*turns)]
+
+
+def compare(run, plain, batch, alone):
+    """Print the table of a Run beside the PlainTraining that began with the same weights and took `alone` seconds a step by itself."""
+    together, ours = in_turns(lambda: plain.step(*batch), run.step)
+    model, training = run.params.model, run.training
+    print(f"{count_parameters(run.net):,} parameters ({model.num_layers} layers, width {model.emb_len}, {model.vocab_size:,} tokens), "
+          f"{training.batch_size} x {model.block_size} tokens a step; {training.device}, {training.threads} threads; Folio in "
+          f"{training.precision}{', compiled' if training.compile else ''}")
+    for name, seconds in (("plain, by itself", alone), ("plain, beside Folio", together), ("Folio", ours)):
+        print(f"{name:20} {1000 * seconds:7.1f} ms a step {run.tokens_per_step / seconds:10,.0f} tokens/s {alone / seconds:6.2f}x")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", default="default", choices=SHAPES, help="of the network (default: the default preset's)")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(), help="compile Folio's step")
+    parser.add_argument("--vocab-size", type=int, default=1024, help="of the tokenizer, learned from the plays (default: 1024)")
+    parser.add_argument("--batch-size", type=int, default=16, help="windows of 256 tokens a step (default: 16)")
+    arguments = parser.parse_args()
+    params = replace(PRESETS["default"], model=replace(PRESETS["default"].model, **SHAPES[arguments.shape]))
+    params = replace(params, training=replace(params.training, steps=1000, minutes=None, batch_size=arguments.batch_size, compile=arguments.compile))
+    with tempfile.TemporaryDirectory() as folder:
+        home = Home(Path(folder))
+        tokenizer, text = corpus.prepare(home, TextParams(vocab_size=arguments.vocab_size), [str(ROOT / "Train_Data" / "input.txt")])
+        torch.manual_seed(params.training.seed)             # as a Run does: it begins with the same weights
+        net = networks.build(replace(params.model, vocab_size=tokenizer.vocab_size))
+        plain = PlainTraining(net, hardware.settle_device("auto"))
+        batch = [torch.from_numpy(part).to(plain.device) for part in batch_at(
+            text.train, 0, batch_size=arguments.batch_size, block_size=params.model.block_size, seed=1)]
+        with torch.no_grad():
+            first_loss = plain.loss(*batch).item()
+        alone, = in_turns(lambda: plain.step(*batch))
+        with runs.new_run(home, "speed", params, tokenizer, text, time.perf_counter(), say=lambda words: None) as run:
+            with torch.no_grad():
+                assert abs(run.loss(*batch).item() - first_loss) < 0.02, "the two networks do not compute the same"        # bfloat16 has three digits
+            run._compile()
+            compare(run, plain, batch, alone)
+
+
+if __name__ == "__main__":
+    main()
