@@ -1,0 +1,411 @@
+"""Pictures of what a run did.
+
+    python -m folio.plot loss                       # how the newest run learned, from its log
+    python -m folio.plot loss night default         # two runs in one picture; or paths of log files
+    python -m folio.plot loss --x seconds --output night.svg
+"""
+
+import io
+import math
+import sys
+import textwrap
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from folio import run_log
+from folio.command_line import Parser, front_door
+from folio.files import replacing
+from folio.spelling import nearest
+from folio.terminal import harmless
+
+MADE_BY = "python -m folio.plot"        # in every picture, so that no other one is ever written over
+ENDINGS = (".png", ".svg")
+DOTS_PER_INCH = 200                     # sharp on any screen, and in print at the width of a page
+
+# Okabe and Ito (2008): told apart by the colour-blind too. Their yellow cannot be read on white; black comes last.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
+MOST_RUNS = len(COLOURS) * len(DASHES)
+INK, GREY, GRID = "#222222", "#707070", "#E8E8E8"
+STYLE = {"font.family": ["DejaVu Sans"], "font.size": 9, "text.color": INK, "text.parse_math": False, "axes.edgecolor": GREY,
+         "axes.spines.left": False, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+         "grid.color": GRID, "xtick.color": GREY, "ytick.color": GREY, "ytick.major.size": 0, "xtick.major.size": 3,
+         "lines.solid_capstyle": "round", "svg.hashsalt": "folio"}      # the salt: the same log makes the same file
+
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one part of the picture shows of every run."""
+    field: str              # in the log
+    title: str
+    unit: str
+    is_rate: bool = False   # of something: its axis begins at zero
+
+
+PANELS = (Panel("train_loss", "Training loss", "nats per token"), Panel("val_bpb", "Validation", "bits per byte"),
+          Panel("learning_rate", "Learning rate", "", True), Panel("tokens_per_second", "Speed", "tokens per second", True))
+SCORE = "val_bpb"                       # by which runs are compared
+CLIFF = 0.05                            # share of a run, at its start, whose height would press all that follows flat
+SMOOTH_FROM = 200                       # reports: more than can be told apart in a panel
+POSITIONS = {"steps": "step", "seconds": "seconds", "tokens": "tokens"}         # --x, and the field of it
+TIMES = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}             # an axis takes the first of which it has two
+
+
+# --- The commands ---
+
+def main():
+    word = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if word not in PICTURES:
+        parser = Parser("Draw a picture of what a run did. Each has flags of its own: python -m folio.plot loss --help")
+        parser.add_argument("picture", choices=list(PICTURES), help="; ".join(f"{name}: {about}" for name, (_, about) in PICTURES.items()))
+        if word in ("-h", "--help"):
+            parser.parse(["--help"])
+        parser.error(f"there is no picture {word}{nearest(word, PICTURES)} (there are: {', '.join(PICTURES)}; its name comes first)")
+    command, about = PICTURES[word]
+    return command(Parser(f"Draw {about}.", command=word), sys.argv[2:])
+
+
+def loss(parser, words):
+    """The command `loss`."""
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="names of runs, or paths of their logs (default: the newest)")
+    parser.add_argument("--x", choices=list(POSITIONS), default="steps", metavar="|".join(POSITIONS), help="what the curves run along (default: steps)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where to, a .png or .svg (default: loss-NAME.png beside the log)")
+    arguments = parser.parse(words)
+    if arguments.output and arguments.output.suffix.lower() not in ENDINGS:
+        parser.error(f"--output {arguments.output} has to end in {' or '.join(ENDINGS)}")
+    _require_matplotlib()
+    logs = find_logs(arguments.home, arguments.runs)
+    runs = {name: reports_of(path) for name, path in logs.items()}
+    output = arguments.output or default_output(logs)
+    _refuse_foreign(output)
+    save(loss_figure(runs, arguments.x), output)
+    print(f"{', '.join(map(harmless, logs))}: {sum(map(len, runs.values())):,} reports -> {output}")
+
+
+PICTURES = {"loss": (loss, "how runs learned: training loss, validation, learning rate and speed")}
+
+
+# --- Logs ---
+
+def find_logs(home, words):
+    """{name: path} of the logs that names of runs or paths say; without any, of the newest. Raises FileNotFoundError with a list of what there is."""
+    there = home.newest("log-*.jsonl")
+    if not there and not words:
+        raise FileNotFoundError(f"There is no log of a run in {home.saved_weights}. Train first (python train.py{home.flag}), or name a log file.")
+    found = {}
+    for path in [_find_log(home, word, there) for word in words] or there[:1]:
+        if path.resolve() not in map(Path.resolve, found.values()):
+            found[path] = path
+    names = [run_name(path) for path in found]
+    return {name if names.count(name) == 1 else str(path): path for name, path in zip(names, found)}
+
+
+def run_name(path):
+    """The name of the run that a log is of."""
+    return path.stem.removeprefix("log-")
+
+
+def _find_log(home, word, there):
+    for path in (home.log(word), Path(word)):
+        if path.is_file():
+            return path
+    names = [run_name(path) for path in there]
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    raise FileNotFoundError(f"There is no run {word}, nor a log file of that name{nearest(word, names)}. "
+                            f"Runs with a log in {home.saved_weights}: {', '.join(names[:10]) or 'none'}{more}.")
+
+
+def reports_of(path):
+    """The reports in a log that is to be drawn. Raises ValueError where there are none; says how many lines were passed over."""
+    lines = list(run_log.each_line(path))
+    reports = [report for report in lines if report is not None]
+    if not reports:
+        raise ValueError(f"{path} has nothing to draw yet: {len(lines)} lines, and none of them is a report. A run writes its first one after some steps.")
+    if damaged := lines[:-1].count(None):           # half a line at the end is being written, or was when the run was killed
+        print(f"{path}: {damaged} damaged lines were passed over.", file=sys.stderr)
+    return reports
+
+
+# --- The figure ---
+
+def loss_figure(runs, x="steps"):
+    """Draw how runs learned. -> matplotlib Figure
+
+    runs: {name: reports of its log, oldest first}; x: a key of POSITIONS. Each of PANELS is an Axes whose label is the field; in it each run
+    is a line whose label is the run's name, with the values that its log has. Raises ValueError where the runs are too many to be told apart.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    if len(runs) > MOST_RUNS:
+        raise ValueError(f"{len(runs)} runs are too many for one picture: take {MOST_RUNS} or fewer.")
+    unit, scale = x_unit(runs.values(), x)
+    curves = [Curves(name, reports, POSITIONS[x], scale, COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS)])
+              for number, (name, reports) in enumerate(runs.items())]
+    with _style():
+        figure = Figure()
+        FigureCanvasAgg(figure)         # it measures texts
+        labels = [EndLabel(figure, run) for run in curves] if len(curves) > 1 else []
+        axes = _lay_out(figure, labels)
+        for panel in PANELS:
+            _draw_panel(axes[panel.field], panel, curves, unit)
+        _mark_decays(axes, curves)
+        _mark_best(axes[SCORE], curves)
+        _place_labels(axes[SCORE], labels)
+        _write_header(figure, curves)
+    return figure
+
+
+class Curves:
+    """What there is to draw of one run, and how its lines look."""
+
+    def __init__(self, name, reports, position, scale, colour, dashes):
+        self.name, self.reports, self.position, self.scale, self.colour, self.dashes = name, reports, position, scale, colour, dashes
+        self.best = min((report for report in reports if _is_number(report.get(SCORE))), key=lambda report: report[SCORE], default=None)
+
+    def points(self, field):
+        """x and y, (reports,) each, of the reports that have a field."""
+        found = [(report[self.position] / self.scale, report[field]) for report in self.reports
+                 if _is_number(report.get(self.position)) and _is_number(report.get(field))]
+        return np.array(found, dtype=float).reshape(-1, 2).T
+
+    def x_at(self, step):
+        """Where a step lies, between the reports around it."""
+        steps, places = zip((0, 0.0), *((report["step"], report[self.position] / self.scale) for report in self.reports
+                                        if _is_number(report.get(self.position))))
+        return float(np.interp(step, steps, places))
+
+    def decays(self):
+        """Yield the steps at which the learning rate begins to fall: several in a run that was made longer later."""
+        rates = [(report["step"] - 1, report["learning_rate"]) for report in self.reports if _is_number(report.get("learning_rate"))]
+        for start in dict.fromkeys(report["decay_start"] for report in self.reports if _is_number(report.get("decay_start"))):
+            before, after = [rate for step, rate in rates if step <= start], [rate for step, rate in rates if step > start]
+            if before and after and after[0] < before[-1]:          # not where it stays to the end, nor where the run was stopped before
+                yield start
+
+
+class EndLabel:
+    """A run's name and its best validation, in the margin, in the run's colour."""
+
+    LINE = 13               # points from one line of text to the next
+
+    def __init__(self, figure, run):
+        self.run = run
+        name = textwrap.wrap(_shortened(run.name, 84), 28) or [""]
+        best = f"{run.best[SCORE]:.3f} at step {run.best['step']:,}" if run.best else "no validation yet"
+        self.texts = [figure.text(0, 0, line, color=_darker(run.colour), weight="bold", va="top") for line in name]
+        self.texts.append(figure.text(0, 0, best, color=GREY, fontsize=8, va="top"))
+        self.width = max(text.get_window_extent().width for text in self.texts) * 72 / figure.dpi
+        self.height = self.LINE * len(self.texts) + 6
+
+    def place(self, x, top):
+        """Put it there, in points from the figure's lower left corner."""
+        for number, text in enumerate(self.texts):
+            width, height = 72 * text.figure.get_size_inches()
+            text.set_position((x / width, (top - number * self.LINE) / height))
+
+
+def x_unit(logs, x):
+    """What the x axis counts, and how many of the log's own units that is.
+    >>> x_unit([[{"step": 9, "seconds": 7300.5}]], "seconds")
+    ('hours', 3600)
+    """
+    if x != "seconds":
+        return x, 1
+    longest = max((report[x] for reports in logs for report in reports if _is_number(report.get(x))), default=0)
+    return next(((unit, length) for unit, length in TIMES.items() if longest >= 2 * length), ("seconds", 1))
+
+
+def running_mean(values, width):
+    """(n,) -> (n,): the mean of about `width` values around each; of fewer at the ends, so that it begins and ends where they do.
+    >>> running_mean(np.array([1.0, 2.0, 6.0, 4.0]), 3)
+    array([1., 3., 4., 4.])
+    """
+    places = np.arange(len(values))
+    reach = np.minimum(width // 2, np.minimum(places, places[::-1]))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    return (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)
+
+
+def spread(wanted, heights, low, high):
+    """Tops for labels of some heights, highest first, that do not overlap: near the wanted ones, between low and high if they fit there.
+    >>> spread([50, 49, 10], [10, 10, 10], 0, 100)
+    [50, 40, 10]
+    """
+    tops = []
+    for want, height in zip(wanted, heights):
+        tops.append(min(want, high))
+        high = tops[-1] - height
+    for place in reversed(range(len(tops))):
+        tops[place] = max(tops[place], low + heights[place])
+        low = tops[place]
+    return tops
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _shortened(name, length):
+    """A name that may be too long, without its middle: what tells runs apart is mostly at the ends."""
+    name = harmless(name).replace("\n", " ")
+    return name if len(name) <= length else f"{name[:length // 2]}…{name[-(length // 2 - 1):]}"
+
+
+def _darker(colour):
+    """A colour for text, which needs more contrast to be read than a line to be seen."""
+    from matplotlib.colors import to_rgb
+    return tuple(0.72 * part for part in to_rgb(colour))
+
+
+@contextmanager
+def _style():
+    """In the block matplotlib draws as it says here, whatever the user's own settings are."""
+    import matplotlib
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def _lay_out(figure, labels):
+    """Set the figure's size, with room for the labels. -> {field: Axes}"""
+    left, middle, right, bottom, between, low = 0.55, 0.7, 10.65, 0.9, 0.75, 1.25       # inches, as all of it
+    width = right + (max(label.width for label in labels) / 72 + 0.4 if labels else 0.35)
+    height = max(7, sum(label.height for label in labels) / 72 + 1.4)
+    figure.set_size_inches(width, height)
+    wide, high = (right - left - middle) / 2, height - 1.25 - between - low - bottom
+    rows = [(bottom + low + between, high), (bottom, low)]
+    return {panel.field: figure.add_axes(((left + number % 2 * (wide + middle)) / width, rows[number // 2][0] / height,
+                                          wide / width, rows[number // 2][1] / height), label=panel.field)
+            for number, panel in enumerate(PANELS)}
+
+
+def _draw_panel(axis, panel, curves, unit):
+    from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
+    settled = []            # values after the cliff
+    for run in curves:
+        x, y = run.points(panel.field)
+        smooth = len(y) > SMOOTH_FROM and panel.field in ("train_loss", "tokens_per_second")
+        dots = "o" if len(y) == 1 or panel.field == SCORE and len(y) <= 40 else None
+        axis.plot(x, y, label=run.name, color=run.colour, linestyle="-" if smooth else run.dashes, marker=dots, markersize=3.5,
+                  linewidth=0.6 if smooth else 1.7, alpha=0.25 if smooth else 1)
+        if smooth:
+            axis.plot(x, running_mean(y, len(y) // 50), color=run.colour, linestyle=run.dashes, linewidth=1.7)
+        settled += y[x >= CLIFF * x[-1]].tolist() if len(x) else []
+    if panel.is_rate:
+        axis.set_ylim(0, 1.1 * max(settled, default=0) or 1)
+    elif settled:
+        air = 0.06 * (max(settled) - min(settled)) or 0.06 * max(settled)
+        axis.set_ylim(min(settled) - air, max(settled) + air)
+    else:
+        axis.text(0.5, 0.5, "nothing here yet", color=GREY, ha="center", transform=axis.transAxes)
+        axis.set_yticks([])
+    axis.set_xlim(0, max((run.x_at(math.inf) for run in curves), default=0) or 1)
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=unit in ("steps", "tokens")))
+    axis.xaxis.set_major_formatter(EngFormatter(sep="") if unit == "tokens" else FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.yaxis.set_major_locator(MaxNLocator(3 if panel.is_rate else 7))
+    axis.yaxis.set_major_formatter(EngFormatter(sep="") if panel.field == "tokens_per_second" else FuncFormatter(lambda value, _: f"{value:g}"))
+    if panel.is_rate:
+        axis.set_xlabel(unit, color=GREY)
+    title = axis.set_title(panel.title, loc="left", fontsize=10.5, weight="bold", pad=8)
+    axis.annotate(panel.unit, (1, 0), xycoords=title, xytext=(6, 0), textcoords="offset points", color=GREY)
+
+
+def _mark_decays(axes, curves):
+    for run in curves:
+        for start in run.decays():
+            for axis in axes.values():
+                axis.axvline(run.x_at(start), color=run.colour, linewidth=0.9, linestyle=(0, (1, 2)), label="decay_start")
+
+
+def _mark_best(axis, curves):
+    for run in curves:
+        if run.best:
+            place = run.x_at(run.best["step"]), run.best[SCORE]
+            axis.plot(*place, marker="o", markersize=8, markerfacecolor="white", markeredgecolor=run.colour, markeredgewidth=2, clip_on=False, zorder=5)
+            if len(curves) == 1:
+                at_left = place[0] < axis.get_xlim()[1] / 4
+                axis.annotate(f"{run.best[SCORE]:.3f}", place, xytext=(0, 11), textcoords="offset points", ha="left" if at_left else "right",
+                              fontsize=13, weight="bold", color=_darker(run.colour))
+
+
+def _place_labels(axis, labels):
+    """Write each label to the right of the panel, at the height of its run's last point if there is room, with a thread from there."""
+    if not labels:
+        return
+    figure, points = axis.figure, 72 / axis.figure.dpi
+    edge = axis.bbox.x1 * points
+    ends = {}
+    for label in labels:
+        x, y = label.run.points(SCORE)
+        ends[label] = axis.transData.transform((x[-1], y[-1])) * points if len(x) else (edge, 0)
+    labels = sorted(labels, key=lambda label: -ends[label][1])
+    heights = [label.height for label in labels]
+    tops = spread([ends[label][1] + label.LINE / 2 for label in labels], heights, 20, axis.bbox.y1 * points + 10)
+    for label, top in zip(labels, tops):
+        label.place(edge + 16, top)
+        if label.run.best:
+            axis.annotate("", ends[label], xycoords="figure points", xytext=(edge + 13, top - label.LINE / 2), textcoords="figure points",
+                          arrowprops={"arrowstyle": "-", "color": label.run.colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0, "shrinkB": 4})
+
+
+def _write_header(figure, curves):
+    width, height = figure.get_size_inches()
+
+    def write(text, from_top, **how):
+        figure.text(0.55 / width, 1 - from_top / height, text, **how)
+    best = min((run for run in curves if run.best), key=lambda run: run.best[SCORE], default=None)
+    if len(curves) == 1:
+        title = _shortened(curves[0].name, 90)
+        last = curves[0].reports[-1]
+        facts = [f"{last['step']:,} steps", *([f"{last['tokens']:,} tokens"] if "tokens" in last else [])]
+        facts += [f"best validation {best.best[SCORE]:.3f} bits per byte at step {best.best['step']:,}"] if best else []
+    else:
+        title = f"{len(curves)} runs"
+        facts = [f"best: {_shortened(best.name, 60)}, {best.best[SCORE]:.3f} bits per byte at step {best.best['step']:,}"] if best else []
+    write(title, 0.48, fontsize=17 if len(title) <= 50 else 11, weight="bold")
+    write("   ".join(facts), 0.75, color=GREY, fontsize=10)
+    notes = ["ring: best validation"] if best else []
+    notes += ["dotted: the learning rate begins to fall"] if any(list(run.decays()) for run in curves) else []
+    notes += ["pale: every report; strong: their running mean"] if any(len(run.reports) > SMOOTH_FROM for run in curves) else []
+    write("      ".join(notes), height - 0.22, color=GREY, fontsize=8)
+
+
+# --- Files ---
+
+def _require_matplotlib():
+    try:
+        import matplotlib       # noqa: F401
+    except ImportError:
+        raise ValueError("To draw takes matplotlib, which is not installed: python -m pip install matplotlib") from None
+
+
+def default_output(logs):
+    """Where a picture goes that was given no place: beside the first log."""
+    path = next(iter(logs.values()))
+    others = f"-and-{len(logs) - 1}-more" if len(logs) > 1 else ""
+    return path.with_name(f"loss-{run_name(path)}{others}.png")
+
+
+def _refuse_foreign(path):
+    """Raise FileExistsError where a file lies that is no picture of ours."""
+    if path.exists() and MADE_BY.encode() not in path.open("rb").read(4096):
+        raise FileExistsError(f"{path} exists, and is no picture that {MADE_BY} drew. Name another file: --output FILE{path.suffix}")
+
+
+def save(figure, path):
+    """Write a figure as .png or .svg; the same figure makes the same bytes."""
+    content = io.BytesIO()
+    with _style():
+        figure.savefig(content, format=path.suffix[1:].lower(), dpi=DOTS_PER_INCH,
+                       metadata={"Software": MADE_BY} if path.suffix.lower() == ".png" else {"Creator": MADE_BY, "Date": None})
+    with replacing(path) as file:
+        file.write(content.getvalue())
+
+
+if __name__ == "__main__":
+    front_door(main)
