@@ -9,6 +9,7 @@ import io
 import math
 import sys
 import textwrap
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
 MOST_RUNS = len(COLOURS) * len(DASHES)
 INK, GREY, GRID = "#222222", "#707070", "#E8E8E8"
-STYLE = {"font.family": ["DejaVu Sans"], "font.size": 9, "text.color": INK, "text.parse_math": False, "axes.edgecolor": GREY,
+# For letters that DejaVu Sans, which comes with matplotlib, does not have: fonts that come with the systems.
+OTHER_SCRIPTS = ("Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "Noto Sans CJK JP")
+STYLE = {"font.size": 9, "text.color": INK, "text.parse_math": False, "axes.edgecolor": GREY,
          "axes.spines.left": False, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
          "grid.color": GRID, "xtick.color": GREY, "ytick.color": GREY, "ytick.major.size": 0, "xtick.major.size": 3,
          "lines.solid_capstyle": "round", "svg.hashsalt": "folio"}      # the salt: the same log makes the same file
@@ -43,11 +46,12 @@ class Panel:
     field: str              # in the log
     title: str
     unit: str
-    is_rate: bool = False   # of something: its axis begins at zero
+    is_noisy: bool = False  # many reports get a running mean
+    is_rate: bool = False   # one of those below, whose axes begin at zero
 
 
-PANELS = (Panel("train_loss", "Training loss", "nats per token"), Panel("val_bpb", "Validation", "bits per byte"),
-          Panel("learning_rate", "Learning rate", "", True), Panel("tokens_per_second", "Speed", "tokens per second", True))
+PANELS = (Panel("train_loss", "Training loss", "nats per token", is_noisy=True), Panel("val_bpb", "Validation", "bits per byte"),
+          Panel("learning_rate", "Learning rate", "", is_rate=True), Panel("tokens_per_second", "Speed", "tokens per second", is_noisy=True, is_rate=True))
 SCORE = "val_bpb"                       # by which runs are compared
 CLIFF = 0.05                            # share of a run, at its start, whose height would press all that follows flat
 SMOOTH_FROM = 200                       # reports: more than can be told apart in a panel
@@ -152,7 +156,8 @@ def loss_figure(runs, x="steps"):
         axes = _lay_out(figure, labels)
         for panel in PANELS:
             _draw_panel(axes[panel.field], panel, curves, unit)
-        _mark_decays(axes, curves)
+        if len(curves) <= len(COLOURS):         # more lines than that would hide the curves; the learning rate shows it too
+            _mark_decays(axes, curves)
         _mark_best(axes[SCORE], curves)
         _place_labels(axes[SCORE], labels)
         _write_header(figure, curves)
@@ -194,7 +199,7 @@ class EndLabel:
 
     def __init__(self, figure, run):
         self.run = run
-        name = textwrap.wrap(_shortened(run.name, 84), 28) or [""]
+        name = textwrap.wrap(_shortened(run.name, 120), 30) or [""]
         best = f"{run.best[SCORE]:.3f} at step {run.best['step']:,}" if run.best else "no validation yet"
         self.texts = [figure.text(0, 0, line, color=_darker(run.colour), weight="bold", va="top") for line in name]
         self.texts.append(figure.text(0, 0, best, color=GREY, fontsize=8, va="top"))
@@ -220,14 +225,13 @@ def x_unit(logs, x):
 
 
 def running_mean(values, width):
-    """(n,) -> (n,): the mean of about `width` values around each; of fewer at the ends, so that it begins and ends where they do.
+    """(n,) -> (n,): the mean of `width` values around each, an odd number; of fewer at both ends.
     >>> running_mean(np.array([1.0, 2.0, 6.0, 4.0]), 3)
-    array([1., 3., 4., 4.])
+    array([1.5, 3. , 4. , 5. ])
     """
-    places = np.arange(len(values))
-    reach = np.minimum(width // 2, np.minimum(places, places[::-1]))
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    return (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)
+    places, sums = np.arange(len(values)), np.concatenate([[0.0], np.cumsum(values)])
+    first, end = np.maximum(places - width // 2, 0), np.minimum(places + width // 2 + 1, len(values))
+    return (sums[end] - sums[first]) / (end - first)
 
 
 def spread(wanted, heights, low, high):
@@ -265,16 +269,19 @@ def _darker(colour):
 def _style():
     """In the block matplotlib draws as it says here, whatever the user's own settings are."""
     import matplotlib
-    with matplotlib.rc_context():
+    from matplotlib.font_manager import get_font_names
+    there = set(get_font_names())
+    with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams.update(STYLE | {"font.family": ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in there)]})
+        warnings.filterwarnings("ignore", "Glyph")          # what no font has is a box
         yield
 
 
 def _lay_out(figure, labels):
     """Set the figure's size, with room for the labels. -> {field: Axes}"""
-    left, middle, right, bottom, between, low = 0.55, 0.7, 10.65, 0.9, 0.75, 1.25       # inches, as all of it
-    width = right + (max(label.width for label in labels) / 72 + 0.4 if labels else 0.35)
+    left, middle, right, bottom, between, low = 0.65, 0.7, 10.65, 0.9, 0.75, 1.25       # inches, as all of it
+    width = right + (max(label.width for label in labels) / 72 + 0.6 if labels else 0.35)
     height = max(7, sum(label.height for label in labels) / 72 + 1.4)
     figure.set_size_inches(width, height)
     wide, high = (right - left - middle) / 2, height - 1.25 - between - low - bottom
@@ -285,34 +292,40 @@ def _lay_out(figure, labels):
 
 
 def _draw_panel(axis, panel, curves, unit):
-    from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
     settled = []            # values after the cliff
     for run in curves:
         x, y = run.points(panel.field)
-        smooth = len(y) > SMOOTH_FROM and panel.field in ("train_loss", "tokens_per_second")
-        dots = "o" if len(y) == 1 or panel.field == SCORE and len(y) <= 40 else None
-        axis.plot(x, y, label=run.name, color=run.colour, linestyle="-" if smooth else run.dashes, marker=dots, markersize=3.5,
-                  linewidth=0.6 if smooth else 1.7, alpha=0.25 if smooth else 1)
-        if smooth:
+        is_pale = len(y) > SMOOTH_FROM and panel.is_noisy
+        dots = "o" if len(y) == 1 or len(y) <= 40 and panel.field == SCORE else None
+        axis.plot(x, y, label=run.name, color=run.colour, linestyle="-" if is_pale else run.dashes, linewidth=0.6 if is_pale else 1.7,
+                  alpha=0.25 if is_pale else 1, marker=dots, markersize=3.5, clip_on=len(y) != 1)
+        if is_pale:
             axis.plot(x, running_mean(y, len(y) // 50), color=run.colour, linestyle=run.dashes, linewidth=1.7)
-        settled += y[x >= CLIFF * x[-1]].tolist() if len(x) else []
-    if panel.is_rate:
-        axis.set_ylim(0, 1.1 * max(settled, default=0) or 1)
-    elif settled:
-        air = 0.06 * (max(settled) - min(settled)) or 0.06 * max(settled)
-        axis.set_ylim(min(settled) - air, max(settled) + air)
-    else:
-        axis.text(0.5, 0.5, "nothing here yet", color=GREY, ha="center", transform=axis.transAxes)
+        settled += y[x >= CLIFF * x.max(initial=0)].tolist()
+    title = axis.set_title(panel.title, loc="left", fontsize=10.5, weight="bold", pad=8)
+    axis.annotate(panel.unit, (1, 1), xycoords=(title, axis.transAxes), xytext=(6, 8), textcoords="offset points", color=GREY, va="baseline")
+    _set_scales(axis, panel, settled, last=max(run.x_at(math.inf) for run in curves), unit=unit)
+
+
+def _set_scales(axis, panel, values, last, unit):
+    """The y axis for some values, which may be none, the x axis up to the last place in `unit`."""
+    from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, ScalarFormatter
+    plain, thousands = FuncFormatter(lambda value, _: f"{value:,.10g}"), EngFormatter(sep="")
+    axis.set_xlim(0, last or 1)
+    axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=unit in POSITIONS and unit != "seconds"))
+    axis.xaxis.set_major_formatter(thousands if unit == "tokens" else plain)
+    axis.yaxis.set_major_locator(MaxNLocator(3 if panel.is_rate else 7, steps=[1, 2, 5, 10]))
+    axis.yaxis.set_major_formatter(plain if panel.field == "learning_rate" else thousands if panel.is_rate else ScalarFormatter(useOffset=False))
+    if not values:
+        axis.text(0.5, 0.5, "nothing here yet", color=GREY, ha="center", transform=axis.transAxes, backgroundcolor="white")
         axis.set_yticks([])
-    axis.set_xlim(0, max((run.x_at(math.inf) for run in curves), default=0) or 1)
-    axis.xaxis.set_major_locator(MaxNLocator(6, integer=unit in ("steps", "tokens")))
-    axis.xaxis.set_major_formatter(EngFormatter(sep="") if unit == "tokens" else FuncFormatter(lambda value, _: f"{value:,g}"))
-    axis.yaxis.set_major_locator(MaxNLocator(3 if panel.is_rate else 7))
-    axis.yaxis.set_major_formatter(EngFormatter(sep="") if panel.field == "tokens_per_second" else FuncFormatter(lambda value, _: f"{value:g}"))
+    elif panel.is_rate:
+        axis.set_ylim(0, 1.15 * max(values) or 1)
+    else:
+        air = 0.06 * (max(values) - min(values)) or 0.06 * abs(max(values)) or 1
+        axis.set_ylim(min(values) - (2.5 if panel.field == SCORE else 1) * air, max(values) + air)      # below the best stands its value
     if panel.is_rate:
         axis.set_xlabel(unit, color=GREY)
-    title = axis.set_title(panel.title, loc="left", fontsize=10.5, weight="bold", pad=8)
-    axis.annotate(panel.unit, (1, 0), xycoords=title, xytext=(6, 0), textcoords="offset points", color=GREY)
 
 
 def _mark_decays(axes, curves):
@@ -328,13 +341,17 @@ def _mark_best(axis, curves):
             place = run.x_at(run.best["step"]), run.best[SCORE]
             axis.plot(*place, marker="o", markersize=8, markerfacecolor="white", markeredgecolor=run.colour, markeredgewidth=2, clip_on=False, zorder=5)
             if len(curves) == 1:
-                at_left = place[0] < axis.get_xlim()[1] / 4
-                axis.annotate(f"{run.best[SCORE]:.3f}", place, xytext=(0, 11), textcoords="offset points", ha="left" if at_left else "right",
-                              fontsize=13, weight="bold", color=_darker(run.colour))
+                at_end = place[0] > 0.9 * axis.get_xlim()[1]
+                axis.annotate(f"{run.best[SCORE]:.3f}", place, xytext=(5 if at_end else 0, -8), textcoords="offset points",
+                              ha="right" if at_end else "center", va="top", fontsize=13, weight="bold", color=_darker(run.colour))
 
 
 def _place_labels(axis, labels):
-    """Write each label to the right of the panel, at the height of its run's last point if there is room, with a thread from there."""
+    """Write each label to the right of the panel, at the height of its run's last point if there is room.
+
+    A thread leads to it from there; where these would be too many, a piece of its line stands before it, as in a legend.
+    """
+    from matplotlib.lines import Line2D
     if not labels:
         return
     figure, points = axis.figure, 72 / axis.figure.dpi
@@ -347,22 +364,27 @@ def _place_labels(axis, labels):
     heights = [label.height for label in labels]
     tops = spread([ends[label][1] + label.LINE / 2 for label in labels], heights, 20, axis.bbox.y1 * points + 10)
     for label, top in zip(labels, tops):
-        label.place(edge + 16, top)
-        if label.run.best:
-            axis.annotate("", ends[label], xycoords="figure points", xytext=(edge + 13, top - label.LINE / 2), textcoords="figure points",
-                          arrowprops={"arrowstyle": "-", "color": label.run.colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0, "shrinkB": 4})
+        run, middle = label.run, top - label.LINE / 2
+        label.place(edge + 30, top)
+        if len(labels) > len(COLOURS):
+            width, height = 72 * figure.get_size_inches()
+            figure.add_artist(Line2D([(edge + 8) / width, (edge + 26) / width], [middle / height] * 2, color=run.colour, linestyle=run.dashes))
+        elif run.best:
+            axis.annotate("", ends[label], xycoords="figure points", xytext=(edge + 27, middle), textcoords="figure points",
+                          arrowprops={"arrowstyle": "-", "color": run.colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0, "shrinkB": 6})
 
 
 def _write_header(figure, curves):
     width, height = figure.get_size_inches()
 
     def write(text, from_top, **how):
-        figure.text(0.55 / width, 1 - from_top / height, text, **how)
+        figure.text(0.65 / width, 1 - from_top / height, text, **how)
     best = min((run for run in curves if run.best), key=lambda run: run.best[SCORE], default=None)
     if len(curves) == 1:
         title = _shortened(curves[0].name, 90)
         last = curves[0].reports[-1]
-        facts = [f"{last['step']:,} steps", *([f"{last['tokens']:,} tokens"] if "tokens" in last else [])]
+        unit, length = x_unit([[last]], "seconds")
+        facts = [f"{last['step']:,} steps", *([f"{last['seconds'] / length:.3g} {unit}", f"{last['tokens']:,} tokens"] if {"seconds", "tokens"} <= last.keys() else [])]
         facts += [f"best validation {best.best[SCORE]:.3f} bits per byte at step {best.best['step']:,}"] if best else []
     else:
         title = f"{len(curves)} runs"
@@ -370,7 +392,7 @@ def _write_header(figure, curves):
     write(title, 0.48, fontsize=17 if len(title) <= 50 else 11, weight="bold")
     write("   ".join(facts), 0.75, color=GREY, fontsize=10)
     notes = ["ring: best validation"] if best else []
-    notes += ["dotted: the learning rate begins to fall"] if any(list(run.decays()) for run in curves) else []
+    notes += ["dotted: the learning rate begins to fall"] if any(line.get_label() == "decay_start" for line in figure.axes[0].lines) else []
     notes += ["pale: every report; strong: their running mean"] if any(len(run.reports) > SMOOTH_FROM for run in curves) else []
     write("      ".join(notes), height - 0.22, color=GREY, fontsize=8)
 
