@@ -87,7 +87,7 @@ def loss(parser, words):
     output = arguments.output or default_output(logs)
     _refuse_foreign(output)
     save(loss_figure(runs, arguments.x), output)
-    print(f"{', '.join(map(harmless, logs))}: {sum(map(len, runs.values())):,} reports -> {output}")
+    print(f"{', '.join(map(harmless, logs))}: {_counted(sum(map(len, runs.values())), 'report')} -> {output}")
 
 
 PICTURES = {"loss": (loss, "how runs learned: training loss, validation, learning rate and speed")}
@@ -128,9 +128,9 @@ def reports_of(path):
     lines = list(run_log.each_line(path))
     reports = [report for report in lines if report is not None]
     if not reports:
-        raise ValueError(f"{path} has nothing to draw yet: {len(lines)} lines, and none of them is a report. A run writes its first one after some steps.")
+        raise ValueError(f"{path} has nothing to draw yet: of its {_counted(len(lines), 'line')} none is a report. A run writes its first one after some steps.")
     if damaged := lines[:-1].count(None):           # half a line at the end is being written, or was when the run was killed
-        print(f"{path}: {damaged} damaged lines were passed over.", file=sys.stderr)
+        print(f"{path}: {_counted(damaged, 'damaged line')} passed over.", file=sys.stderr)
     return reports
 
 
@@ -247,6 +247,10 @@ def spread(wanted, heights, low, high):
         tops[place] = max(tops[place], low + heights[place])
         low = tops[place]
     return tops
+
+
+def _counted(number, what):
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _is_number(value):
@@ -384,7 +388,9 @@ def _write_header(figure, curves):
         title = _shortened(curves[0].name, 90)
         last = curves[0].reports[-1]
         unit, length = x_unit([[last]], "seconds")
-        facts = [f"{last['step']:,} steps", *([f"{last['seconds'] / length:.3g} {unit}", f"{last['tokens']:,} tokens"] if {"seconds", "tokens"} <= last.keys() else [])]
+        facts = [_counted(last["step"], "step")]
+        facts += [f"{last['seconds'] / length:.3g} {unit}"] if _is_number(last.get("seconds")) else []
+        facts += [f"{last['tokens']:,} tokens"] if _is_number(last.get("tokens")) else []
         facts += [f"best validation {best.best[SCORE]:.3f} bits per byte at step {best.best['step']:,}"] if best else []
     else:
         title = f"{len(curves)} runs"
@@ -415,7 +421,11 @@ def default_output(logs):
 
 def _refuse_foreign(path):
     """Raise FileExistsError where a file lies that is no picture of ours."""
-    if path.exists() and MADE_BY.encode() not in path.open("rb").read(4096):
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        ours = MADE_BY.encode() in file.read(4096)
+    if not ours:
         raise FileExistsError(f"{path} exists, and is no picture that {MADE_BY} drew. Name another file: --output FILE{path.suffix}")
 
 
