@@ -6,7 +6,6 @@
 """
 
 import io
-import math
 import sys
 import textwrap
 import warnings
@@ -39,7 +38,6 @@ STYLE = {"font.size": 9, "text.color": INK, "text.parse_math": False, "axes.edge
          "lines.solid_capstyle": "round", "svg.hashsalt": "folio"}      # the salt: the same log makes the same file
 
 
-
 @dataclass(frozen=True)
 class Panel:
     """What one part of the picture shows of every run."""
@@ -47,7 +45,7 @@ class Panel:
     title: str
     unit: str
     is_noisy: bool = False  # many reports get a running mean
-    is_rate: bool = False   # one of those below, whose axes begin at zero
+    is_rate: bool = False   # a low panel, whose axis begins at zero
 
 
 PANELS = (Panel("train_loss", "Training loss", "nats per token", is_noisy=True), Panel("val_bpb", "Validation", "bits per byte"),
@@ -169,6 +167,9 @@ class Curves:
 
     def __init__(self, name, reports, position, scale, colour, dashes):
         self.name, self.reports, self.position, self.scale, self.colour, self.dashes = name, reports, position, scale, colour, dashes
+        placed = [report for report in reports if _is_number(report.get(position))]
+        self.steps = [0, *(report["step"] for report in placed)]
+        self.places = [0.0, *(report[position] / scale for report in placed)]
         self.best = min((report for report in reports if _is_number(report.get(SCORE))), key=lambda report: report[SCORE], default=None)
 
     def points(self, field):
@@ -179,9 +180,7 @@ class Curves:
 
     def x_at(self, step):
         """Where a step lies, between the reports around it."""
-        steps, places = zip((0, 0.0), *((report["step"], report[self.position] / self.scale) for report in self.reports
-                                        if _is_number(report.get(self.position))))
-        return float(np.interp(step, steps, places))
+        return float(np.interp(step, self.steps, self.places))
 
     def decays(self):
         """Yield the steps at which the learning rate begins to fall: several in a run that was made longer later."""
@@ -254,7 +253,7 @@ def _counted(number, what):
 
 
 def _is_number(value):
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, (int, float)) and abs(value) < 1e300       # so much fits a picture; NaN and infinity do not
 
 
 def _shortened(name, length):
@@ -304,11 +303,11 @@ def _draw_panel(axis, panel, curves, unit):
         axis.plot(x, y, label=run.name, color=run.colour, linestyle="-" if is_pale else run.dashes, linewidth=0.6 if is_pale else 1.7,
                   alpha=0.25 if is_pale else 1, marker=dots, markersize=3.5, clip_on=len(y) != 1)
         if is_pale:
-            axis.plot(x, running_mean(y, len(y) // 50), color=run.colour, linestyle=run.dashes, linewidth=1.7)
+            axis.plot(x, running_mean(y, len(y) // 50 | 1), color=run.colour, linestyle=run.dashes, linewidth=1.7)
         settled += y[x >= CLIFF * x.max(initial=0)].tolist()
     title = axis.set_title(panel.title, loc="left", fontsize=10.5, weight="bold", pad=8)
     axis.annotate(panel.unit, (1, 1), xycoords=(title, axis.transAxes), xytext=(6, 8), textcoords="offset points", color=GREY, va="baseline")
-    _set_scales(axis, panel, settled, last=max(run.x_at(math.inf) for run in curves), unit=unit)
+    _set_scales(axis, panel, settled, last=max(run.places[-1] for run in curves), unit=unit)
 
 
 def _set_scales(axis, panel, values, last, unit):
@@ -316,7 +315,7 @@ def _set_scales(axis, panel, values, last, unit):
     from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, ScalarFormatter
     plain, thousands = FuncFormatter(lambda value, _: f"{value:,.10g}"), EngFormatter(sep="")
     axis.set_xlim(0, last or 1)
-    axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=unit in POSITIONS and unit != "seconds"))
+    axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=unit in ("steps", "tokens")))
     axis.xaxis.set_major_formatter(thousands if unit == "tokens" else plain)
     axis.yaxis.set_major_locator(MaxNLocator(3 if panel.is_rate else 7, steps=[1, 2, 5, 10]))
     axis.yaxis.set_major_formatter(plain if panel.field == "learning_rate" else thousands if panel.is_rate else ScalarFormatter(useOffset=False))

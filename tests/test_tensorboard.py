@@ -5,7 +5,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from conftest import refusal, run_script
+from conftest import run_python, run_script
 from test_training import FLAGS, VOCABULARY, continued, make_run, project      # noqa: F401  (fixtures)
 
 from folio import run_log, runs
@@ -42,10 +42,11 @@ def test_every_report_of_a_run_is_seen_in_tensorboard(project, make_run):
     assert seen(project.tensorboard("test")) == said(log)
 
 
-def test_a_run_without_it_writes_no_events_and_imports_nothing(project):
-    done = run_script("train.py", "--home", project.folder, *FLAGS, "--steps", "5")
-    assert done.returncode == 0 and "events " not in done.stdout
+def test_a_run_without_it_writes_no_events_and_imports_nothing_for_it(project, make_run):
+    make_run().train()
     assert not (project.saved_weights / "tensorboard").exists()
+    done = run_python("-c", "import sys, folio.runs; print([name for name in sys.modules if 'tensorboard' in name])")
+    assert (done.stdout, done.stderr) == ("['folio.tensorboard']\n", "")
 
 
 def test_it_changes_nothing_that_is_computed(project, make_run):
@@ -138,4 +139,3 @@ def test_the_script_says_how_to_look(project):
     assert done.returncode == 0, done.stderr
     assert f"tensorboard --logdir {project.saved_weights / 'tensorboard'}" in done.stdout
     assert seen(project.tensorboard("default")) == said(run_log.read(project.log("default")))
-    assert "--resume" in refusal(run_script("train.py", "--home", project.folder, "--resume", "--name", "default", "--no-tensorboard"))
