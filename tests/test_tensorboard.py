@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -77,6 +78,7 @@ def test_a_resumed_run_goes_on_in_it_without_doubled_or_missing_points(project, 
         run.train()
     log = run_log.read(project.log("test"))
     assert [report["step"] for report in log] == list(range(1, 21))
+    assert [report["step"] for report in log if "decay_start" in report] == [1]
     assert seen(project.tensorboard("test")) == said(log)
     assert len(list(project.tensorboard("test").iterdir())) == 1
 
@@ -111,6 +113,7 @@ def test_relative_time_is_the_time_of_the_log(tmp_path):
     reader.Reload()
     times = [event.wall_time for event in reader.Scalars("train_loss")]
     assert [one - times[0] for one in times] == pytest.approx([0, 100, 200, 300], abs=1e-3)
+    assert abs(times[2] - time.time()) < 60         # the newest when it began anew was written just now
 
 
 def test_without_tensorboard_one_line_says_so_before_the_training_begins(project, make_run, monkeypatch):
