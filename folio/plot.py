@@ -49,7 +49,8 @@ class Panel:
 
 
 PANELS = (Panel("train_loss", "Training loss", "nats per token", is_noisy=True), Panel("val_bpb", "Validation", "bits per byte"),
-          Panel("learning_rate", "Learning rate", "", is_rate=True), Panel("tokens_per_second", "Speed", "tokens per second", is_noisy=True, is_rate=True))
+          Panel("learning_rate", "Learning rate", "", is_rate=True),
+          Panel("tokens_per_second", "Speed", "tokens per second", is_noisy=True, is_rate=True))
 SCORE = "val_bpb"                       # by which runs are compared
 CLIFF = 0.05                            # share of a run, at its start, whose height would press all that follows flat
 SMOOTH_FROM = 200                       # reports: more than can be told apart in a panel
@@ -74,7 +75,8 @@ def main():
 def loss(parser, words):
     """The command `loss`."""
     parser.add_argument("runs", nargs="*", metavar="RUN", help="names of runs, or paths of their logs (default: the newest)")
-    parser.add_argument("--x", choices=list(POSITIONS), default="steps", metavar="|".join(POSITIONS), help="what the curves run along (default: steps)")
+    parser.add_argument("--x", choices=list(POSITIONS), default="steps", metavar="|".join(POSITIONS),
+                        help="what the curves run along (default: steps)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to, a .png or .svg (default: loss-NAME.png beside the log)")
     arguments = parser.parse(words)
     if arguments.output and arguments.output.suffix.lower() not in ENDINGS:
@@ -126,7 +128,8 @@ def reports_of(path):
     lines = list(run_log.each_line(path))
     reports = [report for report in lines if report is not None]
     if not reports:
-        raise ValueError(f"{path} has nothing to draw yet: of its {_counted(len(lines), 'line')} none is a report. A run writes its first one after some steps.")
+        raise ValueError(f"{path} has nothing to draw yet: of its {_counted(len(lines), 'line')} none is a report. "
+                         "A run writes its first one after some steps.")
     if damaged := lines[:-1].count(None):           # half a line at the end is being written, or was when the run was killed
         print(f"{path}: {_counted(damaged, 'damaged line')} passed over.", file=sys.stderr)
     return reports
@@ -342,7 +345,8 @@ def _mark_best(axis, curves):
     for run in curves:
         if run.best:
             place = run.x_at(run.best["step"]), run.best[SCORE]
-            axis.plot(*place, marker="o", markersize=8, markerfacecolor="white", markeredgecolor=run.colour, markeredgewidth=2, clip_on=False, zorder=5)
+            axis.plot(*place, marker="o", markersize=8, markerfacecolor="white", markeredgecolor=run.colour, markeredgewidth=2,
+                      clip_on=False, zorder=5)
             if len(curves) == 1:
                 at_end = place[0] > 0.9 * axis.get_xlim()[1]
                 axis.annotate(f"{run.best[SCORE]:.3f}", place, xytext=(5 if at_end else 0, -8), textcoords="offset points",
