@@ -146,6 +146,7 @@ class TrainingParams:
     patience: int | None = option(None, "stop when so many validations in a row were no better than the best (default: never)",
                                   low=1, may_change=True)
     sample_tokens: int = option(60, "tokens of sample text written at each validation", low=0, may_change=True)
+    tensorboard: bool = option(False, "write the log also as events for TensorBoard, in Saved_Weights/tensorboard", may_change=True)
     seed: int = option(1, "the run's random choices; the same seed gives the same run", low=0, high=2**63 - 1)
     device: str = option("auto", "where to compute: auto, cpu, cuda, mps")
     precision: str = option("auto", "numbers in matrix products: auto, fp32, bf16", choices=("auto", "fp32", "bf16"))

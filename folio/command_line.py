@@ -14,11 +14,11 @@ from Model_Params import value_type
 class Parser(argparse.ArgumentParser):
     """An argument parser that names the nearest flag when one is misspelt, and takes --emb_len for --emb-len."""
 
-    def __init__(self, description, free_text=()):
-        """free_text: flags whose value may be anything, also something that looks like a flag."""
+    def __init__(self, description, free_text=(), command=""):
+        """free_text: flags whose value may be anything, also something that looks like a flag; command: the program's first word, if it takes one."""
         # allow_abbrev: a flag that only happens to begin like another is a mistake, not a short form.
         program, home = _program()
-        super().__init__(prog=program, description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
+        super().__init__(prog=f"{program} {command}".strip(), description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
         self.free_text = free_text
         self.add_argument("--home", type=Path, default=home, metavar="DIR",
                           help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights (default: where the scripts lie)")

@@ -42,6 +42,10 @@ class Home:
         """One JSON line a report."""
         return self.saved_weights / f"log-{name}.jsonl"
 
+    def tensorboard(self, name):
+        """A folder: the log once more, as events for TensorBoard."""
+        return self.saved_weights / "tensorboard" / name
+
     def lock(self, name):
         """Held by the process that trains this run."""
         return self.saved_weights / f".lock-{name}"

@@ -1,4 +1,20 @@
-"""The log of a run: one JSON line a report, in a file that a resumed run cuts back to its step."""
+"""The log of a run: one JSON line a report, in a file that a resumed run cuts back to its step.
+
+    step                steps made so far
+    seconds             spent on them in all sittings, each from the start of its process
+    tokens              learned from so far: step x batch_size x block_size
+    train_loss          nats per token: the mean of the steps since the report before, with dropout and BPE-dropout as they are in training
+    learning_rate       of the last step
+    bpe_dropout         of the last step: a share of merges
+    gradient_length     of the last step, before it was clipped
+    tokens_per_second   in training since the report before, without evaluations
+    decay_start         the step from which on the learning rate falls: once, in the first report that knows
+    val_nats_per_byte   at an evaluation: how well the validation part is predicted
+    val_bpb             the same in bits per byte
+    sample              at an evaluation: what the network writes by now
+
+A reader does without the fields that an older run did not write, and passes over those it does not know.
+"""
 
 import json
 
@@ -8,27 +24,38 @@ from folio.files import replacing
 class RunLog:
     """Appends reports to a .jsonl file, each whole and at once on the disk."""
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, path, events=None):
+        """events: a tensorboard.Events that is to show the same reports."""
+        self.path, self.events = path, events
 
     def append(self, **report):
         """Write one line."""
         with self.path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(report) + "\n")
+        if self.events:
+            self.events.append(report)
 
     def cut_back(self, step):
-        """Forget the reports after a step, and a last line that a kill left half-written."""
-        kept = [line for line in read(self.path) if line["step"] <= step]
+        """Forget the reports after a step, and a last line that a kill left half-written. -> the reports that are left"""
+        kept = [report for report in read(self.path) if report["step"] <= step]
         with replacing(self.path) as file:
-            file.write("".join(json.dumps(line) + "\n" for line in kept).encode("utf-8"))
+            file.write("".join(json.dumps(report) + "\n" for report in kept).encode("utf-8"))
+        if self.events:
+            self.events.replace(kept)
+        return kept
 
 
 def read(path):
     """The reports in a log, oldest first; a line that is not whole is passed over."""
-    reports = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            reports.append(json.loads(line))
-        except ValueError:
-            continue
-    return reports
+    return [report for report in each_line(path) if report is not None] if path.exists() else []
+
+
+def each_line(path):
+    """Yield the report of every line in a log, oldest first, or None for a line that is not whole."""
+    with path.open(encoding="utf-8", errors="replace") as file:         # damage is a line that is no JSON, whatever its bytes
+        for line in file:
+            try:
+                report = json.loads(line)
+            except ValueError:
+                report = None
+            yield report if isinstance(report, dict) and type(report.get("step")) is int else None

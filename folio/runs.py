@@ -71,6 +71,7 @@ def describe(run):
     began = f", going on after step {run.progress.step:,}" if run.progress.step else ""
     values = asdict(run.params.text) | asdict(model) | asdict(training)
     settings = " ".join(f"{key}={value}" for key, value in values.items() if value is not None)
+    events = [f"events    tensorboard --logdir {run.home.tensorboard(run.name).parent}"] if training.tensorboard else []
     return "\n".join([
         f"run       {run.name}: {length}{began}",
         f"text      {corpus.train_bytes:,} bytes to learn from, {corpus.val_bytes:,} held out; "
@@ -79,6 +80,7 @@ def describe(run):
         f"{model.num_heads} heads, context {model.block_size}",
         f"machine   {training.device}, {training.threads} threads, {training.precision}, {'compiled' if training.compile else 'not compiled'}",
         textwrap.fill(settings, 118, initial_indent="settings  ", subsequent_indent="          "),
+        *events,
     ])
 
 

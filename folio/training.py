@@ -22,6 +22,7 @@ from folio.bits_per_byte import evaluate
 from folio.decoder import generate
 from folio.run_log import RunLog
 from folio.schedules import decay_start_for, share_of_peak, time_to_decay, total_steps_for
+from folio.tensorboard import Events
 
 SAVE_SECONDS = 60               # a killed run loses at most about this much
 LINES_PER_EVALUATION = 10       # in the log
@@ -63,7 +64,8 @@ class Run:
         self.parameters = networks.pairs(self.net, self.working_net)
         self.optimizers = optimizers.build(self.net, self.training)
         self.loss = self._loss
-        self.log = RunLog(home.log(name))
+        self.log = RunLog(home.log(name), Events(home.tensorboard(name)) if self.training.tensorboard else None)
+        self._logged_decay_start = None
         self.progress = Progress()
         self.earlier_seconds = 0.0
         self.tokens_per_step = self.training.batch_size * params.model.block_size
@@ -90,6 +92,7 @@ class Run:
         if not math.isfinite(total + length):
             raise FloatingPointError(f"At step {step} the loss is {total} and the gradient's length {length}: nothing can be learned from "
                                      f"that. {_LAST_GOOD}")
+        self.gradient_length = length
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate(step)
@@ -116,6 +119,12 @@ class Run:
         """What the schedule says for a step."""
         return self.training.learning_rate * self._share_of_peak(step)
 
+    def bpe_dropout(self, step):
+        """The share of merges left out at a step."""
+        # It goes down with the learning rate, so that the last steps learn from the text as it will be encoded: on tiny shakespeare that
+        # makes 1.445 nats per byte of 1.472, on the plays 1.635 of 1.644 (without any BPE-dropout 1.447 and 1.714).
+        return self.training.bpe_dropout * self._share_of_peak(step)
+
     def _share_of_peak(self, step):
         return share_of_peak(self.training.schedule, step, warmup_steps=self.training.warmup_steps,
                              decay_start=self.progress.decay_start, total_steps=self.total_steps)
@@ -126,9 +135,7 @@ class Run:
         return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
     def _batch(self, step):
-        # It goes down with the learning rate, so that the last steps learn from the text as it will be encoded: on tiny shakespeare that
-        # makes 1.445 nats per byte of 1.472, on the plays 1.635 of 1.644 (without any BPE-dropout 1.447 and 1.714).
-        dropout = self.training.bpe_dropout * self._share_of_peak(step)
+        dropout = self.bpe_dropout(step)
         parts = batch_at(self.corpus.train, step, batch_size=self.training.batch_size, block_size=self.params.model.block_size,
                          seed=self.training.seed, resegment=dropout and (lambda windows, random: self.tokenizer.resegment(windows, dropout, random)))
         return [torch.from_numpy(part).to(self.training.device) for part in parts]
@@ -234,9 +241,11 @@ class Run:
         progress, now = self.progress, self.clock()
         line = {"step": progress.step, "seconds": round(self.seconds, 2), "tokens": progress.step * self.tokens_per_step,
                 "train_loss": sum(progress.recent_losses) / len(progress.recent_losses), "learning_rate": self.learning_rate(progress.step - 1),
+                "bpe_dropout": self.bpe_dropout(progress.step - 1), "gradient_length": self.gradient_length,
                 "tokens_per_second": round((progress.step - self._marked_step) * self.tokens_per_step / max(now - self._marked_at, 1e-9))}
+        if decided or self.training.schedule == "trapezoid" and progress.decay_start not in (None, self._logged_decay_start):
+            line["decay_start"] = self._logged_decay_start = progress.decay_start
         if decided:
-            line["decay_start"] = progress.decay_start
             bar.total = self.total_steps * self.tokens_per_step
         if self.total_steps is None:        # a guess, until the descent begins
             bar.total = int(bar.n * 60 * self.training.minutes / self.seconds)
@@ -252,7 +261,8 @@ class Run:
             tqdm.write(f"{clock_time(self.seconds):>7}  step {progress.step:<6,}  training {line['train_loss']:.3f} nats/token  "
                        f"validation {score.nats_per_byte:.4f} nats/byte = {score.bits_per_byte:.4f} bits/byte{'  best' if best else ''}")
             if self.training.sample_tokens:
-                tqdm.write(self.sample())
+                line["sample"] = self.sample()
+                tqdm.write(with_margin(line["sample"]))
             if progress.validations_since_best == OVERFITTING:
                 tqdm.write(_OVERFITTING)
             if self.out_of_patience:
@@ -270,13 +280,12 @@ class Run:
         return score
 
     def sample(self):
-        """A few lines of what the network writes by now, set apart by a margin."""
+        """What the network writes by now: a few lines."""
         self.net.eval()
         tokens = generate(self.net, self.opening, tokens=self.training.sample_tokens, temperature=SAMPLE_TEMPERATURE, top_k=None, top_p=None,
                           seed=self.training.seed, stop=self.tokenizer.end_of_text)
-        text = self.tokenizer.decode(tokens)
         self.net.train()
-        return "\n".join("         | " + "".join(c if c.isprintable() else " " for c in line) for line in text.strip().split("\n"))
+        return self.tokenizer.decode(tokens).strip()
 
     def _bar(self):
         total = self.total_steps and self.total_steps * self.tokens_per_step
@@ -315,7 +324,8 @@ class Run:
             self.progress.decay_start = fresh.decay_start
         self.progress.finished = False
         self.earlier_seconds = self.progress.seconds
-        self.log.cut_back(self.progress.step)
+        kept = self.log.cut_back(self.progress.step)
+        self._logged_decay_start = next((report["decay_start"] for report in reversed(kept) if "decay_start" in report), None)
 
 
 # --- Small parts ---
@@ -341,6 +351,11 @@ def line_end(tokenizer):
         return tokenizer.encode("\n")
     except ValueError:
         return [0]
+
+
+def with_margin(text):
+    """A text to show, set apart by a margin, without anything in it that could command the terminal."""
+    return "\n".join("         | " + "".join(c if c.isprintable() else " " for c in line) for line in text.split("\n"))
 
 
 def clock_time(seconds):

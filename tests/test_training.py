@@ -686,7 +686,9 @@ def test_the_log_has_what_was_promised(uninterrupted):
     assert [json.loads(line) for line in made.log("default").read_text(encoding="utf-8").splitlines()] == lines
     assert [line["step"] for line in lines] == list(range(5, 301, 5))
     for line in lines:
-        assert line.keys() >= {"step", "seconds", "tokens", "train_loss", "learning_rate", "tokens_per_second"}
+        assert line.keys() >= {"step", "seconds", "tokens", "train_loss", "learning_rate", "bpe_dropout", "gradient_length", "tokens_per_second"}
+        assert ("sample" in line) == ("val_bpb" in line)
+        assert line["bpe_dropout"] == pytest.approx(0.1 * line["learning_rate"] / 0.01) and line["gradient_length"] > 0
         assert ("val_bpb" in line) == ("val_nats_per_byte" in line) == (line["step"] % 50 == 0)
         assert line["tokens"] == line["step"] * 8 * 32
         assert line["tokens_per_second"] > 0 and line["seconds"] > 0
@@ -695,6 +697,32 @@ def test_the_log_has_what_was_promised(uninterrupted):
     assert lines[3]["learning_rate"] == 0.01 and lines[-1]["learning_rate"] == pytest.approx(0.01 / 120)
     assert lines[-1]["val_bpb"] < lines[9]["val_bpb"] - 0.1                  # it learns
     assert lines[-1]["train_loss"] < lines[0]["train_loss"] - 1
+
+
+def test_every_field_of_the_log_is_explained(uninterrupted, project, make_run):
+    run, _ = by_the_clock(make_run, "timed")
+    run.train()
+    written = {field for log in (uninterrupted[0].log("default"), run.log.path) for line in run_log.read(log) for field in line}
+    assert written == set(re.findall(r"^    (\w+)  ", run_log.__doc__, re.MULTILINE))
+
+
+def test_the_log_says_once_where_the_decay_begins_and_anew_when_a_run_is_made_longer(project, make_run, uninterrupted):
+    assert [(line["step"], line["decay_start"]) for line in uninterrupted[2] if "decay_start" in line] == [(5, 180)]
+    make_run("constant", schedule="constant").train()
+    assert not any("decay_start" in line for line in run_log.read(project.log("constant")))
+    make_run().train()
+    for steps in (40, 60):
+        with continued(project, "test", steps=steps) as run:
+            run.train()
+    assert [(line["step"], line["decay_start"]) for line in run_log.read(project.log("test")) if "decay_start" in line] == [(1, 12), (21, 24), (41, 36)]
+
+
+def test_the_gradient_length_in_the_log_is_that_before_clipping(project, make_run):
+    lengths = {clip: make_run(f"clip-{clip}", gradient_clip=clip, steps=2, eval_interval=1) for clip in (0.0, 1e-3)}
+    for run in lengths.values():
+        run.train()
+    loose, tight = (run_log.read(run.log.path)[0]["gradient_length"] for run in lengths.values())
+    assert loose == tight > 1e-3
 
 
 def test_the_training_loss_in_the_log_is_the_mean_since_the_line_before(project, make_run):

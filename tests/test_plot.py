@@ -1,0 +1,382 @@
+"""The picture of a run: what is in the log is in the figure, and nothing a user has is written over."""
+
+import errno
+import json
+import math
+import os
+import re
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT, FullDisk, refusal, run_python
+from hypothesis import given
+from hypothesis import strategies as st
+
+from folio import plot, run_log
+from folio.command_line import _sentence
+from folio.home import Home
+from folio.plot import MOST_RUNS, SMOOTH_FROM, default_output, find_logs, loss_figure, running_mean, save, spread
+
+pytest.importorskip("matplotlib")
+
+
+def reports(steps=100, every=10, evaluated=20, decay_start=60, best_at=None, **fields):
+    """A log as training writes it; the validation falls up to `best_at` and rises from there."""
+    made = []
+    for step in range(every, steps + 1, every):
+        report = {"step": step, "seconds": 3.0 * step, "tokens": 512 * step, "train_loss": 7 - math.log(step), "tokens_per_second": 170 + step % 3,
+                  "learning_rate": 0.002 if step <= decay_start + 1 else 0.002 * (steps - step + 1) / (steps - decay_start)}
+        if step == every:
+            report["decay_start"] = decay_start
+        if evaluated and step % evaluated == 0:
+            report["val_bpb"] = 2 + abs(step - (best_at or steps)) / steps
+        made.append(report | fields)
+    return made
+
+
+def write_log(home, name, lines):
+    home.saved_weights.mkdir(parents=True, exist_ok=True)
+    home.log(name).write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines), encoding="utf-8")
+    return home.log(name)
+
+
+def panel(figure, field):
+    return next(axis for axis in figure.axes if axis.get_label() == field)
+
+
+def line_of(figure, field, name):
+    """x and y of a run's line, as lists."""
+    line, = (line for line in panel(figure, field).lines if line.get_label() == name)
+    return line.get_xdata().tolist(), line.get_ydata().tolist()
+
+
+def texts(figure):
+    return "\n".join(text.get_text() for text in [*figure.texts, *(text for axis in figure.axes for text in axis.texts)])
+
+
+def decays(figure, field="val_bpb"):
+    return [line.get_xdata()[0] for line in panel(figure, field).lines if line.get_label() == "decay_start"]
+
+
+def draw(monkeypatch, capsys, *words):
+    """The command in this process. -> exit code, stdout, stderr"""
+    monkeypatch.setattr(sys, "argv", ["plot.py", *map(str, words)])
+    code = 0
+    try:
+        plot.main()
+    except SystemExit as ended:
+        code = ended.code
+    except (ValueError, OSError) as error:          # which the front door makes this of
+        print(_sentence(error), file=sys.stderr)
+        code = 1
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Home(tmp_path / "project")
+
+
+# --- What is in the figure ---
+
+@pytest.mark.parametrize("x, field, scale, unit", [("steps", "step", 1, "steps"),
+                                                   ("tokens", "tokens", 1, "tokens"), ("seconds", "seconds", 60, "minutes")])
+def test_each_run_is_a_line_with_the_values_of_its_log_in_each_panel(x, field, scale, unit):
+    runs = {"night": reports(), "short": reports(steps=50, evaluated=25)}
+    figure = loss_figure(runs, x)
+    for each in ("train_loss", "val_bpb", "learning_rate", "tokens_per_second"):
+        for name, log in runs.items():
+            told = [report for report in log if each in report]
+            assert line_of(figure, each, name) == ([report[field] / scale for report in told], [report[each] for report in told])
+    assert [panel(figure, each).get_xlabel() for each in ("learning_rate", "tokens_per_second")] == [unit, unit]
+    assert all(axis.get_xlim()[0] == 0 and axis.get_xlim()[1] == runs["night"][-1][field] / scale for axis in figure.axes)
+
+
+def test_losses_of_different_units_have_panels_of_their_own():
+    figure = loss_figure({"night": reports()})
+    assert [(axis.get_title(loc="left"), axis.texts[0].get_text()) for axis in figure.axes] == [
+        ("Training loss", "nats per token"), ("Validation", "bits per byte"), ("Learning rate", ""), ("Speed", "tokens per second")]
+
+
+@pytest.mark.parametrize("seconds, unit, last", [(90, "seconds", 90), (150, "minutes", 2.5), (9000, "hours", 2.5), (259200, "days", 3)])
+def test_times_are_in_a_unit_that_suits_the_longest_run(seconds, unit, last):
+    log = [{"step": 1, "seconds": seconds / 2, "train_loss": 3.0}, {"step": 2, "seconds": seconds, "train_loss": 2.0}]
+    figure = loss_figure({"night": log, "short": log[:1]}, "seconds")
+    assert line_of(figure, "train_loss", "night")[0] == [last / 2, last]
+    assert panel(figure, "learning_rate").get_xlabel() == unit
+
+
+def test_the_best_validation_is_marked_with_its_value():
+    figure = loss_figure({"night": reports(best_at=60)})
+    ring = next(line for line in panel(figure, "val_bpb").lines if line.get_markerfacecolor() == "white")
+    assert (*ring.get_xdata(), *ring.get_ydata()) == (60, 2.0)
+    assert "2.000" in texts(figure).splitlines()
+    assert "best validation 2.000 bits per byte at step 60" in texts(figure)
+
+
+def test_several_runs_are_named_beside_their_lines_each_with_its_best():
+    runs = {"night": reports(best_at=60), "day": reports(steps=80), "new": reports(evaluated=0)}
+    figure = loss_figure(runs)
+    found = texts(figure)
+    assert re.search(r"night\n2\.000 at step 60\nday\n2\.000 at step 80\nnew\nno validation yet", found)
+    assert "best: night, 2.000 bits per byte at step 60" in found
+    colours = {name: next(line for line in panel(figure, "train_loss").lines if line.get_label() == name).get_color() for name in runs}
+    assert len(set(colours.values())) == 3
+
+
+@pytest.mark.parametrize("x, scale", [("steps", 1), ("tokens", 512)])
+def test_the_start_of_the_decay_is_marked_in_every_panel(x, scale):
+    figure = loss_figure({"night": reports()}, x)
+    for each in ("train_loss", "val_bpb", "learning_rate", "tokens_per_second"):
+        assert decays(figure, each) == [60 * scale]
+
+
+def test_a_decay_that_has_not_begun_or_never_comes_is_not_marked():
+    assert decays(loss_figure({"stopped": reports()[:6]})) == []
+    assert decays(loss_figure({"constant": reports(learning_rate=0.002)})) == []
+    assert decays(loss_figure({"old": [{key: value for key, value in report.items() if key != "decay_start"} for report in reports()]})) == []
+
+
+def test_a_run_that_was_made_longer_has_both_its_descents_marked():
+    longer = [report | {"step": report["step"] + 100} for report in reports()]
+    longer[0]["decay_start"] = 160
+    assert decays(loss_figure({"night": reports() + longer})) == [60, 160]
+
+
+def test_many_reports_are_pale_behind_their_running_mean():
+    many = reports(steps=10 * SMOOTH_FROM + 10, decay_start=1500)
+    axis = panel(loss_figure({"night": many}), "train_loss")
+    each, mean = axis.lines[:2]
+    assert each.get_ydata().tolist() == [report["train_loss"] for report in many] and each.get_alpha() < 0.5
+    assert mean.get_ydata()[100] == pytest.approx(np.mean([report["train_loss"] for report in many[98:103]]))
+    assert "running mean" in texts(axis.figure)
+    assert "running mean" not in texts(loss_figure({"night": reports()}))
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30), st.integers(0, 6).map(lambda half: 2 * half + 1))
+def test_a_running_mean_is_the_mean_of_those_around(values, width):
+    expected = [np.mean(values[max(0, place - width // 2):place + width // 2 + 1]) for place in range(len(values))]
+    np.testing.assert_allclose(running_mean(np.array(values), width), expected, atol=1e-9)
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(1, 10)), min_size=1, max_size=8))
+def test_labels_never_overlap_and_stay_inside(labels):
+    wanted, heights = zip(*sorted(labels, reverse=True))
+    tops = spread(wanted, heights, 0, 100)
+    for top, height, below in zip(tops, heights, [*tops[1:], 0]):
+        assert top - height >= below - 1e-9
+    assert tops[0] <= 100 + 1e-9
+    if all(one - height >= other for one, height, other in zip(wanted, heights, [*wanted[1:], 0])):
+        assert tops == list(wanted)
+
+
+def test_the_first_moments_do_not_press_the_rest_flat():
+    log = [{"step": step, "train_loss": 50.0 if step == 1 else 3 - step / 100} for step in range(1, 101)]
+    low, high = panel(loss_figure({"night": log}), "train_loss").get_ylim()
+    assert low < 2 and 2.95 < high < 3.1
+
+
+@pytest.mark.parametrize("log", [
+    [{"step": 1}],
+    [{"step": 10, "train_loss": 2.5}],
+    reports(evaluated=0),
+    reports(train_loss=math.nan, val_bpb=math.inf),
+    reports(learning_rate=None, tokens="many", seconds=None),
+    reports(train_loss=2.0, learning_rate=0.0, tokens_per_second=0),
+], ids=["nothing", "one line", "no evaluation", "not finite", "other types", "flat"])
+@pytest.mark.parametrize("x", ["seconds", "tokens"])
+def test_whatever_a_log_lacks_the_rest_is_drawn(log, x):
+    loss_figure({"night": log}, x).canvas.draw()
+    figure = loss_figure({"night": log, "other": reports()}, x)
+    figure.canvas.draw()
+    assert len(line_of(figure, "train_loss", "other")[0]) == 10
+
+
+def test_panels_without_anything_say_so():
+    figure = loss_figure({"night": reports(evaluated=0)})
+    assert "nothing here yet" in [text.get_text() for text in panel(figure, "val_bpb").texts]
+    assert "nothing here yet" not in [text.get_text() for text in panel(figure, "train_loss").texts]
+
+
+@pytest.mark.parametrize("number", [8, MOST_RUNS])
+def test_as_many_runs_as_can_be_told_apart_all_look_different(number):
+    figure = loss_figure({f"run-{each}": reports() for each in range(number)})
+    lines = [line for line in panel(figure, "train_loss").lines if line.get_label().startswith("run-")]
+    assert len({(line.get_color(), str(line.get_linestyle()), str(line._dash_pattern)) for line in lines}) == number
+    height = 72 * figure.get_size_inches()[1]
+    tops = [text.get_position()[1] * height for text in figure.texts if text.get_text().startswith("run-")]
+    assert len(tops) == number and min(tops) > 0 and max(tops) < height
+    with pytest.raises(ValueError, match=f"take {MOST_RUNS} or fewer"):
+        loss_figure({f"run-{each}": reports() for each in range(MOST_RUNS + 1)})
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")         # which fonts there are differs from machine to machine
+@pytest.mark.parametrize("name", ["n" * 240, "-".join(["long-name"] * 20), "$a$ and $b", "夜間の訓練", "a\nb\x1b[31m", "", " "])
+def test_no_name_leaves_the_picture(name):
+    figure = loss_figure({name: reports(), "other": reports()})
+    width, height = figure.bbox.size
+    assert width < 16 * figure.dpi
+    for text in figure.texts:
+        assert not text.get_parse_math()
+        box = text.get_window_extent()
+        assert 0 <= box.x0 and box.x1 <= width and 0 <= box.y0 and box.y1 <= height, text
+    one = loss_figure({name: reports()})
+    assert all(text.get_window_extent().x1 <= one.bbox.width for text in one.texts)
+
+
+def test_the_users_own_settings_change_nothing(tmp_path):
+    import matplotlib
+    save(loss_figure({"night": reports()}), tmp_path / "plain.png")
+    with matplotlib.rc_context({"lines.linewidth": 9, "axes.facecolor": "black", "font.size": 30, "savefig.dpi": 10}):
+        before = dict(matplotlib.rcParams)
+        save(loss_figure({"night": reports()}), tmp_path / "styled.png")
+        assert dict(matplotlib.rcParams) == before
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "styled.png").read_bytes()
+
+
+@pytest.mark.parametrize("ending, begins", [(".png", b"\x89PNG\r\n"), (".SVG", b"<?xml")])
+def test_the_same_log_makes_the_same_file(ending, begins, tmp_path):
+    one, other = tmp_path / f"one{ending}", tmp_path / f"other{ending}"
+    for path in (one, other):
+        save(loss_figure({"night": reports()}), path)
+    assert one.read_bytes().startswith(begins) and one.read_bytes() == other.read_bytes()
+
+
+def test_a_hundred_thousand_reports_are_drawn_in_seconds(project):
+    path = write_log(project, "endless", reports(steps=10**6, evaluated=1000, decay_start=600_000))
+    started = time.process_time()
+    log = plot.reports_of(path)
+    read = time.process_time() - started
+    save(loss_figure({"endless": log}), path.with_suffix(".png"))
+    assert len(log) == 100_000 and read < 3 and time.process_time() - started < 15       # 0.6 and 3.3 s when this was written
+
+
+# --- Which logs ---
+
+def test_names_paths_and_the_newest(project, tmp_path):
+    for age, name in enumerate(["night", "day", "old"]):
+        os.utime(write_log(project, name, reports()), (10**9 - age, 10**9 - age))
+    elsewhere = tmp_path / "elsewhere.jsonl"
+    elsewhere.write_text("", encoding="utf-8")
+    assert find_logs(project, []) == {"night": project.log("night")}
+    assert find_logs(project, ["old", str(elsewhere), "day"]) == {"old": project.log("old"), "elsewhere": elsewhere, "day": project.log("day")}
+
+
+def test_a_run_named_twice_is_drawn_once_and_two_of_one_name_keep_both_lines(project, tmp_path):
+    one, other = write_log(project, "night", reports()), write_log(Home(tmp_path / "other"), "night", reports())
+    assert find_logs(project, ["night", str(one.parent / ".." / one.parent.name / one.name)]) == {"night": one}
+    assert find_logs(project, ["night", str(other)]) == {str(one): one, str(other): other}
+
+
+def test_a_run_that_is_not_there_is_answered_with_those_that_are(project, monkeypatch, capsys):
+    for name in ("night", "day"):
+        write_log(project, name, reports())
+    code, out, err = draw(monkeypatch, capsys, "loss", "nigth", "--home", project.folder)
+    assert (code, out) == (1, "")
+    assert "no run nigth" in err and "did you mean night?" in err and "day" in err
+
+
+def test_before_any_run_it_says_how_to_get_one(project, monkeypatch, capsys):
+    code, out, err = draw(monkeypatch, capsys, "loss", "--home", project.folder)
+    assert (code, out) == (1, "") and f"python train.py --home {project.folder}" in err
+
+
+@pytest.mark.parametrize("lines", [[], [""], ["{"], ["5", "[]", "null", '{"loss": 3}', '{"step": "many"}'], ["\x00\x01"]])
+def test_a_log_without_a_report_is_refused(project, lines, monkeypatch, capsys):
+    write_log(project, "night", lines)
+    code, out, err = draw(monkeypatch, capsys, "loss", "--home", project.folder)
+    assert (code, out) == (1, "") and "nothing to draw yet" in err and len(err.splitlines()) == 1
+    assert [path.name for path in project.saved_weights.iterdir()] == ["log-night.jsonl"]
+
+
+def test_damaged_lines_are_passed_over_and_said(project, monkeypatch, capsys):
+    log = reports()
+    path = write_log(project, "night", [*log[:3], '{"step": 35, "tr', "5", *log[3:]])
+    with path.open("ab") as file:
+        file.write(b'{"step": 110, "train_l')             # the line that is being written: no damage
+    assert plot.reports_of(path) == log == run_log.read(path)
+    assert "2 damaged lines" in capsys.readouterr().err
+    path.write_bytes(path.read_bytes().replace(b"train_loss", b"train_\xff\xfe", 1))
+    assert len(run_log.read(path)) == 10
+
+
+# --- Where to ---
+
+def test_the_picture_lies_beside_the_log_and_is_drawn_anew(project, monkeypatch, capsys):
+    path = write_log(project, "night", reports()[:5])
+    code, out, _ = draw(monkeypatch, capsys, "loss", "--home", project.folder)
+    picture = project.saved_weights / "loss-night.png"
+    assert code == 0 and out == f"night: 5 reports -> {picture}\n"
+    before = picture.read_bytes()
+    write_log(project, "night", reports())
+    assert draw(monkeypatch, capsys, "loss", path)[0] == 0
+    assert picture.read_bytes() != before
+    assert default_output({"night": path, "day": path, "old": path}).name == "loss-night-and-2-more.png"
+
+
+@pytest.mark.parametrize("name", ["mine.png", "mine.svg"])
+def test_a_file_that_is_no_picture_of_ours_is_never_written_over(project, tmp_path, name, monkeypatch, capsys):
+    write_log(project, "night", reports())
+    mine = tmp_path / name
+    mine.write_bytes(b"mine")
+    code, out, err = draw(monkeypatch, capsys, "loss", "--home", project.folder, "--output", mine)
+    assert (code, out) == (1, "") and "--output" in err and mine.read_bytes() == b"mine"
+    mine.unlink()
+    for _ in range(2):
+        assert draw(monkeypatch, capsys, "loss", "--home", project.folder, "--output", mine)[0] == 0
+
+
+def test_a_folder_that_does_not_exist_is_made(project, tmp_path, monkeypatch, capsys):
+    write_log(project, "night", reports())
+    picture = tmp_path / "new" / "folder" / "night.svg"
+    assert draw(monkeypatch, capsys, "loss", "--home", project.folder, "--output", picture)[0] == 0
+    assert picture.exists()
+
+
+@pytest.mark.parametrize("output", ["night.jpg", "night", "night.png.txt"])
+def test_an_ending_it_cannot_write_is_a_wrong_usage(project, output, monkeypatch, capsys):
+    code, out, err = draw(monkeypatch, capsys, "loss", "--home", project.folder, "--output", output)
+    assert (code, out) == (2, "") and ".png or .svg" in err
+
+
+def test_a_full_disk_leaves_the_old_picture(project, monkeypatch, capsys):
+    write_log(project, "night", reports())
+    draw(monkeypatch, capsys, "loss", "--home", project.folder)
+    picture = project.saved_weights / "loss-night.png"
+    before = picture.read_bytes()
+    write_log(project, "night", reports()[:5])
+    monkeypatch.setattr(os, "fsync", FullDisk(good_calls=0))
+    code, out, err = draw(monkeypatch, capsys, "loss", "--home", project.folder)
+    assert (code, out) == (1, "") and os.strerror(errno.ENOSPC) in err and str(picture) in err
+    assert picture.read_bytes() == before and len(list(project.saved_weights.iterdir())) == 2
+
+
+# --- The command ---
+
+def test_without_matplotlib_one_line_says_how_to_get_it(project, monkeypatch, capsys):
+    write_log(project, "night", reports())
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, out, err = draw(monkeypatch, capsys, "loss", "--home", project.folder)
+    assert (code, out) == (1, "") and "python -m pip install matplotlib" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words, said", [(["lss"], "did you mean loss?"),
+                                         (["--x", "steps"], "its name comes first"), (["loss", "--x", "epochs"], "epochs"),
+                                         (["loss", "--outptu", "a.png"], "did you mean --output?")])
+def test_a_misspelt_command_is_answered_with_the_right_one(words, said, monkeypatch, capsys):
+    code, out, err = draw(monkeypatch, capsys, *words)
+    assert (code, out) == (2, "") and said in err
+
+
+def test_the_command_draws_what_train_wrote_without_torch_and_without_pyplot(project):
+    write_log(project, "night", reports())
+    code = ("import runpy, sys\nsys.argv = ['plot.py', *sys.argv[1:]]\n"
+            "try: runpy.run_module('folio.plot', run_name='__main__')\n"
+            "finally: print([name for name in ('torch', 'matplotlib.pyplot') if name in sys.modules])")
+    done = run_python("-c", code, "loss", "--home", project.folder)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.endswith("loss-night.png\n[]\n")
+    done = run_python("-m", "folio.plot", "loss", "no such run", "--home", project.folder)
+    assert "night" in refusal(done)
+    assert run_python("-m", "folio.plot", cwd=ROOT).stdout.startswith("usage: python -m folio.plot")
