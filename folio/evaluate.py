@@ -68,11 +68,11 @@ def main():
     elif project:
         text = held_out_text(model, project)
     else:
-        raise ValueError(f"There is no held-out text to measure on: {missing} Or pass a text: --text FILE")
+        raise ValueError(f"There is no held-out text to measure on ({missing}). Pass a text: --text FILE")
     measured = measure(model, text, arguments.stride)
     copying = None
     if not project:
-        notes.append(f"Copying is left out, since it takes the training text. {missing}")
+        notes.append(f"How much is copied cannot be said without the training text ({missing}).")
     else:
         notes += doubts(model, project, arguments.home)
         if arguments.samples:
@@ -102,12 +102,12 @@ class Project:
 
 
 def find_project(home):
-    """-> Project and None, or None and one sentence why there is none: weights may well be alone."""
+    """-> Project and None, or None and the reason why there is none: weights may well be alone."""
     from folio import corpus
     try:
         return Project(*corpus.find(home, say=lambda told: print(told, file=sys.stderr))), None
     except (FileNotFoundError, ValueError) as error:
-        return None, str(error)
+        return None, str(error).removesuffix(".")
 
 
 def held_out_text(model, project):
