@@ -29,11 +29,11 @@ class Parser(argparse.ArgumentParser):
         for each in fields(params):
             if each.name in without:
                 continue
-            told = each.metadata
-            value = getattr(params, each.name)
-            default = "" if value is None else f" (default: {value})"
+            value, text = getattr(params, each.name), each.metadata["help"]
+            if value is not None:
+                text = f"{text.partition(' (default: ')[0]} (default: {value})"
             how = {"action": argparse.BooleanOptionalAction} if value_type(each) is bool else {"type": value_type(each), "metavar": _metavar(each)}
-            group.add_argument(_flag(each.name), default=argparse.SUPPRESS, help=told["help"].replace("%", "%%") + default, **how)
+            group.add_argument(_flag(each.name), default=argparse.SUPPRESS, help=text.replace("%", "%%"), **how)
 
     def parse(self, words=None):
         """The arguments of a command line. Exits with code 2 and one message where they are wrong."""

@@ -20,9 +20,10 @@ from folio.sources import Documents
 from folio.spelling import nearest
 from folio.splitting import to_bytes
 from folio.suffixes import longest_matches
-from folio.terminal import harmless
+from folio.terminal import harmless, shows_colours
 from folio.tokens import columns, cut, table
 from Model_Params import GenerationParams, TextParams
+from tokenizer import StreamingDecoder
 
 WRITING = GenerationParams(tokens=300, temperature=1.0, seed=1)         # temperature 1: what the model itself believes, not a safer choice
 SAMPLES = 8
@@ -31,6 +32,7 @@ PASSAGE_BYTES = 48                  # of each: a clause; with its figure a line 
 LOGITS = 1 << 24                    # at once: 64 MB, whatever the vocabulary
 PART_TOKENS = 1 << 19               # of the training text that are searched at once: one to three megabytes
 SEARCHED_BYTES = 64_000_000         # of the training text at most: a minute or two
+WARMTH = {3: 230, 6: 223, 9: 217}   # nats -> a light background among the 256 colours of a terminal: one in 20, one in 400, one in 8,000
 _QUIET = {"leave": False, "disable": None, "delay": 1}
 
 
@@ -81,7 +83,7 @@ def main():
     if arguments.json:
         print(json.dumps(asdict(report), indent=1))
     else:
-        print("\n".join(lines_of(report, max(40, shutil.get_terminal_size().columns))))
+        print("\n".join(lines_of(report, max(40, shutil.get_terminal_size().columns), shows_colours())))
 
 
 # --- The texts ---
@@ -187,10 +189,11 @@ def measure(model, text, stride=None):
 
 @dataclass(frozen=True)
 class Passage:
-    """A part of a text: where it begins, in bytes, and what a byte of it cost."""
+    """A part of a text: where it begins, in bytes, what a byte of it cost, and what each of its tokens."""
     start: int
     text: str
     nats_per_byte: float
+    tokens: list                # [(text, nats)]; a character that is spread over several tokens stands with the last of them
 
 
 def hardest(measured, tokenizer, most=HARDEST, length=PASSAGE_BYTES):
@@ -207,8 +210,13 @@ def hardest(measured, tokenizer, most=HARDEST, length=PASSAGE_BYTES):
             break
         if all(last[first] < other or first > last[other] for other in found):
             found.append(first)
-    return [Passage(starts[first].item(), _readable(tokenizer.decode_bytes(measured.tokens[first:last[first] + 1].tolist())),
-                    nats_per_byte[first].item()) for first in found]
+    return [_passage(measured, tokenizer, slice(first, last[first] + 1), starts[first].item(), nats_per_byte[first].item()) for first in found]
+
+
+def _passage(measured, tokenizer, which, start, nats_per_byte):
+    decoder, tokens = StreamingDecoder(tokenizer), measured.tokens[which].tolist()
+    texts = [decoder.add(token) for token in tokens]
+    return Passage(start, _readable(tokenizer.decode_bytes(tokens)), nats_per_byte, list(zip(texts, measured.nats[which].tolist())))
 
 
 def _readable(content):
@@ -324,8 +332,8 @@ def _perplexity(nats):
     return math.exp(min(nats, 700))         # beyond that no float is large enough
 
 
-def lines_of(report, width):
-    """The lines of a report of so many columns."""
+def lines_of(report, width, coloured=False):
+    """The lines of a report of so many columns; coloured: the tokens of the hardest passages stand on warmer ground the more they cost."""
     tables = [[cut(f"{report.weights}: {report.parameters:,} parameters, step {report.step:,}", width),
                cut(f"measured on {harmless(report.text)}: {report.bytes:,} bytes, {report.tokens:,} tokens", width)]]
     tables.append(table([("", "per byte", "per token"),
@@ -333,14 +341,15 @@ def lines_of(report, width):
                          ("nats", f"{report.nats_per_byte:.4f}", f"{report.nats_per_token:.4f}"),
                          ("perplexity", _figure(report.perplexity_per_byte), _figure(report.perplexity_per_token)),
                          ("likeliest token is right", "", f"{100 * report.accuracy:.1f} %")], "<>>", width))
-    tables.append(table([("hardest passages", "nats per byte"), *((on_one_line(each.text), f"{each.nats_per_byte:.2f}") for each in report.hardest)],
-                        "<>", width))
+    head, *passages = table([("hardest passages", "nats per byte"), *((on_one_line(each.text), f"{each.nats_per_byte:.2f}") for each in report.hardest)],
+                            "<>", width)
+    tables.append([head, *(warmed(line, each.tokens) if coloured else line for line, each in zip(passages, report.hardest))])
     if copying := report.copying:
         tables.append([*table([("bytes found in the training text", "on average", "at most", "of"),
                                *((name, f"{copied.mean:.2f}", f"{copied.longest:,}", f"{copied.bytes:,}")
                                  for name, copied in (("from each byte that the model writes", copying.written),
                                                       ("from each byte of the text above", copying.held_out)))], "<>>>", width),
-                       cut("the longest  " + on_one_line(copying.written.stretch), width)])
+                       cut("the longest: " + on_one_line(copying.written.stretch), width)])
     notes = list(report.notes)
     if copying and copying.searched_bytes < copying.train_bytes:
         notes.append(f"Copies were looked for in the first {copying.searched_bytes:,} of {copying.train_bytes:,} bytes of the training text.")
@@ -355,6 +364,19 @@ def on_one_line(text):
     Exit.⏎⏎\\x1b[2JBRACK:
     """
     return harmless(text).replace("\n", "⏎").replace("\t", "→")
+
+
+def warmed(line, tokens):
+    """A line that begins with a passage, those of its tokens in colour that cost much. tokens: [(text, nats)]"""
+    done = ""
+    for text, nats in tokens:
+        text = on_one_line(text.strip("\ufffd"))
+        if not line.startswith(text):               # from here on the line is cut
+            break
+        colour = max((each for each in WARMTH if nats >= each), default=None)
+        done += f"\x1b[48;5;{WARMTH[colour]}m\x1b[38;5;16m{text}\x1b[0m" if colour and text else text
+        line = line[len(text):]
+    return done + line
 
 
 def _figure(number):

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import re
 import shutil
 import sys
 import time
@@ -186,7 +187,8 @@ def test_what_is_put_into_a_text_is_found_as_its_hardest_passage(project, tell, 
     path = tmp_path / "strange.txt"
     path.write_text(plays[15_000:17_000] + strange + plays[17_000:19_000], encoding="utf-8", newline="\n")
     passage = tell(project, "--text", path)["hardest"][0]
-    assert strange in passage["text"] and abs(passage["start"] - len(plays[15_000:17_000].encode())) < 48
+    assert max(passage["tokens"], key=lambda token: token[1])[0] in strange
+    assert strange in passage["text"] == "".join(text for text, _ in passage["tokens"]) and abs(passage["start"] - len(plays[15_000:17_000].encode())) < 48
 
 
 # --- What is copied ---
@@ -283,6 +285,21 @@ def test_the_report_fits_the_terminal_and_commands_nothing(project, ask, tmp_pat
     assert all(evaluate.columns(line) <= columns for line in lines)
     assert all(line.isprintable() for line in lines)
     assert "\\x1b[2J" in "".join(lines) or columns == 40
+
+
+@given(st.lists(st.tuples(st.text(alphabet="ab \n\x1b\ufffd中", max_size=4), st.floats(0, 12)), max_size=8), st.integers(8, 40))
+def test_colours_change_nothing_of_a_line_and_mark_what_cost_much(tokens, width):
+    text = "".join(text for text, _ in tokens).strip("\ufffd")
+    [line] = evaluate.table([(evaluate.on_one_line(text), "1.00")], "<>", width)
+    warm = evaluate.warmed(line, tokens)
+    assert re.sub(r"\x1b\[[0-9;]*m", "", warm) == line
+    if all(nats < 3 for _, nats in tokens):
+        assert warm == line
+
+
+def test_the_more_a_token_costs_the_warmer_it_is():
+    assert evaluate.warmed("abcd  2.00", [("a", 2.9), ("b", 3.0), ("c", 6.5), ("d", 99.0)]) == (
+        "a\x1b[48;5;230m\x1b[38;5;16mb\x1b[0m\x1b[48;5;223m\x1b[38;5;16mc\x1b[0m\x1b[48;5;217m\x1b[38;5;16md\x1b[0m  2.00")
 
 
 def test_as_json_it_says_the_same_and_nothing_else_on_stdout(project):
