@@ -29,7 +29,7 @@ WRITING = GenerationParams(tokens=300, temperature=1.0, seed=1)         # temper
 SAMPLES = 8
 HARDEST = 5                         # passages that are shown
 PASSAGE_BYTES = 48                  # of each: a clause; with its figure a line of 80 columns
-LOGITS = 1 << 24                    # at once: 64 MB, whatever the vocabulary
+LOGITS = 1 << 22                    # at once: 16 MB, whatever the vocabulary; what is larger than 32 MB glibc fetches from the system each time
 PART_TOKENS = 1 << 19               # of the training text that are searched at once: one to three megabytes
 SEARCHED_BYTES = 64_000_000         # of the training text at most: a minute or two
 WARMTH = {3: 230, 6: 223, 9: 217}   # nats -> a light background among the 256 colours of a terminal: one in 20, one in 400, one in 8,000
@@ -73,12 +73,12 @@ def main():
         raise ValueError(f"There is no held-out text to measure on ({missing}). Pass a text: --text FILE")
     measured = measure(model, text, arguments.stride)
     copying = None
-    if not project:
-        notes.append(f"How much is copied cannot be said without the training text ({missing}).")
-    else:
+    if project:
         notes += doubts(model, project, arguments.home)
-        if arguments.samples:
-            copying = look_for_copies(write(model, arguments.samples, writing), model.tokenizer.decode_bytes(text.tokens[1:]), project)
+    if arguments.samples and project:
+        copying = look_for_copies(write(model, arguments.samples, writing), ordinary_bytes(model.tokenizer, text.tokens[1:]), project)
+    elif arguments.samples:
+        notes.append(f"How much is copied cannot be said without the training text ({missing}).")
     report = make_report(path.name, model, text, measured, arguments.stride, copying, notes)
     if arguments.json:
         print(json.dumps(asdict(report), indent=1))
@@ -108,7 +108,7 @@ def find_project(home):
     from folio import corpus
     try:
         return Project(*corpus.find(home, say=lambda told: print(told, file=sys.stderr))), None
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         return None, str(error).removesuffix(".")
 
 

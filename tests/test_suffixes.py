@@ -39,6 +39,8 @@ def test_the_longest_matches_are_those_of_a_search_of_the_whole_text(parts, pass
 
 def test_a_match_may_reach_over_many_pieces():
     text = b"It was the best of times."
+    for size in (1, 2, 5):
+        assert longest_matches([text[place:place + size] for place in range(0, len(text), size)], [text])[0].tolist() == list(range(len(text), 0, -1))
     assert longest_matches([text[place:place + 1] for place in range(len(text))], [b"the best of tomes"])[0].max() == len("the best of t")
 
 
