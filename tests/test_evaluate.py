@@ -346,4 +346,4 @@ def test_weights_that_are_not_finite_are_refused(project, copy_of, ask):
     contents["weights"]["head.weight"][0] = math.nan
     checkpoint.save(home.weights("tiny"), contents)
     with pytest.raises(ValueError, match="not finite"):
-        ask(home)
+        ask(home, "--samples", 0)

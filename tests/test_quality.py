@@ -72,7 +72,8 @@ def test_the_seconds_and_the_memory_are_those_of_the_process():
     usage = quality.run_process("-c", "a = bytearray(200_000_000); a[::1000] = a[::1000]; sum(range(10_000_000))")
     assert usage["wall_seconds"] > usage["cpu_seconds"] * 0.5 > 0
     if usage["peak_megabytes"] is not None:
-        assert 190 < usage["peak_megabytes"] < 260 or usage["peak_megabytes"] < memory_of_this_process()
+        # Linux counts in what the starting process had when it started this one: that is why the workers are small.
+        assert 190 < usage["peak_megabytes"] <= max(260, memory_of_this_process())
 
 
 def memory_of_this_process():
