@@ -1,7 +1,15 @@
 """How well a network predicts a text: bits per byte, which no choice of tokenizer can flatter.
 
 The cross-entropy of all tokens is summed and divided by the bytes they stand for. Separators between documents cost nats, but
-count no bytes.
+count no bytes. What a token costs depends on how much of the text before it the network sees, so a figure belongs to a protocol:
+
+- windows that do not overlap: each token is predicted once, the first of a window from a single token, the last from block_size. The
+  quickest, and what training reports.
+- a sliding window (Baevski and Auli, 2019): windows begin every `stride` tokens, and in each only the tokens that no earlier one has
+  reached are counted, so that all but the first window's are predicted from more than block_size - stride. Lower, and
+  block_size / stride times the work.
+- random windows: the mean loss over windows that begin anywhere, as nanoGPT's estimate_loss and most figures that are passed on have
+  it. What they say of the text depends on the seed, and some of it counts several times or never.
 """
 
 import math
@@ -10,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+_NOT_COUNTED = -100         # cross_entropy's ignore_index: costs nothing
 
 
 @dataclass(frozen=True)
@@ -29,20 +39,76 @@ class Score:
 
 
 @torch.inference_mode()
-def evaluate(net, tokens, text_bytes, *, block_size, batch_size, device):
-    """Predict every token but the first, in windows of block_size that do not overlap. -> Score
+def evaluate(net, tokens, text_bytes, *, block_size, batch_size, device, stride=None):
+    """Predict every token but the first, once each. -> Score
 
     net: tokens (batch, time) -> logits; tokens: (total,) integers, of which the first only serves to predict the second;
-    text_bytes: bytes of text that tokens[1:] stand for.
+    text_bytes: bytes of text that tokens[1:] stand for; stride: tokens from one window's beginning to the next one's, at most block_size
+    (default: block_size, so that they do not overlap).
     """
-    total = len(tokens) - 1
     nats = torch.zeros((), dtype=torch.float64)
-    for start in range(0, total, batch_size * block_size):
-        stretch = np.asarray(tokens[start:start + batch_size * block_size + 1], dtype=np.int64)
-        rows = -(-(len(stretch) - 1) // block_size)
-        padded = np.zeros(rows * block_size + 1, dtype=np.int64)        # the last window is filled up; what follows a token cannot change it
-        padded[:len(stretch)] = stretch
-        inputs, targets = (torch.from_numpy(part.reshape(rows, block_size)).to(device) for part in (padded[:-1], padded[1:]))
-        losses = F.cross_entropy(net(inputs).float().flatten(0, 1), targets.flatten(), reduction="none")
-        nats += losses[:len(stretch) - 1].cpu().double().sum()
-    return Score(nats.item(), total, text_bytes)
+    for logits, targets in _windows(net, tokens, *_sliding(len(tokens), block_size, stride), block_size, batch_size, device):
+        nats += _losses(logits, targets).cpu().double().sum()
+    return Score(nats.item(), len(tokens) - 1, text_bytes)
+
+
+@torch.inference_mode()
+def evaluate_random_windows(net, tokens, token_sizes, *, windows, seed, block_size, batch_size, device):
+    """Predict the tokens of so many windows of block_size, or less where the text has less, that begin anywhere. -> Score
+
+    token_sizes: (vocabulary,) integers, the bytes that each token stands for (see `bytes_of_tokens`); the others as in `evaluate`.
+    """
+    block_size = min(block_size, len(tokens) - 1)
+    starts = np.random.default_rng(seed).integers(len(tokens) - block_size, size=windows)
+    nats, text_bytes = torch.zeros((), dtype=torch.float64), 0
+    for logits, targets in _windows(net, tokens, starts, starts + 1, block_size, batch_size, device):
+        nats += _losses(logits, targets).cpu().double().sum()
+        text_bytes += token_sizes[targets.cpu().numpy()].sum().item()
+    return Score(nats.item(), windows * block_size, text_bytes)
+
+
+@torch.inference_mode()
+def predictions(net, tokens, *, block_size, batch_size, device, stride=None):
+    """What `evaluate` sums up, token by token: yields, for some tokens at a time, in the order of the text,
+
+    nats: (tokens,) float32, what each of them cost; right: (tokens,) bool, whether it was the likeliest one.
+    """
+    for logits, targets in _windows(net, tokens, *_sliding(len(tokens), block_size, stride), block_size, batch_size, device):
+        counted = targets != _NOT_COUNTED
+        yield _losses(logits, targets)[counted].cpu().numpy(), (logits.argmax(-1) == targets)[counted].cpu().numpy()
+
+
+def bytes_of_tokens(tokenizer):
+    """The bytes of text that each token of a vocabulary stands for: (vocabulary,) int64. A special token is no part of the text."""
+    sizes = np.array([len(token) for token in tokenizer.token_bytes], dtype=np.int64)
+    sizes[list(tokenizer.special_ids.values())] = 0
+    return sizes
+
+
+def _sliding(total, block_size, stride=None):
+    """-> where windows begin, and from where on a window's tokens are counted; both (windows,)"""
+    stride = stride or block_size
+    assert 1 <= stride <= block_size, "a longer stride would leave out tokens"
+    starts = np.arange(0, max(1, total - 1 - block_size + stride), stride)
+    counted_from = starts + 1 + block_size - stride
+    counted_from[0] = 1
+    return starts, counted_from
+
+
+def _windows(net, tokens, starts, counted_from, block_size, batch_size, device):
+    """Yield logits (batch, time, vocabulary) and targets (batch, time) of a batch of windows at a time.
+
+    Beyond the end of the text a window is filled up with its last token: what follows a token cannot change it.
+    """
+    for first in range(0, len(starts), batch_size):
+        rows = slice(first, first + batch_size)
+        places = starts[rows, None] + np.arange(block_size + 1)                         # (B, T + 1)
+        window = np.take(tokens, places, mode="clip").astype(np.int64)
+        counted = (places >= counted_from[rows, None]) & (places < len(tokens))
+        inputs, targets = window[:, :-1], np.where(counted, window, _NOT_COUNTED)[:, 1:]
+        yield net(torch.tensor(inputs, device=device)).float(), torch.tensor(targets, device=device)
+
+
+def _losses(logits, targets):
+    """logits: (batch, time, vocabulary), targets: (batch, time) -> cross-entropy in nats: (batch, time)"""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_NOT_COUNTED, reduction="none").view_as(targets)

@@ -24,15 +24,16 @@ class Parser(argparse.ArgumentParser):
                           help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights (default: where the scripts lie)")
 
     def add_fields(self, title, params, without=()):
-        """Add a flag for every field of a dataclass; one that is not given leaves no trace in the parsed arguments."""
+        """Add a flag for every field of a dataclass, or of one with other defaults; one that is not given leaves no trace in the parsed arguments."""
         group = self.add_argument_group(title)
         for each in fields(params):
             if each.name in without:
                 continue
-            told = each.metadata
-            default = "" if each.default is None else f" (default: {each.default})"
+            value, text = getattr(params, each.name), each.metadata["help"]
+            if value is not None:
+                text = f"{text.partition(' (default: ')[0]} (default: {value})"
             how = {"action": argparse.BooleanOptionalAction} if value_type(each) is bool else {"type": value_type(each), "metavar": _metavar(each)}
-            group.add_argument(_flag(each.name), default=argparse.SUPPRESS, help=told["help"].replace("%", "%%") + default, **how)
+            group.add_argument(_flag(each.name), default=argparse.SUPPRESS, help=text.replace("%", "%%"), **how)
 
     def parse(self, words=None):
         """The arguments of a command line. Exits with code 2 and one message where they are wrong."""

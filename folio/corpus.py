@@ -57,6 +57,11 @@ class Corpus:
     def val_tokens(self):
         return len(self.tokens) - self.train_tokens
 
+    @property
+    def training_part(self):
+        """What names the text that is learned from, in whatever tokens."""
+        return {"text_fingerprint": self.text_fingerprint, "train_bytes": self.train_bytes}
+
 
 @dataclass(frozen=True)
 class _Survey:

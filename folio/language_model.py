@@ -30,7 +30,7 @@ def load(path, device="cpu"):
         if not tokenizer.decode_bytes(contents["opening"]):
             raise ValueError("it does not say how a text begins")
         return LanguageModel(contents["name"], net, tokenizer, list(contents["opening"]), int(contents["step"]),
-                             None if contents["val_bpb"] is None else float(contents["val_bpb"]))
+                             None if contents["val_bpb"] is None else float(contents["val_bpb"]), contents.get("learned_from"))
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{path} holds no model that this Folio can use: {error}.") from None
 
@@ -44,6 +44,7 @@ class LanguageModel:
     opening: list               # ids that stand before a text that begins from nothing
     step: int
     val_bpb: float | None       # bits per byte of its validation text, if it was measured
+    learned_from: dict | None = None    # Corpus.training_part of the text it was trained on, where the file says it
 
     def stream(self, prompt="", stream=0, **settings):
         """Iterate over the text that goes on after `prompt`, a few characters at a time, as it is generated.

@@ -1,5 +1,6 @@
 """What the terminal shows: words as they come, nothing that could command it."""
 
+import os
 import sys
 import unicodedata
 
@@ -13,6 +14,14 @@ def harmless(text):
     red \\x1b[31m
     """
     return "".join(c if c.isprintable() or c in _HARMLESS or unicodedata.category(c) == "Zs" else ascii(c)[1:-1] for c in text)
+
+
+def shows_colours():
+    """Whether stdout is a terminal that shows colours, and nobody wants it without (no-color.org)."""
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    if coloured and os.name == "nt":
+        os.system("")               # Windows' console understands colours from here on
+    return coloured
 
 
 class Screen:

@@ -25,7 +25,7 @@ from folio.paths import find_files
 from folio.sources import Documents
 from folio.spelling import nearest
 from folio.splitting import CODE_POINTS, INHABITED, to_bytes
-from folio.terminal import harmless
+from folio.terminal import harmless, shows_colours
 from Model_Params import TextParams
 from tokenizer import END_OF_TEXT, count_pieces, load
 
@@ -83,10 +83,7 @@ def main():
 
 def _show(tokenizer, chunks, width, arguments):
     """Print as many lines of tokens as are wanted. -> the bytes of text in them"""
-    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    if coloured and os.name == "nt":
-        os.system("")               # Windows' console understands colours from here on
-    lines, shown_bytes = (rows_with_ids if arguments.ids else flow)(tokenizer, chunks, width, coloured), 0
+    lines, shown_bytes = (rows_with_ids if arguments.ids else flow)(tokenizer, chunks, width, shows_colours()), 0
     for line, shown_bytes in islice(lines, arguments.lines or None):
         print(line)
     return shown_bytes

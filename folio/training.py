@@ -298,6 +298,7 @@ class Run:
             "name": self.name, "params": asdict(self.params.model), "text": asdict(self.params.text), "training": asdict(self.training),
             "tokenizer": self.tokenizer.to_dict(), "opening": self.opening, "weights": self.net.state_dict(),
             "step": self.progress.step, "seconds": self.seconds, "torch": str(torch.__version__),
+            "learned_from": self.corpus.training_part,
             "val_bpb": score and score.bits_per_byte, "val_nats_per_byte": score and score.nats_per_byte})
 
     def save_resume(self):

@@ -9,11 +9,11 @@ from conftest import ROOT, run_python
 # What stands here and does not exist yet is no mistake; what exists and does not stand here has no place in the house yet.
 LAYERS = [
     ["folio.files", "folio.splitting", "folio.kernels", "Model_Params", "tokenizer", "Model"],
-    ["home", "spelling", "parallel", "hardware", "lstm", "sampling", "schedules", "optimizers", "run_log", "tensorboard"],
+    ["home", "spelling", "parallel", "hardware", "lstm", "sampling", "schedules", "optimizers", "run_log", "tensorboard", "suffixes"],
     ["paths", "sources", "corpus", "batches", "networks", "checkpoint", "interchange"],
     ["decoder", "numpy_decoder", "beam", "bits_per_byte", "plan", "distributed"],
     ["training", "runs", "language_model"],
-    ["command_line", "terminal", "convert", "evaluate", "plot", "tokens"],
+    ["command_line", "terminal", "convert", "plot", "tokens", "evaluate"],
     ["init", "train", "run"],
 ]
 LEAVES = 1
@@ -104,7 +104,8 @@ def test_the_check_sees_every_form_of_import(module, source, wrong):
 
 
 @pytest.mark.parametrize("module", ["Model_Params", "tokenizer", "folio", "folio.sources", "folio.corpus", "folio.command_line",
-                                    "folio.interchange", "folio.convert", "folio.tokens", "folio.plot", "init"])
+                                    "folio.interchange", "folio.convert", "folio.tokens", "folio.plot", "folio.evaluate",
+                                    "folio.suffixes", "init"])
 def test_text_and_parameters_do_without_torch(module):
     waiting, seen = [module], set()
     while waiting:
