@@ -168,6 +168,11 @@ class TrainingParams:
             yield f"batch_size={self.batch_size} does not split into micro_batch_size={self.micro_batch_size}; take a divisor."
 
 
+# What is different by default where training starts from weights instead of from nothing. From the shipped weights on 20 kB of tiny shakespeare,
+# 40 steps (20 passes), best nats per byte: 1.954 at 0.0003, 1.879 at 0.001, 1.900 at 0.002, 1.903 at 0.004; from nothing 2.299.
+FINE_TUNING = {"learning_rate": 0.001}
+
+
 @dataclass(frozen=True)
 class GenerationParams:
     """How a trained network goes on with a text."""

@@ -15,8 +15,11 @@ from Model_Params import ModelParams, Params, TextParams, TrainingParams
 
 
 @contextmanager
-def new_run(home, name, params, tokenizer, corpus, started_at, say=print):
-    """Yield a Run under `name`, or the next free name, with `params` fitted to the text and the machine. All of it is said first."""
+def new_run(home, name, params, tokenizer, corpus, started_at, say=print, start=None):
+    """Yield a Run under `name`, or the next free name, with `params` fitted to the text and the machine. All of it is said first.
+
+    start: the LanguageModel whose weights it starts from, with params.model as `tuned_model` has it; None: random ones.
+    """
     block_size = fitting_block_size(params.model.block_size, corpus.train_tokens)
     if block_size != params.model.block_size:
         say(f"The text has only {corpus.train_tokens:,} tokens to train on: the context shrinks from {params.model.block_size} to {block_size}.")
@@ -25,8 +28,32 @@ def new_run(home, name, params, tokenizer, corpus, started_at, say=print):
     training = hardware.probe(training, flops_per_step(model, training))
     with _claimed(home, name, say) as name:
         run = Run(home, name, Params(corpus.text, model, training), tokenizer, corpus, started_at=started_at)
+        if start:
+            networks.take_over(run.net, start.net)
+            run.progress.started_from = {"name": str(start.name), "fingerprint": checkpoint.checksum(start.net.state_dict())[:16]}
         say(describe(run))
+        if start:
+            say(f"Before the first step: {run.keep_start().bits_per_byte:.4f} bits/byte on the text held out.")
         yield run
+
+
+def tuned_model(start, flags):
+    """The ModelParams of a LanguageModel to start from, with the flags that keep the shape of its weights.
+
+    Raises ValueError with a list of those that do not. The context may shrink; with rotary positions, which have no weights, it may also grow.
+    """
+    model = start.net.params
+    wanted = {key: value for key, value in flags.items() if hasattr(model, key)}
+    different = [f"{key} is {getattr(model, key)}, not {value}" for key, value in wanted.items()
+                 if key not in _KEEPS_SHAPE and value != getattr(model, key)]
+    if model.positions == "learned" and wanted.get("block_size", 0) > model.block_size:
+        different.append(f"it has learned the positions up to block_size={model.block_size}, not {wanted['block_size']}")
+    if different:
+        raise ValueError(f"The weights of {start.name!r} can only be trained on as they are: {'; '.join(different)}. "
+                         "Leave that as it is, or train from nothing, without --start-from.")
+    if "dropout" in wanted:
+        model = replace(model, attention_dropout=None)          # it may follow dropout, as in the family classic
+    return replace(model, **wanted).resolved()
 
 
 @contextmanager
@@ -68,7 +95,8 @@ def describe(run):
     """What is about to be trained on what, and every effective setting."""
     model, training, corpus = run.params.model, run.training, run.corpus
     length = f"{training.steps:,} steps" if training.steps else f"about {training.minutes:g} minutes"
-    began = f", going on after step {run.progress.step:,}" if run.progress.step else ""
+    began = f", starting from {start['name']!r} ({start['fingerprint']})" if (start := run.progress.started_from) else ""
+    began += f", going on after step {run.progress.step:,}" if run.progress.step else ""
     values = asdict(run.params.text) | asdict(model) | asdict(training)
     settings = " ".join(f"{key}={value}" for key, value in values.items() if value is not None)
     return "\n".join([
@@ -121,6 +149,7 @@ def _is_free(home, name):
 # --- What a resumed run was, and what is wanted of it ---
 
 _BEFORE_IT_WAS_THERE = {"bpe_dropout": 0.0}      # what an older run did without saying so
+_KEEPS_SHAPE = {"block_size", "dropout", "attention_dropout"}
 _MAY_CHANGE = {each.name for each in fields(TrainingParams) if each.metadata["may_change"]}
 
 

@@ -37,6 +37,7 @@ SAMPLE_TEMPERATURE = 0.8        # a little below 1 reads better than the model's
 class Progress:
     """How far a run has come: plain values, all of them in the resume file."""
     step: int = 0                           # steps done
+    started_from: dict | None = None        # the name and the fingerprint of the weights before the first step, if they were not random
     seconds: float = 0.0                    # of all sittings, from the start of their processes
     training_seconds: float = 0.0           # the part that grows with the steps: without imports and compiling
     decay_start: int | None = None          # the step at which the learning rate begins to fall: all that time ever decides
@@ -237,6 +238,13 @@ class Run:
         progress.recent_losses = []
         self._marked_at, self._marked_step = self.clock(), progress.step
 
+    def keep_start(self):
+        """Measure the network before its first step and keep it, so that training which makes it worse is not kept. -> Score"""
+        score = self.evaluate()
+        self.progress.best_nats, self.progress.best_step = score.nats_per_byte, 0
+        self.save_weights(score)
+        return score
+
     def evaluate(self):
         """The Score of the network as it is on the whole validation part, computed in the run's precision."""
         self.net.eval()
@@ -265,7 +273,7 @@ class Run:
         checkpoint.save(self.home.weights(self.name), {
             "name": self.name, "params": asdict(self.params.model), "text": asdict(self.params.text), "training": asdict(self.training),
             "tokenizer": self.tokenizer.to_dict(), "opening": self.opening, "weights": self.net.state_dict(),
-            "step": self.progress.step, "seconds": self.seconds, "torch": str(torch.__version__),
+            "step": self.progress.step, "started_from": self.progress.started_from, "seconds": self.seconds, "torch": str(torch.__version__),
             "val_bpb": score and score.bits_per_byte, "val_nats_per_byte": score and score.nats_per_byte})
 
     def save_resume(self):
