@@ -1,6 +1,7 @@
 """What this machine can do: device, precision, threads, compiler. Chosen from what it has, never by a stopwatch."""
 
 import importlib.util
+import os
 import shutil
 from dataclasses import replace
 
@@ -55,6 +56,16 @@ def has_compiler(kind):
     if kind == "cuda":
         return importlib.util.find_spec("triton") is not None
     return any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl"))
+
+
+def memory_bytes(device):
+    """Memory to compute in: what is free on a GPU, else all that the machine has; None where the system does not say."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):           # as on Windows
+        return None
 
 
 def use(training):
