@@ -126,7 +126,7 @@ def find_with(tokenizer, home, say=print):
     is_new = not any((home.tokenizer / name).exists() for name in FILES)
     if not is_new and load(home.tokenizer).fingerprint != tokenizer.fingerprint:
         raise ValueError(f"{home.tokenizer} has another tokenizer than the weights, and the runs that were trained with it need it. Give the new run a "
-                         "home of its own: put its text into DIR/Train_Data and add --home DIR (or move that folder away).")
+                         "home of its own: put its text into DIR/Train_Data, add --home DIR and name the weights by their path (or move that folder away).")
     corpus = _find(home, tokenizer, say)
     if is_new:
         tokenizer.save(home.tokenizer)

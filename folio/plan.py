@@ -16,13 +16,13 @@ from Model import FUSED_ATTENTION_LEN
 # --- How large: measured with the default preset, 2.5 million tokens (600 steps, or three minutes on two cores) ---
 
 WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)       # what is chosen from; each has about twice the parameters of the one before
-# Tokens to train on for each parameter inside the blocks. 20 is best where text is plentiful (Hoffmann et al., 2022), but at this scale
-# 4 layers of width 128 were best by far after 2.5 million tokens.
+# Tokens to train on for each parameter inside the blocks. 20 are best where text is plentiful (Hoffmann et al., 2022), but for
+# 2.5 million tokens 4 layers of width 128, 0.8 million parameters, have served well on half a megabyte and on a whole one.
 TOKENS_PER_PARAMETER = 2
-# Parameters inside the blocks, at most, for each root of a byte of text. On 20 kB widths 32 to 96 came to within 0.01 nats per byte of each other
-# and 128 began to learn by heart; on 100 kB 96 beat 64; half a megabyte bears 128, a megabyte also 192.
+# Parameters inside the blocks, at most, for each root of a byte of text. On 20 kB widths 32 to 96 came to within 0.02 nats per byte of each other
+# and 128 was worse; on 100 kB 96 was better than 64 and 128 (benchmarks/README.md); half a megabyte bears 128, a megabyte also 192.
 PARAMETERS_PER_ROOT_BYTE = 2300
-FLOPS_AT_HAND = {"cpu": 1e11, "mps": 1e12, "cuda": 1e13}            # a second, of a usual machine of this kind: two cores; the others are not measured
+FLOPS_AT_HAND = {"cpu": 1e11, "mps": 1e12, "cuda": 1e13}            # a second, of a usual machine: two cores; the others are guesses
 
 # Passes over half a megabyte before a model learns it by heart: with BPE-dropout it was still getting better at 14, and that stretches them to
 # about twice as many. Smaller texts bear more (20 kB: best at 30 to 100, by width), larger ones fewer, but four passes are as good as new text
@@ -31,21 +31,22 @@ PASSES, PASSES_BYTES, PASSES_AT_LEAST = 20, 500_000, 4
 WITHOUT_BPE_DROPOUT = 0.5
 MUCH_SMALLER, MUCH_LARGER = 0.4, 2.5        # of the parameters that suit: no need to speak of less
 
-# --- How long: operations a second of a core (cpu), a multiprocessor (cuda) or all of it (mps) on products that are wide, and the width at which half
-# of that is reached. cpu: measured on one core with AVX512-BF16, widths 64 to 384. The others are from data sheets, not measured.
-SPEED = {("cpu", "bf16"): (1.9e11, 230), ("cpu", "fp32"): (1.1e11, 230), ("mps", "bf16"): (2e12, 500), ("mps", "fp32"): (1.5e12, 500),
-         ("cuda", "bf16"): (1e12, 1000), ("cuda", "fp32"): (1.5e11, 500)}
-SECONDS_PER_LAYER = {"cpu": 1e-3, "mps": 1e-2, "cuda": 5e-3}        # the least a step takes, however small the products; not measured on mps and cuda
+# --- How long: by kind of device and bits, operations a second of a core (cpu), a multiprocessor (cuda) or all of it (mps) on products that are wide,
+# and the width at which half of that is reached. cpu: measured on one core with AVX512-BF16, widths 64 to 384. The others
+# are guesses from data sheets.
+SPEED = {("cpu", 16): (1.9e11, 230), ("cpu", 32): (1.1e11, 230), ("mps", 16): (2e12, 500), ("mps", 32): (1.5e12, 500),
+         ("cuda", 16): (1e12, 1000), ("cuda", 32): (1.5e11, 500)}
+SECONDS_PER_LAYER = {"cpu": 1e-3, "mps": 1e-2, "cuda": 5e-3}        # the least a step takes, however small the products; mps and cuda are guesses
 COMPILED = 0.85                                                     # of the time of a step; measured on cpu: 0.8 to 0.9
 EVALUATIONS = 1.05                                                  # times the time of the steps: training.EVALUATION_SHARE
 
 # --- How much memory: bytes, from the peak of processes of widths 64 to 384 ---
 
 PROCESS_BYTES = 330e6                                               # Python, torch and what the first step brings along
-CHANNEL_BYTES = {"bf16": 24, "fp32": 39}                            # a token and layer, for each number of emb_len and hidden_len
+CHANNEL_BYTES = {16: 24, 32: 39}                                    # a token and layer, for each number of emb_len and hidden_len
 SCORE_BYTES = 4.5                                                   # a token and layer, for each attention weight that is kept
 LOGIT_BYTES = 16                                                    # a token, for each token of the vocabulary
-STATE_BYTES = {"muon": 4, "adamw": 8, "sgd": 4, "rmsprop": 4}       # a parameter, beside four for itself and four for its gradient
+STATE_BYTES = {"muon": 4, "sgd": 4, "rmsprop": 4}                   # a parameter, beside four for itself and four for its gradient; adamw: 8
 ENOUGH = 0.9                                                        # of the machine's memory; something else runs there too
 
 
@@ -53,7 +54,7 @@ ENOUGH = 0.9                                                        # of the mac
 class Machine:
     """What a step is computed on."""
     kind: str                       # cpu, cuda, mps
-    precision: str                  # bf16, fp32
+    bits: int                       # of a number in matrix products: 16, 32
     units: int                      # threads, or multiprocessors
     memory_bytes: int | None        # None: not known
     compiled: bool = False
@@ -63,7 +64,7 @@ class Machine:
         """The machine that TrainingParams, probed, mean here."""
         kind, cuda = training.device.partition(":")[0], training.device.startswith("cuda")
         units = torch.cuda.get_device_properties(training.device).multi_processor_count if cuda else training.threads if kind == "cpu" else 1
-        return cls(kind, training.precision, units, hardware.memory_bytes(training.device), bool(training.compile))
+        return cls(kind, 32 if training.precision == "fp32" else 16, units, hardware.memory_bytes(training.device), bool(training.compile))
 
 
 @dataclass(frozen=True)
@@ -177,15 +178,15 @@ def flops_per_step(model, training):
     model: ModelParams, resolved; training: TrainingParams
     """
     matrices = block_parameters(model) + model.emb_len * model.vocab_size                       # the embedding is looked up, not multiplied
-    attention = model.num_layers * 2 * model.block_size * model.num_heads * model.head_len      # each query with each key, each weight with each value
+    attention = model.num_layers * 2 * model.block_size * model.num_heads * model.head_len      # queries with keys, weights with values
     return 6 * (matrices + attention) * training.batch_size * model.block_size + (_muon_flops(model) if training.optimizer == "muon" else 0)
 
 
 def seconds_per_step(model, training, machine):
     """What one step takes, roughly."""
-    peak, half_width = SPEED.get((machine.kind, machine.precision), SPEED["cpu", "fp32"])
+    peak, half_width = SPEED[machine.kind, machine.bits]
     speed = machine.units * peak * model.emb_len / (model.emb_len + half_width)
-    seconds = max(flops_per_step(model, training) / speed, SECONDS_PER_LAYER.get(machine.kind, 0) * model.num_layers)
+    seconds = max(flops_per_step(model, training) / speed, SECONDS_PER_LAYER[machine.kind] * model.num_layers)
     return seconds * (COMPILED if machine.compiled else 1)
 
 
@@ -200,10 +201,10 @@ def _muon_flops(model):
 
 def memory_bytes(model, training, machine):
     """The most memory that training takes at once, roughly: of the whole process, or on the GPU."""
-    weights = count_parameters(model) * (4 + 4 + STATE_BYTES[training.optimizer])
+    weights = count_parameters(model) * (4 + 4 + STATE_BYTES.get(training.optimizer, 8))
     fused = machine.kind == "cuda" or model.block_size > FUSED_ATTENTION_LEN        # then no attention weights are kept
     scores = 0 if fused else model.num_heads * model.block_size
-    layer = CHANNEL_BYTES[machine.precision] * (model.emb_len + model.hidden_len) + SCORE_BYTES * scores
+    layer = CHANNEL_BYTES[machine.bits] * (model.emb_len + model.hidden_len) + SCORE_BYTES * scores
     token = model.num_layers * layer + LOGIT_BYTES * model.vocab_size
     return (machine.kind != "cuda") * PROCESS_BYTES + weights + training.micro_batch_size * model.block_size * token
 
@@ -212,7 +213,8 @@ def _about_memory(memory, model, training, machine):
     if machine.memory_bytes is None or memory <= ENOUGH * machine.memory_bytes:
         return
     smaller = [replace(training, micro_batch_size=size) for size in range(training.micro_batch_size - 1, 0, -1) if training.batch_size % size == 0]
-    fitting = (f"--micro-batch-size {each.micro_batch_size}" for each in smaller if memory_bytes(model, each, machine) <= ENOUGH * machine.memory_bytes)
+    fitting = (f"--micro-batch-size {each.micro_batch_size}" for each in smaller
+               if memory_bytes(model, each, machine) <= ENOUGH * machine.memory_bytes)
     yield (f"This may take {memory / 1e9:.1f} GB of memory, and there are {machine.memory_bytes / 1e9:.1f} GB. "
            f"Try {next(fitting, 'a smaller --emb-len or --block-size')}")
 

@@ -14,7 +14,7 @@ from folio import corpus, networks, plan, runs
 from folio.plan import Machine
 from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams, one_length
 
-CPU = Machine("cpu", "bf16", units=2, memory_bytes=16e9)
+CPU = Machine("cpu", 16, units=2, memory_bytes=16e9)
 KINDS = st.sampled_from(["cpu", "cuda", "mps"])
 SIZES = st.integers(100, 10**10)
 
@@ -103,7 +103,8 @@ def test_a_preset_that_names_sizes_keeps_them():
 
 # --- How long, how much ---
 
-@pytest.mark.parametrize("model", [ModelParams(), ModelParams(emb_len=64, num_kv_heads=1), ModelParams(family="classic", biases="none", num_layers=2)])
+@pytest.mark.parametrize("model", [ModelParams(), ModelParams(emb_len=64, num_kv_heads=1),
+                                   ModelParams(family="classic", biases="none", num_layers=2)])
 def test_parameters_are_counted_and_not_guessed(model):
     model = replace(model, vocab_size=300).resolved()
     net = networks.build(model)
@@ -115,7 +116,8 @@ def test_a_run_of_steps_says_its_minutes_and_a_run_of_minutes_its_steps():
     by_steps = planned(steps=700)
     assert by_steps.steps == 700 and "about " in by_steps.line() and "minutes" in by_steps.line() and "steps" not in by_steps.line()
     by_minutes = planned(minutes=by_steps.minutes)
-    assert by_minutes.steps == pytest.approx(700, abs=1) and re.match("about 700 steps, 17 passes over the text, 0.16 tokens a parameter", by_minutes.line())
+    assert by_minutes.steps == pytest.approx(700, abs=1)
+    assert re.match("about 700 steps, 17 passes over the text, 0.16 tokens a parameter", by_minutes.line())
     assert by_steps.passes == pytest.approx(700 * 16 * 256 / text_of(500_000).train_tokens)
 
 
@@ -143,7 +145,7 @@ from folio import corpus, plan, runs
 from folio.home import Home
 from Model_Params import ModelParams, Params, TrainingParams
 home = Home(Path(sys.argv[1]))
-params = Params(model=ModelParams(emb_len=128), training=TrainingParams(steps=9, minutes=None, batch_size=24, threads=1, device="cpu"))
+params = Params(model=ModelParams(emb_len=128), training=TrainingParams(steps=9, minutes=None, batch_size=8, threads=1, device="cpu"))
 with runs.new_run(home, "x", params, *corpus.find(home), time.perf_counter(), say=lambda text: None) as run:
     run.step()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, plan.memory_bytes(run.params.model, run.training, plan.Machine.of(run.training)))
@@ -165,7 +167,8 @@ def test_where_all_is_well_nothing_is_advised():
     assert planned(450_000, minutes=3.0).advice == () == planned(1_000_000, minutes=3.0).advice
 
 
-@pytest.mark.parametrize("tokenizer, helps", [("bpe", "more text, --steps 810 or --bpe-dropout 0.2 help."), ("char", "more text or --steps 410 help.")])
+@pytest.mark.parametrize("tokenizer, helps", [("bpe", "more text, --steps 810 or --bpe-dropout 0.2 help."),
+                                              ("char", "more text or --steps 410 help.")])
 def test_too_many_passes_are_said_with_what_to_try(tokenizer, helps):
     advice = planned(tokenizer=tokenizer, minutes=30.0).advice
     assert "may begin to learn it by heart" in advice[0] and advice[0].endswith(helps), advice
@@ -198,7 +201,8 @@ def test_text_that_will_not_be_read_is_said():
     assert re.search("--steps 8100$", planned(10**8, steps=600).advice[0])
 
 
-@pytest.mark.parametrize("memory_bytes, said", [(1e9, "--micro-batch-size 16"), (0.35e9, "a smaller --emb-len or --block-size"), (None, None), (64e9, None)])
+@pytest.mark.parametrize("memory_bytes, said", [(1e9, "--micro-batch-size 16"), (0.35e9, "a smaller --emb-len or --block-size"),
+                                                (None, None), (64e9, None)])
 def test_too_little_memory_is_said_with_what_fits(memory_bytes, said):
     advice = [each for each in planned(batch_size=64, steps=100, machine=replace(CPU, memory_bytes=memory_bytes)).advice if "memory" in each]
     assert [each.endswith(f"Try {said}") for each in advice] == [True] * (said is not None), advice
@@ -207,7 +211,8 @@ def test_too_little_memory_is_said_with_what_fits(memory_bytes, said):
 def test_the_plan_is_said_before_the_first_step_and_no_flag_is_torn_apart(home, plays):
     made, said = home(plays[:20_000]), []
     tokenizer, text = corpus.prepare(made, TextParams(vocab_size=270))
-    with runs.new_run(made, "test", Params(training=TrainingParams(minutes=60.0, compile=False, device="cpu")), tokenizer, text, 0.0, say=said.append):
+    params = Params(training=TrainingParams(minutes=60.0, compile=False, device="cpu"))
+    with runs.new_run(made, "test", params, tokenizer, text, 0.0, say=said.append):
         pass
     lines = said[-1].splitlines()
     assert re.match(r"plan      about [\d,]+ steps, [\d,]+ passes over the text, 0.0\d+ tokens a parameter, 0.\d GB of memory$", lines[4])
