@@ -41,7 +41,8 @@ def new_run(home, name, params, tokenizer, corpus, started_at, say=print, start=
 def tuned_model(start, flags):
     """The ModelParams of a LanguageModel to start from, with the flags that keep the shape of its weights.
 
-    Raises ValueError with a list of those that do not. The context may shrink; with rotary positions, which have no weights, it may also grow.
+    Raises ValueError with a list of those that do not. The context may shrink; with rotary positions, which have no weights, it may also grow
+    (the shipped model, before any training, on the plays' end: 1.460 nats per byte at its own 256, 1.466 at 512, 1.499 at 1,024).
     """
     model = start.net.params
     wanted = {key: value for key, value in flags.items() if hasattr(model, key)}
