@@ -3,22 +3,26 @@
     python train.py                     # about three minutes; enough for a megabyte of text
     python train.py --minutes 30        # better
     python train.py --resume            # go on where a stopped or killed run was
+    python train.py --start-from NAME   # fine-tune: begin with trained weights
 """
 
 import re
 import time
+from dataclasses import replace
 
 STARTED_AT = time.perf_counter()        # before the imports: what --minutes promises includes them
 
 from folio.command_line import Parser, chosen, front_door, given
 from folio.spelling import nearest
-from Model_Params import PRESETS, ModelParams, TrainingParams, one_length
+from Model_Params import FINE_TUNING, PRESETS, ModelParams, TrainingParams, one_length
 
 
 def main():
     parser = Parser("Train a transformer on the text that init.py prepared.")
     parser.add_argument("--preset", metavar="NAME", help=f"named settings to start from: {', '.join(PRESETS)} (default: default)")
-    parser.add_argument("--name", help="what to call the run's files (default: the preset's name)")
+    parser.add_argument("--name", help="what to call the run's files (default: the preset's name, or tuned)")
+    parser.add_argument("--start-from", metavar="WEIGHTS", help="fine-tune: begin with these weights and their tokenizer, at a learning rate of "
+                        f"{FINE_TUNING['learning_rate']} unless you give one (a path, a file in Saved_Weights, or a run's name)")
     parser.add_argument("--resume", action="store_true", help="go on with the newest unfinished run, or with the one that --name says")
     parser.add_fields("training", TrainingParams)
     parser.add_fields("model", ModelParams, without=["vocab_size"])
@@ -28,16 +32,24 @@ def main():
         parser.error(f"there is no preset {preset}{nearest(preset, PRESETS)} (there are: {', '.join(PRESETS)})")
     if arguments.name is not None and not re.fullmatch(r"\w[\w.-]*", arguments.name):
         parser.error(f"--name {arguments.name} cannot be part of a file's name: take letters, digits, and . _ -")
+    if arguments.start_from and (arguments.resume or arguments.preset):
+        parser.error("--start-from begins a new run with the model that is in the file, and --resume and --preset name another; give one of them")
     flags = one_length(given(arguments, TrainingParams, ModelParams))
-    params = chosen(PRESETS[preset], flags)
+    params = chosen(PRESETS[preset], FINE_TUNING | flags if arguments.start_from else flags)
     if not arguments.resume:            # a resumed run has its own settings, which these are compared with
         parser.check(params)
 
-    from folio import corpus, runs      # torch comes with it, which --help need not wait for
-    tokenizer, text = corpus.find(arguments.home)
-    if arguments.resume:
+    from folio import corpus, language_model, runs      # torch comes with it, which --help need not wait for
+    if arguments.start_from:
+        start = language_model.load(language_model.find_weights(arguments.home, arguments.start_from))
+        params = replace(params, model=runs.tuned_model(start, flags))
+        text = corpus.find_with(start.tokenizer, arguments.home)
+        opened = runs.new_run(arguments.home, arguments.name or "tuned", params, start.tokenizer, text, STARTED_AT, start=start)
+    elif arguments.resume:
+        tokenizer, text = corpus.find(arguments.home)
         opened = runs.resumed_run(arguments.home, arguments.name, arguments.preset and PRESETS[preset], flags, tokenizer, text, STARTED_AT)
     else:
+        tokenizer, text = corpus.find(arguments.home)
         if arguments.preset and tokenizer.kind != params.text.tokenizer:
             raise ValueError(f"The preset {preset} wants the tokenizer {params.text.tokenizer}, and {arguments.home.tokenizer} holds {tokenizer.kind}. "
                              f"Give it a home of its own: python init.py --home DIR --tokenizer {params.text.tokenizer} TEXT; then add --home DIR here.")

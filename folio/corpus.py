@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter, deque
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePath
@@ -23,7 +23,7 @@ from folio.paths import STANDARD_INPUT, absolute_paths, find_files
 from folio.sources import Documents
 from folio.splitting import in_batches, to_bytes
 from Model_Params import TextParams
-from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, count_pieces, from_dict, learn_merges, load
+from tokenizer import END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, count_pieces, from_dict, learn_merges, load
 
 VAL_BYTES_LIMIT = 4_000_000         # more than this measures no better and takes time away from training
 PARALLEL_BYTES = 16_000_000         # one process encodes them in 0.7 s; two take as long with their start
@@ -117,12 +117,34 @@ def _prepare(home, text, paths):
 def find(home, say=print):
     """The tokenizer that init.py made and the corpus encoded with it; encoded again, and that said, where the text has changed since.
 
-    -> (tokenizer, Corpus). Raises FileNotFoundError where there is no tokenizer or no text.
+    -> (tokenizer, Corpus). Raises FileNotFoundError where there is no tokenizer or no text, ValueError where the one has no token for the other.
     """
     tokenizer = load(home.tokenizer)
+    return tokenizer, _find(home, tokenizer, say)
+
+
+def find_with(tokenizer, home, say=print):
+    """The corpus encoded with a tokenizer that came from elsewhere, as weights bring it along; the home takes it over where it has none.
+
+    -> Corpus. Raises ValueError where the home has another tokenizer, and the same as `find`; nothing is changed then.
+    """
+    is_new = not any((home.tokenizer / name).exists() for name in FILES)
+    if not is_new and load(home.tokenizer).fingerprint != tokenizer.fingerprint:
+        raise ValueError(f"{home.tokenizer} has another tokenizer than the weights, and the runs that were trained with it need it. Give the new run a "
+                         "home of its own: put its text into DIR/Train_Data, add --home DIR and name the weights by their path (or move that folder away).")
+    corpus = _find(home, tokenizer, say)
+    if is_new:
+        tokenizer.save(home.tokenizer)
+        say(f"The tokenizer of the weights is now in {home.tokenizer}.")
+    return corpus
+
+
+def _find(home, tokenizer, say):
     about, corpus = _open(home)
     current = about is not None and about["tokenizer_fingerprint"] == tokenizer.fingerprint
-    text = corpus.text if about else TextParams(tokenizer=tokenizer.kind, pattern=tokenizer.pattern or TextParams.pattern)
+    text = corpus.text if about else TextParams()
+    if not current:
+        text = replace(text, tokenizer=tokenizer.kind, pattern=tokenizer.pattern or TextParams.pattern, vocab_size=None)
     paths = [home.folder / name for name in about["paths"]] if about else [home.train_data]
     try:
         documents = _documents(home, text, paths)
@@ -130,17 +152,21 @@ def find(home, say=print):
         if not current:
             raise
         say(f"The text itself is gone ({paths[0]}); its tokens in {home.tokens} are still there and serve.")
-        return tokenizer, corpus
+        return corpus
     stamps = _stamps(documents)
     if current and about["stamps"] == stamps:
-        return tokenizer, corpus
-    survey = _survey(documents, text.val_fraction)
+        return corpus
+    survey = _survey(documents, text.val_fraction, want_alphabet=tokenizer.kind == "char")
     if current and corpus.text_fingerprint == survey.fingerprint:       # the files are new, what they say is not
         _write_about(home, {**about, "stamps": stamps})
-        return tokenizer, corpus
+        return corpus
+    try:
+        tokenizer.encode("".join(survey.alphabet))
+    except ValueError as error:
+        raise ValueError(f"{error} Replace them in the text, or train from nothing with a tokenizer that is learned from it: python init.py") from None
     say("The text is not the one whose tokens are kept; encoding it with the tokenizer there is (python init.py learns a new one)."
-        if about else f"Encoding the text with the tokenizer in {home.tokenizer}.")
-    return tokenizer, _encode(home, tokenizer, documents, survey, {"paths": _relative(home, paths), "stamps": stamps, "text": asdict(text)})
+        if current else "Encoding the text with the tokenizer there is.")
+    return _encode(home, tokenizer, documents, survey, {"paths": _relative(home, paths), "stamps": stamps, "text": asdict(text)})
 
 
 # --- The passes ---

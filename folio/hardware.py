@@ -63,6 +63,16 @@ def has_compiler(kind):
     return any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl"))
 
 
+def memory_bytes(device):
+    """Memory to compute in: what is free on a GPU, else all that the machine has; None where the system does not say."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):           # as on Windows
+        return None
+
+
 def use(training):
     """Set up this process for probed TrainingParams: threads, memory, and 32-bit products in the form that tensor cores take."""
     torch.set_num_threads(training.threads)

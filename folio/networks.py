@@ -44,6 +44,17 @@ def pairs(net, other):
     return list({(id(a), id(b)): (a, b) for a, b in zip(*(one.values() for one in each))}.values())
 
 
+def take_over(net, other):
+    """Give `net` the weights of another network, from which its context and its dropouts alone may differ: a smaller context, or with rotary positions any.
+
+    Rotary positions have no weights; of learned ones the first block_size are taken.
+    """
+    weights = other.state_dict()
+    if net.params.positions == "learned":
+        weights["positions.table.weight"] = weights["positions.table.weight"][:net.params.block_size]
+    net.load_state_dict(weights)
+
+
 def count_parameters(net):
     """Numbers that training adjusts; a matrix used twice counts once."""
     return sum(parameter.numel() for parameter in net.parameters())

@@ -7,7 +7,7 @@ from itertools import chain, count
 
 import torch
 
-from folio import checkpoint, hardware, networks
+from folio import checkpoint, hardware, networks, plan
 from folio.batches import fitting_block_size
 from folio.files import only_one, remove_leftovers
 from folio.training import Progress, Run
@@ -15,18 +15,48 @@ from Model_Params import ModelParams, Params, TextParams, TrainingParams
 
 
 @contextmanager
-def new_run(home, name, params, tokenizer, corpus, started_at, say=print):
-    """Yield a Run under `name`, or the next free name, with `params` fitted to the text and the machine. All of it is said first."""
+def new_run(home, name, params, tokenizer, corpus, started_at, say=print, start=None):
+    """Yield a Run under `name`, or the next free name, with `params` fitted to the text and the machine. All of it is said first.
+
+    start: the LanguageModel whose weights it starts from, with params.model as `tuned_model` has it; None: random ones.
+    """
     block_size = fitting_block_size(params.model.block_size, corpus.train_tokens)
     if block_size != params.model.block_size:
         say(f"The text has only {corpus.train_tokens:,} tokens to train on: the context shrinks from {params.model.block_size} to {block_size}.")
-    model = replace(params.model, vocab_size=tokenizer.vocab_size, block_size=block_size).resolved()
     training = params.training.resolved()
-    training = hardware.probe(training, flops_per_step(model, training))
+    kind = hardware.settle_device(training.device).partition(":")[0]
+    model = plan.sized(replace(params.model, vocab_size=tokenizer.vocab_size, block_size=block_size), training, corpus, kind).resolved()
+    training = hardware.probe(training, plan.flops_per_step(model, training))
     with _claimed(home, name, say) as name:
         run = Run(home, name, Params(corpus.text, model, training), tokenizer, corpus, started_at=started_at)
+        if start:
+            networks.take_over(run.net, start.net)
+            run.renew_working_net()
+            run.progress.started_from = {"name": str(start.name), "fingerprint": checkpoint.checksum(start.net.state_dict())[:16]}
         say(describe(run))
+        if start:
+            say(f"Before the first step: {run.keep_start().bits_per_byte:.4f} bits/byte on the text held out.")
         yield run
+
+
+def tuned_model(start, flags):
+    """The ModelParams of a LanguageModel to start from, with the flags that keep the shape of its weights.
+
+    Raises ValueError with a list of those that do not. The context may shrink; with rotary positions, which have no weights, it may also grow
+    (the shipped model, before any training, on the plays' end: 1.460 nats per byte at its own 256, 1.466 at 512, 1.499 at 1,024).
+    """
+    model = start.net.params
+    wanted = {key: value for key, value in flags.items() if hasattr(model, key)}
+    different = [f"{key} is {getattr(model, key)}, not {value}" for key, value in wanted.items()
+                 if key not in _KEEPS_SHAPE and value != getattr(model, key)]
+    if model.positions == "learned" and wanted.get("block_size", 0) > model.block_size:
+        different.append(f"it has learned the positions up to block_size={model.block_size}, not {wanted['block_size']}")
+    if different:
+        raise ValueError(f"The weights of {start.name!r} can only be trained on as they are: {'; '.join(different)}. "
+                         "Leave that as it is, or train from nothing, without --start-from.")
+    if "dropout" in wanted:
+        model = replace(model, attention_dropout=None)          # it may follow dropout, as in the family classic
+    return replace(model, **wanted).resolved()
 
 
 @contextmanager
@@ -44,7 +74,7 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
             raise ValueError(f"The run {name} can only go on as it began: {'; '.join(different)}. "
                              "Leave that as it is, or start a new run without --resume.")
         training = replace(stored.training, **{key: value for key, value in flags.items() if key in _MAY_CHANGE})
-        training = hardware.probe(training, flops_per_step(stored.model, training))
+        training = hardware.probe(training, plan.flops_per_step(stored.model, training))
         for path in (home.weights(name), home.resume(name), home.log(name)):
             remove_leftovers(path)
         run = Run(home, name, replace(stored, training=training), tokenizer, corpus, started_at=started_at)
@@ -65,29 +95,32 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
 
 
 def describe(run):
-    """What is about to be trained on what, and every effective setting."""
+    """What is about to be trained on what, what to expect of it, and every effective setting."""
     model, training, corpus = run.params.model, run.training, run.corpus
     length = f"{training.steps:,} steps" if training.steps else f"about {training.minutes:g} minutes"
-    began = f", going on after step {run.progress.step:,}" if run.progress.step else ""
+    began = f", starting from {start['name']!r} ({start['fingerprint']})" if (start := run.progress.started_from) else ""
+    began += f", going on after step {run.progress.step:,}" if run.progress.step else ""
     values = asdict(run.params.text) | asdict(model) | asdict(training)
     settings = " ".join(f"{key}={value}" for key, value in values.items() if value is not None)
     events = [f"events    tensorboard --logdir {run.home.tensorboard(run.name).parent}"] if training.tensorboard else []
+    fresh = not run.progress.step and not run.progress.started_from         # else another size is no choice any more
+    expected = plan.make(model, training, corpus, plan.Machine.of(training), sizes_are_open=fresh)
     return "\n".join([
         f"run       {run.name}: {length}{began}",
         f"text      {corpus.train_bytes:,} bytes to learn from, {corpus.val_bytes:,} held out; "
         f"{corpus.train_tokens:,} tokens of a vocabulary of {model.vocab_size:,}",
-        f"model     {model.family}, {networks.count_parameters(run.net):,} parameters: {model.num_layers} layers, width {model.emb_len}, "
+        f"model     {model.family}, {expected.parameters:,} parameters: {model.num_layers} layers, width {model.emb_len}, "
         f"{model.num_heads} heads, context {model.block_size}",
         f"machine   {training.device}, {training.threads} threads, {training.precision}, {'compiled' if training.compile else 'not compiled'}",
-        textwrap.fill(settings, 118, initial_indent="settings  ", subsequent_indent="          "),
+        _paragraph("plan", f"{'in all ' * bool(run.progress.step)}{expected.line()}"),
+        _paragraph("settings", settings),
         *events,
+        *(_paragraph("advice", sentence) for sentence in expected.advice),
     ])
 
 
-def flops_per_step(model, training):
-    """Floating-point operations of one step, roughly: 6 a parameter and token (Kaplan et al., 2020)."""
-    with torch.device("meta"):
-        return 6 * networks.count_parameters(networks.build(model)) * training.batch_size * model.block_size
+def _paragraph(title, text):
+    return textwrap.fill(f"{title:<10}{text}", 118, subsequent_indent=" " * 10, break_on_hyphens=False)        # a flag stays in one piece
 
 
 @contextmanager
@@ -123,6 +156,7 @@ def _is_free(home, name):
 # --- What a resumed run was, and what is wanted of it ---
 
 _BEFORE_IT_WAS_THERE = {"bpe_dropout": 0.0}      # what an older run did without saying so
+_KEEPS_SHAPE = {"block_size", "dropout", "attention_dropout"}
 _MAY_CHANGE = {each.name for each in fields(TrainingParams) if each.metadata["may_change"]}
 
 

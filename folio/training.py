@@ -38,6 +38,7 @@ SAMPLE_TEMPERATURE = 0.8        # a little below 1 reads better than the model's
 class Progress:
     """How far a run has come: plain values, all of them in the resume file."""
     step: int = 0                           # steps done
+    started_from: dict | None = None        # the name and the fingerprint of the weights before the first step, if they were not random
     seconds: float = 0.0                    # of all sittings, from the start of their processes
     training_seconds: float = 0.0           # of these, in steps
     evaluation_seconds: float | None = None         # what the last evaluation took, saving included
@@ -98,7 +99,7 @@ class Run:
                 group["lr"] = self.learning_rate(step)
             optimizer.step()
             optimizer.zero_grad()
-        self._renew_working_net()
+        self.renew_working_net()
         self.progress.step += 1
         self.progress.recent_losses.append(total)
         return total
@@ -110,7 +111,8 @@ class Run:
             parameter.grad = gradient.float() if parameter.grad is None else parameter.grad.add_(gradient)
 
     @torch.no_grad()
-    def _renew_working_net(self):
+    def renew_working_net(self):
+        """Give the network that computes the weights of the one that learns."""
         for parameter, working in self.parameters:
             if working is not parameter:
                 working.copy_(parameter)
@@ -271,6 +273,13 @@ class Run:
         progress.recent_losses = []
         self._marked_at, self._marked_step = self.clock(), progress.step
 
+    def keep_start(self):
+        """Measure the network before its first step and keep it, so that training which makes it worse is not kept. -> Score"""
+        score = self.evaluate()
+        self.progress.best_nats, self.progress.best_step = score.nats_per_byte, 0
+        self.save_weights(score)
+        return score
+
     def evaluate(self):
         """The Score of the network as it is on the whole validation part, computed in the run's precision."""
         self.working_net.eval()
@@ -297,7 +306,7 @@ class Run:
         checkpoint.save(self.home.weights(self.name), {
             "name": self.name, "params": asdict(self.params.model), "text": asdict(self.params.text), "training": asdict(self.training),
             "tokenizer": self.tokenizer.to_dict(), "opening": self.opening, "weights": self.net.state_dict(),
-            "step": self.progress.step, "seconds": self.seconds, "torch": str(torch.__version__),
+            "step": self.progress.step, "started_from": self.progress.started_from, "seconds": self.seconds, "torch": str(torch.__version__),
             "learned_from": self.corpus.training_part,
             "val_bpb": score and score.bits_per_byte, "val_nats_per_byte": score and score.nats_per_byte})
 
@@ -316,7 +325,7 @@ class Run:
     def restore(self, contents):
         """Go back to where a loaded resume file was written; the log is cut back to there."""
         self.net.load_state_dict(contents["weights"])
-        self._renew_working_net()
+        self.renew_working_net()
         for optimizer, state in zip(self.optimizers, contents["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         fresh, self.progress = self.progress, Progress(**contents["progress"])

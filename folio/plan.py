@@ -1,0 +1,234 @@
+"""Advice before the start: how long it will take, in how much memory, and which size suits the text and the time.
+
+All of it is estimated from what a machine has and measured nowhere, so that the same text, flags and kind of device give the same
+sizes. Nothing but the sizes that were left open is decided here; the rest is only said.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+
+from folio import hardware, networks
+from Model import FUSED_ATTENTION_LEN
+
+# --- How large: measured with the default preset, 2.5 million tokens (600 steps, or three minutes on two cores) ---
+
+WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)       # what is chosen from; each has about twice the parameters of the one before
+# Tokens to train on for each parameter inside the blocks. 20 are best where text is plentiful (Hoffmann et al., 2022), but for
+# 2.5 million tokens 4 layers of width 128, 0.8 million parameters, have served well on half a megabyte and on a whole one.
+TOKENS_PER_PARAMETER = 2
+# Parameters inside the blocks, at most, for each root of a byte of text. On 20 kB widths 32 to 96 came to within 0.02 nats per byte of each other
+# and 128 was worse; on 100 kB 96 was better than 64 and 128 (benchmarks/README.md); half a megabyte bears 128, a megabyte also 192.
+PARAMETERS_PER_ROOT_BYTE = 2300
+FLOPS_AT_HAND = {"cpu": 1e11, "mps": 1e12, "cuda": 1e13}            # a second, of a usual machine: two cores; the others are guesses
+
+# Passes over half a megabyte before a model learns it by heart: with BPE-dropout it was still getting better at 14, and that stretches them to
+# about twice as many. Smaller texts bear more (20 kB: best at 30 to 100, by width), larger ones fewer, but four passes are as good as new text
+# (Muennighoff et al., 2023).
+PASSES, PASSES_BYTES, PASSES_AT_LEAST = 20, 500_000, 4
+WITHOUT_BPE_DROPOUT = 0.5
+MUCH_SMALLER, MUCH_LARGER = 0.4, 2.5        # of the parameters that suit: no need to speak of less
+
+# --- How long: by kind of device and bits, operations a second of a core (cpu), a multiprocessor (cuda) or all of it (mps) on products that are wide,
+# and the width at which half of that is reached. cpu: measured on one core with AVX512-BF16, widths 64 to 384. The others
+# are guesses from data sheets.
+SPEED = {("cpu", 16): (1.9e11, 230), ("cpu", 32): (1.1e11, 230), ("mps", 16): (2e12, 500), ("mps", 32): (1.5e12, 500),
+         ("cuda", 16): (1e12, 1000), ("cuda", 32): (1.5e11, 500)}
+SECONDS_PER_LAYER = {"cpu": 1e-3, "mps": 1e-2, "cuda": 5e-3}        # the least a step takes, however small the products; mps and cuda are guesses
+COMPILED = 0.85                                                     # of the time of a step; measured on cpu: 0.8 to 0.9
+EVALUATIONS = 1.05                                                  # times the time of the steps: training.EVALUATION_SHARE
+
+# --- How much memory: bytes, from the peak of processes of widths 64 to 384 ---
+
+PROCESS_BYTES = 330e6                                               # Python, torch and what the first step brings along
+CHANNEL_BYTES = {16: 24, 32: 39}                                    # a token and layer, for each number of emb_len and hidden_len
+SCORE_BYTES = 4.5                                                   # a token and layer, for each attention weight that is kept
+LOGIT_BYTES = 16                                                    # a token, for each token of the vocabulary
+STATE_BYTES = {"muon": 4, "sgd": 4, "rmsprop": 4}                   # a parameter, beside four for itself and four for its gradient; adamw: 8
+ENOUGH = 0.9                                                        # of the machine's memory; something else runs there too
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a step is computed on."""
+    kind: str                       # cpu, cuda, mps
+    bits: int                       # of a number in matrix products: 16, 32
+    units: int                      # threads, or multiprocessors
+    memory_bytes: int | None        # None: not known
+    compiled: bool = False
+
+    @classmethod
+    def of(cls, training):
+        """The machine that TrainingParams, probed, mean here."""
+        kind, cuda = training.device.partition(":")[0], training.device.startswith("cuda")
+        units = torch.cuda.get_device_properties(training.device).multi_processor_count if cuda else training.threads if kind == "cpu" else 1
+        return cls(kind, 32 if training.precision == "fp32" else 16, units, hardware.memory_bytes(training.device), bool(training.compile))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will be like, as far as that can be known before its first step."""
+    parameters: int
+    steps: int
+    minutes: float
+    by_the_clock: bool              # whether minutes are given and steps a guess, or the other way round
+    passes: float                   # over the text
+    tokens_per_parameter: float     # of the text
+    memory_bytes: float
+    advice: tuple                   # sentences
+
+    def line(self):
+        """The figures, on one line."""
+        length = f"{_round(self.steps):,} step{'s' * (self.steps > 1)}" if self.by_the_clock else _duration(self.minutes)
+        passes = f"{_round(self.passes):,}" if self.passes >= 10 else f"{self.passes:.1g}"
+        return (f"about {length}, {passes} pass{'es' * (passes != '1')} over the text, {self.tokens_per_parameter:.2g} tokens a parameter, "
+                f"{self.memory_bytes / 1e9:.1f} GB of memory")
+
+
+def make(model, training, corpus, machine, sizes_are_open=True):
+    """The Plan for a run.
+
+    model, training: ModelParams and TrainingParams, resolved and probed; corpus: a Corpus, of which the numbers alone matter;
+    machine: Machine; sizes_are_open: whether another size is worth speaking of.
+    """
+    seconds = EVALUATIONS * seconds_per_step(model, training, machine)
+    steps = training.steps or max(1, round(60 * training.minutes / seconds))
+    parameters = count_parameters(model)
+    passes = steps * training.batch_size * model.block_size / corpus.train_tokens
+    memory = memory_bytes(model, training, machine)
+    advice = [*_about_memory(memory, model, training, machine), *_about_passes(passes, steps, seconds, training, corpus)]
+    if sizes_are_open:
+        advice += _about_size(model, training, corpus, machine.kind)
+    return Plan(parameters, steps, steps * seconds / 60 if training.steps else training.minutes, not training.steps, passes,
+                corpus.train_tokens / parameters, memory, tuple(advice))
+
+
+# --- How large ---
+
+def sized(model, training, corpus, kind):
+    """ModelParams with those of emb_len, num_layers and num_heads that are open chosen for the text and the time.
+
+    training: TrainingParams; corpus: a Corpus; kind: cpu, cuda or mps. Two machines of a kind choose the same.
+    """
+    return model.sized(width_for(corpus.train_bytes, training, model, kind))
+
+
+def width_for(train_bytes, training, model, kind):
+    """The largest width with which the model has no more parameters inside its blocks than the text and the time are good for."""
+    if training.steps:
+        by_time = training.steps * training.batch_size * model.block_size / TOKENS_PER_PARAMETER
+    else:               # 6 operations a parameter and token (Kaplan et al., 2020), TOKENS_PER_PARAMETER tokens a parameter
+        by_time = math.sqrt(60 * training.minutes * FLOPS_AT_HAND[kind] / (6 * TOKENS_PER_PARAMETER))
+    most = min(by_time, PARAMETERS_PER_ROOT_BYTE * math.sqrt(train_bytes))
+    return max((width for width in WIDTHS if block_parameters(model.sized(width)) <= most), default=WIDTHS[0])
+
+
+def block_parameters(model):
+    """Parameters in the matrices of the blocks."""
+    model = model.resolved()
+    attention = 2 * model.emb_len * model.head_len * (model.num_heads + model.num_kv_heads)
+    return model.num_layers * (attention + (3 if model.mlp == "swiglu" else 2) * model.emb_len * model.hidden_len)
+
+
+@cache
+def count_parameters(model):
+    """All numbers that training adjusts."""
+    with torch.device("meta"):
+        return networks.count_parameters(networks.build(model))
+
+
+def _about_size(model, training, corpus, kind):
+    free = replace(model, emb_len=None, num_layers=None, num_heads=None, num_kv_heads=None, head_len=None, hidden_len=None)
+    suits = sized(free, training, corpus, kind)
+    ratio = block_parameters(model) / block_parameters(suits)
+    flags = f"--emb-len {suits.emb_len} --num-layers {suits.num_layers} --num-heads {suits.num_heads}"
+    if ratio > MUCH_LARGER:
+        yield f"The model is large for this text and this time. Try {flags}"
+    elif ratio < MUCH_SMALLER:
+        yield f"This text and this time are good for a larger model. Try {flags}"
+
+
+# --- How often the text is read ---
+
+def passes_before_overfitting(training, corpus):
+    """About how often a model may read a text before it learns it by heart."""
+    shuffled = training.bpe_dropout and corpus.text.tokenizer == "bpe"
+    return max(PASSES_AT_LEAST, PASSES * (PASSES_BYTES / corpus.train_bytes) ** (1 / 3) * (1 if shuffled else WITHOUT_BPE_DROPOUT))
+
+
+def _about_passes(passes, steps, seconds_a_step, training, corpus):
+    most = passes_before_overfitting(training, corpus)
+    if passes > most:
+        fewer = f"--steps {_round(steps * most / passes)}"
+        helps = ["more text", fewer, *["--bpe-dropout 0.2"] * (corpus.text.tokenizer == "bpe" and training.bpe_dropout < 0.2)]
+        yield (f"The model will read its text {_round(passes):,} times, and may begin to learn it by heart after about {_round(most)}. "
+               f"The best weights are kept; {', '.join(helps[:-1])} or {helps[-1]} help.")
+    elif passes < 1:
+        more = f"--steps {_round(steps / passes)}" if training.steps else f"--minutes {_round(seconds_a_step * steps / passes / 60)}"
+        yield f"The model will read {passes:.0%} of its text. For all of it: {more}"
+
+
+# --- How long ---
+
+def flops_per_step(model, training):
+    """Floating-point operations of one step: forward once, backward twice, and what Muon takes to orthogonalise.
+
+    model: ModelParams, resolved; training: TrainingParams
+    """
+    matrices = block_parameters(model) + model.emb_len * model.vocab_size                       # the embedding is looked up, not multiplied
+    attention = model.num_layers * 2 * model.block_size * model.num_heads * model.head_len      # queries with keys, weights with values
+    return 6 * (matrices + attention) * training.batch_size * model.block_size + (_muon_flops(model) if training.optimizer == "muon" else 0)
+
+
+def seconds_per_step(model, training, machine):
+    """What one step takes, roughly."""
+    peak, half_width = SPEED[machine.kind, machine.bits]
+    speed = machine.units * peak * model.emb_len / (model.emb_len + half_width)
+    seconds = max(flops_per_step(model, training) / speed, SECONDS_PER_LAYER[machine.kind] * model.num_layers)
+    return seconds * (COMPILED if machine.compiled else 1)
+
+
+def _muon_flops(model):
+    """Five iterations (Jordan, 2024), each three products: two of a matrix's shorter side by itself and its longer side, one of the shorter cubed."""
+    query, key = model.num_heads * model.head_len, model.num_kv_heads * model.head_len
+    shapes = [(model.emb_len, query)] * 2 + [(model.emb_len, key)] * 2 + [(model.emb_len, model.hidden_len)] * (3 if model.mlp == "swiglu" else 2)
+    return model.num_layers * sum(5 * (4 * min(shape) * min(shape) * max(shape) + 2 * min(shape) ** 3) for shape in shapes)
+
+
+# --- How much memory ---
+
+def memory_bytes(model, training, machine):
+    """The most memory that training takes at once, roughly: of the whole process, or on the GPU."""
+    weights = count_parameters(model) * (4 + 4 + STATE_BYTES.get(training.optimizer, 8))
+    fused = machine.kind == "cuda" or model.block_size > FUSED_ATTENTION_LEN        # then no attention weights are kept
+    scores = 0 if fused else model.num_heads * model.block_size
+    layer = CHANNEL_BYTES[machine.bits] * (model.emb_len + model.hidden_len) + SCORE_BYTES * scores
+    token = model.num_layers * layer + LOGIT_BYTES * model.vocab_size
+    return (machine.kind != "cuda") * PROCESS_BYTES + weights + training.micro_batch_size * model.block_size * token
+
+
+def _about_memory(memory, model, training, machine):
+    if machine.memory_bytes is None or memory <= ENOUGH * machine.memory_bytes:
+        return
+    smaller = [replace(training, micro_batch_size=size) for size in range(training.micro_batch_size - 1, 0, -1) if training.batch_size % size == 0]
+    fitting = (f"--micro-batch-size {each.micro_batch_size}" for each in smaller
+               if memory_bytes(model, each, machine) <= ENOUGH * machine.memory_bytes)
+    yield (f"This may take {memory / 1e9:.1f} GB of memory, and there are {machine.memory_bytes / 1e9:.1f} GB. "
+           f"Try {next(fitting, 'a smaller --emb-len or --block-size')}")
+
+
+# --- In words ---
+
+def _round(number):
+    """A guess with two figures that count: 1234.5 -> 1200; never below 1."""
+    number = max(1, round(number))
+    return round(number, min(0, 2 - len(str(number))))
+
+
+def _duration(minutes):
+    """_duration(0.4) -> "24 seconds"; _duration(2.94) -> "2.9 minutes"; _duration(200) -> "3.3 hours" """
+    if minutes < 1:
+        return f"{max(1, round(60 * minutes))} seconds"
+    return f"{minutes:.2g} minutes" if minutes < 99.5 else f"{minutes / 60:.2g} hours" if minutes < 5940 else f"{minutes / 1440:.2g} days"
