@@ -128,7 +128,8 @@ class TrainingParams:
     steps: int | None = option(None, "train this many steps (instead of minutes)", low=1, may_change=True)
     minutes: float | None = option(3.0, "train for about this long, everything included (instead of steps)", above=0, may_change=True)
     batch_size: int = option(16, "windows of block_size tokens a step learns from", low=1)
-    micro_batch_size: int | None = option(None, "windows computed at once; smaller takes less memory (default: batch_size)", low=1)
+    micro_batch_size: int | None = option(None, "windows computed at once; smaller takes less memory (default: batch_size, halved where it has to be)",
+                                         low=1, may_change=True)
     optimizer: str = option("muon", "muon (for the matrices; adamw for the rest), adamw, sgd or rmsprop (for all)",
                             choices=("muon", "adamw", "sgd", "rmsprop"))
     learning_rate: float = option(0.002, "step length at its highest", above=0)

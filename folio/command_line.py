@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 from folio.home import Home
+from folio.memory import is_out_of_memory
 from folio.spelling import nearest
 from Model_Params import value_type
 
@@ -96,9 +97,9 @@ def front_door(main):
         print(_sentence(error), file=sys.stderr)
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        print("There is not enough memory for this. Try --micro-batch-size 4, or a smaller --block-size or --emb-len.", file=sys.stderr)
+        print("There is not enough memory for this. Try a smaller --block-size or --emb-len.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("Stopped. Nothing half-written was left behind.", file=sys.stderr)
@@ -118,11 +119,6 @@ def _sentence(error):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}. Files that were there before are as they were."
     return str(error)
-
-
-def _is_out_of_memory(error):
-    """torch says so with a class of its own on a GPU, and on a CPU with a word in a RuntimeError."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
 
 
 def _leave_pipe():

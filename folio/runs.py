@@ -21,8 +21,7 @@ def new_run(home, name, params, tokenizer, corpus, started_at, say=print):
     if block_size != params.model.block_size:
         say(f"The text has only {corpus.train_tokens:,} tokens to train on: the context shrinks from {params.model.block_size} to {block_size}.")
     model = replace(params.model, vocab_size=tokenizer.vocab_size, block_size=block_size).resolved()
-    training = params.training.resolved()
-    training = hardware.probe(training, flops_per_step(model, training))
+    training = _settled(model, params.training.resolved())
     with _claimed(home, name, say) as name:
         run = Run(home, name, Params(corpus.text, model, training), tokenizer, corpus, started_at=started_at)
         say(describe(run))
@@ -44,7 +43,7 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
             raise ValueError(f"The run {name} can only go on as it began: {'; '.join(different)}. "
                              "Leave that as it is, or start a new run without --resume.")
         training = replace(stored.training, **{key: value for key, value in flags.items() if key in _MAY_CHANGE})
-        training = hardware.probe(training, flops_per_step(stored.model, training))
+        training = _settled(stored.model, training)
         for path in (home.weights(name), home.resume(name), home.log(name)):
             remove_leftovers(path)
         run = Run(home, name, replace(stored, training=training), tokenizer, corpus, started_at=started_at)
@@ -80,6 +79,13 @@ def describe(run):
         f"machine   {training.device}, {training.threads} threads, {training.precision}, {'compiled' if training.compile else 'not compiled'}",
         textwrap.fill(settings, 118, initial_indent="settings  ", subsequent_indent="          "),
     ])
+
+
+def _settled(model, training):
+    """The TrainingParams with all that this machine decides. Raises ValueError with everything that is wrong."""
+    if problems := list(training.problems()):
+        raise ValueError("\n".join(problems))
+    return hardware.probe(training, flops_per_step(model, training))
 
 
 def flops_per_step(model, training):

@@ -20,6 +20,7 @@ from folio import checkpoint, hardware, networks, optimizers
 from folio.batches import batch_at
 from folio.bits_per_byte import evaluate
 from folio.decoder import generate
+from folio.memory import is_out_of_memory
 from folio.run_log import RunLog
 from folio.schedules import decay_start_for, share_of_peak, time_to_decay, total_steps_for
 
@@ -74,16 +75,10 @@ class Run:
 
     def step(self):
         """Learn from one batch. -> its loss in nats per token. Raises FloatingPointError, with no weight changed, where it is not finite."""
-        training, step = self.training, self.progress.step
+        step = self.progress.step
         inputs, targets = self._batch(step)                                             # (batch, time) each
-        micro_batches = list(zip(inputs.split(training.micro_batch_size), targets.split(training.micro_batch_size)))
-        total = 0.0
-        for number, (some_inputs, some_targets) in enumerate(micro_batches):
-            torch.manual_seed(dropout_seed(training.seed, step, number))
-            loss = self.loss(some_inputs, some_targets) / len(micro_batches)
-            loss.backward()
-            total += loss.item()
-        length = torch.nn.utils.clip_grad_norm_(self.net.parameters(), training.gradient_clip or math.inf).item()
+        total = self._in_memory(lambda: self._gradient(inputs, targets))
+        length = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.training.gradient_clip or math.inf).item()
         if not math.isfinite(total + length):
             raise FloatingPointError(f"At step {step} the loss is {total} and the gradient's length {length}: nothing can be learned from "
                                      f"that. {_LAST_GOOD}")
@@ -91,10 +86,47 @@ class Run:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate(step)
             optimizer.step()
-            optimizer.zero_grad()
         self.progress.step += 1
         self.progress.recent_losses.append(total)
         return total
+
+    def _gradient(self, inputs, targets):
+        """Leave the gradient of the batch's mean loss in the parameters, computed in micro-batches. -> that loss"""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        micro_batches = list(zip(inputs.split(self.training.micro_batch_size), targets.split(self.training.micro_batch_size)))
+        total = 0.0
+        for number, (some_inputs, some_targets) in enumerate(micro_batches):
+            torch.manual_seed(dropout_seed(self.training.seed, self.progress.step, number))
+            loss = self.loss(some_inputs, some_targets) / len(micro_batches)
+            loss.backward()
+            total += loss.item()
+        return total
+
+    def _in_memory(self, compute):
+        """compute(), begun again with smaller micro-batches as often as the memory runs out."""
+        while True:
+            try:
+                return compute()
+            except (MemoryError, RuntimeError) as error:
+                if self.training.micro_batch_size == 1 or not is_out_of_memory(error):
+                    raise
+            self._shrink_micro_batch()          # out here, where the error no longer holds on to what was computed by then
+
+    def _shrink_micro_batch(self):
+        before, batch_size = self.training.micro_batch_size, self.training.batch_size
+        now = next(size for size in range(before // 2, 0, -1) if batch_size % size == 0)
+        self._change(micro_batch_size=now)
+        if self.training.device != "cpu":
+            torch.accelerator.empty_cache()     # it holds pieces of the old sizes
+        dropout = " and dropout" if self.params.model.dropout or self.params.model.attention_dropout else ""
+        tqdm.write(f"Step {self.progress.step:,}: {before} windows at once need more memory than there is; from here on {now} at once. "
+                   f"Batches and results are the same but for rounding{dropout} (micro_batch_size={now}).")
+
+    def _change(self, **fields):
+        """Go on with other values of some TrainingParams, which a resumed run then has too."""
+        self.training = replace(self.training, **fields)
+        self.params = replace(self.params, training=self.training)
 
     def learning_rate(self, step):
         """What the schedule says for a step."""
@@ -193,15 +225,12 @@ class Run:
             return
         try:
             compiled = torch.compile(self._loss, dynamic=False)
-            inputs, targets = (part[:self.training.micro_batch_size] for part in self._batch(0))
-            compiled(inputs, targets).backward()
+            inputs, targets = self._batch(0)
+            self._in_memory(lambda: compiled(inputs[:self.training.micro_batch_size], targets[:self.training.micro_batch_size]).backward())
             self.loss = compiled
         except Exception as error:          # whatever keeps a compiler from working is no reason not to train
             tqdm.write(f"torch.compile does not work here ({type(error).__name__}); training without it.")
-            self.training = replace(self.training, compile=False)
-            self.params = replace(self.params, training=self.training)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
+            self._change(compile=False)
 
     # --- What is said and kept ---
 
@@ -210,6 +239,7 @@ class Run:
         progress, now = self.progress, self.clock()
         line = {"step": progress.step, "seconds": round(self.seconds, 2), "tokens": progress.step * self.tokens_per_step,
                 "train_loss": sum(progress.recent_losses) / len(progress.recent_losses), "learning_rate": self.learning_rate(progress.step - 1),
+                "micro_batch_size": self.training.micro_batch_size,
                 "tokens_per_second": round((progress.step - self._marked_step) * self.tokens_per_step / max(now - self._marked_at, 1e-9))}
         if decided:
             line["decay_start"] = progress.decay_start
@@ -241,8 +271,8 @@ class Run:
         """The Score of the network as it is on the whole validation part, computed in the run's precision."""
         self.net.eval()
         with hardware.autocast(self.training):
-            score = evaluate(self.net, self.corpus.val, self.corpus.val_bytes, block_size=self.params.model.block_size,
-                             batch_size=self.training.micro_batch_size, device=self.training.device)
+            score = self._in_memory(lambda: evaluate(self.net, self.corpus.val, self.corpus.val_bytes, block_size=self.params.model.block_size,
+                                                     batch_size=self.training.micro_batch_size, device=self.training.device))
         self.net.train()
         return score
 

@@ -22,6 +22,7 @@ import train
 from folio import checkpoint, corpus, hardware, networks, optimizers, run_log, runs, training
 from folio.batches import batch_at
 from folio.bits_per_byte import Score
+from folio.command_line import front_door
 from folio.training import Run, clock_time, default_eval_interval, dropout_seed
 from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams
 
@@ -206,6 +207,115 @@ def test_a_batch_computed_in_parts_teaches_the_same(make_run):
         assert whole.step() == pytest.approx(parts.step(), rel=1e-5)
     for one, other in zip(whole.net.parameters(), parts.net.parameters()):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+# --- Out of memory ---
+
+def torch_runs_out():
+    torch.empty(1 << 50)            # a petabyte, which no CPU's allocator gives
+
+
+def python_runs_out():
+    raise MemoryError
+
+
+def gpu_runs_out():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+
+def with_room_for(run, windows, run_out, good_calls=0):
+    """A Run whose network, after some good calls, computes no more than so many windows at once."""
+    forward, calls = run.net.forward, []
+
+    def limited(tokens):
+        calls.append(1)
+        if len(tokens) > windows and len(calls) > good_calls:
+            run_out()
+        return forward(tokens)
+    run.net.forward = limited
+    return run
+
+
+@pytest.mark.parametrize("run_out", [torch_runs_out, python_runs_out, gpu_runs_out])
+def test_where_memory_runs_out_the_same_steps_are_made_in_smaller_parts_and_that_is_said(project, make_run, run_out, capsys):
+    how = dict(optimizer="adamw", batch_size=12, steps=6, eval_interval=3)
+    whole, small = make_run("whole", **how), with_room_for(make_run("small", **how), 2, run_out)
+    whole.train()
+    capsys.readouterr()
+    small.train()
+    said = [line for line in capsys.readouterr().out.splitlines() if "at once" in line]
+    assert said == [f"Step 0: {before} windows at once need more memory than there is; from here on {now} at once. "
+                    f"Batches and results are the same but for rounding (micro_batch_size={now})." for before, now in [(12, 6), (6, 3), (3, 1)]]
+    assert_the_same_to_rounding(small, whole)
+    assert {line["micro_batch_size"] for line in run_log.read(small.log.path)} == {1}
+
+
+def assert_the_same_to_rounding(run, reference):
+    for one, other in zip(run_log.read(run.log.path), run_log.read(reference.log.path), strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+        assert one.get("val_bpb", 0) == pytest.approx(other.get("val_bpb", 0), rel=1e-4)
+    for one, other in zip(run.net.parameters(), reference.net.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_a_step_that_runs_out_of_memory_halfway_begins_again_from_its_start(make_run):
+    how = dict(optimizer="sgd", batch_size=8, micro_batch_size=4, learning_rate=0.5)
+    whole, small = make_run("whole", **how), with_room_for(make_run("small", **how), 2, torch_runs_out, good_calls=1)
+    assert small.step() == pytest.approx(whole.step(), rel=1e-5)
+    for one, other in zip(small.net.parameters(), whole.net.parameters()):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_what_memory_had_room_for_is_kept_for_the_rest_of_the_run(project, make_run):
+    run = with_room_for(make_run(steps=9), 2, torch_runs_out)
+    run.step()
+    run.save_resume()
+    with continued(project, "test") as again:
+        assert again.training.micro_batch_size == 2
+        again.train()
+    with_room_for(run, 2, torch_runs_out).train()
+    assert same_weights(run.net.state_dict(), again.net.state_dict())
+
+
+def test_a_resumed_run_may_be_given_another_micro_batch_size(project, make_run):
+    half_done(make_run, micro_batch_size=2)
+    with continued(project, micro_batch_size=4) as run:
+        assert run.training.micro_batch_size == 4
+    assert "does not split into micro_batch_size=3" in refusal_of(continued(project, micro_batch_size=3))
+
+
+def test_a_measurement_that_runs_out_of_memory_is_made_in_smaller_parts(make_run):
+    run = make_run()
+    score = run.evaluate()
+    assert with_room_for(run, 1, torch_runs_out).evaluate().nats == pytest.approx(score.nats, rel=1e-6)
+    assert run.training.micro_batch_size == 1 and run.net.training
+
+
+@pytest.mark.parametrize("run_out", [torch_runs_out, python_runs_out, gpu_runs_out])
+def test_where_one_window_is_too_much_the_run_ends_with_one_message(make_run, run_out, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    run = with_room_for(make_run(), 0, run_out)
+    with pytest.raises(SystemExit) as ended:
+        front_door(run.train)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "There is not enough memory for this. Try a smaller --block-size or --emb-len."
+    assert not run.home.weights("test").exists()
+
+
+def test_any_other_error_is_no_lack_of_memory(make_run):
+    def broken():
+        raise RuntimeError("shapes cannot be multiplied")
+    run = with_room_for(make_run(), 2, broken)
+    with pytest.raises(RuntimeError, match="multiplied"):
+        run.step()
+    assert run.training.micro_batch_size == 4
+
+
+def test_a_compiled_step_that_is_too_large_is_compiled_in_smaller_parts(make_run, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **how: function)
+    run = with_room_for(make_run(compile=True), 2, torch_runs_out)
+    run.train()
+    assert (run.training.micro_batch_size, run.training.compile) == (2, True)
 
 
 def test_every_step_and_every_part_of_it_drops_something_else():
