@@ -149,7 +149,7 @@ class TrainingParams:
     sample_tokens: int = option(60, "tokens of sample text written at each validation", low=0, may_change=True)
     seed: int = option(1, "the run's random choices; the same seed gives the same run", low=0, high=2**63 - 1)
     device: str = option("auto", "where to compute: auto, cpu, cuda, mps")
-    precision: str = option("auto", "numbers in matrix products: auto, fp32, bf16", choices=("auto", "fp32", "bf16"))
+    precision: str = option("auto", "numbers in matrix products: auto, fp32, bf16, fp16", choices=("auto", "fp32", "bf16", "fp16"))
     threads: int | None = option(None, "processor threads (default: one a core)", low=1, high=1024)
     compile: bool | None = option(None, "let torch.compile make the step faster; needs a C++ compiler (default: where it pays)")
 

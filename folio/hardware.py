@@ -15,9 +15,7 @@ def probe(training, flops_per_step):
     """TrainingParams with device, precision, threads and compile settled. Raises ValueError for a device that is not here."""
     device = settle_device(training.device)
     kind = device.partition(":")[0]
-    precision = training.precision
-    if precision == "auto":
-        precision = "bf16" if has_fast_bf16(kind) else "fp32"
+    precision = best_precision(kind) if training.precision == "auto" else training.precision
     compile = training.compile
     if compile is None:
         minutes, flops = WORTH_COMPILING.get(kind, (float("inf"), float("inf")))
@@ -42,6 +40,17 @@ def available_devices():
     return ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
 
 
+def best_precision(kind):
+    """The numbers for matrix products that this device is quickest with: bf16, or fp16, whose range needs watching, or fp32.
+
+    MPS computes in both halves too, but what they gain there nobody has measured: they are for those who ask.
+    """
+    if has_fast_bf16(kind):
+        return "bf16"
+    has_fp16_units = kind == "cuda" and torch.cuda.get_device_capability() >= (7, 0)       # Volta has the first; GPUs before it may be slower in fp16
+    return "fp16" if has_fp16_units else "fp32"
+
+
 def has_fast_bf16(kind):
     """Whether matrix products of bfloat16 are quicker than of float32; elsewhere they are emulated, and slower."""
     if kind == "cuda":
@@ -60,10 +69,19 @@ def has_compiler(kind):
 def use(training):
     """Set up this process for probed TrainingParams: threads, and 32-bit products in the form that tensor cores take."""
     torch.set_num_threads(training.threads)
-    torch.set_float32_matmul_precision("high" if training.precision == "bf16" else "highest")
+    torch.set_float32_matmul_precision("highest" if training.precision == "fp32" else "high")
 
 
 def autocast(training):
     """The context in which to compute: matrix products in the run's precision, everything delicate in float32."""
-    kind = training.device.partition(":")[0]
-    return torch.autocast(kind, torch.bfloat16, enabled=training.precision == "bf16")
+    halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(_kind(training), halves.get(training.precision, torch.bfloat16), enabled=training.precision in halves)
+
+
+def gradient_scaler(training):
+    """Keeps the gradients of fp16 products within that type's range (Micikevicius et al., 2018); does nothing in other precisions."""
+    return torch.amp.GradScaler(_kind(training), enabled=training.precision == "fp16")
+
+
+def _kind(training):
+    return training.device.partition(":")[0]

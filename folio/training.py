@@ -60,6 +60,7 @@ class Run:
         torch.manual_seed(self.training.seed)
         self.net = networks.build(params.model).to(self.training.device)
         self.optimizers = optimizers.build(self.net, self.training)
+        self.scaler = hardware.gradient_scaler(self.training)
         self.loss = self._loss
         self.log = RunLog(home.log(name))
         self.progress = Progress()
@@ -78,14 +79,18 @@ class Run:
         step = self.progress.step
         inputs, targets = self._batch(step)                                             # (batch, time) each
         total = self._in_memory(lambda: self._gradient(inputs, targets))
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
         length = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.training.gradient_clip or math.inf).item()
-        if not math.isfinite(total + length):
+        overflowed = not math.isfinite(length)
+        if not math.isfinite(total) or overflowed and self.scaler.get_scale() <= 1:         # without a scaler it is 1
             raise FloatingPointError(f"At step {step} the loss is {total} and the gradient's length {length}: nothing can be learned from "
                                      f"that. {_LAST_GOOD}")
-        for optimizer in self.optimizers:
+        for optimizer in self.optimizers * (not overflowed):        # where fp16 overflowed, the step is left out and the scale halved
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate(step)
             optimizer.step()
+        self.scaler.update()
         self.progress.step += 1
         self.progress.recent_losses.append(total)
         return total
@@ -99,7 +104,7 @@ class Run:
         for number, (some_inputs, some_targets) in enumerate(micro_batches):
             torch.manual_seed(dropout_seed(self.training.seed, self.progress.step, number))
             loss = self.loss(some_inputs, some_targets) / len(micro_batches)
-            loss.backward()
+            self.scaler.scale(loss).backward()
             total += loss.item()
         return total
 
@@ -304,7 +309,7 @@ class Run:
         checkpoint.save(self.home.resume(self.name), {
             "name": self.name, "params": asdict(self.params), "tokenizer": self.tokenizer.fingerprint, "corpus": self.corpus.fingerprint,
             "torch": str(torch.__version__), "progress": asdict(self.progress), "weights": self.net.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]})
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "scaler": self.scaler.state_dict()})
 
     def _refuse_useless_weights(self):
         if not all(parameter.isfinite().all() for parameter in self.net.parameters()):
@@ -315,6 +320,7 @@ class Run:
         self.net.load_state_dict(contents["weights"])
         for optimizer, state in zip(self.optimizers, contents["optimizers"], strict=True):
             optimizer.load_state_dict(state)
+        self.scaler.load_state_dict(contents.get("scaler", {}))         # what older runs did not have they did not need
         fresh, self.progress = self.progress, Progress(**contents["progress"])
         length = contents["params"]["training"]
         if (self.training.steps, self.training.minutes) != (length["steps"], length["minutes"]):        # a new length needs a new descent

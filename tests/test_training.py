@@ -1007,7 +1007,7 @@ def test_probing_settles_all_that_was_left_open():
     for given in (TrainingParams(), TrainingParams(steps=10**9, minutes=None), TrainingParams(minutes=600.0)):
         found = hardware.probe(given.resolved(), flops_per_step=10**6)
         assert "auto" not in asdict(found).values()
-        assert found.device in hardware.available_devices() and found.precision in ("fp32", "bf16")
+        assert found.device in hardware.available_devices() and found.precision in ("fp32", "bf16", "fp16")
         assert found.threads >= 1 and isinstance(found.compile, bool)
         assert hardware.probe(found, 10**6) == found
 
@@ -1081,6 +1081,76 @@ def test_products_of_bfloat16_train_as_well(make_run):
     assert rounded.progress.best_nats == pytest.approx(exact.progress.best_nats, rel=0.03)
     assert all(tensor.dtype == torch.float32 for tensor in rounded.net.state_dict().values())
     assert not same_weights(exact.net.state_dict(), rounded.net.state_dict())
+
+
+def test_products_of_float16_train_as_well(make_run):
+    exact, rounded = make_run("fp32"), make_run("fp16", precision="fp16")
+    for run in (exact, rounded):
+        run.train()
+    assert rounded.progress.best_nats == pytest.approx(exact.progress.best_nats, rel=0.03)
+    assert all(tensor.dtype == torch.float32 for tensor in rounded.net.state_dict().values())
+    assert not same_weights(exact.net.state_dict(), rounded.net.state_dict())
+
+
+def with_scale(run, scale):
+    """The run with the gradients of fp16 scaled by so much, and by twice as much after every three steps that went well."""
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=3)
+    return run
+
+
+def test_a_step_whose_fp16_gradients_overflow_changes_nothing_but_the_scale(make_run):
+    run = with_scale(make_run(precision="fp16"), 2.0 ** 60)
+    before = {name: tensor.clone() for name, tensor in run.net.state_dict().items()}
+    assert run.step() == pytest.approx(math.log(270), abs=0.2)
+    assert same_weights(before, run.net.state_dict())
+    assert not any(optimizer.state for optimizer in run.optimizers)
+    assert (run.progress.step, run.scaler.get_scale()) == (1, 2.0 ** 59)
+
+
+def test_the_scale_of_fp16_gradients_does_not_change_the_step(make_run):
+    low, high = with_scale(make_run("low", precision="fp16"), 2.0 ** 8), with_scale(make_run("high", precision="fp16"), 2.0 ** 12)
+    for run in (low, high):
+        run.step()
+    for one, other in zip(low.net.parameters(), high.net.parameters()):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-4)           # a step is up to 0.005 long here, and fp16 has 11 bits
+
+
+def test_fp16_gradients_that_overflow_at_every_scale_are_a_run_that_has_gone_astray(make_run):
+    run = with_scale(make_run(precision="fp16"), 2.0 ** 4)
+    run.loss = lambda *batch: (run.net.embedding.weight.sum() * 0).sqrt() + 1           # its slope at zero is infinite
+    for _ in range(4):
+        run.step()
+    with pytest.raises(FloatingPointError, match="step 4 .*gradient"):
+        run.step()
+
+
+def test_an_fp16_loss_that_is_not_finite_stops_the_run_at_once(make_run):
+    run = make_run(precision="fp16")
+    run.loss = lambda *batch: run.net.embedding.weight.sum() * math.inf
+    with pytest.raises(FloatingPointError, match="step 0"):
+        run.step()
+
+
+def test_a_run_in_fp16_goes_on_with_the_scale_it_had(project, make_run):
+    whole, half = (with_scale(make_run(name, precision="fp16"), 2.0 ** 40) for name in ("whole", "half"))
+    whole.train()
+    for _ in range(11):
+        half.step()
+    half.save_resume()
+    with continued(project, "half") as again:
+        again.train()
+    assert again.scaler.state_dict() == whole.scaler.state_dict() != make_run("new", precision="fp16").scaler.state_dict()
+    assert same_weights(again.net.state_dict(), whole.net.state_dict())
+
+
+@pytest.mark.parametrize("kind, capability, precision", [("cuda", (9, 0), "bf16"), ("cuda", (8, 0), "bf16"), ("cuda", (7, 5), "fp16"),
+                                                         ("cuda", (7, 0), "fp16"), ("cuda", (6, 1), "fp32"), ("mps", None, "fp32")])
+def test_the_precision_follows_from_what_the_device_has(kind, capability, precision, monkeypatch):
+    monkeypatch.setattr(hardware, "available_devices", lambda: [kind, "cpu"])
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: capability >= (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert hardware.probe(TrainingParams(compile=False), 1).precision == precision
+    assert hardware.probe(TrainingParams(compile=False, precision="fp32"), 1).precision == "fp32"
 
 
 def test_as_many_threads_as_asked_for_are_used(make_run):
