@@ -33,8 +33,15 @@ def main():
     if not arguments.resume:            # a resumed run has its own settings, which these are compared with
         parser.check(params)
 
-    from folio import corpus, runs      # torch comes with it, which --help need not wait for
-    tokenizer, text = corpus.find(arguments.home)
+    from folio import distributed       # torch comes with it, which --help need not wait for
+    with distributed.joined():
+        return train(arguments, preset, flags, params)
+
+
+def train(arguments, preset, flags, params):
+    """Open the run that the command line means and train it. -> exit code"""
+    from folio import corpus, distributed, runs
+    tokenizer, text = distributed.after_the_first(corpus.find, arguments.home)
     if arguments.resume:
         opened = runs.resumed_run(arguments.home, arguments.name, arguments.preset and PRESETS[preset], flags, tokenizer, text, STARTED_AT)
     else:
@@ -46,7 +53,8 @@ def main():
         stopped_by = run.train()
         weights = arguments.home.weights(run.name)
         if stopped_by:
-            print(f"Stopped after step {run.progress.step:,}; everything is saved. To go on: python train.py --resume --name {run.name}{arguments.home.flag}")
+            print(f"Stopped after step {run.progress.step:,}; everything is saved. "
+                  f"To go on: {distributed.launcher()} train.py --resume --name {run.name}{arguments.home.flag}")
             return 128 + stopped_by
         print(f"Done. The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte, are in {weights}\n"
               f"Next: python run.py{arguments.home.flag}")

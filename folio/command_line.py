@@ -1,6 +1,7 @@
 """From dataclass fields to flags, from misspelt words to the nearest right one, from errors to one message."""
 
 import argparse
+import os
 import signal
 import sys
 from dataclasses import fields, is_dataclass, replace
@@ -85,10 +86,15 @@ def given(arguments, *params):
 
 
 def front_door(main):
-    """Run `main` as a script: what a user can cause becomes one message on stderr, without a traceback, and exit code 1."""
+    """Run `main` as a script: what a user can cause becomes one message on stderr, without a traceback, and exit code 1.
+
+    Of several processes that torchrun started only the first is heard.
+    """
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(encoding="utf-8", errors="surrogateescape" if stream is sys.stdin else "replace")
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0":
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
     try:
         sys.exit(main())
     except (ValueError, OSError, FloatingPointError) as error:
@@ -123,7 +129,6 @@ def _sentence(error):
 
 def _leave_pipe():
     """Whoever read our output has gone, as `| head` does: that is no error, and there is nobody left to tell."""
-    import os
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # so that Python's own flush at exit finds no broken pipe
     sys.exit(0)
 

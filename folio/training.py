@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from folio import checkpoint, hardware, networks, optimizers
+from folio import checkpoint, distributed, hardware, networks, optimizers
 from folio.batches import batch_at
-from folio.bits_per_byte import evaluate
+from folio.bits_per_byte import Score, evaluate
 from folio.decoder import generate
 from folio.memory import is_out_of_memory
 from folio.run_log import RunLog
@@ -77,8 +77,9 @@ class Run:
     def step(self):
         """Learn from one batch. -> its loss in nats per token. Raises FloatingPointError, with no weight changed, where it is not finite."""
         step = self.progress.step
-        inputs, targets = self._batch(step)                                             # (batch, time) each
-        total = self._in_memory(lambda: self._gradient(inputs, targets))
+        inputs, targets = self._batch(step)                                             # (this process's share of the batch, time) each
+        total = distributed.summed(self._in_memory(lambda: self._gradient(inputs, targets))) / distributed.count()
+        distributed.average_gradients(self.net)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         length = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.training.gradient_clip or math.inf).item()
@@ -96,13 +97,13 @@ class Run:
         return total
 
     def _gradient(self, inputs, targets):
-        """Leave the gradient of the batch's mean loss in the parameters, computed in micro-batches. -> that loss"""
+        """Leave the gradient of these windows' mean loss in the parameters, computed in micro-batches. -> that loss"""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         micro_batches = list(zip(inputs.split(self.training.micro_batch_size), targets.split(self.training.micro_batch_size)))
         total = 0.0
         for number, (some_inputs, some_targets) in enumerate(micro_batches):
-            torch.manual_seed(dropout_seed(self.training.seed, self.progress.step, number))
+            torch.manual_seed(dropout_seed(self.training.seed, self.progress.step, number, distributed.rank()))
             loss = self.loss(some_inputs, some_targets) / len(micro_batches)
             self.scaler.scale(loss).backward()
             total += loss.item()
@@ -111,16 +112,24 @@ class Run:
     def _in_memory(self, compute):
         """compute(), begun again with smaller micro-batches as often as the memory runs out."""
         while True:
+            result, ran_out = None, False
             try:
-                return compute()
+                result = compute()
             except (MemoryError, RuntimeError) as error:
-                if self.training.micro_batch_size == 1 or not is_out_of_memory(error):
+                ran_out = is_out_of_memory(error) and self._windows_at_once > 1
+                if not ran_out:
                     raise
-            self._shrink_micro_batch()          # out here, where the error no longer holds on to what was computed by then
+            if not distributed.any_says(ran_out):       # out here, where the error no longer holds on to what was computed by then
+                return result
+            self._shrink_micro_batch()
+
+    @property
+    def _windows_at_once(self):
+        return min(self.training.micro_batch_size, self.training.batch_size // distributed.count())
 
     def _shrink_micro_batch(self):
-        before, batch_size = self.training.micro_batch_size, self.training.batch_size
-        now = next(size for size in range(before // 2, 0, -1) if batch_size % size == 0)
+        before = self._windows_at_once
+        now = next(size for size in range(before // 2, 0, -1) if self.training.batch_size // distributed.count() % size == 0)
         self._change(micro_batch_size=now)
         if self.training.device != "cpu":
             torch.accelerator.empty_cache()     # it holds pieces of the old sizes
@@ -153,7 +162,7 @@ class Run:
         dropout = self.training.bpe_dropout * self._share_of_peak(step)
         parts = batch_at(self.corpus.train, step, batch_size=self.training.batch_size, block_size=self.params.model.block_size,
                          seed=self.training.seed, resegment=dropout and (lambda windows, random: self.tokenizer.resegment(windows, dropout, random)))
-        return [torch.from_numpy(part).to(self.training.device) for part in parts]
+        return [torch.from_numpy(part[distributed.share(len(part))]).to(self.training.device) for part in parts]
 
     # --- All steps ---
 
@@ -167,13 +176,13 @@ class Run:
         saved_at = self._marked_at = self.clock()
         self._marked_step = self.progress.step
         with stop_signals() as received, self._bar() as bar:
-            while not self.done and not received:
+            while not self.done and not distributed.any_says(received):
                 self.step()
                 self.progress.training_seconds = self.seconds - startup
                 bar.update(self.tokens_per_step)
                 decided = self._decide_decay()
                 evaluating = self.done or self.progress.step % self.eval_interval == 0
-                saving = evaluating or decided or self.clock() - saved_at >= SAVE_SECONDS
+                saving = evaluating or decided or distributed.first_says(self.clock() - saved_at >= SAVE_SECONDS)
                 if saving:
                     self._refuse_useless_weights()
                 if evaluating or decided or self.progress.step % max(1, self.eval_interval // LINES_PER_EVALUATION) == 0:
@@ -182,12 +191,12 @@ class Run:
                     self.progress.finished = self.done
                     self.save_resume()
                     saved_at = self.clock()
-        if received and not self.done:
+        if not self.done:
             self._refuse_useless_weights()
             self.save_resume()
             if self.progress.best_step is None:         # so that there is something to run
                 self.save_weights(None)
-            return received[0]
+            return received[0] if received else signal.SIGTERM          # which then another process received
 
     @property
     def total_steps(self):
@@ -217,9 +226,9 @@ class Run:
         The decision is in the log and in the resume file before the next step uses it, so that a resumed run repeats it.
         """
         progress = self.progress
-        if progress.decay_start is not None or not time_to_decay(
+        if progress.decay_start is not None or not distributed.first_says(time_to_decay(
                 progress.step, decay_fraction=self.training.decay_fraction, seconds_per_step=progress.training_seconds / progress.step,
-                seconds_left=60 * self.training.minutes - self.seconds):
+                seconds_left=60 * self.training.minutes - self.seconds)):
             return False
         progress.decay_start = progress.step
         return True
@@ -231,11 +240,12 @@ class Run:
         try:
             compiled = torch.compile(self._loss, dynamic=False)
             inputs, targets = self._batch(0)
-            self._in_memory(lambda: compiled(inputs[:self.training.micro_batch_size], targets[:self.training.micro_batch_size]).backward())
-            self.loss = compiled
+            compiled(inputs[:self.training.micro_batch_size], targets[:self.training.micro_batch_size]).backward()
         except Exception as error:          # whatever keeps a compiler from working is no reason not to train
-            tqdm.write(f"torch.compile does not work here ({type(error).__name__}); training without it.")
-            self._change(compile=False)
+            if not is_out_of_memory(error):         # which the first step will find out about, and what to do
+                tqdm.write(f"torch.compile does not work here ({type(error).__name__}); training without it.")
+                return self._change(compile=False)
+        self.loss = compiled
 
     # --- What is said and kept ---
 
@@ -268,18 +278,20 @@ class Run:
                 tqdm.write(_OVERFITTING)
             if self.out_of_patience:
                 tqdm.write(f"{progress.validations_since_best} validations in a row were no better than step {progress.best_step}'s: stopping here.")
-        self.log.append(**line)
+        if distributed.is_first():
+            self.log.append(**line)
         progress.recent_losses = []
         self._marked_at, self._marked_step = self.clock(), progress.step
 
     def evaluate(self):
         """The Score of the network as it is on the whole validation part, computed in the run's precision."""
         self.net.eval()
+        part = distributed.share_of_windows(self.corpus.val, self.params.model.block_size)
         with hardware.autocast(self.training):
-            score = self._in_memory(lambda: evaluate(self.net, self.corpus.val, self.corpus.val_bytes, block_size=self.params.model.block_size,
+            score = self._in_memory(lambda: evaluate(self.net, part, self.corpus.val_bytes, block_size=self.params.model.block_size,
                                                      batch_size=self.training.micro_batch_size, device=self.training.device))
         self.net.train()
-        return score
+        return Score(distributed.summed(score.nats), self.corpus.val_tokens, self.corpus.val_bytes)
 
     def sample(self):
         """A few lines of what the network writes by now, set apart by a margin."""
@@ -297,6 +309,8 @@ class Run:
 
     def save_weights(self, score):
         """Write all that is needed to run the network as it is."""
+        if not distributed.is_first():
+            return
         checkpoint.save(self.home.weights(self.name), {
             "name": self.name, "params": asdict(self.params.model), "text": asdict(self.params.text), "training": asdict(self.training),
             "tokenizer": self.tokenizer.to_dict(), "opening": self.opening, "weights": self.net.state_dict(),
@@ -305,10 +319,12 @@ class Run:
 
     def save_resume(self):
         """Write all that is needed to go on exactly."""
+        if not distributed.is_first():
+            return
         self.progress.seconds = self.seconds
         checkpoint.save(self.home.resume(self.name), {
             "name": self.name, "params": asdict(self.params), "tokenizer": self.tokenizer.fingerprint, "corpus": self.corpus.fingerprint,
-            "torch": str(torch.__version__), "progress": asdict(self.progress), "weights": self.net.state_dict(),
+            "torch": str(torch.__version__), "processes": distributed.count(), "progress": asdict(self.progress), "weights": self.net.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "scaler": self.scaler.state_dict()})
 
     def _refuse_useless_weights(self):
@@ -327,7 +343,8 @@ class Run:
             self.progress.decay_start = fresh.decay_start
         self.progress.finished = False
         self.earlier_seconds = self.progress.seconds
-        self.log.cut_back(self.progress.step)
+        if distributed.is_first():
+            self.log.cut_back(self.progress.step)
 
 
 # --- Small parts ---
@@ -358,7 +375,10 @@ def clock_time(seconds):
 
 @contextmanager
 def stop_signals():
-    """Yield a list that gets the number of the first Ctrl-C or SIGTERM instead of the process dying of it; the second one kills."""
+    """Yield a list that gets the number of the first Ctrl-C or SIGTERM instead of the process dying of it; the second one kills.
+
+    Not so under torchrun: it repeats to each of its processes what the terminal has sent them already, and kills them itself after a while.
+    """
     received, previous = [], {}
 
     def receive(number, frame):
@@ -366,7 +386,7 @@ def stop_signals():
         restore()
 
     def restore():
-        for each, handler in previous.items():
+        for each, handler in previous.items() if distributed.count() == 1 else ():
             signal.signal(each, handler)
 
     if threading.current_thread() is threading.main_thread():       # Python lets no other thread handle signals
