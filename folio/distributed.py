@@ -4,6 +4,7 @@ The first one (rank 0) alone reads the clock, saves and is heard. Messages betwe
 GPU for each. Without torchrun there is one process, and everything here is what it is for one.
 """
 
+import importlib
 import os
 import sys
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from folio.parallel import cores
 
-PATIENCE = timedelta(minutes=30)        # with a process that lives and does not answer: encoding tens of gigabytes takes less; one that dies is missed at once
+PATIENCE = timedelta(minutes=30)        # with a process that does not answer: to encode ten gigabytes takes less. One that dies is missed at once
 
 
 @contextmanager
@@ -24,6 +25,9 @@ def joined():
     if not dist.is_available() or not dist.is_torchelastic_launched():
         yield
         return
+    # An optimizer's first step imports this. Where it comes after the group, gloo's threads outlive the group, and abort a Python that ends while
+    # they still hold a tensor (seen with torch 2.13).
+    importlib.import_module("torch._dynamo")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     torch.set_num_threads(max(1, cores() // _processes_here()))         # torchrun says one
@@ -35,7 +39,7 @@ def joined():
         any_says(False)         # nobody leaves before all is saved
     except BaseException:
         if not _fails_first(store):
-            sys.exit(1)
+            os._exit(1)             # in silence: gloo's threads may abort a Python that takes its time
         sys.stderr = sys.__stderr__         # what went wrong here is to be heard
         raise
     dist.destroy_process_group()
@@ -69,7 +73,8 @@ def problems(training):
     if kind not in ("cpu", "cuda") or number:
         yield f"Several processes compute on device=cpu or device=cuda, each on a GPU of its own, not on {training.device}."
     elif kind == "cuda" and _processes_here() > torch.cuda.device_count():
-        yield f"{_processes_here()} processes need a GPU each, and there is {torch.cuda.device_count()}: take --nproc-per-node {torch.cuda.device_count()}, or --device cpu."
+        gpus = torch.cuda.device_count()
+        yield f"{_processes_here()} processes need a GPU each, and there is {gpus}: take --nproc-per-node {gpus}, or --device cpu."
     windows, rest = divmod(training.batch_size, count())
     if rest or windows % min(windows, training.micro_batch_size):
         unit = count() * (training.micro_batch_size if training.micro_batch_size < windows else 1)
@@ -101,7 +106,7 @@ def average_gradients(net):
         gradients = [parameter.grad for parameter in net.parameters()]
         together = parameters_to_vector(gradients)          # one message instead of many
         _exchange(dist.all_reduce, together)
-        vector_to_parameters(together / count(), gradients)
+        vector_to_parameters(together.div_(count()), gradients)
 
 
 def summed(number):
@@ -144,8 +149,8 @@ def _exchange(function, *arguments, **how):
     try:
         function(*arguments, **how)
     except RuntimeError as error:
-        raise ConnectionError(f"Another process of this run has ended or does not answer, so all of them end. What is saved is whole; to go on from it: "
-                              f"{launcher()} train.py --resume") from error
+        raise ConnectionError("Another process of this run has ended or does not answer, so all of them end. What is saved is whole; "
+                              f"to go on from it: {launcher()} train.py --resume") from error
 
 
 def _processes_here():

@@ -72,7 +72,7 @@ def describe(run):
     """What is about to be trained on what, and every effective setting."""
     model, training, corpus = run.params.model, run.training, run.corpus
     length = f"{training.steps:,} steps" if training.steps else f"about {training.minutes:g} minutes"
-    processes = f"{distributed.count()} processes of " if distributed.count() > 1 else ""
+    threads = f"{distributed.count()} processes of {training.threads} threads" if distributed.count() > 1 else f"{training.threads} threads"
     began = f", going on after step {run.progress.step:,}" if run.progress.step else ""
     values = asdict(run.params.text) | asdict(model) | asdict(training)
     settings = " ".join(f"{key}={value}" for key, value in values.items() if value is not None)
@@ -82,7 +82,7 @@ def describe(run):
         f"{corpus.train_tokens:,} tokens of a vocabulary of {model.vocab_size:,}",
         f"model     {model.family}, {networks.count_parameters(run.net):,} parameters: {model.num_layers} layers, width {model.emb_len}, "
         f"{model.num_heads} heads, context {model.block_size}",
-        f"machine   {training.device}, {processes}{training.threads} threads, {training.precision}, {'compiled' if training.compile else 'not compiled'}",
+        f"machine   {training.device}, {threads}, {training.precision}, {'compiled' if training.compile else 'not compiled'}",
         textwrap.fill(settings, 118, initial_indent="settings  ", subsequent_indent="          "),
     ])
 

@@ -289,7 +289,7 @@ class Run:
         part = distributed.share_of_windows(self.corpus.val, self.params.model.block_size)
         with hardware.autocast(self.training):
             score = self._in_memory(lambda: evaluate(self.net, part, self.corpus.val_bytes, block_size=self.params.model.block_size,
-                                                     batch_size=self.training.micro_batch_size, device=self.training.device))
+                                                     batch_size=self._windows_at_once, device=self.training.device))
         self.net.train()
         return Score(distributed.summed(score.nats), self.corpus.val_tokens, self.corpus.val_bytes)
 
