@@ -149,7 +149,8 @@ class TrainingParams:
     steps: int | None = option(None, "train this many steps (instead of minutes)", low=1, may_change=True)
     minutes: float | None = option(3.0, "train for about this long, everything included (instead of steps)", above=0, may_change=True)
     batch_size: int = option(16, "windows of block_size tokens a step learns from", low=1)
-    micro_batch_size: int | None = option(None, "windows computed at once; smaller takes less memory (default: batch_size)", low=1)
+    micro_batch_size: int | None = option(None, "windows computed at once; smaller takes less memory (default: batch_size, halved where it has to be)",
+                                         low=1, may_change=True)
     optimizer: str = option("muon", "muon (for the matrices; adamw for the rest), adamw, sgd or rmsprop (for all)",
                             choices=("muon", "adamw", "sgd", "rmsprop"))
     learning_rate: float = option(0.002, "step length at its highest", above=0)
@@ -170,7 +171,7 @@ class TrainingParams:
     tensorboard: bool = option(False, "write the log also as events for TensorBoard, in Saved_Weights/tensorboard", may_change=True)
     seed: int = option(1, "the run's random choices; the same seed gives the same run", low=0, high=2**63 - 1)
     device: str = option("auto", "where to compute: auto, cpu, cuda, mps")
-    precision: str = option("auto", "numbers in matrix products: auto, fp32, bf16", choices=("auto", "fp32", "bf16"))
+    precision: str = option("auto", "numbers in matrix products: auto, fp32, bf16, fp16", choices=("auto", "fp32", "bf16", "fp16"))
     threads: int | None = option(None, "processor threads (default: one a core)", low=1, high=1024)
     compile: bool | None = option(None, "let torch.compile make the step faster; needs a C++ compiler (default: where it pays)")
 

@@ -39,17 +39,24 @@ def main():
     if not arguments.resume:            # a resumed run has its own settings, which these are compared with
         parser.check(params)
 
-    from folio import corpus, language_model, runs      # torch comes with it, which --help need not wait for
+    from folio import distributed       # torch comes with it, which --help need not wait for
+    with distributed.joined():
+        return train(arguments, preset, flags, params)
+
+
+def train(arguments, preset, flags, params):
+    """Open the run that the command line means and train it. -> exit code"""
+    from folio import corpus, distributed, language_model, runs
     if arguments.start_from:
         start = language_model.load(language_model.find_weights(arguments.home, arguments.start_from))
         params = replace(params, model=runs.tuned_model(start, flags))
-        text = corpus.find_with(start.tokenizer, arguments.home)
+        text = distributed.after_the_first(corpus.find_with, start.tokenizer, arguments.home)
         opened = runs.new_run(arguments.home, arguments.name or "tuned", params, start.tokenizer, text, STARTED_AT, start=start)
     elif arguments.resume:
-        tokenizer, text = corpus.find(arguments.home)
+        tokenizer, text = distributed.after_the_first(corpus.find, arguments.home)
         opened = runs.resumed_run(arguments.home, arguments.name, arguments.preset and PRESETS[preset], flags, tokenizer, text, STARTED_AT)
     else:
-        tokenizer, text = corpus.find(arguments.home)
+        tokenizer, text = distributed.after_the_first(corpus.find, arguments.home)
         if arguments.preset and tokenizer.kind != params.text.tokenizer:
             raise ValueError(f"The preset {preset} wants the tokenizer {params.text.tokenizer}, and {arguments.home.tokenizer} holds {tokenizer.kind}. "
                              f"Give it a home of its own: python init.py --home DIR --tokenizer {params.text.tokenizer} TEXT; then add --home DIR here.")
@@ -58,7 +65,8 @@ def main():
         stopped_by = run.train()
         weights = arguments.home.weights(run.name)
         if stopped_by:
-            print(f"Stopped after step {run.progress.step:,}; everything is saved. To go on: python train.py --resume --name {run.name}{arguments.home.flag}")
+            print(f"Stopped after step {run.progress.step:,}; everything is saved. "
+                  f"To go on: {distributed.launcher()} train.py --resume --name {run.name}{arguments.home.flag}")
             return 128 + stopped_by
         print(f"Done. The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte, are in {weights}\n"
               f"Next: python run.py{arguments.home.flag}")

@@ -1,12 +1,14 @@
 """From dataclass fields to flags, from misspelt words to the nearest right one, from errors to one message."""
 
 import argparse
+import os
 import signal
 import sys
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 from folio.home import Home
+from folio.memory import is_out_of_memory
 from folio.spelling import nearest
 from Model_Params import value_type
 
@@ -85,10 +87,15 @@ def given(arguments, *params):
 
 
 def front_door(main):
-    """Run `main` as a script: what a user can cause becomes one message on stderr, without a traceback, and exit code 1."""
+    """Run `main` as a script: what a user can cause becomes one message on stderr, without a traceback, and exit code 1.
+
+    Of several processes that torchrun started only the first is heard.
+    """
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(encoding="utf-8", errors="surrogateescape" if stream is sys.stdin else "replace")
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0":
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
     try:
         sys.exit(main())
     except (ValueError, OSError, FloatingPointError) as error:
@@ -97,9 +104,9 @@ def front_door(main):
         print(_sentence(error), file=sys.stderr)
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        print("There is not enough memory for this. Try --micro-batch-size 4, or a smaller --block-size or --emb-len.", file=sys.stderr)
+        print("There is not enough memory for this. Try a smaller --block-size or --emb-len.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("Stopped. Nothing half-written was left behind.", file=sys.stderr)
@@ -121,14 +128,8 @@ def _sentence(error):
     return str(error)
 
 
-def _is_out_of_memory(error):
-    """torch says so with a class of its own on a GPU, and on a CPU with a word in a RuntimeError."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
-
-
 def _leave_pipe():
     """Whoever read our output has gone, as `| head` does: that is no error, and there is nobody left to tell."""
-    import os
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # so that Python's own flush at exit finds no broken pipe
     sys.exit(0)
 

@@ -13,7 +13,7 @@ import torch
 # cpu: the start took 25 to 45 s on two cores and the steps then 10 to 20 % less. cuda: not measured yet.
 WORTH_COMPILING = {"cpu": (10, 1e14), "cuda": (3, 1e16)}
 
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}         # of matrix products and what flows between them, by the precision's name
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}         # of matrix products and what flows between them, by the precision's name
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3                     # glibc's numbers for what mallopt sets
 
 
@@ -21,9 +21,7 @@ def probe(training, flops_per_step):
     """TrainingParams with device, precision, threads and compile settled. Raises ValueError for a device that is not here."""
     device = settle_device(training.device)
     kind = device.partition(":")[0]
-    precision = training.precision
-    if precision == "auto":
-        precision = "bf16" if has_fast_bf16(kind) else "fp32"
+    precision = best_precision(kind) if training.precision == "auto" else training.precision
     compile = training.compile
     if compile is None:
         minutes, flops = WORTH_COMPILING.get(kind, (float("inf"), float("inf")))
@@ -46,6 +44,17 @@ def settle_device(device):
 def available_devices():
     """The kinds of device torch can compute on here, the fastest first."""
     return ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+
+
+def best_precision(kind):
+    """The numbers for matrix products that this device is quickest with: bf16, or fp16, whose range needs watching, or fp32.
+
+    MPS computes in both halves too, but what they gain there nobody has measured: they are for those who ask.
+    """
+    if has_fast_bf16(kind):
+        return "bf16"
+    has_fp16_units = kind == "cuda" and torch.cuda.get_device_capability() >= (7, 0)       # Volta has the first; GPUs before it may be slower in fp16
+    return "fp16" if has_fp16_units else "fp32"
 
 
 def has_fast_bf16(kind):
@@ -77,7 +86,7 @@ def use(training):
     """Set up this process for probed TrainingParams: threads, memory, and 32-bit products in the form that tensor cores take."""
     torch.set_num_threads(training.threads)
     keep_memory()
-    torch.set_float32_matmul_precision("high" if training.precision == "bf16" else "highest")
+    torch.set_float32_matmul_precision("highest" if training.precision == "fp32" else "high")
 
 
 def keep_compiled(folder):
@@ -94,3 +103,12 @@ def keep_memory():
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, 1 << 30)
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def gradient_scaler(training):
+    """Keeps the gradients of fp16 products within that type's range (Micikevicius et al., 2018); does nothing in other precisions."""
+    return torch.amp.GradScaler(_kind(training), enabled=training.precision == "fp16")
+
+
+def _kind(training):
+    return training.device.partition(":")[0]

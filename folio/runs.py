@@ -1,13 +1,13 @@
 """Which run: a new one under a free name, or an old one gone on with exactly as it was."""
 
 import textwrap
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, fields, replace
 from itertools import chain, count
 
 import torch
 
-from folio import checkpoint, hardware, networks, plan
+from folio import checkpoint, distributed, hardware, networks, plan
 from folio.batches import fitting_block_size
 from folio.files import only_one, remove_leftovers
 from folio.training import Progress, Run
@@ -26,7 +26,7 @@ def new_run(home, name, params, tokenizer, corpus, started_at, say=print, start=
     training = params.training.resolved()
     kind = hardware.settle_device(training.device).partition(":")[0]
     model = plan.sized(replace(params.model, vocab_size=tokenizer.vocab_size, block_size=block_size), training, corpus, kind).resolved()
-    training = hardware.probe(training, plan.flops_per_step(model, training))
+    training = _settled(model, training)
     with _claimed(home, name, say) as name:
         run = Run(home, name, Params(corpus.text, model, training), tokenizer, corpus, started_at=started_at)
         if start:
@@ -66,15 +66,20 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
     preset: Params or None, flags: {field: value}, as the command line has them; steps, minutes and reporting may be new. Raises
     ValueError with a list where anything else differs from what the run has, or where the text or the tokenizer is another.
     """
-    name = name or _newest_unfinished(home)
+    name = distributed.agreed(name or _newest_unfinished(home))
     _load_resume(home, name)                # what is not there leaves no lock behind
-    with only_one(home.lock(name), f"The run {name} is being trained by another process right now."):
+    with _held(home, name) if distributed.is_first() else nullcontext():
+        distributed.agreed(None)            # the others wait until it is held
         contents, stored = _load_resume(home, name)
         if different := _differences(home, contents, stored, preset, flags, tokenizer, corpus):
             raise ValueError(f"The run {name} can only go on as it began: {'; '.join(different)}. "
                              "Leave that as it is, or start a new run without --resume.")
         training = replace(stored.training, **{key: value for key, value in flags.items() if key in _MAY_CHANGE})
-        training = hardware.probe(training, plan.flops_per_step(stored.model, training))
+        before, now = contents.get("processes", 1), distributed.count()
+        if before != now:
+            say(f"The processes that make this run were {before} and are now {now}: the last digits may differ.")
+            training = replace(training, threads=max(1, training.threads * before // now))
+        training = _settled(stored.model, training)
         for path in (home.weights(name), home.resume(name), home.log(name)):
             remove_leftovers(path)
         run = Run(home, name, replace(stored, training=training), tokenizer, corpus, started_at=started_at)
@@ -98,6 +103,7 @@ def describe(run):
     """What is about to be trained on what, what to expect of it, and every effective setting."""
     model, training, corpus = run.params.model, run.training, run.corpus
     length = f"{training.steps:,} steps" if training.steps else f"about {training.minutes:g} minutes"
+    threads = f"{distributed.count()} processes of {training.threads} threads" if distributed.count() > 1 else f"{training.threads} threads"
     began = f", starting from {start['name']!r} ({start['fingerprint']})" if (start := run.progress.started_from) else ""
     began += f", going on after step {run.progress.step:,}" if run.progress.step else ""
     values = asdict(run.params.text) | asdict(model) | asdict(training)
@@ -111,7 +117,7 @@ def describe(run):
         f"{corpus.train_tokens:,} tokens of a vocabulary of {model.vocab_size:,}",
         f"model     {model.family}, {expected.parameters:,} parameters: {model.num_layers} layers, width {model.emb_len}, "
         f"{model.num_heads} heads, context {model.block_size}",
-        f"machine   {training.device}, {training.threads} threads, {training.precision}, {'compiled' if training.compile else 'not compiled'}",
+        f"machine   {training.device}, {threads}, {training.precision}, {'compiled' if training.compile else 'not compiled'}",
         _paragraph("plan", f"{'in all ' * bool(run.progress.step)}{expected.line()}"),
         _paragraph("settings", settings),
         *events,
@@ -123,17 +129,28 @@ def _paragraph(title, text):
     return textwrap.fill(f"{title:<10}{text}", 118, subsequent_indent=" " * 10, break_on_hyphens=False)        # a flag stays in one piece
 
 
+def _settled(model, training):
+    """The TrainingParams with all that the machine decides, the same in every process. Raises ValueError with everything that is wrong."""
+    if problems := list(training.problems()):
+        raise ValueError("\n".join(problems))
+    training = distributed.agreed(hardware.probe(training, flops_per_step(model, training)))
+    if problems := list(distributed.problems(training)):
+        raise ValueError("\n".join(problems))
+    return training
+
+
 @contextmanager
 def _claimed(home, name, say):
-    """Yield `name`, or name-2, name-3...: the first that no run has, held against every other process; given back if nothing was saved."""
+    """Yield `name`, or name-2, name-3...: the first that no run has, held against every other run; given back if nothing was saved."""
     with ExitStack() as stack:
-        free = next(each for each in chain([name], (f"{name}-{number}" for number in count(2))) if _claim(home, each, stack))
+        names = chain([name], (f"{name}-{number}" for number in count(2)))
+        free = distributed.agreed(next(each for each in names if _claim(home, each, stack)) if distributed.is_first() else None)
         if free != name:
             say(f"There is a run named {name} already; this one is {free}.")
         try:
             yield free
         finally:
-            if _is_free(home, free):
+            if distributed.is_first() and _is_free(home, free):
                 home.log(free).unlink(missing_ok=True)
                 with suppress(PermissionError):         # Windows keeps a file that is open, as the lock still is
                     home.lock(free).unlink(missing_ok=True)
@@ -143,9 +160,13 @@ def _claim(home, name, stack):
     """Whether the name is free and its lock ours; `stack` lets go of the lock."""
     with suppress(BlockingIOError):
         if _is_free(home, name):
-            stack.enter_context(only_one(home.lock(name), f"The run {name} is being trained by another process right now."))
+            stack.enter_context(_held(home, name))
             return _is_free(home, name)         # it may have been taken just before the lock was ours
     return False
+
+
+def _held(home, name):
+    return only_one(home.lock(name), f"The run {name} is being trained by another process right now.")
 
 
 def _is_free(home, name):

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from folio import checkpoint, hardware, networks, optimizers
+from folio import checkpoint, distributed, hardware, networks, optimizers
 from folio.batches import batch_at
-from folio.bits_per_byte import evaluate
+from folio.bits_per_byte import Score, evaluate
 from folio.decoder import generate
+from folio.memory import is_out_of_memory
 from folio.run_log import RunLog
 from folio.schedules import decay_start_for, share_of_peak, time_to_decay, total_steps_for
 from folio.tensorboard import Events
@@ -64,6 +65,7 @@ class Run:
         self.working_net = networks.in_type(self.net, hardware.TYPES[self.training.precision])         # what computes; self.net is what learns
         self.parameters = networks.pairs(self.net, self.working_net)
         self.optimizers = optimizers.build(self.net, self.training)
+        self.scaler = hardware.gradient_scaler(self.training)
         self.loss = self._loss
         self.log = RunLog(home.log(name), Events(home.tensorboard(name)) if self.training.tensorboard else None)
         self._logged_decay_start = None
@@ -80,31 +82,42 @@ class Run:
 
     def step(self):
         """Learn from one batch. -> its loss in nats per token. Raises FloatingPointError, with no weight changed, where it is not finite."""
-        training, step = self.training, self.progress.step
-        inputs, targets = self._batch(step)                                             # (batch, time) each
-        micro_batches = list(zip(inputs.split(training.micro_batch_size), targets.split(training.micro_batch_size)))
-        total = 0.0
-        for number, (some_inputs, some_targets) in enumerate(micro_batches):
-            torch.manual_seed(dropout_seed(training.seed, step, number))
-            loss = self.loss(some_inputs, some_targets) / len(micro_batches)
-            self._add_gradients(loss)
-            total += loss.item()
-        length = torch.nn.utils.clip_grad_norm_(self.net.parameters(), training.gradient_clip or math.inf).item()
-        if not math.isfinite(total + length):
+        step = self.progress.step
+        inputs, targets = self._batch(step)                                             # (this process's share of the batch, time) each
+        total = distributed.summed(self._in_memory(lambda: self._gradient(inputs, targets))) / distributed.count()
+        distributed.average_gradients(self.net)
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        length = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.training.gradient_clip or math.inf).item()
+        overflowed = not math.isfinite(length)
+        if not math.isfinite(total) or overflowed and self.scaler.get_scale() <= 1:         # without a scaler it is 1
             raise FloatingPointError(f"At step {step} the loss is {total} and the gradient's length {length}: nothing can be learned from "
                                      f"that. {_LAST_GOOD}")
-        self.gradient_length = length
-        for optimizer in self.optimizers:
+        for optimizer in self.optimizers * (not overflowed):        # where fp16 overflowed, the step is left out and the scale halved
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate(step)
             optimizer.step()
-            optimizer.zero_grad()
+        self.scaler.update()
+        self.gradient_length = None if overflowed else length
         self.renew_working_net()
         self.progress.step += 1
         self.progress.recent_losses.append(total)
         return total
 
-    def _add_gradients(self, loss):
+    def _gradient(self, inputs, targets):
+        """Leave the gradient of these windows' mean loss in the parameters, computed in micro-batches. -> that loss"""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        micro_batches = list(zip(inputs.split(self.training.micro_batch_size), targets.split(self.training.micro_batch_size)))
+        total = 0.0
+        for number, (some_inputs, some_targets) in enumerate(micro_batches):
+            torch.manual_seed(dropout_seed(self.training.seed, self.progress.step, number, distributed.rank()))
+            loss = self.loss(some_inputs, some_targets) / len(micro_batches)
+            self._add_gradient_of(self.scaler.scale(loss))
+            total += loss.item()
+        return total
+
+    def _add_gradient_of(self, loss):
         """Add the loss's gradient to the gradients of self.net, in float32."""
         gradients = torch.autograd.grad(loss, [working for _, working in self.parameters], materialize_grads=True)
         for (parameter, _), gradient in zip(self.parameters, gradients):
@@ -116,6 +129,39 @@ class Run:
         for parameter, working in self.parameters:
             if working is not parameter:
                 working.copy_(parameter)
+
+    def _in_memory(self, compute):
+        """compute(), begun again with smaller micro-batches as often as the memory runs out."""
+        while True:
+            result, ran_out = None, False
+            try:
+                result = compute()
+            except (MemoryError, RuntimeError) as error:
+                ran_out = is_out_of_memory(error) and self._windows_at_once > 1
+                if not ran_out:
+                    raise
+            if not distributed.any_says(ran_out):       # out here, where the error no longer holds on to what was computed by then
+                return result
+            self._shrink_micro_batch()
+
+    @property
+    def _windows_at_once(self):
+        return min(self.training.micro_batch_size, self.training.batch_size // distributed.count())
+
+    def _shrink_micro_batch(self):
+        before = self._windows_at_once
+        now = next(size for size in range(before // 2, 0, -1) if self.training.batch_size // distributed.count() % size == 0)
+        self._change(micro_batch_size=now)
+        if self.training.device != "cpu":
+            torch.accelerator.empty_cache()     # it holds pieces of the old sizes
+        dropout = " and dropout" if self.params.model.dropout or self.params.model.attention_dropout else ""
+        tqdm.write(f"Step {self.progress.step:,}: {before} windows at once need more memory than there is; from here on {now} at once. "
+                   f"Batches and results are the same but for rounding{dropout} (micro_batch_size={now}).")
+
+    def _change(self, **fields):
+        """Go on with other values of some TrainingParams, which a resumed run then has too."""
+        self.training = replace(self.training, **fields)
+        self.params = replace(self.params, training=self.training)
 
     def learning_rate(self, step):
         """What the schedule says for a step."""
@@ -140,7 +186,7 @@ class Run:
         dropout = self.bpe_dropout(step)
         parts = batch_at(self.corpus.train, step, batch_size=self.training.batch_size, block_size=self.params.model.block_size,
                          seed=self.training.seed, resegment=dropout and (lambda windows, random: self.tokenizer.resegment(windows, dropout, random)))
-        return [torch.from_numpy(part).to(self.training.device) for part in parts]
+        return [torch.from_numpy(part[distributed.share(len(part))]).to(self.training.device) for part in parts]
 
     # --- All steps ---
 
@@ -153,7 +199,7 @@ class Run:
         saved_at = self._marked_at = self.clock()
         self._marked_step = self.progress.step
         with stop_signals() as received, self._bar() as bar:
-            while not self.done and not received:
+            while not self.done and not distributed.any_says(received):
                 began = self.clock()
                 self.step()
                 stepped = self.clock()
@@ -161,7 +207,7 @@ class Run:
                 bar.update(self.tokens_per_step)
                 decided = self._decide_decay()
                 evaluating = self.done or self.progress.step % self.eval_interval == 0
-                saving = evaluating or decided or self.clock() - saved_at >= SAVE_SECONDS
+                saving = evaluating or decided or distributed.first_says(self.clock() - saved_at >= SAVE_SECONDS)
                 if saving:
                     self._refuse_useless_weights()
                 if evaluating or decided or self.progress.step % max(1, self.eval_interval // LINES_PER_EVALUATION) == 0:
@@ -172,12 +218,12 @@ class Run:
                     saved_at = self.clock()
                 if evaluating:
                     self.progress.evaluation_seconds = self.clock() - stepped
-        if received and not self.done:
+        if not self.done:
             self._refuse_useless_weights()
             self.save_resume()
             if self.progress.best_step is None:         # so that there is something to run
                 self.save_weights(None)
-            return received[0]
+            return received[0] if received else signal.SIGTERM          # which then another process received
 
     @property
     def total_steps(self):
@@ -213,8 +259,8 @@ class Run:
         seconds_per_evaluation = progress.evaluation_seconds
         if seconds_per_evaluation is None:          # none has been made yet
             seconds_per_evaluation = evaluation_steps(self.corpus.val_tokens, self.tokens_per_step) * seconds_per_step
-        if not time_to_decay(progress.step, decay_fraction=self.training.decay_fraction, seconds_left=60 * self.training.minutes - self.seconds,
-                             seconds_per_step=seconds_per_step, eval_interval=self.eval_interval, seconds_per_evaluation=seconds_per_evaluation):
+        if not distributed.first_says(time_to_decay(progress.step, decay_fraction=self.training.decay_fraction, seconds_left=60 * self.training.minutes - self.seconds,
+                             seconds_per_step=seconds_per_step, eval_interval=self.eval_interval, seconds_per_evaluation=seconds_per_evaluation)):
             return False
         progress.decay_start = progress.step
         return True
@@ -226,15 +272,14 @@ class Run:
         hardware.keep_compiled(self.home.compiled)
         try:
             compiled = torch.compile(self._loss, dynamic=False)
-            inputs, targets = (part[:self.training.micro_batch_size] for part in self._batch(0))
-            compiled(inputs, targets).backward()
-            self.loss = compiled
+            inputs, targets = self._batch(0)
+            torch.autograd.grad(compiled(inputs[:self.training.micro_batch_size], targets[:self.training.micro_batch_size]),
+                                [working for _, working in self.parameters])
         except Exception as error:          # whatever keeps a compiler from working is no reason not to train
-            tqdm.write(f"torch.compile does not work here ({type(error).__name__}); training without it.")
-            self.training = replace(self.training, compile=False)
-            self.params = replace(self.params, training=self.training)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
+            if not is_out_of_memory(error):         # which the first step will find out about, and what to do
+                tqdm.write(f"torch.compile does not work here ({type(error).__name__}); training without it.")
+                return self._change(compile=False)
+        self.loss = compiled
 
     # --- What is said and kept ---
 
@@ -244,6 +289,7 @@ class Run:
         line = {"step": progress.step, "seconds": round(self.seconds, 2), "tokens": progress.step * self.tokens_per_step,
                 "train_loss": sum(progress.recent_losses) / len(progress.recent_losses), "learning_rate": self.learning_rate(progress.step - 1),
                 "bpe_dropout": self.bpe_dropout(progress.step - 1), "gradient_length": self.gradient_length,
+                "micro_batch_size": self.training.micro_batch_size,
                 "tokens_per_second": round((progress.step - self._marked_step) * self.tokens_per_step / max(now - self._marked_at, 1e-9))}
         if decided or self.training.schedule == "trapezoid" and progress.decay_start not in (None, self._logged_decay_start):
             line["decay_start"] = self._logged_decay_start = progress.decay_start
@@ -260,6 +306,7 @@ class Run:
             if best:
                 progress.best_nats, progress.best_step = score.nats_per_byte, progress.step
                 self.save_weights(score)
+            line["seconds"] = round(self.seconds, 2)            # with what the evaluation took
             tqdm.write(f"{clock_time(self.seconds):>7}  step {progress.step:<6,}  training {line['train_loss']:.3f} nats/token  "
                        f"validation {score.nats_per_byte:.4f} nats/byte = {score.bits_per_byte:.4f} bits/byte{'  best' if best else ''}")
             if self.training.sample_tokens:
@@ -269,7 +316,8 @@ class Run:
                 tqdm.write(_OVERFITTING)
             if self.out_of_patience:
                 tqdm.write(f"{progress.validations_since_best} validations in a row were no better than step {progress.best_step}'s: stopping here.")
-        self.log.append(**line)
+        if distributed.is_first():
+            self.log.append(**line)
         progress.recent_losses = []
         self._marked_at, self._marked_step = self.clock(), progress.step
 
@@ -283,10 +331,11 @@ class Run:
     def evaluate(self):
         """The Score of the network as it is on the whole validation part, computed in the run's precision."""
         self.working_net.eval()
-        score = evaluate(self.working_net, self.corpus.val, self.corpus.val_bytes, block_size=self.params.model.block_size,
-                         batch_size=self.training.micro_batch_size, device=self.training.device)
+        part = distributed.share_of_windows(self.corpus.val, self.params.model.block_size)
+        score = self._in_memory(lambda: evaluate(self.working_net, part, self.corpus.val_bytes, block_size=self.params.model.block_size,
+                                                 batch_size=self._windows_at_once, device=self.training.device))
         self.working_net.train()
-        return score
+        return Score(distributed.summed(score.nats), self.corpus.val_tokens, self.corpus.val_bytes)
 
     def sample(self):
         """What the network writes by now: a few lines."""
@@ -303,6 +352,8 @@ class Run:
 
     def save_weights(self, score):
         """Write all that is needed to run the network as it is."""
+        if not distributed.is_first():
+            return
         checkpoint.save(self.home.weights(self.name), {
             "name": self.name, "params": asdict(self.params.model), "text": asdict(self.params.text), "training": asdict(self.training),
             "tokenizer": self.tokenizer.to_dict(), "opening": self.opening, "weights": self.net.state_dict(),
@@ -312,11 +363,13 @@ class Run:
 
     def save_resume(self):
         """Write all that is needed to go on exactly."""
+        if not distributed.is_first():
+            return
         self.progress.seconds = self.seconds
         checkpoint.save(self.home.resume(self.name), {
             "name": self.name, "params": asdict(self.params), "tokenizer": self.tokenizer.fingerprint, "corpus": self.corpus.fingerprint,
-            "torch": str(torch.__version__), "progress": asdict(self.progress), "weights": self.net.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]})
+            "torch": str(torch.__version__), "processes": distributed.count(), "progress": asdict(self.progress), "weights": self.net.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "scaler": self.scaler.state_dict()})
 
     def _refuse_useless_weights(self):
         if not all(parameter.isfinite().all() for parameter in self.net.parameters()):
@@ -328,13 +381,14 @@ class Run:
         self.renew_working_net()
         for optimizer, state in zip(self.optimizers, contents["optimizers"], strict=True):
             optimizer.load_state_dict(state)
+        self.scaler.load_state_dict(contents.get("scaler", {}))         # what older runs did not have they did not need
         fresh, self.progress = self.progress, Progress(**contents["progress"])
         length = contents["params"]["training"]
         if (self.training.steps, self.training.minutes) != (length["steps"], length["minutes"]):        # a new length needs a new descent
             self.progress.decay_start = fresh.decay_start
         self.progress.finished = False
         self.earlier_seconds = self.progress.seconds
-        kept = self.log.cut_back(self.progress.step)
+        kept = self.log.cut_back(self.progress.step) if distributed.is_first() else []
         self._logged_decay_start = next((report["decay_start"] for report in reversed(kept) if "decay_start" in report), None)
 
 
@@ -375,7 +429,10 @@ def clock_time(seconds):
 
 @contextmanager
 def stop_signals():
-    """Yield a list that gets the number of the first Ctrl-C or SIGTERM instead of the process dying of it; the second one kills."""
+    """Yield a list that gets the number of the first Ctrl-C or SIGTERM instead of the process dying of it; the second one kills.
+
+    Not so under torchrun: it repeats to each of its processes what the terminal has sent them already, and kills them itself after a while.
+    """
     received, previous = [], {}
 
     def receive(number, frame):
@@ -383,7 +440,7 @@ def stop_signals():
         restore()
 
     def restore():
-        for each, handler in previous.items():
+        for each, handler in previous.items() if distributed.count() == 1 else ():
             signal.signal(each, handler)
 
     if threading.current_thread() is threading.main_thread():       # Python lets no other thread handle signals

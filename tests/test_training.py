@@ -22,6 +22,7 @@ import train
 from folio import checkpoint, corpus, hardware, networks, optimizers, run_log, runs, training
 from folio.batches import batch_at
 from folio.bits_per_byte import Score
+from folio.command_line import front_door
 from folio.training import Run, clock_time, default_eval_interval, dropout_seed
 from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams
 
@@ -226,7 +227,7 @@ def test_what_computes_gives_every_weight_its_gradient_and_follows_it(make_run, 
     reference.load_state_dict(run.net.state_dict())
     inputs, targets = run._batch(0)
     gradients = torch.autograd.grad(F.cross_entropy(reference(inputs).flatten(0, 1), targets.flatten()), list(reference.parameters()))
-    run._add_gradients(run.loss(inputs, targets))
+    run._add_gradient_of(run.loss(inputs, targets))
     for found, expected in zip([parameter.grad for parameter in run.net.parameters()], gradients, strict=True):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, expected, rtol=0, atol=(1e-6 if precision == "fp32" else 0.1) * expected.abs().max().item() + 1e-9)
@@ -253,6 +254,115 @@ def test_a_batch_computed_in_parts_teaches_the_same(make_run):
         assert whole.step() == pytest.approx(parts.step(), rel=1e-5)
     for one, other in zip(whole.net.parameters(), parts.net.parameters()):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+# --- Out of memory ---
+
+def torch_runs_out():
+    torch.empty(1 << 50)            # a petabyte, which no CPU's allocator gives
+
+
+def python_runs_out():
+    raise MemoryError
+
+
+def gpu_runs_out():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+
+def with_room_for(run, windows, run_out, good_calls=0):
+    """A Run whose network, after some good calls, computes no more than so many windows at once."""
+    forward, calls = run.net.forward, []
+
+    def limited(tokens):
+        calls.append(1)
+        if len(tokens) > windows and len(calls) > good_calls:
+            run_out()
+        return forward(tokens)
+    run.net.forward = limited
+    return run
+
+
+@pytest.mark.parametrize("run_out", [torch_runs_out, python_runs_out, gpu_runs_out])
+def test_where_memory_runs_out_the_same_steps_are_made_in_smaller_parts_and_that_is_said(project, make_run, run_out, capsys):
+    how = dict(optimizer="adamw", batch_size=12, steps=6, eval_interval=3)
+    whole, small = make_run("whole", **how), with_room_for(make_run("small", **how), 2, run_out)
+    whole.train()
+    capsys.readouterr()
+    small.train()
+    said = [line for line in capsys.readouterr().out.splitlines() if "at once" in line]
+    assert said == [f"Step 0: {before} windows at once need more memory than there is; from here on {now} at once. "
+                    f"Batches and results are the same but for rounding (micro_batch_size={now})." for before, now in [(12, 6), (6, 3), (3, 1)]]
+    assert_the_same_to_rounding(small, whole)
+    assert {line["micro_batch_size"] for line in run_log.read(small.log.path)} == {1}
+
+
+def assert_the_same_to_rounding(run, reference):
+    for one, other in zip(run_log.read(run.log.path), run_log.read(reference.log.path), strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+        assert one.get("val_bpb", 0) == pytest.approx(other.get("val_bpb", 0), rel=1e-4)
+    for one, other in zip(run.net.parameters(), reference.net.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_a_step_that_runs_out_of_memory_halfway_begins_again_from_its_start(make_run):
+    how = dict(optimizer="sgd", batch_size=8, micro_batch_size=4, learning_rate=0.5)
+    whole, small = make_run("whole", **how), with_room_for(make_run("small", **how), 2, torch_runs_out, good_calls=1)
+    assert small.step() == pytest.approx(whole.step(), rel=1e-5)
+    for one, other in zip(small.net.parameters(), whole.net.parameters()):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_what_memory_had_room_for_is_kept_for_the_rest_of_the_run(project, make_run):
+    run = with_room_for(make_run(steps=9), 2, torch_runs_out)
+    run.step()
+    run.save_resume()
+    with continued(project, "test") as again:
+        assert again.training.micro_batch_size == 2
+        again.train()
+    with_room_for(run, 2, torch_runs_out).train()
+    assert same_weights(run.net.state_dict(), again.net.state_dict())
+
+
+def test_a_resumed_run_may_be_given_another_micro_batch_size(project, make_run):
+    half_done(make_run, micro_batch_size=2)
+    with continued(project, micro_batch_size=4) as run:
+        assert run.training.micro_batch_size == 4
+    assert "does not split into micro_batch_size=3" in refusal_of(continued(project, micro_batch_size=3))
+
+
+def test_a_measurement_that_runs_out_of_memory_is_made_in_smaller_parts(make_run):
+    run = make_run()
+    score = run.evaluate()
+    assert with_room_for(run, 1, torch_runs_out).evaluate().nats == pytest.approx(score.nats, rel=1e-6)
+    assert run.training.micro_batch_size == 1 and run.net.training
+
+
+@pytest.mark.parametrize("run_out", [torch_runs_out, python_runs_out, gpu_runs_out])
+def test_where_one_window_is_too_much_the_run_ends_with_one_message(make_run, run_out, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    run = with_room_for(make_run(), 0, run_out)
+    with pytest.raises(SystemExit) as ended:
+        front_door(run.train)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "There is not enough memory for this. Try a smaller --block-size or --emb-len."
+    assert not run.home.weights("test").exists()
+
+
+def test_any_other_error_is_no_lack_of_memory(make_run):
+    def broken():
+        raise RuntimeError("shapes cannot be multiplied")
+    run = with_room_for(make_run(), 2, broken)
+    with pytest.raises(RuntimeError, match="multiplied"):
+        run.step()
+    assert run.training.micro_batch_size == 4
+
+
+def test_a_compiled_step_that_is_too_large_is_compiled_in_smaller_parts(make_run, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **how: function)
+    run = with_room_for(make_run(compile=True), 2, torch_runs_out)
+    run.train()
+    assert (run.training.micro_batch_size, run.training.compile) == (2, True)
 
 
 def test_every_step_and_every_part_of_it_drops_something_else():
@@ -977,7 +1087,7 @@ def test_probing_settles_all_that_was_left_open():
     for given in (TrainingParams(), TrainingParams(steps=10**9, minutes=None), TrainingParams(minutes=600.0)):
         found = hardware.probe(given.resolved(), flops_per_step=10**6)
         assert "auto" not in asdict(found).values()
-        assert found.device in hardware.available_devices() and found.precision in ("fp32", "bf16")
+        assert found.device in hardware.available_devices() and found.precision in ("fp32", "bf16", "fp16")
         assert found.threads >= 1 and isinstance(found.compile, bool)
         assert hardware.probe(found, 10**6) == found
 
@@ -1051,6 +1161,76 @@ def test_products_of_bfloat16_train_as_well(make_run):
     assert rounded.progress.best_nats == pytest.approx(exact.progress.best_nats, rel=0.03)
     assert all(tensor.dtype == torch.float32 for tensor in rounded.net.state_dict().values())
     assert not same_weights(exact.net.state_dict(), rounded.net.state_dict())
+
+
+def test_products_of_float16_train_as_well(make_run):
+    exact, rounded = make_run("fp32"), make_run("fp16", precision="fp16")
+    for run in (exact, rounded):
+        run.train()
+    assert rounded.progress.best_nats == pytest.approx(exact.progress.best_nats, rel=0.03)
+    assert all(tensor.dtype == torch.float32 for tensor in rounded.net.state_dict().values())
+    assert not same_weights(exact.net.state_dict(), rounded.net.state_dict())
+
+
+def with_scale(run, scale):
+    """The run with the gradients of fp16 scaled by so much, and by twice as much after every three steps that went well."""
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=3)
+    return run
+
+
+def test_a_step_whose_fp16_gradients_overflow_changes_nothing_but_the_scale(make_run):
+    run = with_scale(make_run(precision="fp16"), 2.0 ** 60)
+    before = {name: tensor.clone() for name, tensor in run.net.state_dict().items()}
+    assert run.step() == pytest.approx(math.log(270), abs=0.2)
+    assert same_weights(before, run.net.state_dict())
+    assert not any(optimizer.state for optimizer in run.optimizers)
+    assert (run.progress.step, run.scaler.get_scale()) == (1, 2.0 ** 59)
+
+
+def test_the_scale_of_fp16_gradients_does_not_change_the_step(make_run):
+    low, high = with_scale(make_run("low", precision="fp16"), 2.0 ** 8), with_scale(make_run("high", precision="fp16"), 2.0 ** 12)
+    for run in (low, high):
+        run.step()
+    for one, other in zip(low.net.parameters(), high.net.parameters()):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-4)           # a step is up to 0.005 long here, and fp16 has 11 bits
+
+
+def test_fp16_gradients_that_overflow_at_every_scale_are_a_run_that_has_gone_astray(make_run):
+    run = with_scale(make_run(precision="fp16"), 2.0 ** 4)
+    run.loss = lambda *batch: (run.net.embedding.weight.sum() * 0).sqrt() + 1           # its slope at zero is infinite
+    for _ in range(4):
+        run.step()
+    with pytest.raises(FloatingPointError, match="step 4 .*gradient"):
+        run.step()
+
+
+def test_an_fp16_loss_that_is_not_finite_stops_the_run_at_once(make_run):
+    run = make_run(precision="fp16")
+    run.loss = lambda *batch: run.net.embedding.weight.sum() * math.inf
+    with pytest.raises(FloatingPointError, match="step 0"):
+        run.step()
+
+
+def test_a_run_in_fp16_goes_on_with_the_scale_it_had(project, make_run):
+    whole, half = (with_scale(make_run(name, precision="fp16"), 2.0 ** 40) for name in ("whole", "half"))
+    whole.train()
+    for _ in range(11):
+        half.step()
+    half.save_resume()
+    with continued(project, "half") as again:
+        again.train()
+    assert again.scaler.state_dict() == whole.scaler.state_dict() != make_run("new", precision="fp16").scaler.state_dict()
+    assert same_weights(again.net.state_dict(), whole.net.state_dict())
+
+
+@pytest.mark.parametrize("kind, capability, precision", [("cuda", (9, 0), "bf16"), ("cuda", (8, 0), "bf16"), ("cuda", (7, 5), "fp16"),
+                                                         ("cuda", (7, 0), "fp16"), ("cuda", (6, 1), "fp32"), ("mps", None, "fp32")])
+def test_the_precision_follows_from_what_the_device_has(kind, capability, precision, monkeypatch):
+    monkeypatch.setattr(hardware, "available_devices", lambda: [kind, "cpu"])
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: capability >= (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert hardware.probe(TrainingParams(compile=False), 1).precision == precision
+    assert hardware.probe(TrainingParams(compile=False, precision="fp32"), 1).precision == "fp32"
 
 
 def test_as_many_threads_as_asked_for_are_used(make_run):
