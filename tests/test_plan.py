@@ -208,7 +208,7 @@ def test_too_little_memory_is_said_with_what_fits(memory_bytes, said):
     assert [each.endswith(f"Try {said}") for each in advice] == [True] * (said is not None), advice
 
 
-def test_the_plan_is_said_before_the_first_step_and_no_flag_is_torn_apart(home, plays):
+def test_the_plan_is_said_before_the_first_step(home, plays):
     made, said = home(plays[:20_000]), []
     tokenizer, text = corpus.prepare(made, TextParams(vocab_size=270))
     params = Params(training=TrainingParams(minutes=60.0, compile=False, device="cpu"))
@@ -218,3 +218,8 @@ def test_the_plan_is_said_before_the_first_step_and_no_flag_is_torn_apart(home, 
     assert re.match(r"plan      about [\d,]+ steps, [\d,]+ passes over the text, 0.0\d+ tokens a parameter, 0.\d GB of memory$", lines[4])
     advice = "\n".join(lines[lines.index(next(line for line in lines if line.startswith("advice"))):])
     assert re.search(r"--steps \d+", advice) and "--bpe-dropout" in advice and max(map(len, lines)) <= 118
+
+
+@pytest.mark.parametrize("before", range(60, 120))
+def test_no_flag_is_torn_apart_at_the_end_of_a_line(before):
+    assert "--micro-batch-size" in runs._paragraph("advice", "x" * before + " --micro-batch-size 4").split()
