@@ -212,9 +212,9 @@ def memory_bytes(model, training, machine):
 def _about_memory(memory, model, training, machine):
     if machine.memory_bytes is None or memory <= ENOUGH * machine.memory_bytes:
         return
-    smaller = [replace(training, micro_batch_size=size) for size in range(training.micro_batch_size - 1, 0, -1) if training.batch_size % size == 0]
-    fitting = (f"--micro-batch-size {each.micro_batch_size}" for each in smaller
-               if memory_bytes(model, each, machine) <= ENOUGH * machine.memory_bytes)
+    without, with_one = (memory_bytes(model, replace(training, micro_batch_size=size), machine) for size in (0, 1))
+    most = int((ENOUGH * machine.memory_bytes - without) / (with_one - without))            # windows at once
+    fitting = (f"--micro-batch-size {size}" for size in range(most, 0, -1) if training.batch_size % size == 0)
     yield (f"This may take {memory / 1e9:.1f} GB of memory, and there are {machine.memory_bytes / 1e9:.1f} GB. "
            f"Try {next(fitting, 'a smaller --emb-len or --block-size')}")
 

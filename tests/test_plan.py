@@ -208,6 +208,10 @@ def test_too_little_memory_is_said_with_what_fits(memory_bytes, said):
     assert [each.endswith(f"Try {said}") for each in advice] == [True] * (said is not None), advice
 
 
+def test_even_a_batch_beyond_all_memory_is_answered_at_once():
+    assert "Try --micro-batch-size " in planned(batch_size=10**12, steps=1).advice[0]
+
+
 def test_the_plan_is_said_before_the_first_step(home, plays):
     made, said = home(plays[:20_000]), []
     tokenizer, text = corpus.prepare(made, TextParams(vocab_size=270))
