@@ -7,6 +7,7 @@
     learning_rate       of the last step
     bpe_dropout         of the last step: a share of merges
     gradient_length     of the last step, before it was clipped
+    micro_batch_size    windows computed at once
     tokens_per_second   in training since the report before, without evaluations
     decay_start         the step from which on the learning rate falls: once, in the first report that knows
     val_nats_per_byte   at an evaluation: how well the validation part is predicted

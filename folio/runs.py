@@ -133,7 +133,7 @@ def _settled(model, training):
     """The TrainingParams with all that the machine decides, the same in every process. Raises ValueError with everything that is wrong."""
     if problems := list(training.problems()):
         raise ValueError("\n".join(problems))
-    training = distributed.agreed(hardware.probe(training, flops_per_step(model, training)))
+    training = distributed.agreed(hardware.probe(training, plan.flops_per_step(model, training)))
     if problems := list(distributed.problems(training)):
         raise ValueError("\n".join(problems))
     return training

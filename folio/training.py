@@ -121,7 +121,7 @@ class Run:
         """Add the loss's gradient to the gradients of self.net, in float32."""
         gradients = torch.autograd.grad(loss, [working for _, working in self.parameters], materialize_grads=True)
         for (parameter, _), gradient in zip(self.parameters, gradients):
-            parameter.grad = gradient.float() if parameter.grad is None else parameter.grad.add_(gradient)
+            parameter.grad = gradient.float().contiguous() if parameter.grad is None else parameter.grad.add_(gradient)
 
     @torch.no_grad()
     def renew_working_net(self):
