@@ -90,8 +90,8 @@ def use(training):
 
 
 def keep_compiled(folder):
-    """Have torch.compile keep what it makes in a folder, and look there before it makes it again; where the user has named one, there."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.resolve()))
+    """Have torch.compile keep what it makes in a folder, and look there before it makes it again, where it would take one for temporary files."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder.resolve())
 
 
 def keep_memory():

@@ -1152,6 +1152,7 @@ def test_torch_compile_itself_makes_the_same_step(make_run):
     assert run.training.compile, "torch.compile did not work"
     for _ in range(3):
         assert run.step() == pytest.approx(plain.step(), rel=1e-3)
+    assert any(run.home.compiled.rglob("*.so")) or any(run.home.compiled.rglob("*.pyd")), "nothing was kept for the next run"
 
 
 def test_products_of_bfloat16_train_as_well(make_run):
@@ -1231,6 +1232,16 @@ def test_the_precision_follows_from_what_the_device_has(kind, capability, precis
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     assert hardware.probe(TrainingParams(compile=False), 1).precision == precision
     assert hardware.probe(TrainingParams(compile=False, precision="fp32"), 1).precision == "fp32"
+
+
+@pytest.mark.parametrize("library", [OSError("no C library by that name"), object(), TypeError("Windows wants a name")])
+def test_another_c_library_is_left_as_it_is(library, monkeypatch):
+    def open_library(name):
+        if isinstance(library, Exception):
+            raise library
+        return library
+    monkeypatch.setattr(hardware.ctypes, "CDLL", open_library)
+    hardware.keep_memory()
 
 
 def test_as_many_threads_as_asked_for_are_used(make_run):
