@@ -95,7 +95,7 @@ class ModelParams:
     def sized(self, emb_len=128):
         """The same with those of emb_len, num_layers and num_heads that are None worked out: about this width, and what goes with it.
         >>> [(each.emb_len, each.num_layers, each.num_heads) for each in map(ModelParams().sized, (64, 128, 256))]
-        [(64, 3, 2), (128, 4, 4), (256, 6, 4)]
+        [(64, 3, 2), (128, 4, 2), (256, 6, 4)]
         """
         unit = 2 if (self.positions or FAMILIES[self.family]["positions"]) == "rotary" else 1        # rotary positions turn pairs of channels
         shared = self.num_kv_heads or 1
@@ -103,7 +103,7 @@ class ModelParams:
         emb_len = self.emb_len or split * max(1, round(emb_len / split))
         # Depth grows more slowly than width, as in GPT-2, whose 12 layers have a width of 768.
         num_layers = self.num_layers or max(1, round(4 * (emb_len / 128) ** 0.6))
-        most = emb_len // (self.head_len or (32 if emb_len < 256 else 64))
+        most = emb_len // (self.head_len or (32 if emb_len < 128 else 64))
         num_heads = self.num_heads or max((heads for heads in range(shared, most + 1, shared) if self.head_len or emb_len % (unit * heads) == 0),
                                           default=shared)
         return replace(self, emb_len=emb_len, num_layers=num_layers, num_heads=num_heads)
@@ -148,12 +148,12 @@ class TrainingParams:
     """How the network is trained."""
     steps: int | None = option(None, "train this many steps (instead of minutes)", low=1, may_change=True)
     minutes: float | None = option(3.0, "train for about this long, everything included (instead of steps)", above=0, may_change=True)
-    batch_size: int = option(16, "windows of block_size tokens a step learns from", low=1)
+    batch_size: int = option(8, "windows of block_size tokens a step learns from", low=1)
     micro_batch_size: int | None = option(None, "windows computed at once; smaller takes less memory (default: batch_size, halved where it has to be)",
                                          low=1, may_change=True)
     optimizer: str = option("muon", "muon (for the matrices; adamw for the rest), adamw, sgd or rmsprop (for all)",
                             choices=("muon", "adamw", "sgd", "rmsprop"))
-    learning_rate: float = option(0.002, "step length at its highest", above=0)
+    learning_rate: float = option(0.004, "step length at its highest", above=0)
     weight_decay: float = option(1.0, "pull of the matrices towards zero", low=0)
     bpe_dropout: float = option(0.1, "share of merges left out, anew in each batch, so that words come in other tokens; falls with the learning rate",
                                 low=0, high=1)

@@ -10,8 +10,9 @@ from dataclasses import replace
 import torch
 
 # A run shorter than this gets less from torch.compile than its start costs: (minutes, floating-point operations).
-# cpu: the start took 25 to 45 s on two cores and the steps then 10 to 20 % less. cuda: not measured yet.
-WORTH_COMPILING = {"cpu": (10, 1e14), "cuda": (3, 1e16)}
+# cpu: the start took 25 to 36 s on two cores, 7 s where a run of the same shape had been compiled before, and the steps then 15 to 20 % less.
+# cuda: not measured yet.
+WORTH_COMPILING = {"cpu": (5, 6e13), "cuda": (3, 1e16)}
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}         # of matrix products and what flows between them, by the precision's name
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3                     # glibc's numbers for what mallopt sets

@@ -22,7 +22,7 @@ TOKENS_PER_PARAMETER = 2
 # Parameters inside the blocks, at most, for each root of a byte of text. On 20 kB widths 32 to 96 came to within 0.02 nats per byte of each other
 # and 128 was worse; on 100 kB 96 was better than 64 and 128 (benchmarks/README.md); half a megabyte bears 128, a megabyte also 192.
 PARAMETERS_PER_ROOT_BYTE = 2300
-FLOPS_AT_HAND = {"cpu": 1e11, "mps": 1e12, "cuda": 1e13}            # a second, of a usual machine: two cores; the others are guesses
+FLOPS_AT_HAND = {"cpu": 1.5e11, "mps": 1e12, "cuda": 1e13}            # a second, of a usual machine: two cores; the others are guesses
 
 # Passes over half a megabyte before a model learns it by heart: with BPE-dropout it was still getting better at 14, and that stretches them to
 # about twice as many. Smaller texts bear more (20 kB: best at 30 to 100, by width), larger ones fewer, but four passes are as good as new text
@@ -34,7 +34,7 @@ MUCH_SMALLER, MUCH_LARGER = 0.4, 2.5        # of the parameters that suit: no ne
 # --- How long: by kind of device and bits, operations a second of a core (cpu), a multiprocessor (cuda) or all of it (mps) on products that are wide,
 # and the width at which half of that is reached. cpu: measured on one core with AVX512-BF16, widths 64 to 384. The others
 # are guesses from data sheets.
-SPEED = {("cpu", 16): (1.9e11, 230), ("cpu", 32): (1.1e11, 230), ("mps", 16): (2e12, 500), ("mps", 32): (1.5e12, 500),
+SPEED = {("cpu", 16): (2.5e11, 180), ("cpu", 32): (1.2e11, 120), ("mps", 16): (2e12, 500), ("mps", 32): (1.5e12, 500),
          ("cuda", 16): (1e12, 1000), ("cuda", 32): (1.5e11, 500)}
 SECONDS_PER_LAYER = {"cpu": 1e-3, "mps": 1e-2, "cuda": 5e-3}        # the least a step takes, however small the products; mps and cuda are guesses
 COMPILED = 0.85                                                     # of the time of a step; measured on cpu: 0.8 to 0.9

@@ -259,8 +259,9 @@ class Run:
         seconds_per_evaluation = progress.evaluation_seconds
         if seconds_per_evaluation is None:          # none has been made yet
             seconds_per_evaluation = evaluation_steps(self.corpus.val_tokens, self.tokens_per_step) * seconds_per_step
-        if not distributed.first_says(time_to_decay(progress.step, decay_fraction=self.training.decay_fraction, seconds_left=60 * self.training.minutes - self.seconds,
-                             seconds_per_step=seconds_per_step, eval_interval=self.eval_interval, seconds_per_evaluation=seconds_per_evaluation)):
+        now = time_to_decay(progress.step, decay_fraction=self.training.decay_fraction, seconds_left=60 * self.training.minutes - self.seconds,
+                            seconds_per_step=seconds_per_step, eval_interval=self.eval_interval, seconds_per_evaluation=seconds_per_evaluation)
+        if not distributed.first_says(now):
             return False
         progress.decay_start = progress.step
         return True

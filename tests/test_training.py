@@ -978,8 +978,8 @@ class Clock:
     def __call__(self):
         return self.now
 
-    def slowing(self, run_class, seconds_per_step, seconds_per_evaluation=0.0):
-        """A Run whose steps and evaluations take so long by this clock."""
+    def slowing(self, run_class, seconds_per_step, evaluation=1.0):
+        """A Run whose steps take so long by this clock, and its evaluations `evaluation` times what is expected of them."""
         class Slow(run_class):
             def step(run):
                 loss = super().step()
@@ -987,25 +987,25 @@ class Clock:
                 return loss
 
             def evaluate(run):
-                self.now += seconds_per_evaluation
+                self.now += evaluation * training.evaluation_steps(run.corpus.val_tokens, run.tokens_per_step) * seconds_per_step
                 return super().evaluate()
         return Slow
 
 
-def by_the_clock(make_run, name, seconds_per_step=1.0, seconds_per_evaluation=0.0, **changes):
+def by_the_clock(make_run, name, seconds_per_step=1.0, evaluation=1.0, **changes):
     """A run of two minutes, whose process took ten seconds to start."""
     clock = Clock()
     clock.now = 10.0
     how = {"steps": None, "minutes": 2.0, "eval_interval": 30} | changes
-    run = make_run(name, clock.slowing(Run, seconds_per_step, seconds_per_evaluation), clock=clock, started_at=0.0, **how)
+    run = make_run(name, clock.slowing(Run, seconds_per_step, evaluation), clock=clock, started_at=0.0, **how)
     return run, clock
 
 
 @pytest.mark.parametrize("seconds_per_step", [0.2, 1.0, 2.0])
-@pytest.mark.parametrize("seconds_per_evaluation", [0.0, 1.0, 5.0])
+@pytest.mark.parametrize("evaluation", [0.8, 1.0, 1.2])
 @pytest.mark.parametrize("decay_fraction", [0.0, 0.4, 0.9])
-def test_minutes_are_what_a_run_takes_to_a_twentieth_everything_included(make_run, seconds_per_step, seconds_per_evaluation, decay_fraction):
-    run, clock = by_the_clock(make_run, "timed", seconds_per_step, seconds_per_evaluation, decay_fraction=decay_fraction, eval_interval=4)
+def test_minutes_are_what_a_run_takes_to_a_twentieth_everything_included(make_run, seconds_per_step, evaluation, decay_fraction):
+    run, clock = by_the_clock(make_run, "timed", seconds_per_step, evaluation, decay_fraction=decay_fraction)
     assert run.train() is None
     assert 0.95 * 120 <= clock.now <= 1.05 * 120
     assert run.done and run.progress.finished
@@ -1042,7 +1042,7 @@ def test_a_run_resumed_after_the_decision_repeats_it_however_slow_it_has_become(
     contents = checkpoint.load(project.resume("killed"))
     assert contents["progress"]["decay_start"] == whole.progress.decay_start            # on the disk before it is used
 
-    again, _ = by_the_clock(make_run, "killed", seconds_per_step=7.0, seconds_per_evaluation=9.0)
+    again, _ = by_the_clock(make_run, "killed", seconds_per_step=7.0, evaluation=3.0)
     again.restore(contents)
     again.train()
     assert (again.progress.decay_start, again.progress.step) == (whole.progress.decay_start, whole.progress.step)
