@@ -153,7 +153,7 @@ class TrainingParams:
                                          low=1, may_change=True)
     optimizer: str = option("muon", "muon (for the matrices; adamw for the rest), adamw, sgd or rmsprop (for all)",
                             choices=("muon", "adamw", "sgd", "rmsprop"))
-    learning_rate: float = option(0.004, "step length at its highest", above=0)
+    learning_rate: float = option(0.003, "step length at its highest", above=0)
     weight_decay: float = option(1.0, "pull of the matrices towards zero", low=0)
     bpe_dropout: float = option(0.1, "share of merges left out, anew in each batch, so that words come in other tokens; falls with the learning rate",
                                 low=0, high=1)
