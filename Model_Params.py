@@ -77,7 +77,7 @@ class ModelParams:
     block_size: int = option(256, "tokens the model can look back on", low=2, high=65536)
     emb_len: int | None = option(None, "width of the model: numbers a token becomes (default: by the size of the text and the time)", low=1, high=65536)
     num_layers: int | None = option(None, "blocks, one after the other (default: by emb_len)", low=1, high=1000)
-    num_heads: int | None = option(None, "attention heads a block (default: by emb_len, each 32 wide, in large models 64)", low=1, high=65536)
+    num_heads: int | None = option(None, "attention heads a block (default: by emb_len, each 32 wide, from a width of 128 on 64)", low=1, high=65536)
     num_kv_heads: int | None = option(None, "heads for keys and values, shared by groups of query heads (default: num_heads)", low=1, high=1 << 24)
     head_len: int | None = option(None, "width of one head (default: emb_len / num_heads)", low=1, high=1 << 24)
     hidden_len: int | None = option(None, "width inside the MLP (default: 4 x emb_len; with swiglu 8/3 x, in multiples of 32)", low=1, high=1 << 24)
@@ -155,8 +155,8 @@ class TrainingParams:
                             choices=("muon", "adamw", "sgd", "rmsprop"))
     learning_rate: float = option(0.003, "step length at its highest", above=0)
     weight_decay: float = option(1.0, "pull of the matrices towards zero", low=0)
-    bpe_dropout: float = option(0.1, "share of merges left out, anew in each batch, so that words come in other tokens; falls with the learning rate",
-                                low=0, high=1)
+    bpe_dropout: float | None = option(None, "share of merges left out, anew in each batch, so that words come in other tokens; falls with the "
+                                       "learning rate (default: 0.1, or 0.2 where the text is read often)", low=0, high=1)
     beta1: float = option(0.9, "adamw, sgd: memory of the gradient", low=0, high=0.9999)
     beta2: float = option(0.95, "adamw, rmsprop: memory of the squared gradient", low=0, high=0.999999)
     warmup_steps: int = option(20, "steps over which the learning rate rises", low=0)
@@ -176,8 +176,9 @@ class TrainingParams:
     compile: bool | None = option(None, "let torch.compile make the step faster; needs a C++ compiler (default: where it pays)")
 
     def resolved(self):
-        """The same parameters with every None that other parameters decide worked out."""
-        return replace(self, micro_batch_size=self.micro_batch_size or self.batch_size)
+        """The same parameters with every None that other parameters decide worked out; folio/plan.py knows a better bpe_dropout for some texts."""
+        return replace(self, micro_batch_size=self.micro_batch_size or self.batch_size,
+                       bpe_dropout=0.1 if self.bpe_dropout is None else self.bpe_dropout)
 
     def problems(self):
         """Yield a sentence for everything that is wrong."""
@@ -192,7 +193,7 @@ class TrainingParams:
 
 
 # What is different by default where training starts from weights instead of from nothing. From the shipped weights on 20 kB of tiny shakespeare,
-# 40 steps (20 passes), best nats per byte: 1.954 at 0.0003, 1.879 at 0.001, 1.900 at 0.002, 1.903 at 0.004; from nothing 2.299.
+# 40 steps of 16 windows (20 passes), best nats per byte: 1.954 at 0.0003, 1.879 at 0.001, 1.900 at 0.002, 1.903 at 0.004; from nothing 2.299.
 FINE_TUNING = {"learning_rate": 0.001}
 
 
@@ -234,7 +235,7 @@ class Params:
 
 PRESETS = {
     # A model of about a million parameters for about a megabyte of text, in about three minutes on two cores. Learning rate,
-    # weight decay and dropouts were chosen on the last tenth of the training part of the plays and of tiny shakespeare; what was tried is in benchmarks/README.md.
+    # weight decay and dropouts were chosen on the last tenth of the training part of the plays and of tiny shakespeare; what was tried is in benchmarks/LOG.md.
     "default": Params(),
     # The character model that lectures and repositories train on tiny shakespeare: 10,788,929 parameters with its 65 characters.
     "shakespeare-10m": Params(

@@ -2,7 +2,7 @@
 
     python benchmarks/training.py                # about three minutes on two cores
     python benchmarks/training.py --compile      # Folio's step compiled as well (half a minute more where it was never compiled)
-    python benchmarks/training.py --shape 10m    # 10.8 million parameters: what GPUs are compared with
+    python benchmarks/training.py --shape 10m    # 11 million parameters: what GPUs are compared with
 
 The plain program is what a careful reader of PyTorch's documentation writes: the same layers from torch.nn.functional, float32 and AdamW on a CPU;
 on a GPU bfloat16 under autocast and torch.compile. It starts from Folio's weights, and both must agree on the first loss. It is measured twice:
@@ -29,7 +29,7 @@ from folio.home import Home                                             # noqa: 
 from folio.networks import count_parameters                             # noqa: E402
 from Model_Params import PRESETS, TextParams                            # noqa: E402
 
-SHAPES = {"default": {"num_layers": 4, "emb_len": 128, "num_heads": 4}, "10m": {"num_layers": 6, "emb_len": 384, "num_heads": 6}}
+SHAPES = {"default": 128, "wide": 256, "10m": 384}          # widths; layers and heads go with them
 TURNS, STEPS_A_TURN = 7, 4
 
 
@@ -122,9 +122,9 @@ def main():
     parser.add_argument("--shape", default="default", choices=SHAPES, help="of the network (default: the default preset's)")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(), help="compile Folio's step")
     parser.add_argument("--vocab-size", type=int, default=1024, help="of the tokenizer, learned from the plays (default: 1024)")
-    parser.add_argument("--batch-size", type=int, default=16, help="windows of 256 tokens a step (default: 16)")
+    parser.add_argument("--batch-size", type=int, default=PRESETS["default"].training.batch_size, help="windows of 256 tokens a step (default: 8)")
     arguments = parser.parse_args()
-    params = replace(PRESETS["default"], model=replace(PRESETS["default"].model, **SHAPES[arguments.shape]))
+    params = replace(PRESETS["default"], model=PRESETS["default"].model.sized(SHAPES[arguments.shape]))
     params = replace(params, training=replace(params.training, steps=1000, minutes=None, batch_size=arguments.batch_size, compile=arguments.compile))
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))

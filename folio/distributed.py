@@ -150,7 +150,7 @@ def _exchange(function, *arguments, **how):
         function(*arguments, **how)
     except RuntimeError as error:
         raise ConnectionError("Another process of this run has ended or does not answer, so all of them end. What is saved is whole; "
-                              f"to go on from it: {launcher()} train.py --resume") from error
+                              f"to go on from it: {launcher()} train.py --resume, with the same --home and --name") from error
 
 
 def _processes_here():

@@ -1,4 +1,4 @@
-"""Attention as training on a CPU wants it: plain matrix products and a gradient written by hand.
+"""Attention as short contexts on a CPU want it: plain matrix products and a gradient written by hand.
 
 torch's fused kernel is slow there in its backward pass, and autograd would make half a dozen passes over the scores that are not needed.
 """

@@ -22,7 +22,7 @@ def build(params):
 
 
 def in_type(net, type):
-    """A network that computes in `type`: its matrices are copies of the net's, everything else is the net's own, in float32.
+    """A network that computes in `type`: its matrices, with their biases, are copies of the net's, everything else is the net's own, in float32.
 
     Embeddings stay in float32 because their gradients are sums of many small ones. Where the net has this type already, it is the net.
     """

@@ -15,7 +15,7 @@ def build(net, training):
     in_matrices = set(map(id, matrices))
     others = [parameter for parameter in net.parameters() if id(parameter) not in in_matrices]
     if training.optimizer == "muon":
-        return [_muon(matrices, training), _adamw([{"params": others, "weight_decay": 0.0}], training)]
+        return [Muon(matrices, training.weight_decay), _adamw([{"params": others, "weight_decay": 0.0}], training)]
     return [OPTIMIZERS[training.optimizer]([{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}],
                                            training)]
 
@@ -38,8 +38,9 @@ class Muon(torch.optim.Optimizer):
             matrices = group["params"]
             gradients = [matrix.grad for matrix in matrices]
             for matrix in matrices:
-                self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
-            averages = [self.state[matrix]["momentum"] for matrix in matrices]
+                if not self.state[matrix]:
+                    self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)        # as torch.optim.Muon calls it: either goes on from the other's
+            averages = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
             torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
             torch._foreach_lerp_(gradients, averages, group["momentum"])            # Nesterov's: look ahead along the new average
             torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
@@ -68,10 +69,6 @@ def orthogonalised(matrices):
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x
-
-
-def _muon(matrices, training):
-    return Muon(matrices, training.weight_decay)
 
 
 def _adamw(groups, training):

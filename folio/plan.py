@@ -13,7 +13,7 @@ import torch
 from folio import hardware, networks
 from Model import FUSED_ATTENTION_LEN
 
-# --- How large: measured with the default preset, 2.5 million tokens (600 steps, or three minutes on two cores) ---
+# --- How large: measured with 2.5 million tokens, three minutes on two cores ---
 
 WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)       # what is chosen from; each has about twice the parameters of the one before
 # Tokens to train on for each parameter inside the blocks. 20 are best where text is plentiful (Hoffmann et al., 2022), but for
@@ -29,6 +29,9 @@ FLOPS_AT_HAND = {"cpu": 1.5e11, "mps": 1e12, "cuda": 1e13}            # a second
 # (Muennighoff et al., 2023).
 PASSES, PASSES_BYTES, PASSES_AT_LEAST = 20, 500_000, 4
 WITHOUT_BPE_DROPOUT = 0.5
+# Passes from which on more BPE-dropout is better: after 11 passes over the plays 0.2 gave 1.619 nats per byte where 0.1 gave 1.651, after 5 over tiny
+# shakespeare 0.1 and 0.05 were as good (benchmarks/LOG.md).
+MANY_PASSES = 8
 MUCH_SMALLER, MUCH_LARGER = 0.4, 2.5        # of the parameters that suit: no need to speak of less
 
 # --- How long: by kind of device and bits, operations a second of a core (cpu), a multiprocessor (cuda) or all of it (mps) on products that are wide,
@@ -55,16 +58,17 @@ class Machine:
     """What a step is computed on."""
     kind: str                       # cpu, cuda, mps
     bits: int                       # of a number in matrix products: 16, 32
-    units: int                      # threads, or multiprocessors
+    units: int                      # threads, or multiprocessors, of one process
     memory_bytes: int | None        # None: not known
     compiled: bool = False
+    processes: int = 1              # that share it; on GPUs, each has one
 
     @classmethod
-    def of(cls, training):
-        """The machine that TrainingParams, probed, mean here."""
+    def of(cls, training, processes=1):
+        """The machine that TrainingParams, probed, mean here, where so many processes make the run."""
         kind, cuda = training.device.partition(":")[0], training.device.startswith("cuda")
         units = torch.cuda.get_device_properties(training.device).multi_processor_count if cuda else training.threads if kind == "cpu" else 1
-        return cls(kind, 32 if training.precision == "fp32" else 16, units, hardware.memory_bytes(training.device), bool(training.compile))
+        return cls(kind, 32 if training.precision == "fp32" else 16, units, hardware.memory_bytes(training.device), bool(training.compile), processes)
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,19 @@ def width_for(train_bytes, training, model, kind):
         by_time = math.sqrt(60 * training.minutes * FLOPS_AT_HAND[kind] / (6 * TOKENS_PER_PARAMETER))
     most = min(by_time, PARAMETERS_PER_ROOT_BYTE * math.sqrt(train_bytes))
     return max((width for width in WIDTHS if block_parameters(model.sized(width)) <= most), default=WIDTHS[0])
+
+
+def with_bpe_dropout(training, model, corpus, kind):
+    """TrainingParams with the bpe_dropout that suits how often the text will be read, where it is open. model: ModelParams, sized"""
+    if training.bpe_dropout is not None:
+        return training
+    if corpus.text.tokenizer != "bpe":          # which has one way to say a text
+        return replace(training, bpe_dropout=0.0)
+    if training.steps:
+        tokens = training.steps * training.batch_size * model.block_size
+    else:
+        tokens = FLOPS_AT_HAND[kind] * 60 * training.minutes / (6 * (block_parameters(model) + model.emb_len * model.vocab_size))
+    return replace(training, bpe_dropout=0.2 if tokens > MANY_PASSES * corpus.train_tokens else 0.1)
 
 
 def block_parameters(model):
@@ -185,7 +202,7 @@ def flops_per_step(model, training):
 def seconds_per_step(model, training, machine):
     """What one step takes, roughly."""
     peak, half_width = SPEED[machine.kind, machine.bits]
-    speed = machine.units * peak * model.emb_len / (model.emb_len + half_width)
+    speed = machine.processes * machine.units * peak * model.emb_len / (model.emb_len + half_width)
     seconds = max(flops_per_step(model, training) / speed, SECONDS_PER_LAYER[machine.kind] * model.num_layers)
     return seconds * (COMPILED if machine.compiled else 1)
 
@@ -206,7 +223,9 @@ def memory_bytes(model, training, machine):
     scores = 0 if fused else model.num_heads * model.block_size
     layer = CHANNEL_BYTES[machine.bits] * (model.emb_len + model.hidden_len) + SCORE_BYTES * scores
     token = model.num_layers * layer + LOGIT_BYTES * model.vocab_size
-    return (machine.kind != "cuda") * PROCESS_BYTES + weights + training.micro_batch_size * model.block_size * token
+    windows = min(training.micro_batch_size, -(-training.batch_size // machine.processes))
+    on_gpu = machine.kind == "cuda"
+    return (1 if on_gpu else machine.processes) * ((not on_gpu) * PROCESS_BYTES + weights + windows * model.block_size * token)
 
 
 def _about_memory(memory, model, training, machine):

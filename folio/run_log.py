@@ -6,7 +6,7 @@
     train_loss          nats per token: the mean of the steps since the report before, with dropout and BPE-dropout as they are in training
     learning_rate       of the last step
     bpe_dropout         of the last step: a share of merges
-    gradient_length     of the last step, before it was clipped
+    gradient_length     of the last step, before it was clipped; null where it was beyond what fp16 can hold
     micro_batch_size    windows computed at once
     tokens_per_second   in training since the report before, without evaluations
     decay_start         the step from which on the learning rate falls: once, in the first report that knows

@@ -23,10 +23,9 @@ def new_run(home, name, params, tokenizer, corpus, started_at, say=print, start=
     block_size = fitting_block_size(params.model.block_size, corpus.train_tokens)
     if block_size != params.model.block_size:
         say(f"The text has only {corpus.train_tokens:,} tokens to train on: the context shrinks from {params.model.block_size} to {block_size}.")
-    training = params.training.resolved()
-    kind = hardware.settle_device(training.device).partition(":")[0]
-    model = plan.sized(replace(params.model, vocab_size=tokenizer.vocab_size, block_size=block_size), training, corpus, kind).resolved()
-    training = _settled(model, training)
+    kind = hardware.settle_device(params.training.device).partition(":")[0]
+    model = plan.sized(replace(params.model, vocab_size=tokenizer.vocab_size, block_size=block_size), params.training, corpus, kind).resolved()
+    training = _settled(model, plan.with_bpe_dropout(params.training, model, corpus, kind).resolved())
     with _claimed(home, name, say) as name:
         run = Run(home, name, Params(corpus.text, model, training), tokenizer, corpus, started_at=started_at)
         if start:
@@ -80,8 +79,9 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
             say(f"The processes that make this run were {before} and are now {now}: the last digits may differ.")
             training = replace(training, threads=max(1, training.threads * before // now))
         training = _settled(stored.model, training)
-        for path in (home.weights(name), home.resume(name), home.log(name)):
-            remove_leftovers(path)
+        if distributed.is_first():
+            for path in (home.weights(name), home.resume(name), home.log(name)):
+                remove_leftovers(path)
         run = Run(home, name, replace(stored, training=training), tokenizer, corpus, started_at=started_at)
         run.restore(contents)
         if run.out_of_patience:
@@ -110,7 +110,7 @@ def describe(run):
     settings = " ".join(f"{key}={value}" for key, value in values.items() if value is not None)
     events = [f"events    tensorboard --logdir {run.home.tensorboard(run.name).parent}"] if training.tensorboard else []
     fresh = not run.progress.step and not run.progress.started_from         # else another size is no choice any more
-    expected = plan.make(model, training, corpus, plan.Machine.of(training), sizes_are_open=fresh)
+    expected = plan.make(model, training, corpus, plan.Machine.of(training, distributed.count()), sizes_are_open=fresh)
     return "\n".join([
         f"run       {run.name}: {length}{began}",
         f"text      {corpus.train_bytes:,} bytes to learn from, {corpus.val_bytes:,} held out; "

@@ -49,7 +49,7 @@ class Events:
         for name, value in report.items():
             if isinstance(value, str):
                 value = summary.text(name, "".join(f"    {line}\n" for line in value.splitlines()))        # four spaces: Markdown leaves it as it is
-            elif name not in POSITIONS:
+            elif name not in POSITIONS and value is not None:
                 value = summary.scalar(name, value)
             else:
                 continue

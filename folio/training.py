@@ -30,7 +30,7 @@ LINES_PER_EVALUATION = 10       # in the log
 EVALUATION_SHARE = 0.05         # of the time, where eval_interval is not given
 OVERFITTING = 3                 # validations in a row that are no better: one or two may be chance
 _OVERFITTING = ("The model begins to learn its text by heart: it gets no better on text it has not seen. The best weights so far are kept; "
-                "more text, --bpe-dropout 0.2 or fewer steps help.")
+                "more text, more --bpe-dropout or fewer steps help.")
 _LAST_GOOD = "What is saved is from before. Try a lower --learning-rate, or --precision fp32."
 SAMPLE_TEMPERATURE = 0.8        # a little below 1 reads better than the model's own distribution
 
@@ -42,7 +42,7 @@ class Progress:
     started_from: dict | None = None        # the name and the fingerprint of the weights before the first step, if they were not random
     seconds: float = 0.0                    # of all sittings, from the start of their processes
     training_seconds: float = 0.0           # of these, in steps
-    evaluation_seconds: float | None = None         # what the last evaluation took, saving included
+    evaluation_seconds: float | None = None         # what the last evaluation took, with its sample and the best weights saved
     decay_start: int | None = None          # the step at which the learning rate begins to fall: all that time ever decides
     recent_losses: list = field(default_factory=list)       # since the last line in the log
     best_nats: float | None = None          # per byte of validation text
@@ -195,10 +195,11 @@ class Run:
 
         Raises FloatingPointError, with the last good files kept, where the loss stops being finite.
         """
-        self._compile()
-        saved_at = self._marked_at = self.clock()
-        self._marked_step = self.progress.step
         with stop_signals() as received, self._bar() as bar:
+            self._compile()
+            bar.unpause()               # else compiling would count as slow steps
+            saved_at = self._marked_at = self.clock()
+            self._marked_step = self.progress.step
             while not self.done and not distributed.any_says(received):
                 began = self.clock()
                 self.step()
@@ -212,12 +213,12 @@ class Run:
                     self._refuse_useless_weights()
                 if evaluating or decided or self.progress.step % max(1, self.eval_interval // LINES_PER_EVALUATION) == 0:
                     self._report(evaluating, decided, bar)
+                if evaluating:
+                    self.progress.evaluation_seconds = self.clock() - stepped
                 if saving:
                     self.progress.finished = self.done
                     self.save_resume()
                     saved_at = self.clock()
-                if evaluating:
-                    self.progress.evaluation_seconds = self.clock() - stepped
         if not self.done:
             self._refuse_useless_weights()
             self.save_resume()
@@ -336,7 +337,10 @@ class Run:
         score = self._in_memory(lambda: evaluate(self.working_net, part, self.corpus.val_bytes, block_size=self.params.model.block_size,
                                                  batch_size=self._windows_at_once, device=self.training.device))
         self.working_net.train()
-        return Score(distributed.summed(score.nats), self.corpus.val_tokens, self.corpus.val_bytes)
+        nats = distributed.summed(score.nats)
+        if not math.isfinite(nats):         # nothing would ever be better than that
+            raise FloatingPointError(f"After step {self.progress.step} the text held out costs {nats} nats. {_LAST_GOOD}")
+        return Score(nats, self.corpus.val_tokens, self.corpus.val_bytes)
 
     def sample(self):
         """What the network writes by now: a few lines."""
