@@ -156,7 +156,7 @@ class TrainingParams:
     learning_rate: float = option(0.003, "step length at its highest", above=0)
     weight_decay: float = option(1.0, "pull of the matrices towards zero", low=0)
     bpe_dropout: float | None = option(None, "share of merges left out, anew in each batch, so that words come in other tokens; falls with the "
-                                       "learning rate (default: 0.1, or 0.2 where the text is read often)", low=0, high=1)
+                                       "learning rate (default: the more often the text will be read, the more)", low=0, high=1)
     beta1: float = option(0.9, "adamw, sgd: memory of the gradient", low=0, high=0.9999)
     beta2: float = option(0.95, "adamw, rmsprop: memory of the squared gradient", low=0, high=0.999999)
     warmup_steps: int = option(20, "steps over which the learning rate rises", low=0)

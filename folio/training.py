@@ -25,6 +25,7 @@ from folio.run_log import RunLog
 from folio.schedules import decay_start_for, share_of_peak, time_to_decay, total_steps_for
 from folio.tensorboard import Events
 
+CLOSING_SECONDS = 0.8           # the last sample, saving, and leaving Python, here
 SAVE_SECONDS = 60               # a killed run loses at most about this much
 LINES_PER_EVALUATION = 10       # in the log
 EVALUATION_SHARE = 0.05         # of the time, where eval_interval is not given
@@ -260,7 +261,8 @@ class Run:
         seconds_per_evaluation = progress.evaluation_seconds
         if seconds_per_evaluation is None:          # none has been made yet
             seconds_per_evaluation = evaluation_steps(self.corpus.val_tokens, self.tokens_per_step) * seconds_per_step
-        now = time_to_decay(progress.step, decay_fraction=self.training.decay_fraction, seconds_left=60 * self.training.minutes - self.seconds,
+        seconds_left = 60 * self.training.minutes - self.seconds - CLOSING_SECONDS
+        now = time_to_decay(progress.step, decay_fraction=self.training.decay_fraction, seconds_left=seconds_left,
                             seconds_per_step=seconds_per_step, eval_interval=self.eval_interval, seconds_per_evaluation=seconds_per_evaluation)
         if not distributed.first_says(now):
             return False

@@ -163,12 +163,13 @@ def test_a_process_takes_about_as_much_memory_as_was_said(home, plays):
 
 
 @pytest.mark.parametrize("train_bytes, values, expected", [
-    (1_000_000, {"minutes": 1.0}, 0.1),
+    (1_000_000, {"minutes": 0.1}, 0.01),
+    (1_000_000, {"minutes": 1.0}, 0.096),
     (1_000_000, {"minutes": 10.0}, 0.2),
     (450_000, {"minutes": 3.0}, 0.2),
-    (100_000_000, {"minutes": 100.0}, 0.1),
-    (450_000, {"steps": 580}, 0.1),                         # 1.19 million tokens: 7.9 passes
-    (450_000, {"steps": 590}, 0.2),
+    (100_000_000, {"minutes": 10.0}, 0.01),
+    (450_000, {"steps": 366}, 0.1),                         # 750 thousand tokens: 5 passes
+    (450_000, {"steps": 1000}, 0.2),
     (450_000, {"steps": 590, "bpe_dropout": 0.05}, 0.05),   # what is given stays
     (450_000, {"steps": 590, "bpe_dropout": 0.0}, 0.0),
 ])
