@@ -37,7 +37,7 @@ MUCH_SMALLER, MUCH_LARGER = 0.4, 2.5        # of the parameters that suit: no ne
 # --- How long: by kind of device and bits, operations a second of a core (cpu), a multiprocessor (cuda) or all of it (mps) on products that are wide,
 # and the width at which half of that is reached. cpu: measured on one core with AVX512-BF16, widths 64 to 384. The others
 # are guesses from data sheets.
-SPEED = {("cpu", 16): (2.5e11, 180), ("cpu", 32): (1.2e11, 120), ("mps", 16): (2e12, 500), ("mps", 32): (1.5e12, 500),
+SPEED = {("cpu", 16): (1.9e11, 180), ("cpu", 32): (1.0e11, 120), ("mps", 16): (2e12, 500), ("mps", 32): (1.5e12, 500),
          ("cuda", 16): (1e12, 1000), ("cuda", 32): (1.5e11, 500)}
 SECONDS_PER_LAYER = {"cpu": 1e-3, "mps": 1e-2, "cuda": 5e-3}        # the least a step takes, however small the products; mps and cuda are guesses
 COMPILED = 0.85                                                     # of the time of a step; measured on cpu: 0.8 to 0.9
