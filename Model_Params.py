@@ -194,7 +194,7 @@ class TrainingParams:
 
 # What is different by default where training starts from weights instead of from nothing. From the shipped weights on 20 kB of tiny shakespeare,
 # 40 steps of 16 windows (20 passes), best nats per byte: 1.954 at 0.0003, 1.879 at 0.001, 1.900 at 0.002, 1.903 at 0.004; from nothing 2.299.
-FINE_TUNING = {"learning_rate": 0.001}
+FINE_TUNING = {"learning_rate": 0.0015}        # between the two best, with 8 windows a step
 
 
 @dataclass(frozen=True)

@@ -431,7 +431,7 @@ def test_too_little_memory_is_one_sentence_with_what_to_try(home, plays):
     project = home(plays[:20_000])
     assert run_script("init.py", "--home", project.folder).returncode == 0
     done = run_script("train.py", "--home", project.folder, "--batch-size", 10**12, "--steps", 1)
-    assert "--micro-batch-size" in done.stderr and "Traceback" not in done.stderr and done.returncode == 1
+    assert "memory" in done.stderr and "--block-size or --emb-len" in done.stderr and "Traceback" not in done.stderr and done.returncode == 1
     assert list(project.saved_weights.glob("[!.]*")) == []
 
 

@@ -297,14 +297,22 @@ def test_the_worked_examples_of_the_schedule():
 @pytest.mark.parametrize("seconds_left, decided", [(41, False), (40, True), (39, True), (0, True), (-5, True)])
 def test_the_descent_begins_when_it_takes_just_the_time_that_is_left(seconds_left, decided):
     # After 60 steps with decay_fraction 0.4 the descent takes 40 steps more.
-    assert time_to_decay(60, decay_fraction=0.4, seconds_left=seconds_left, seconds_per_step=1.0) == decided
+    assert time_to_decay(60, decay_fraction=0.4, seconds_left=seconds_left, seconds_per_step=1.0, eval_interval=20, seconds_per_evaluation=0.0) == decided
+
+
+@pytest.mark.parametrize("eval_interval, evaluations", [(1000, 1), (100, 1), (50, 1), (40, 2), (10, 4), (7, 7)])
+def test_the_descent_leaves_time_for_its_evaluations_and_the_last_one(eval_interval, evaluations):
+    # After 60 steps it ends at 100: those that are multiples of the interval from 61 to 99, and one at the end.
+    how = dict(decay_fraction=0.4, seconds_per_step=1.0, eval_interval=eval_interval, seconds_per_evaluation=3.0)
+    assert time_to_decay(60, seconds_left=40 + 3 * evaluations, **how) and not time_to_decay(60, seconds_left=40 + 3 * evaluations + 1, **how)
 
 
 @given(st.floats(0.01, 10), st.floats(0, 0.9), st.floats(20, 2000))
 def test_a_run_with_steady_steps_ends_at_about_its_time(seconds_per_step, decay_fraction, seconds):
     assume(seconds > 50 * seconds_per_step and seconds < 3000 * seconds_per_step)
     step = 1
-    while not time_to_decay(step, decay_fraction=decay_fraction, seconds_left=seconds - step * seconds_per_step, seconds_per_step=seconds_per_step):
+    how = dict(decay_fraction=decay_fraction, seconds_per_step=seconds_per_step, eval_interval=10**6, seconds_per_evaluation=0.0)
+    while not time_to_decay(step, seconds_left=seconds - step * seconds_per_step, **how):
         step += 1
     ended = total_steps_for(step, decay_fraction) * seconds_per_step
     assert seconds - seconds_per_step <= ended <= seconds + 11 * seconds_per_step       # 1 / (1 - 0.9) steps a decision, and one
