@@ -59,7 +59,8 @@ def of_preset(name):
 
 RECIPES = {
     **{name: of_preset(name) for name in PRESETS},
-    "10-seconds": Recipe(train=("--minutes=0.155", "--learning-rate=0.006", "--warmup-steps=8")),
+    "10-seconds": Recipe(train=("--minutes=0.155", "--learning-rate=0.01", "--warmup-steps=8")),
+    "50-seconds": Recipe(train=("--minutes=0.82", "--learning-rate=0.006")),
     "90-seconds": Recipe(train=("--minutes=1.45",)),
     # The best that was found within 20 minutes of one core (it takes ten): wide, and not many passes over the text (LOG.md).
     "best": Recipe(train=("--steps=640", "--threads=1", "--compile", "--emb-len=192", "--num-layers=6", "--batch-size=16", "--learning-rate=0.003",
