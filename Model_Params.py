@@ -261,13 +261,13 @@ PRESETS = {
         TextParams(tokenizer="char"),
         ModelParams(family="classic", block_size=32, emb_len=64, num_layers=4, num_heads=4),
         replace(_PLAIN, steps=5000, batch_size=16, learning_rate=1e-3, closing_tokens=500)),
-    # A GPT of about four million parameters (4,143,680) on byte pairs. 1,024 of them are what init.py learns from half a megabyte by itself, so that the
-    # tokenizer that comes along serves. How it is trained is Folio's own: 1,500 steps read the plays 16 times, and dropout is GPT-2's.
+    # A GPT of about four million parameters (4,143,680) on byte pairs. From half a megabyte init.py learns 1,024 by itself, so that the tokenizer
+    # that comes along serves. Its training is Folio's own: 1,500 steps read the plays 17 times, tiny shakespeare half as often. Dropout is GPT-2's.
     "llm-example": Params(
         TextParams(tokenizer="bpe", vocab_size=1024),
         ModelParams(family="classic", mlp="gelu", block_size=256, emb_len=224, num_layers=6, num_heads=4, dropout=0.1),
         TrainingParams(steps=1500, minutes=None)),
-    # Wide, with few heads, a fifth of the text held out. It reads tiny shakespeare 14 times, which takes as much dropout as the model of the lectures.
+    # Wide, with few heads, a fifth of the text held out. It reads tiny shakespeare 14 times, and takes as much dropout as the model of the lectures.
     "micropgpt": Params(
         TextParams(tokenizer="char", val_fraction=0.2),
         ModelParams(family="classic", block_size=128, emb_len=384, num_layers=4, num_heads=4, dropout=0.2),

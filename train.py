@@ -72,11 +72,12 @@ def train(arguments, preset, flags, params):
             print(f"Stopped after step {run.progress.step:,}; everything is saved. "
                   f"To go on: {distributed.launcher()} train.py --resume --name {run.name}{home.flag}")
             return 128 + stopped_by
-        print(f"Done. The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte, are in {home.weights(run.name)}")
+        weights = home.weights(run.name)
+        print(f"Done. The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte, are in {weights}")
         if run.training.closing_tokens and distributed.is_first():
             screen = Screen()
             screen.write("\n")
-            for text in language_model.load(home.weights(run.name)).stream(tokens=run.training.closing_tokens, seed=run.training.seed):
+            for text in language_model.load(weights).stream(tokens=run.training.closing_tokens, seed=run.training.seed):
                 screen.write(text)
             screen.end_line()
             screen.write("\n")

@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_configuration(self):
         """Add --config and --save-config; `settings` has what the one says."""
-        self.add_argument("--config", type=Path, metavar="FILE", help="settings in JSON, by the names of the flags with _ for -; flags go before them")
+        self.add_argument("--config", type=Path, metavar="FILE", help="settings in JSON, by the names of the flags with _ for -; flags overrule them")
         self.add_argument("--save-config", type=Path, metavar="FILE", help="write the settings in effect there, for --config")
 
     def parse(self, words=None):

@@ -17,8 +17,8 @@ NAMES = {each.name for part in (TextParams, ModelParams, TrainingParams, Generat
 # What other programs call our fields: LLM-V0, nanoGPT, Hugging Face's configurations and trainers, torch.nn.Transformer, papers.
 OTHER_NAMES = {other: ours for ours, others in {
     "vocab_size": "n_vocab vocab vocabulary_size num_tokens",
-    "block_size": "seq_length seq_len sequence_length max_seq_len max_seq_length context context_length context_len context_size ctx_len n_ctx n_positions "
-                  "max_position_embeddings window_size max_length bptt",
+    "block_size": "seq_length seq_len sequence_length max_seq_len max_seq_length context context_length context_len context_size ctx_len n_ctx "
+                  "n_positions max_position_embeddings window_size max_length bptt",
     "emb_len": "embedding_dim embed_dim embedding_size emb_dim emb_size d_model n_embd n_embed hidden_size dim model_dim width",
     "hidden_len": "hidden_dim intermediate_size d_ff dim_feedforward ffn_dim n_inner mlp_dim",
     "num_layers": "n_layer n_layers num_hidden_layers depth num_blocks n_blocks layers",

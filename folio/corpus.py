@@ -124,7 +124,8 @@ def find(home, say=print):
 
 
 def prepared(home, wanted, say=print):
-    """The tokenizer and the corpus of a home, made as `wanted` ({field of TextParams: value}) where they are missing; the text too (paths.supply_text).
+    """The tokenizer and the corpus of a home, made where they are missing as `wanted` ({field of TextParams: value}) says; the text too, as
+    paths.supply_text has it.
 
     -> (tokenizer, Corpus). Raises ValueError, with everything as it was, where the home has them already and made otherwise.
     """
@@ -160,8 +161,9 @@ def _find(home, tokenizer, say, wanted=()):
     about, corpus = _open(home)
     current = about is not None and about["tokenizer_fingerprint"] == tokenizer.fingerprint
     if different := list(_differences(tokenizer, corpus if current else None, dict(wanted))):
-        raise ValueError(f"The text of {home.folder} is prepared in another way than is wanted: {'; '.join(different)}. What was trained on it needs it "
-                         "as it is. Give this run a home of its own: add --home DIR, where DIR may be a new folder. (Or prepare this one anew: python init.py)")
+        raise ValueError(f"The text of {home.folder} is prepared in another way than is wanted: {'; '.join(different)}. What was trained on it "
+                         "needs it as it is. Give this run a home of its own: add --home DIR, where DIR may be a new folder. "
+                         "(Or prepare this one anew: python init.py)")
     text = corpus.text if about else TextParams()
     if not current:
         text = replace(text, **dict(wanted) | {"tokenizer": tokenizer.kind, "pattern": tokenizer.pattern or TextParams.pattern, "vocab_size": None})

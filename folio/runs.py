@@ -73,7 +73,8 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
         if different := _differences(home, contents, stored, preset, flags, tokenizer, corpus):
             raise ValueError(f"The run {name} can only go on as it began: {'; '.join(different)}. "
                              "Leave that as it is, or start a new run without --resume.")
-        training = replace(stored.training, **{key: value for key, value in flags.items() if key in _MAY_CHANGE and value is not None or key in _LENGTHS})
+        training = replace(stored.training, **{key: value for key, value in flags.items()
+                                               if key in _MAY_CHANGE and value is not None or key in _LENGTHS})
         before, now = contents.get("processes", 1), distributed.count()
         if before != now:
             say(f"The processes that make this run were {before} and are now {now}: the last digits may differ.")
