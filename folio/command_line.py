@@ -91,9 +91,10 @@ class Parser(argparse.ArgumentParser):
     def check(self, params, one_by_one=False):
         """Exit with code 2 and one message that names all problems of the file of settings and of `params`, if there are any.
 
-        one_by_one: without what is wrong with values together, as where some of them will come from somewhere else.
+        one_by_one: without what is wrong with values together, as where some of them will come from somewhere else; for Params.
         """
-        problems = chain.from_iterable(map(field_problems, parts_of(params))) if one_by_one else params.problems()
+        parts = [getattr(params, each.name) for each in fields(params)]
+        problems = chain.from_iterable(map(field_problems, parts)) if one_by_one else params.problems()
         if found := dict.fromkeys([*self.wrong_settings, *problems]):       # two parts may share a field, and what is wrong with it
             self.error("\n".join(found))
 
@@ -105,11 +106,6 @@ class Parser(argparse.ArgumentParser):
 class _HelpFormatter(argparse.HelpFormatter):
     def __init__(self, prog):
         super().__init__(prog, max_help_position=34)
-
-
-def parts_of(params):
-    """The dataclasses that a dataclass is made of, or itself where it holds plain values."""
-    return [part for each in fields(params) if is_dataclass(part := getattr(params, each.name))] or [params]
 
 
 def chosen(params, values):

@@ -184,6 +184,8 @@ def test_what_was_saved_makes_the_same_run_again(door, home, plays, tmp_path):
         door(train, made, "--resume", "--name", "run", "--config", path, "--steps", 5, "--seed", 2)
     tuned = door(train, made, "--start-from", "run", "--steps", 2, "--save-config", path, *SMALL[8:])
     assert "learning_rate=0.0015" in tuned
+    with pytest.raises(ValueError, match="val_fraction is 0.1, not 0.3"):
+        door(train, made, "--start-from", "run", "--val-fraction", 0.3)
     again = door(train, made, "--start-from", "run", "--config", path)
     assert [line for line in again.splitlines() if "learning_rate" in line] == [line for line in tuned.splitlines() if "learning_rate" in line]
 
