@@ -13,7 +13,7 @@ LAYERS = [
     ["paths", "sources", "corpus", "batches", "networks", "checkpoint", "interchange"],
     ["decoder", "numpy_decoder", "beam", "bits_per_byte", "plan", "distributed"],
     ["training", "runs", "language_model"],
-    ["command_line", "terminal", "convert", "plot", "tokens", "evaluate"],
+    ["command_line", "terminal", "convert", "tokens", "pictures", "plot", "evaluate"],
     ["init", "train", "run"],
 ]
 LEAVES = 1
