@@ -138,7 +138,8 @@ def test_lines_break_between_words_where_they_can():
     (["MERRAN: ", "של", "ום", ", I say"], ["MERRAN: ", "ום", "של", ", I say"]),
     (["של", " Merran", " Varrow", " ום"], [" ום", " Merran", " Varrow", "של"]),
     (["مرحبا", " ", "بك", " 7"], [" 7", "بك", " ", "مرحبا"]),
-], ids=["backwards", "within", "the other way round", "blanks"])
+    (["MERRAN: ", "שלום", " ?! ", "Varrow"], ["MERRAN: ", "שלום", " ?! ", "Varrow"]),
+], ids=["backwards", "within", "the other way round", "blanks", "between two directions"])
 def test_what_is_read_from_right_to_left_stands_so(pieces, seen):
     assert [part.text for part in as_seen(list(parts_of([(piece, 1.0) for piece in pieces])))] == seen
 
