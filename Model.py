@@ -205,6 +205,21 @@ class LearnedPositions(nn.Module):
         return heads
 
 
+class NoPositions(nn.Module):
+    """Nothing says where a token stands: that a position sees only those before it lets the network count them (Haviv et al., 2022)."""
+
+    def __init__(self, params):
+        super().__init__()
+
+    def add(self, x, start):
+        """Nothing to add."""
+        return x
+
+    def turn(self, heads, start):
+        """Nothing to turn."""
+        return heads
+
+
 class SwiGLU(nn.Module):
     """An MLP in which one half of the hidden channels opens and closes the other (Shazeer, 2020)."""
 
@@ -235,9 +250,18 @@ class MLP(nn.Module):
         return self.down(self.activation(self.up(x)))
 
 
+class SquaredReLU(nn.Module):
+    """The square of what is positive (So et al., 2021)."""
+
+    def forward(self, x):
+        """x: (..., length) -> the same"""
+        return F.relu(x).square()
+
+
 NORMS = {"rms": RMSNorm, "layer": LayerNorm}
-POSITIONS = {"rotary": RotaryPositions, "learned": LearnedPositions}
-MLPS = {"swiglu": SwiGLU, "relu": lambda params: MLP(params, nn.ReLU()), "gelu": lambda params: MLP(params, nn.GELU(approximate="tanh"))}
+POSITIONS = {"rotary": RotaryPositions, "learned": LearnedPositions, "none": NoPositions}
+MLPS = {"swiglu": SwiGLU, "relu": lambda params: MLP(params, nn.ReLU()), "relu2": lambda params: MLP(params, SquaredReLU()),
+        "gelu": lambda params: MLP(params, nn.GELU(approximate="tanh"))}
 
 
 # --- What generation remembers ---

@@ -88,8 +88,8 @@ class ModelParams:
     attention_dropout: float | None = option(None, "the same for attention's weights (default: none; classic: as dropout)", low=0, high=0.9)
     family: str = option("folio", "names all of the following at once: folio is Qwen3's architecture, classic is GPT-2's", choices=tuple(FAMILIES))
     norm: str | None = option(None, "normalisation before each branch (default: the family's)", choices=("rms", "layer"))
-    positions: str | None = option(None, "how the model knows where a token stands (default: the family's)", choices=("rotary", "learned"))
-    mlp: str | None = option(None, "the block's second branch (default: the family's)", choices=("swiglu", "relu", "gelu"))
+    positions: str | None = option(None, "how the model knows where a token stands (default: the family's)", choices=("rotary", "learned", "none"))
+    mlp: str | None = option(None, "the block's second branch (default: the family's)", choices=("swiglu", "relu", "relu2", "gelu"))
     query_key_norm: bool | None = option(None, "normalise queries and keys (default: the family's)")
     biases: str | None = option(None, "which matrices add a bias: none; lecture: all but query, key and value; gpt2: all but the head "
                                 "(default: the family's)", choices=("none", "lecture", "gpt2"))

@@ -71,11 +71,11 @@ RECIPES = {
 
 # --- One run, in a worker process of its own ---
 
-def train_and_measure(recipe, seed, home, flags):
-    """Train with one seed, then measure. -> {what: value} of PROTOCOLS, COSTS and what tells the run"""
-    name = f"{recipe}-{seed}"
-    usage = run_process(ROOT / "train.py", "--home", home.folder, "--name", name, "--seed", seed, *RECIPES[recipe].train, *flags)
-    return {"recipe": recipe, "seed": seed, **measure(home, name, seed), **usage}
+def train_and_measure(name, recipe, seed, home, flags):
+    """Train a Recipe with one seed, then measure. -> {what: value} of PROTOCOLS, COSTS and what tells the run"""
+    run = f"{name}-{seed}"
+    usage = run_process(ROOT / "train.py", "--home", home.folder, "--name", run, "--seed", seed, *recipe.train, *flags)
+    return {"recipe": name, "seed": seed, **measure(home, run, seed), **usage}
 
 
 def run_process(*words):
@@ -99,7 +99,7 @@ def run_process(*words):
 
 def measure(home, name, seed):
     """Nats per byte of a finished run's last weights by every protocol, and of its best ones as it found them."""
-    from folio import checkpoint, corpus, hardware      # torch comes with it, and its memory would count as the training's if it came before
+    from folio import checkpoint, corpus, hardware, networks        # torch comes with it, and its memory would count as the training's if it came before
     from folio.bits_per_byte import bytes_of_tokens, evaluate, evaluate_random_windows
     tokenizer, text = corpus.find(home)
     last, best = checkpoint.load(home.resume(name)), checkpoint.load(home.weights(name))
@@ -116,29 +116,28 @@ def measure(home, name, seed):
         "256 bytes": evaluate(net, text.val, text.val_bytes, block_size=view, **how),
     }
     return {**{protocol: score.nats_per_byte for protocol, score in scores.items()}, "best": best["val_nats_per_byte"],
-            "best_step": best["step"], "steps": last["progress"]["step"], "view_tokens": view}
+            "best_step": best["step"], "steps": last["progress"]["step"], "view_tokens": view, "parameters": networks.count_parameters(net)}
 
 
 # --- All runs ---
 
 def prepare(folder, text, recipes):
-    """Run init.py once for all recipes that want the same of it. -> {recipe: Home}"""
+    """Run init.py once for all recipes, {name: Recipe}, that want the same of it. -> {name: Home}"""
     path = folder / "text.txt"
     path.write_text(text, encoding="utf-8", newline="")
     homes = {}
-    for recipe in recipes:
-        flags = RECIPES[recipe].init
+    for flags in (recipe.init for recipe in recipes.values()):
         if flags not in homes:
             homes[flags] = Home(folder / f"home-{len(homes)}")
             run_process(ROOT / "init.py", path, "--home", homes[flags].folder, *flags)
-    return {recipe: homes[RECIPES[recipe].init] for recipe in recipes}
+    return {name: homes[recipe.init] for name, recipe in recipes.items()}
 
 
-def run_all(homes, seeds, flags, jobs):
-    """Yield the results of all runs, `jobs` of them side by side, as they come."""
+def run_all(recipes, homes, seeds, flags, jobs):
+    """Yield the results of all runs, `jobs` of them side by side, as they come. recipes: {name: Recipe}, homes: {name: Home}"""
     context = get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as workers:      # a new worker each time is a small one: see measure
-        waiting = [workers.submit(train_and_measure, recipe, seed, home, flags) for recipe, home in homes.items() for seed in seeds]
+        waiting = [workers.submit(train_and_measure, name, recipe, seed, homes[name], flags) for name, recipe in recipes.items() for seed in seeds]
         try:
             for done in as_completed(waiting):
                 yield done.result()
@@ -174,40 +173,52 @@ def _row(recipe, seed, values):
     return f"| {' | '.join([recipe, str(seed), *cells])} |"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", type=Path, default=TINY_SHAKESPEARE, metavar="FILE", help="a text in UTF-8 (default: tiny shakespeare)")
-    parser.add_argument("--recipes", nargs="+", default=["default"], choices=list(RECIPES), metavar="NAME", help=f"of: {', '.join(RECIPES)} (default: default)")
+def add_arguments(parser, text):
+    """What every study of recipes takes. text: the path that is read by default"""
+    parser.add_argument("--text", type=Path, default=text, metavar="FILE", help=f"a text in UTF-8 (default: {text.name})")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="N", help="(default: 1 2 3)")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, metavar="X", help="how long each run trains (default: as its recipe says)")
     length.add_argument("--steps", type=int, metavar="N", help="the same, in steps")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side, then of one thread each (default: 1, with all threads)")
-    parser.add_argument("--holdout", action="store_true",
-                        help="cut off the last tenth of the text first: for choosing hyperparameters, so that the true validation part is never seen")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, again after each run")
-    arguments = parser.parse_args()
-    if not arguments.text.exists():
-        print(f"Skipped: there is no text at {arguments.text}.")
-        return
-    recipes, seeds = list(dict.fromkeys(arguments.recipes)), list(dict.fromkeys(arguments.seeds))      # twice the same says nothing more
+
+
+def study(recipes, arguments, holdout):
+    """Train and measure all recipes, {name: Recipe}, as the arguments say, and write what is asked for. -> the results of all runs
+
+    holdout: whether to cut off the last tenth of the text first.
+    """
     text = arguments.text.read_bytes().decode("utf-8")
-    if arguments.holdout:
+    if holdout:
         text = text[:len(text) * 9 // 10]
     flags = [f"--{name}={value}" for name, value in (("minutes", arguments.minutes), ("steps", arguments.steps)) if value is not None]
     flags += ["--threads=1"] if arguments.jobs > 1 else []
     about = {"text": str(arguments.text), "bytes": len(text.encode("utf-8")), "fingerprint": fingerprint(text.encode("utf-8")),
-             "holdout": arguments.holdout, "flags": flags, "jobs": arguments.jobs, "machine": f"{platform.platform()}, {os.cpu_count()} cores",
-             "recipes": {name: {"init": RECIPES[name].init, "train": RECIPES[name].train} for name in recipes}}
-    runs = []
+             "holdout": holdout, "flags": flags, "jobs": arguments.jobs, "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+             "recipes": {name: {"init": recipe.init, "train": recipe.train} for name, recipe in recipes.items()}}
+    runs, seeds = [], list(dict.fromkeys(arguments.seeds))          # twice the same says nothing more
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        for run in run_all(prepare(Path(folder), text, recipes), seeds, flags, arguments.jobs):
+        for run in run_all(recipes, prepare(Path(folder), text, recipes), seeds, flags, arguments.jobs):
             runs.append(run)
             print(_row(run["recipe"], run["seed"], run), file=sys.stderr, flush=True)
             if arguments.json:
                 with replacing(arguments.json) as file:
                     file.write(json.dumps({**about, "runs": runs, "summary": summary(runs)}, indent=1).encode("utf-8"))
-    print("\n".join(markdown(runs)))
+    return runs
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_arguments(parser, TINY_SHAKESPEARE)
+    parser.add_argument("--recipes", nargs="+", default=["default"], choices=list(RECIPES), metavar="NAME", help=f"of: {', '.join(RECIPES)} (default: default)")
+    parser.add_argument("--holdout", action="store_true",
+                        help="cut off the last tenth of the text first: for choosing hyperparameters, so that the true validation part is never seen")
+    arguments = parser.parse_args()
+    if not arguments.text.exists():
+        print(f"Skipped: there is no text at {arguments.text}.")
+        return
+    print("\n".join(markdown(study({name: RECIPES[name] for name in arguments.recipes}, arguments, arguments.holdout))))
 
 
 if __name__ == "__main__":

@@ -1,75 +1,38 @@
-"""Pictures of what a run did.
+"""Pictures of what a run did, and of what a trained model has inside.
 
     python -m folio.plot loss                       # how the newest run learned, from its log
     python -m folio.plot loss night default         # two runs in one picture; or paths of log files
-    python -m folio.plot loss --x seconds --output night.svg
+    python -m folio.plot attention "I have the key to the harbour."
+    python -m folio.plot vocabulary --weights night
+    python -m folio.plot surprise chapter.txt --output chapter.svg
 """
 
-import io
 import sys
-import textwrap
-import warnings
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from folio import run_log
 from folio.command_line import Parser, front_door
-from folio.files import replacing
+from folio.pictures.attention import MOST_TOKENS, attention_figure
+from folio.pictures.canvas import ENDINGS, counted, refuse_foreign, require_matplotlib, save
+from folio.pictures.loss import POSITIONS, default_output, find_logs, loss_figure, reports_of
+from folio.pictures.surprise import MOST_CHARACTERS, surprise_figure
+from folio.pictures.vocabulary import vocabulary_figure
 from folio.spelling import nearest
 from folio.terminal import harmless
+from folio.tokens import named_text, shown
 
-MADE_BY = "python -m folio.plot"        # in every picture, so that no other one is ever written over
-ENDINGS = (".png", ".svg")
-DOTS_PER_INCH = 200                     # sharp on any screen, and in print at the width of a page
-
-# Okabe and Ito (2008): told apart by the colour-blind too. Their yellow cannot be read on white; black comes last.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
-MOST_RUNS = len(COLOURS) * len(DASHES)
-INK, GREY, GRID = "#222222", "#707070", "#E8E8E8"
-# For letters that DejaVu Sans, which comes with matplotlib, does not have: fonts that come with the systems.
-OTHER_SCRIPTS = ("Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "Noto Sans CJK JP")
-STYLE = {"font.size": 9, "text.color": INK, "text.parse_math": False, "axes.edgecolor": GREY,
-         "axes.spines.left": False, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
-         "grid.color": GRID, "xtick.color": GREY, "ytick.color": GREY, "ytick.major.size": 0, "xtick.major.size": 3,
-         "lines.solid_capstyle": "round", "svg.hashsalt": "folio"}      # the salt: the same log makes the same file
-
-
-@dataclass(frozen=True)
-class Panel:
-    """What one part of the picture shows of every run."""
-    field: str              # in the log
-    title: str
-    unit: str
-    is_noisy: bool = False  # many reports get a running mean
-    is_rate: bool = False   # a low panel, whose axis begins at zero
-
-
-PANELS = (Panel("train_loss", "Training loss", "nats per token", is_noisy=True), Panel("val_bpb", "Validation", "bits per byte"),
-          Panel("learning_rate", "Learning rate", "", is_rate=True),
-          Panel("tokens_per_second", "Speed", "tokens per second", is_noisy=True, is_rate=True))
-SCORE = "val_bpb"                       # by which runs are compared
-CLIFF = 0.05                            # share of a run, at its start, whose height would press all that follows flat
-SMOOTH_FROM = 200                       # reports: more than can be told apart in a panel
-POSITIONS = {"steps": "step", "seconds": "seconds", "tokens": "tokens"}         # --x, and the field of it
-TIMES = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}             # an axis takes the first of which it has two
-
-
-# --- The commands ---
 
 def main():
     word = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if word not in PICTURES:
-        parser = Parser("Draw a picture of what a run did. Each has flags of its own: python -m folio.plot loss --help")
+        parser = Parser("Draw a picture of what a run did or a model has inside. Each has flags of its own: python -m folio.plot loss --help")
         parser.add_argument("picture", choices=list(PICTURES), help="; ".join(f"{name}: {about}" for name, (_, about) in PICTURES.items()))
         if word in ("-h", "--help"):
             parser.parse(["--help"])
         parser.error(f"there is no picture {word}{nearest(word, PICTURES)} (there are: {', '.join(PICTURES)}; its name comes first)")
     command, about = PICTURES[word]
-    return command(Parser(f"Draw {about}.", command=word), sys.argv[2:])
+    return command(Parser(f"Draw {about}.", free_text=["--text"], command=word), sys.argv[2:])
 
 
 def loss(parser, words):
@@ -77,369 +40,92 @@ def loss(parser, words):
     parser.add_argument("runs", nargs="*", metavar="RUN", help="names of runs, or paths of their logs (default: the newest)")
     parser.add_argument("--x", choices=list(POSITIONS), default="steps", metavar="|".join(POSITIONS),
                         help="what the curves run along (default: steps)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="where to, a .png or .svg (default: loss-NAME.png beside the log)")
-    arguments = parser.parse(words)
-    if arguments.output and arguments.output.suffix.lower() not in ENDINGS:
-        parser.error(f"--output {arguments.output} has to end in {' or '.join(ENDINGS)}")
-    _require_matplotlib()
+    arguments = _parsed(parser, words, "loss-NAME.png beside the log")
     logs = find_logs(arguments.home, arguments.runs)
     runs = {name: reports_of(path) for name, path in logs.items()}
     output = arguments.output or default_output(logs)
-    _refuse_foreign(output)
+    refuse_foreign(output)
     save(loss_figure(runs, arguments.x), output)
-    print(f"{', '.join(map(harmless, logs))}: {_counted(sum(map(len, runs.values())), 'report')} -> {output}")
-
-
-PICTURES = {"loss": (loss, "how runs learned: training loss, validation, learning rate and speed")}
-
-
-# --- Logs ---
-
-def find_logs(home, words):
-    """{name: path} of the logs that names of runs or paths say; without any, of the newest. Raises FileNotFoundError with a list of what there is."""
-    there = home.newest("log-*.jsonl")
-    if not there and not words:
-        raise FileNotFoundError(f"There is no log of a run in {home.saved_weights}. Train first (python train.py{home.flag}), or name a log file.")
-    found = {}
-    for path in [_find_log(home, word, there) for word in words] or there[:1]:
-        if path.resolve() not in map(Path.resolve, found.values()):
-            found[path] = path
-    names = [run_name(path) for path in found]
-    return {name if names.count(name) == 1 else str(path): path for name, path in zip(names, found)}
-
-
-def run_name(path):
-    """The name of the run that a log is of."""
-    return path.stem.removeprefix("log-")
-
-
-def _find_log(home, word, there):
-    for path in (home.log(word), Path(word)):
-        if path.is_file():
-            return path
-    names = [run_name(path) for path in there]
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    raise FileNotFoundError(f"There is no run {word}, nor a log file of that name{nearest(word, names)}. "
-                            f"Runs with a log in {home.saved_weights}: {', '.join(names[:10]) or 'none'}{more}.")
-
-
-def reports_of(path):
-    """The reports in a log that is to be drawn. Raises ValueError where there are none; says how many lines were passed over."""
-    lines = list(run_log.each_line(path))
-    reports = [report for report in lines if report is not None]
-    if not reports:
-        raise ValueError(f"{path} has nothing to draw yet: of its {_counted(len(lines), 'line')} none is a report. "
-                         "A run writes its first one after some steps.")
-    if damaged := lines[:-1].count(None):           # half a line at the end is being written, or was when the run was killed
-        print(f"{path}: {_counted(damaged, 'damaged line')} passed over.", file=sys.stderr)
-    return reports
-
-
-# --- The figure ---
-
-def loss_figure(runs, x="steps"):
-    """Draw how runs learned. -> matplotlib Figure
-
-    runs: {name: reports of its log, oldest first}; x: a key of POSITIONS. Each of PANELS is an Axes whose label is the field; in it each run
-    is a line whose label is the run's name, with the values that its log has. Raises ValueError where the runs are too many to be told apart.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    if len(runs) > MOST_RUNS:
-        raise ValueError(f"{len(runs)} runs are too many for one picture: take {MOST_RUNS} or fewer.")
-    unit, scale = x_unit(runs.values(), x)
-    curves = [Curves(name, reports, POSITIONS[x], scale, COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS)])
-              for number, (name, reports) in enumerate(runs.items())]
-    with _style():
-        figure = Figure()
-        FigureCanvasAgg(figure)         # it measures texts
-        labels = [EndLabel(figure, run) for run in curves] if len(curves) > 1 else []
-        axes = _lay_out(figure, labels)
-        for panel in PANELS:
-            _draw_panel(axes[panel.field], panel, curves, unit)
-        if len(curves) <= len(COLOURS):         # more lines than that would hide the curves; the learning rate shows it too
-            _mark_decays(axes, curves)
-        _mark_best(axes[SCORE], curves)
-        _place_labels(axes[SCORE], labels)
-        _write_header(figure, curves)
-    return figure
-
-
-class Curves:
-    """What there is to draw of one run, and how its lines look."""
-
-    def __init__(self, name, reports, position, scale, colour, dashes):
-        self.name, self.reports, self.position, self.scale, self.colour, self.dashes = name, reports, position, scale, colour, dashes
-        placed = [report for report in reports if _is_number(report.get(position))]
-        self.steps = [0, *(report["step"] for report in placed)]
-        self.places = [0.0, *(report[position] / scale for report in placed)]
-        self.best = min((report for report in reports if _is_number(report.get(SCORE))), key=lambda report: report[SCORE], default=None)
-
-    def points(self, field):
-        """x and y, (reports,) each, of the reports that have a field."""
-        found = [(report[self.position] / self.scale, report[field]) for report in self.reports
-                 if _is_number(report.get(self.position)) and _is_number(report.get(field))]
-        return np.array(found, dtype=float).reshape(-1, 2).T
-
-    def x_at(self, step):
-        """Where a step lies, between the reports around it."""
-        return float(np.interp(step, self.steps, self.places))
-
-    def decays(self):
-        """Yield the steps at which the learning rate begins to fall: several in a run that was made longer later."""
-        rates = [(report["step"] - 1, report["learning_rate"]) for report in self.reports if _is_number(report.get("learning_rate"))]
-        for start in dict.fromkeys(report["decay_start"] for report in self.reports if _is_number(report.get("decay_start"))):
-            before, after = [rate for step, rate in rates if step <= start], [rate for step, rate in rates if step > start]
-            if before and after and after[0] < before[-1]:          # not where it stays to the end, nor where the run was stopped before
-                yield start
-
-
-class EndLabel:
-    """A run's name and its best validation, in the margin, in the run's colour."""
-
-    LINE = 13               # points from one line of text to the next
-
-    def __init__(self, figure, run):
-        self.run = run
-        name = textwrap.wrap(_shortened(run.name, 120), 30) or [""]
-        best = f"{run.best[SCORE]:.3f} at step {run.best['step']:,}" if run.best else "no validation yet"
-        self.texts = [figure.text(0, 0, line, color=_darker(run.colour), weight="bold", va="top") for line in name]
-        self.texts.append(figure.text(0, 0, best, color=GREY, fontsize=8, va="top"))
-        self.width = max(text.get_window_extent().width for text in self.texts) * 72 / figure.dpi
-        self.height = self.LINE * len(self.texts) + 6
-
-    def place(self, x, top):
-        """Put it there, in points from the figure's lower left corner."""
-        for number, text in enumerate(self.texts):
-            width, height = 72 * text.figure.get_size_inches()
-            text.set_position((x / width, (top - number * self.LINE) / height))
-
-
-def x_unit(logs, x):
-    """What the x axis counts, and how many of the log's own units that is.
-    >>> x_unit([[{"step": 9, "seconds": 7300.5}]], "seconds")
-    ('hours', 3600)
-    """
-    if x != "seconds":
-        return x, 1
-    longest = max((report[x] for reports in logs for report in reports if _is_number(report.get(x))), default=0)
-    return next(((unit, length) for unit, length in TIMES.items() if longest >= 2 * length), ("seconds", 1))
-
-
-def running_mean(values, width):
-    """(n,) -> (n,): the mean of `width` values around each, an odd number; of fewer at both ends.
-    >>> running_mean(np.array([1.0, 2.0, 6.0, 4.0]), 3)
-    array([1.5, 3. , 4. , 5. ])
-    """
-    places, sums = np.arange(len(values)), np.concatenate([[0.0], np.cumsum(values)])
-    first, end = np.maximum(places - width // 2, 0), np.minimum(places + width // 2 + 1, len(values))
-    return (sums[end] - sums[first]) / (end - first)
-
-
-def spread(wanted, heights, low, high):
-    """Tops for labels of some heights, highest first, that do not overlap: near the wanted ones, between low and high if they fit there.
-    >>> spread([50, 49, 10], [10, 10, 10], 0, 100)
-    [50, 40, 10]
-    """
-    tops = []
-    for want, height in zip(wanted, heights):
-        tops.append(min(want, high))
-        high = tops[-1] - height
-    for place in reversed(range(len(tops))):
-        tops[place] = max(tops[place], low + heights[place])
-        low = tops[place]
-    return tops
-
-
-def _counted(number, what):
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
-def _is_number(value):
-    return isinstance(value, (int, float)) and abs(value) < 1e300       # so much fits a picture; NaN and infinity do not
-
-
-def _shortened(name, length):
-    """A name that may be too long, without its middle: what tells runs apart is mostly at the ends."""
-    name = harmless(name).replace("\n", " ")
-    return name if len(name) <= length else f"{name[:length // 2]}…{name[-(length // 2 - 1):]}"
-
-
-def _darker(colour):
-    """A colour for text, which needs more contrast to be read than a line to be seen."""
-    from matplotlib.colors import to_rgb
-    return tuple(0.72 * part for part in to_rgb(colour))
-
-
-@contextmanager
-def _style():
-    """In the block matplotlib draws as it says here, whatever the user's own settings are."""
-    import matplotlib
-    from matplotlib.font_manager import get_font_names
-    there = set(get_font_names())
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE | {"font.family": ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in there)]})
-        warnings.filterwarnings("ignore", "Glyph")          # what no font has is a box
-        yield
-
-
-def _lay_out(figure, labels):
-    """Set the figure's size, with room for the labels. -> {field: Axes}"""
-    left, middle, right, bottom, between, low = 0.65, 0.7, 10.65, 0.9, 0.75, 1.25       # inches, as all of it
-    width = right + (max(label.width for label in labels) / 72 + 0.6 if labels else 0.35)
-    height = max(7, sum(label.height for label in labels) / 72 + 1.4)
-    figure.set_size_inches(width, height)
-    wide, high = (right - left - middle) / 2, height - 1.25 - between - low - bottom
-    rows = [(bottom + low + between, high), (bottom, low)]
-    return {panel.field: figure.add_axes(((left + number % 2 * (wide + middle)) / width, rows[number // 2][0] / height,
-                                          wide / width, rows[number // 2][1] / height), label=panel.field)
-            for number, panel in enumerate(PANELS)}
-
-
-def _draw_panel(axis, panel, curves, unit):
-    settled = []            # values after the cliff
-    for run in curves:
-        x, y = run.points(panel.field)
-        is_pale = len(y) > SMOOTH_FROM and panel.is_noisy
-        dots = "o" if len(y) == 1 or len(y) <= 40 and panel.field == SCORE else None
-        axis.plot(x, y, label=run.name, color=run.colour, linestyle="-" if is_pale else run.dashes, linewidth=0.6 if is_pale else 1.7,
-                  alpha=0.25 if is_pale else 1, marker=dots, markersize=3.5, clip_on=len(y) != 1)
-        if is_pale:
-            axis.plot(x, running_mean(y, len(y) // 50 | 1), color=run.colour, linestyle=run.dashes, linewidth=1.7)
-        settled += y[x >= CLIFF * x.max(initial=0)].tolist()
-    title = axis.set_title(panel.title, loc="left", fontsize=10.5, weight="bold", pad=8)
-    axis.annotate(panel.unit, (1, 1), xycoords=(title, axis.transAxes), xytext=(6, 8), textcoords="offset points", color=GREY, va="baseline")
-    _set_scales(axis, panel, settled, last=max(run.places[-1] for run in curves), unit=unit)
-
-
-def _set_scales(axis, panel, values, last, unit):
-    """The y axis for some values, which may be none, the x axis up to the last place in `unit`."""
-    from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, ScalarFormatter
-    plain, thousands = FuncFormatter(lambda value, _: f"{value:,.10g}"), EngFormatter(sep="")
-    axis.set_xlim(0, last or 1)
-    axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=unit in ("steps", "tokens")))
-    axis.xaxis.set_major_formatter(thousands if unit == "tokens" else plain)
-    axis.yaxis.set_major_locator(MaxNLocator(3 if panel.is_rate else 7, steps=[1, 2, 5, 10]))
-    axis.yaxis.set_major_formatter(plain if panel.field == "learning_rate" else thousands if panel.is_rate else ScalarFormatter(useOffset=False))
-    if not values:
-        axis.text(0.5, 0.5, "nothing here yet", color=GREY, ha="center", transform=axis.transAxes, backgroundcolor="white")
-        axis.set_yticks([])
-    elif panel.is_rate:
-        axis.set_ylim(0, 1.15 * max(values) or 1)
-    else:
-        air = 0.06 * (max(values) - min(values)) or 0.06 * abs(max(values)) or 1
-        axis.set_ylim(min(values) - (2.5 if panel.field == SCORE else 1) * air, max(values) + air)      # below the best stands its value
-    if panel.is_rate:
-        axis.set_xlabel(unit, color=GREY)
-
-
-def _mark_decays(axes, curves):
-    for run in curves:
-        for start in run.decays():
-            for axis in axes.values():
-                axis.axvline(run.x_at(start), color=run.colour, linewidth=0.9, linestyle=(0, (1, 2)), label="decay_start")
-
-
-def _mark_best(axis, curves):
-    for run in curves:
-        if run.best:
-            place = run.x_at(run.best["step"]), run.best[SCORE]
-            axis.plot(*place, marker="o", markersize=8, markerfacecolor="white", markeredgecolor=run.colour, markeredgewidth=2,
-                      clip_on=False, zorder=5)
-            if len(curves) == 1:
-                at_end = place[0] > 0.9 * axis.get_xlim()[1]
-                axis.annotate(f"{run.best[SCORE]:.3f}", place, xytext=(5 if at_end else 0, -8), textcoords="offset points",
-                              ha="right" if at_end else "center", va="top", fontsize=13, weight="bold", color=_darker(run.colour))
-
-
-def _place_labels(axis, labels):
-    """Write each label to the right of the panel, at the height of its run's last point if there is room.
-
-    A thread leads to it from there; where these would be too many, a piece of its line stands before it, as in a legend.
-    """
-    from matplotlib.lines import Line2D
-    if not labels:
-        return
-    figure, points = axis.figure, 72 / axis.figure.dpi
-    edge = axis.bbox.x1 * points
-    ends = {}
-    for label in labels:
-        x, y = label.run.points(SCORE)
-        ends[label] = axis.transData.transform((x[-1], y[-1])) * points if len(x) else (edge, 0)
-    labels = sorted(labels, key=lambda label: -ends[label][1])
-    heights = [label.height for label in labels]
-    tops = spread([ends[label][1] + label.LINE / 2 for label in labels], heights, 20, axis.bbox.y1 * points + 10)
-    for label, top in zip(labels, tops):
-        run, middle = label.run, top - label.LINE / 2
-        label.place(edge + 30, top)
-        if len(labels) > len(COLOURS):
-            width, height = 72 * figure.get_size_inches()
-            figure.add_artist(Line2D([(edge + 8) / width, (edge + 26) / width], [middle / height] * 2, color=run.colour, linestyle=run.dashes))
-        elif run.best:
-            axis.annotate("", ends[label], xycoords="figure points", xytext=(edge + 27, middle), textcoords="figure points",
-                          arrowprops={"arrowstyle": "-", "color": run.colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0, "shrinkB": 6})
-
-
-def _write_header(figure, curves):
-    width, height = figure.get_size_inches()
-
-    def write(text, from_top, **how):
-        figure.text(0.65 / width, 1 - from_top / height, text, **how)
-    best = min((run for run in curves if run.best), key=lambda run: run.best[SCORE], default=None)
-    if len(curves) == 1:
-        title = _shortened(curves[0].name, 90)
-        last = curves[0].reports[-1]
-        unit, length = x_unit([[last]], "seconds")
-        facts = [_counted(last["step"], "step")]
-        facts += [f"{last['seconds'] / length:.3g} {unit}"] if _is_number(last.get("seconds")) else []
-        facts += [f"{last['tokens']:,} tokens"] if _is_number(last.get("tokens")) else []
-        facts += [f"best validation {best.best[SCORE]:.3f} bits per byte at step {best.best['step']:,}"] if best else []
-    else:
-        title = f"{len(curves)} runs"
-        facts = [f"best: {_shortened(best.name, 60)}, {best.best[SCORE]:.3f} bits per byte at step {best.best['step']:,}"] if best else []
-    write(title, 0.48, fontsize=17 if len(title) <= 50 else 11, weight="bold")
-    write("   ".join(facts), 0.75, color=GREY, fontsize=10)
-    notes = ["ring: best validation"] if best else []
-    notes += ["dotted: the learning rate begins to fall"] if any(line.get_label() == "decay_start" for line in figure.axes[0].lines) else []
-    notes += ["pale: every report; strong: their running mean"] if any(len(run.reports) > SMOOTH_FROM for run in curves) else []
-    write("      ".join(notes), height - 0.22, color=GREY, fontsize=8)
-
-
-# --- Files ---
-
-def _require_matplotlib():
-    try:
-        import matplotlib       # noqa: F401
-    except ImportError:
-        raise ValueError("To draw takes matplotlib, which is not installed: python -m pip install matplotlib") from None
-
-
-def default_output(logs):
-    """Where a picture goes that was given no place: beside the first log."""
-    path = next(iter(logs.values()))
-    others = f"-and-{len(logs) - 1}-more" if len(logs) > 1 else ""
-    return path.with_name(f"loss-{run_name(path)}{others}.png")
-
-
-def _refuse_foreign(path):
-    """Raise FileExistsError where a file lies that is no picture of ours."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        ours = MADE_BY.encode() in file.read(4096)
-    if not ours:
-        raise FileExistsError(f"{path} exists, and is no picture that {MADE_BY} drew. Name another file: --output FILE{path.suffix}")
-
-
-def save(figure, path):
-    """Write a figure as .png or .svg; the same figure makes the same bytes."""
-    content = io.BytesIO()
-    with _style():
-        figure.savefig(content, format=path.suffix[1:].lower(), dpi=DOTS_PER_INCH,
-                       metadata={"Software": MADE_BY} if path.suffix.lower() == ".png" else {"Creator": MADE_BY, "Date": None})
-    with replacing(path) as file:
-        file.write(content.getvalue())
+    print(f"{', '.join(map(harmless, logs))}: {counted(sum(map(len, runs.values())), 'report')} -> {output}")
+
+
+def attention(parser, words):
+    """The command `attention`."""
+    parser.add_argument("prompt", metavar="TEXT", help=f"what the model reads: up to {MOST_TOKENS} tokens")
+    arguments, model, output = _opened(parser, words, "attention")
+    ids = model.tokenizer.encode(arguments.prompt)
+    most = min(MOST_TOKENS, model.net.params.block_size)
+    if not 0 < len(ids) <= most:
+        raise ValueError(f"The text has {counted(len(ids), 'token')}; maps of attention take from 1 to {most}"
+                         f"{' (as many as this model looks back on)' if most < MOST_TOKENS else ''}. Give a {'shorter' if ids else 'longer'} one.")
+    import torch
+    from folio.attention_weights import attention_weights
+    weights = _finite(attention_weights(model.net, torch.tensor(ids)))
+    save(attention_figure(model.name, [shown(model.tokenizer.token_bytes[token]) for token in ids], weights), output)
+    print(f"{model.name}: {counted(weights.shape[0] * weights.shape[1], 'map')} of {counted(len(ids), 'token')} -> {output}")
+
+
+def vocabulary(parser, words):
+    """The command `vocabulary`."""
+    _, model, output = _opened(parser, words, "vocabulary")
+    save(vocabulary_figure(model.name, model.tokenizer.token_bytes, _finite(model.net.embedding.weight.detach())), output)
+    print(f"{model.name}: {counted(model.tokenizer.vocab_size, 'token')} -> {output}")
+
+
+def surprise(parser, words):
+    """The command `surprise`."""
+    parser.add_argument("named", nargs="?", metavar="TEXT-OR-FILE", help="a text, or a file to read it from; - reads it from standard input")
+    parser.add_argument("--text", metavar="TEXT", help="a text, also one that looks like a file or a flag")
+    arguments, model, output = _opened(parser, words, "surprise")
+    if (arguments.named is None) == (arguments.text is None):
+        parser.error("pass a text or a file, once")
+    text, length = "", 0
+    for some, _ in [(arguments.text, True)] if arguments.named is None else named_text(arguments.named):
+        text += some[:MOST_CHARACTERS - len(text)]
+        length += len(some)
+    if not text:
+        raise ValueError("There is no text: nothing that could surprise the model.")
+    pieces = model.surprise(text)
+    _finite(np.array([bits for _, bits in pieces]))
+    save(surprise_figure(model.name, pieces, length - len(text)), output)
+    print(f"{model.name}: {counted(len(pieces), 'piece')} of text -> {output}")
+
+
+PICTURES = {"loss": (loss, "how runs learned: training loss, validation, learning rate and speed"),
+            "attention": (attention, "where each token of a text looks: maps of attention, layers by heads"),
+            "vocabulary": (vocabulary, "how the tokens lie to each other: the vocabulary's embedding in two dimensions"),
+            "surprise": (surprise, "where the model is unsure: a text coloured by the bits that each piece of it costs")}
+
+
+# --- What the commands share ---
+
+def _parsed(parser, words, default):
+    """The arguments, with --output checked. default: what is said of where the picture goes without it"""
+    parser.add_argument("--output", type=Path, metavar="FILE", help=f"where to, a .png or .svg (default: {default})")
+    arguments = parser.parse(words)
+    if arguments.output and arguments.output.suffix.lower() not in ENDINGS:
+        parser.error(f"--output {arguments.output} has to end in {' or '.join(ENDINGS)}")
+    require_matplotlib()
+    return arguments
+
+
+def _opened(parser, words, picture):
+    """-> the arguments, the LanguageModel that they mean, and where its picture goes"""
+    parser.add_argument("--weights", metavar="FILE", help="a file in Saved_Weights, or a run's name (default: the newest)")
+    arguments = _parsed(parser, words, f"{picture}-NAME.png beside the weights")
+    from folio.language_model import find_weights, load, newest_weights     # torch comes with it, which --help and `loss` need not wait for
+    path = find_weights(arguments.home, arguments.weights) if arguments.weights else newest_weights(arguments.home)
+    output = arguments.output or path.with_name(f"{picture}-{path.stem.removeprefix('weights-')}.png")
+    refuse_foreign(output)
+    return arguments, load(path), output
+
+
+def _finite(values):
+    """The values as an array. Raises ValueError where they cannot be drawn."""
+    values = np.asarray(values)
+    if not np.isfinite(values).all():
+        raise ValueError("The model's output is not finite: its weights are unusable. Train it again with a lower learning rate.")
+    return values
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ LAYERS = [
     ["folio.files", "folio.splitting", "folio.kernels", "Model_Params", "tokenizer", "Model"],
     ["home", "spelling", "memory", "parallel", "hardware", "lstm", "sampling", "schedules", "optimizers", "run_log", "tensorboard", "suffixes"],
     ["paths", "sources", "corpus", "batches", "networks", "checkpoint", "interchange"],
-    ["decoder", "numpy_decoder", "beam", "bits_per_byte", "plan", "distributed"],
+    ["decoder", "numpy_decoder", "beam", "bits_per_byte", "attention_weights", "plan", "distributed"],
     ["training", "runs", "language_model"],
-    ["configuration", "command_line", "terminal", "convert", "plot", "tokens", "evaluate"],
+    ["configuration", "command_line", "terminal", "convert", "tokens", "pictures", "plot", "evaluate"],
     ["init", "train", "run"],
 ]
 LEAVES = 1

@@ -18,6 +18,7 @@ CLASSIC = replace(TINY, family="classic")
 PARTS = {"norm": ("rms", "layer"), "positions": ("rotary", "learned"), "mlp": ("swiglu", "relu", "gelu"),
          "query_key_norm": (False, True), "biases": ("none", "lecture", "gpt2"), "tied_head": (False, True)}
 COMBINATIONS = [dict(zip(PARTS, values)) for values in itertools.product(*PARTS.values())]
+COMBINATIONS += [{"positions": "none"}, {"positions": "none", "norm": "layer"}, {"mlp": "relu2"}, {"mlp": "relu2", "biases": "gpt2"}]
 
 
 def network(params, seed=0):
@@ -200,11 +201,24 @@ def test_the_fused_kernel_for_long_contexts_computes_the_same(params, monkeypatc
 
 
 def test_positions_matter():
-    for params in (TINY, CLASSIC):
+    for params in (TINY, CLASSIC, replace(TINY, positions="none")):
         net = network(replace(params, num_layers=2))
         with torch.no_grad():
             one_way, other_way = net(torch.tensor([[1, 2, 3, 4]]))[0, -1], net(torch.tensor([[2, 1, 3, 4]]))[0, -1]
         assert not torch.allclose(one_way, other_way, atol=1e-3)
+
+
+def test_without_positions_one_layer_cannot_tell_the_order_of_what_came_before():
+    # Two can: what the first makes of a token depends on those before it.
+    net = network(replace(TINY, positions="none", num_layers=1))
+    with torch.no_grad():
+        torch.testing.assert_close(net(torch.tensor([[1, 2, 3, 4]]))[0, -1], net(torch.tensor([[2, 1, 3, 4]]))[0, -1])
+
+
+def test_relu2_is_the_square_of_what_is_positive():
+    mlp = Model.MLPS["relu2"](replace(TINY, mlp="relu2").resolved())
+    assert mlp.up.out_features == 4 * TINY.emb_len          # as many parameters as the other MLP of two matrices
+    torch.testing.assert_close(mlp.activation(torch.tensor([-2.0, 0.0, 3.0])), torch.tensor([0.0, 0.0, 9.0]))
 
 
 def test_rotary_positions_know_distances_and_nothing_else():

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from folio import plot, run_log
 from folio.command_line import _sentence
 from folio.home import Home
-from folio.plot import MOST_RUNS, SMOOTH_FROM, default_output, find_logs, loss_figure, running_mean, save, spread
+from folio.pictures.canvas import save
+from folio.pictures.loss import MOST_RUNS, SMOOTH_FROM, default_output, find_logs, loss_figure, reports_of, running_mean, spread
 
 pytest.importorskip("matplotlib")
 
@@ -247,7 +248,7 @@ def test_the_same_log_makes_the_same_file(ending, begins, tmp_path):
 def test_a_hundred_thousand_reports_are_drawn_in_seconds(project):
     path = write_log(project, "endless", reports(steps=10**6, evaluated=1000, decay_start=600_000))
     started = time.process_time()
-    log = plot.reports_of(path)
+    log = reports_of(path)
     read = time.process_time() - started
     save(loss_figure({"endless": log}), path.with_suffix(".png"))
     assert len(log) == 100_000 and read < 3 and time.process_time() - started < 15       # 0.6 and 3.3 s when this was written
@@ -296,7 +297,7 @@ def test_damaged_lines_are_passed_over_and_said(project, monkeypatch, capsys):
     path = write_log(project, "night", [*log[:3], '{"step": 35, "tr', "5", *log[3:]])
     with path.open("ab") as file:
         file.write(b'{"step": 110, "train_l')             # the line that is being written: no damage
-    assert plot.reports_of(path) == log == run_log.read(path)
+    assert reports_of(path) == log == run_log.read(path)
     assert "2 damaged lines" in capsys.readouterr().err
     path.write_bytes(path.read_bytes().replace(b"train_loss", b"train_\xff\xfe", 1))
     assert len(run_log.read(path)) == 10

@@ -57,7 +57,7 @@ def test_windows_gets_the_same_two_commands():
 def test_every_flag_that_is_named_exists():
     helps = "".join(run_python(ROOT / name, "--help").stdout for name in ("init.py", "train.py", "run.py"))
     modules = ([ROOT / "benchmarks" / "first_steps.py"], ["-m", "torch.distributed.run"], ["-m", "folio.convert"], ["-m", "folio.tokens"],
-               ["-m", "folio.plot", "loss"], ["-m", "folio.evaluate"])
+               ["-m", "folio.plot", "loss"], ["-m", "folio.plot", "surprise"], ["-m", "folio.evaluate"])
     helps += "".join(run_python(*words, "--help").stdout for words in modules)
     assert {flag for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)} <= set(re.findall(r"--[a-z][a-z-]*", helps))
 
@@ -65,7 +65,7 @@ def test_every_flag_that_is_named_exists():
 def test_the_tree_names_every_file():
     tree = next(text for text in blocks("text") if "folio/" in text)
     named = set(re.findall(r"^\s*([\w.]+\.py)\s+\S", tree, re.MULTILINE))
-    assert named == {path.name for folder in (ROOT, ROOT / "folio") for path in folder.glob("*.py")} - {"__init__.py"}
+    assert named == {path.name for folder in (ROOT, ROOT / "folio", ROOT / "folio" / "pictures") for path in folder.glob("*.py")} - {"__init__.py"}
 
 
 def test_the_python_example_runs():

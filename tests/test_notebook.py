@@ -1,0 +1,42 @@
+"""The notebook runs from top to bottom, in a folder of its own, and carries no results of somebody else's."""
+
+import re
+
+import pytest
+from conftest import ROOT
+
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("matplotlib")
+
+NOTEBOOK = ROOT / "notebooks" / "folio.ipynb"
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def test_results_are_not_stored(notebook):
+    # They would be those of a model that has changed since, and every run would be a change to the file.
+    assert [cell.source for cell in notebook.cells if cell.cell_type == "code" and (cell.outputs or cell.execution_count)] == []
+
+
+def test_it_trains_completes_and_draws(notebook, plays, tmp_path):
+    (tmp_path / "text.txt").write_text(plays[:15_000], encoding="utf-8")
+    before = sorted(ROOT.glob("*/*"))
+    settings = next(cell for cell in notebook.cells if "MINUTES =" in cell.source)
+    settings.source += (f"\nTEXT, HOME = Path({str(tmp_path / 'text.txt')!r}), Path({str(tmp_path / 'home')!r})")
+    params = next(cell for cell in notebook.cells if "minutes=MINUTES" in cell.source)
+    params.source = params.source.replace("minutes=MINUTES", "minutes=None, steps=4, threads=1, compile=False")
+    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": NOTEBOOK.parent}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
+    written = "".join(output.get("text", "") for output in outputs)
+    assert re.search(r"MERRAN:\n.{30}", written, re.DOTALL) and "bits per byte" in written and "--- temperature 1.5\nI have the key" in written
+    assert (tmp_path / "home" / "Saved_Weights" / "weights-notebook.pth").exists()
+    assert sorted(ROOT.glob("*/*")) == before               # nothing of the repository's was touched
+
+
+def test_it_writes_where_git_does_not_look():
+    assert "notebooks/home/" in (ROOT / ".gitignore").read_text(encoding="utf-8").split()
