@@ -28,7 +28,7 @@ def test_it_trains_completes_and_draws(notebook, plays, tmp_path):
     settings = next(cell for cell in notebook.cells if "MINUTES =" in cell.source)
     settings.source += (f"\nTEXT, HOME = Path({str(tmp_path / 'text.txt')!r}), Path({str(tmp_path / 'home')!r})")
     params = next(cell for cell in notebook.cells if "minutes=MINUTES" in cell.source)
-    params.source = params.source.replace("minutes=MINUTES", "minutes=None, steps=4, threads=1, compile=False")
+    params.source = params.source.replace("steps=None, minutes=MINUTES", "minutes=None, steps=4, threads=1, compile=False")
     nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": NOTEBOOK.parent}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
