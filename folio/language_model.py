@@ -5,6 +5,7 @@
     print(model.complete("MERRAN:\\n", tokens=100, temperature=0.8))
 """
 
+import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ import torch
 
 import tokenizer as tokenizers
 from folio import checkpoint, hardware
-from folio.bits_per_byte import evaluate
-from folio.decoder import generate
+from folio.bits_per_byte import evaluate, predictions
+from folio.decoder import Decoder, generate
 from Model_Params import GenerationParams
 
 
@@ -76,9 +77,38 @@ class LanguageModel:
         """How well the model predicts a text, in bits per byte. Raises ValueError for a text without a byte."""
         if not text:
             raise ValueError("An empty text has no bits per byte.")
-        params = self.net.params
-        return evaluate(self.net, self.opening[-1:] + self.tokenizer.encode(text), len(text.encode("utf-8")), block_size=params.block_size,
-                        batch_size=8, device=next(self.net.parameters()).device).bits_per_byte
+        return evaluate(self.net, self._opened(text), len(text.encode("utf-8")), **self._measuring()).bits_per_byte
+
+    def surprise(self, text):
+        """Where a text surprises the model: [(piece, bits)], in the order of the text, of which the pieces make up all.
+
+        A piece is the text of a token; where a character is spread over several tokens, that of them together. Each is predicted from
+        at least half a context, where so much stands before it. Raises ValueError where a character tokenizer does not know a character.
+        """
+        ids, decoder, found, bits = self._opened(text), tokenizers.StreamingDecoder(self.tokenizer), [], 0.0
+        costs = predictions(self.net, ids, stride=max(1, self.net.params.block_size // 2), **self._measuring()) if text else ()
+        for token, nats in zip(ids[1:], (nats for some, _ in costs for nats in some.tolist())):
+            bits += nats / math.log(2)
+            if piece := decoder.add(token):
+                found.append((piece, bits))
+                bits = 0.0
+        return found
+
+    @torch.inference_mode()
+    def next_token_probabilities(self, text=""):
+        """What the model expects after a text: [(piece, probability)] of all its tokens, the likeliest first.
+
+        A list and no dictionary, for two tokens may read the same: half a character is U+FFFD. Raises ValueError like `stream`.
+        """
+        logits = Decoder(self.net).read(self.tokenizer.encode(text) or self.opening)
+        likely, tokens = logits.double().softmax(-1).sort(descending=True, stable=True)
+        return [(self.tokenizer.decode([token]), probability) for token, probability in zip(tokens.tolist(), likely.tolist())]
+
+    def _opened(self, text):
+        return self.opening[-1:] + self.tokenizer.encode(text)
+
+    def _measuring(self):
+        return {"block_size": self.net.params.block_size, "batch_size": 8, "device": next(self.net.parameters()).device}
 
 
 def newest_weights(home):

@@ -413,6 +413,36 @@ def test_bits_per_byte_of_the_held_out_text_are_those_of_the_training(project, m
     assert model.bits_per_byte(held_out) == pytest.approx(model.val_bpb, rel=0.01)     # the token before it, and the windows, are others
 
 
+def test_surprise_is_the_text_piece_by_piece_with_what_each_costs(model, plays):
+    for text in ("Take your hand off.", "Grüße 🎭, 世界!"):
+        found = model.surprise(text)
+        assert "".join(piece for piece, _ in found) == text and all(piece for piece, _ in found)
+        assert sum(bits for _, bits in found) / len(text.encode()) == pytest.approx(model.bits_per_byte(text), rel=1e-5)
+    assert model.surprise("") == []
+    bits = dict(model.surprise("GROBBIN:\nTake☃"))
+    assert bits["☃"] > 10 * bits[":\n"]
+
+
+def test_no_token_of_a_long_text_is_predicted_from_less_than_half_a_context(model, plays):
+    ids = model.opening[-1:] + model.tokenizer.encode(plays[:300])
+    half, bits = model.net.params.block_size // 2, []
+    with torch.inference_mode():
+        for place in range(1, len(ids)):
+            start = 0 if place <= 2 * half else (place - half - 1) // half * half
+            assert place - start >= min(place, half)
+            bits.append(-model.net(torch.tensor([ids[start:place]]))[0, -1].log_softmax(-1)[ids[place]].item() / 0.6931471805599453)
+    assert [cost for _, cost in model.surprise(plays[:300])] == pytest.approx(bits, abs=1e-3)
+
+
+def test_next_token_probabilities_are_those_of_the_network_the_likeliest_first(model):
+    found = model.next_token_probabilities(PROMPT)
+    assert len(found) == 300 and sum(probability for _, probability in found) == pytest.approx(1)
+    assert found == sorted(found, key=lambda each: -each[1])
+    with torch.inference_mode():
+        likely = model.net(torch.tensor([model.tokenizer.encode(PROMPT)]))[0, -1].softmax(-1)
+    assert found[0][0] == model.tokenizer.decode([likely.argmax().item()]) and found[0][1] == pytest.approx(likely.max().item(), rel=1e-4)
+
+
 def test_settings_out_of_bounds_are_named_together(model):
     with pytest.raises(ValueError, match="(?s)tokens=-1.*temperature=-2"):
         model.complete(PROMPT, tokens=-1, temperature=-2)
