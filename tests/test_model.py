@@ -172,6 +172,17 @@ def test_the_past_may_come_in_pieces_of_any_lengths(lengths, params):
 
 
 @pytest.mark.parametrize("params", [TINY, CLASSIC], ids=["folio", "classic"])
+def test_streams_are_selected_and_repeated_and_the_copies_go_their_own_ways(params):
+    net, tokens, rows = network(params), some_tokens(params, 3, 9), torch.tensor([2, 0, 2])
+    with torch.no_grad():
+        state = net.continue_from(net.empty_state(3), tokens[:, :4])[1]
+        copies = state.select(rows)
+        there = net.continue_from(copies, tokens[:, 4:])[0]                             # each copy with another stream's tokens
+        torch.testing.assert_close(net.continue_from(state, tokens[:, 4:])[0], net(tokens)[:, 4:], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(there, net(torch.cat((tokens[rows, :4], tokens[:, 4:]), 1))[:, 4:], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("params", [TINY, CLASSIC], ids=["folio", "classic"])
 def test_a_full_context_refuses_more(params):
     net = network(params)
     with torch.no_grad():
