@@ -374,24 +374,45 @@ def test_what_streams_is_what_is_completed(model):
     assert model.complete(PROMPT, seed=1, tokens=20) == "".join(pieces)[:len(model.complete(PROMPT, seed=1, tokens=20))]
 
 
+class Saying:
+    """A Generation whose every stream says these ids."""
+
+    def __init__(self, ids):
+        self.ids, self.asked = ids, []
+
+    def __call__(self, net, streams):
+        self.asked, self.left, self.running = streams, list(self.ids), set(range(len(streams)))
+        return self
+
+    def step(self):
+        token = self.left.pop(0)
+        which = sorted(self.running)
+        if not self.left:
+            self.running = set()
+        return [(each, token) for each in which]
+
+    def stop(self, which):
+        self.running.discard(which)
+
+
 def test_only_whole_characters_are_streamed(model, monkeypatch):
     ids = list("Grüße 🎭!".encode())                 # a token a byte
-    monkeypatch.setattr(language_model, "generate", lambda *all, **named: iter(ids))
+    monkeypatch.setattr(language_model, "Generation", Saying(ids))
     pieces = list(model.stream("x"))
     assert "".join(pieces) == "Grüße 🎭!" and "\ufffd" not in "".join(pieces)
-    monkeypatch.setattr(language_model, "generate", lambda *all, **named: iter(ids[:-3]))       # cut off inside a character
+    monkeypatch.setattr(language_model, "Generation", Saying(ids[:-3]))       # cut off inside a character
     assert "".join(model.stream("x")) == "Grüße \ufffd"
 
 
 def test_an_answer_ends_where_a_text_ends(model, monkeypatch):
-    asked = {}
-    monkeypatch.setattr(language_model, "generate", lambda net, prompt, **how: asked.update(how, prompt=prompt) or iter([]))
-    assert model.complete("Take") == ""
-    assert asked["stop"] == model.tokenizer.end_of_text == 299
+    saying = Saying([65])
+    monkeypatch.setattr(language_model, "Generation", saying)
+    model.complete("Take")
+    assert saying.asked[0].end == model.tokenizer.end_of_text == 299
     model.complete("<|endoftext|>")
-    assert 299 not in asked["prompt"]               # a prompt that spells it is only text
+    assert 299 not in saying.asked[0].prompt               # a prompt that spells it is only text
     model.complete("")
-    assert asked["prompt"] == model.opening != []
+    assert saying.asked[0].prompt == model.opening != []
 
 
 def test_bits_per_byte_of_a_text_are_its_cross_entropy(model):

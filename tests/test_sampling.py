@@ -180,7 +180,7 @@ def test_a_decoder_may_read_in_pieces_of_any_lengths(net, lengths, random):
     for length in lengths:
         piece = [random.randrange(40) for _ in range(length)]
         seen += piece
-        found = decoder.read(piece)
+        found = decoder.read(torch.tensor([piece]))[0]
         with torch.inference_mode():
             expected = net(torch.tensor([seen[window_start(len(seen), 8):]]))[0, -1]
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -220,10 +220,10 @@ class Saying:
 
 
 def test_generation_ends_before_the_stop_token():
-    assert list(generate(Saying(), [9], tokens=20, stop=7, **PLAIN, seed=0)) == [0, 1, 2, 3, 4, 5, 6]
-    assert list(generate(Saying(), [9], tokens=3, stop=7, **PLAIN, seed=0)) == [0, 1, 2]
+    assert list(generate(Saying(), [9], tokens=20, end=7, **PLAIN, seed=0)) == [0, 1, 2, 3, 4, 5, 6]
+    assert list(generate(Saying(), [9], tokens=3, end=7, **PLAIN, seed=0)) == [0, 1, 2]
     assert list(generate(Saying(), [9], tokens=0, **PLAIN, seed=0)) == []
-    assert list(generate(Saying(), [9], tokens=20, stop=0, **PLAIN, seed=0)) == []
+    assert list(generate(Saying(), [9], tokens=20, end=0, **PLAIN, seed=0)) == []
 
 
 def test_tokens_come_as_they_are_made():
