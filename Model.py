@@ -251,7 +251,7 @@ class State:
     def select(self, rows):
         """The state of the streams with these numbers, in this order; one may come several times. What is done with either leaves the other alone.
 
-        rows: (streams,) integers
+        rows: (streams,) integers, a tensor
         """
         return State(self.length, [cache.select(rows, self.length) for cache in self.caches])
 
@@ -273,7 +273,7 @@ class Cache:
         """rows: (streams,) integers; seen: positions that are worth copying, the others have not been computed yet -> a Cache of copies"""
         copies = [part.new_empty(len(rows), *part.shape[1:]) for part in (self.keys, self.values)]
         for copy, part in zip(copies, (self.keys, self.values)):
-            copy[:, :, :seen] = part[rows, :, :seen]
+            copy[:, :, :seen] = part[:, :, :seen].index_select(0, rows)         # part[rows, :, :seen] takes five times as long
         return Cache(*copies)
 
     def extend(self, key, value, start):

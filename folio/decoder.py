@@ -136,8 +136,9 @@ class _Group:
         if self.picked is not None:
             self.logits = self.decoder.read(self.picked[:, None])
         likely = torch.empty(self.logits.shape, dtype=torch.float64)
-        for how in dict.fromkeys(self.settings):
-            rows = torch.tensor([row for row, other in enumerate(self.settings) if other == how])
+        kinds = list(dict.fromkeys(self.settings))
+        for how in kinds:
+            rows = slice(None) if len(kinds) == 1 else torch.tensor([row for row, other in enumerate(self.settings) if other == how])
             logits = penalised(self.logits[rows], self.decoder.tokens[rows], how)
             likely[rows] = probabilities(logits, how.temperature, how.top_k, how.top_p, how.min_p)
         self.picked = pick(likely, torch.tensor([random.random() for random in self.random], dtype=torch.float64))

@@ -133,6 +133,31 @@ def test_several_samples_are_different_answers_each_on_lines_of_its_own(ask, mod
     assert len(set(answers)) == 3
 
 
+def test_beams_give_the_best_answers_the_best_first(ask, model):
+    answers = [lined(PROMPT + model.complete(PROMPT, place, beams=4, tokens=20)) for place in range(3)]
+    assert ask(PROMPT, "--samples", 3, "--beams", 4, "--tokens", 20).out == "".join(answers)
+    assert ask(PROMPT, "--beams", 4, "--tokens", 20).out == answers[0] and len(set(answers)) == 3
+    assert ask(PROMPT, "--beams", 1, "--tokens", 20).out == ask(PROMPT, "--temperature", 0, "--tokens", 20).out
+
+
+def test_an_answer_ends_before_any_of_several_stop_texts(ask):
+    whole = ask("GROBBIN:\n", "--tokens", 60, "--seed", 1).out.removeprefix("GROBBIN:\n")
+    for stops in ([whole[9:12]], [whole[9:12], whole[5:7]], ["--no-such", whole[20:25]]):
+        end = min(whole.index(stop) for stop in stops if stop in whole)
+        words = [word for stop in stops for word in ("--stop", stop)]
+        assert ask("GROBBIN:\n", "--tokens", 60, "--seed", 1, *words).out == lined("GROBBIN:\n" + whole[:end])
+
+
+@pytest.mark.parametrize("words, told", [
+    (["--beams", 2, "--temperature", 0.5], ["beams=2", "temperature"]), (["--beams", 2, "--samples", 3], ["--beams 2", "--samples 3"]),
+    (["--stop", ""], ["stop"]), (["--length-penalty", 1], ["length_penalty", "beams"])])
+def test_contradictions_are_one_sentence_that_names_both(words, told, ask, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        ask(PROMPT, *words)
+    out, err = capsys.readouterr()
+    assert (stopped.value.code, out, len(err.splitlines())) == (2, "", 2) and all(word in err for word in told)
+
+
 def test_no_tokens_give_the_prompt_back(ask):
     assert ask(PROMPT, "--tokens", 0).out == PROMPT + "\n"
 
