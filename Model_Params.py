@@ -219,13 +219,13 @@ class GenerationParams:
     top_k: int | None = option(None, "choose among this many likeliest tokens (default: all)", low=1)
     top_p: float | None = option(None, "choose among the fewest tokens that together have this probability (default: all)", above=0, high=1)
     min_p: float | None = option(None, "choose among tokens at least this share as likely as the likeliest (default: all)", low=0, high=1)
-    repetition_penalty: float = option(1.0, "make tokens that came before less likely: logits are divided by this, or multiplied below 0 (1: no penalty)",
+    repetition_penalty: float = option(1.0, "make tokens that came before less likely: logits are divided by this, or multiplied below 0; 1: no penalty",
                                        above=0, high=100)
-    frequency_penalty: float = option(0.0, "make tokens less likely the more often they came: so much off the logit for each time (0: no penalty)",
+    frequency_penalty: float = option(0.0, "make tokens less likely the more often they came: so much off the logit for each time; 0: no penalty",
                                       low=0, high=100)
     penalty_window: int = option(64, "tokens, the prompt's included, that the two penalties look back on", low=1)       # 64: llama.cpp's
     no_repeat_ngram: int | None = option(None, "let no sequence of this many tokens come twice (default: all may)", low=1)
-    beams: int | None = option(None, "leave nothing to chance: look for the likeliest text as a whole, with so many candidates at once", low=1, high=4096)
+    beams: int | None = option(None, "leave nothing to chance: look for the likeliest text as a whole, with so many candidates at once (default: chance decides)", low=1, high=4096)
     length_penalty: float | None = option(None, "with beams: 0 favours short texts, more favours longer ones (default: 0.6)", low=0, high=10)
     stop: tuple[str, ...] = option((), "end before this text where it comes; can be given several times")
     seed: int | None = option(None, "makes an answer repeatable (default: a new one each time)", low=0, high=2**63 - 1)

@@ -14,6 +14,8 @@ import torch
 from folio.sampling import only, penalised, pick, probabilities
 from Model_Params import GenerationParams
 
+LOGITS = 1 << 24            # at once: 64 MB, however long a prompt, and however many of them
+
 
 def window_start(length, block_size):
     """Where the window begins through which a network sees `length` tokens: at the first, until they no longer fit; then the window
@@ -50,7 +52,8 @@ class Decoder:
         if start != self.start:
             self.start, self.state = start, self.net.empty_state(len(tokens))
             tokens = self.tokens[:, start:]
-        logits, self.state = self.net.continue_from(self.state, tokens.to(self.device))
+        for part in tokens.to(self.device).split(max(1, LOGITS // (len(tokens) * self.net.params.vocab_size)), dim=1):
+            logits, self.state = self.net.continue_from(self.state, part)
         logits = logits[:, -1].float().cpu()
         if not torch.isfinite(logits).all():
             raise ValueError("The model's output is not finite: its weights are unusable. Train it again with a lower learning rate.")

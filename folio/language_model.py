@@ -67,7 +67,8 @@ class LanguageModel:
         """Go on with several prompts at once: iterate over (place of the prompt, some text), as the texts are generated.
 
         A prompt is a text, or a dictionary with a `prompt` and settings of its own; its `stream` is its place, where it does not say another one.
-        Each text is the one that `stream` gives for it alone, but for rounding; without a seed, all have the same new one. Raises ValueError like `stream`.
+        Each text is the one that `stream` gives for it alone, but for rounding; without a seed, all have the same new one. What the network remembers of
+        each is in memory at once. Raises ValueError like `stream`.
         """
         new_seed = random.SystemRandom().getrandbits(32)
         answers = [self._answer(place, new_seed, settings | ({"prompt": each} if isinstance(each, str) else each)) for place, each in enumerate(prompts)]
