@@ -1,7 +1,8 @@
 """Beam search: the likeliest text as a whole, where sampling and the likeliest token look no further than the next one.
 
-After every token the candidates with the highest probability go on, so many as there are beams. One that comes to its end stands aside; longer texts
-are less likely than shorter ones, so ended ones are compared by their log-probability divided by a length penalty (Wu et al., 2016).
+After every token the candidates with the highest probability go on, so many as there are beams; one that ends and is likelier than the last of these
+stands aside. Longer texts are less likely than shorter ones, so in the end all are compared by their log-probability divided by a length penalty
+(Wu et al., 2016).
 """
 
 from dataclasses import dataclass
@@ -46,14 +47,14 @@ def beam_search(net, stream, ends=lambda tokens: False):
         totals = summed + penalised(logits.double().log_softmax(-1), decoder.tokens, settings)          # (beams, vocabulary)
         best = totals.flatten().topk(min(2 * settings.beams, totals.numel()))       # twice: half of them may end here
         going_on = []
-        for rank, (total, place) in enumerate(zip(best.values.tolist(), best.indices.tolist())):
+        for total, place in zip(best.values.tolist(), best.indices.tolist()):
             row, token = divmod(place, totals.shape[1])
             tokens = decoder.tokens[row, len(stream.prompt):].tolist() + [token]
             if total == -torch.inf or len(going_on) == settings.beams:
                 break
             if token != stream.end and not ends(tokens):
                 going_on.append((row, token, total, tokens))
-            elif rank < settings.beams:
+            else:
                 ended.append(Candidate(tokens[:-1] if token == stream.end else tokens, total, total / length_penalty(length, settings.length_penalty)))
         ended = _best(ended, settings.beams)
         # No continuation is ever likelier than what it continues, and the longest is divided by most.

@@ -169,8 +169,30 @@ def test_with_enough_beams_the_best_of_all_continuations_are_found(strength):
     assert [each.score for each in found[:20]] == pytest.approx([score for score, _ in expected[:20]], abs=1e-4)
     lengths = {len(each.tokens) for each in found[:20]}
     assert lengths == {4} if strength == 3 else len(lengths) > 1                # what the penalty is for
-    few = beam_search(net, Stream(prompt, replace(how, beams=3), end=0))
-    assert len(few) == 3 and few[0].score <= found[0].score + 1e-6
+
+
+def plain_beam_search(net, prompt, tokens, beams, strength, end):
+    """The definition, which computes everything anew and never ends before its time. -> [(score, ids)]"""
+    going_on, ended = [(0.0, [])], []
+    for length in range(1, tokens + 1):
+        longer = sorted(((total + cost, ids + [token]) for total, ids in going_on for token, cost in enumerate(log_probabilities(net, prompt + ids))),
+                        reverse=True)
+        going_on = [(total, ids) for total, ids in longer if ids[-1] != end][:beams]
+        ended += [(total / length_penalty(length, strength), ids[:-1]) for total, ids in longer if ids[-1] == end and (total, ids) > going_on[-1]]
+    return sorted(ended + [(total / length_penalty(tokens, strength), ids) for total, ids in going_on], reverse=True)[:beams]
+
+
+@pytest.mark.parametrize("beams", [1, 2, 3])
+@pytest.mark.parametrize("strength", [0.0, 0.6, 3.0])
+def test_few_beams_find_what_the_definition_finds_and_end_no_sooner_than_nothing_better_can_come(beams, strength):
+    net = lively(replace(TINY, vocab_size=4, block_size=6))
+    with torch.no_grad():
+        net.head.weight *= 0.3
+    for end in range(4):
+        found = beam_search(net, Stream([1, 2, 3], replace(WILD, tokens=8, beams=beams, length_penalty=strength), end=end))
+        expected = plain_beam_search(net, [1, 2, 3], 8, beams, strength, end)
+        assert [each.tokens for each in found] == [ids for _, ids in expected]
+        assert [each.score for each in found] == pytest.approx([score for score, _ in expected], abs=1e-4)
 
 
 def test_one_beam_takes_the_likeliest_token_each_time_also_past_the_context(net):
@@ -200,8 +222,9 @@ def test_beams_find_what_those_of_hugging_face_find():
 
 
 def test_an_impossible_continuation_is_none(net):
-    found = beam_search(net, Stream([3], replace(WILD, tokens=5, beams=50), first=torch.tensor([7])))
-    assert found and all(each.tokens[0] == 7 and math.isfinite(each.score) for each in found)
+    assert [each.tokens for each in beam_search(net, Stream([3], replace(WILD, tokens=1, beams=50), first=torch.tensor([7])))] == [[7]]
+    found = beam_search(net, Stream([3], replace(WILD, tokens=3, beams=50), first=torch.tensor([7])))
+    assert len(found) == 50 and all(each.tokens[0] == 7 and math.isfinite(each.score) for each in found)
 
 
 # --- Texts at which to stop ---
@@ -227,18 +250,21 @@ def test_text_ends_before_the_first_stop_in_whatever_pieces_it_comes(text, stops
     assert upto.ended == any(stop in text for stop in stops)
 
 
-@pytest.mark.parametrize("how", [dict(seed=1), dict(beams=2, length_penalty=0.0)], ids=["sampling", "beams"])
-def test_an_answer_ends_before_a_stop_text_that_crosses_tokens_and_one_that_never_comes_changes_nothing(model, how):
+@pytest.mark.parametrize("how", [dict(seed=1), dict(beams=1, length_penalty=0.0)], ids=["sampling", "beams"])
+def test_an_answer_ends_before_a_stop_text_that_crosses_tokens_and_one_that_never_comes_changes_nothing(model, how, monkeypatch):
     whole = model.complete("MERRAN:\n", tokens=60, **how)
     assert model.complete("MERRAN:\n", tokens=60, stop=["no such text", "☃"], **how) == whole
-    if "seed" in how:
-        stop = whole[20:33]
-        assert model.complete("MERRAN:\n", tokens=60, stop=stop, **how) == whole[:whole.index(stop)]
-        assert model.complete("MERRAN:\n", tokens=60, stop=[whole[40:45], stop], **how) == first_stop(whole, [whole[40:45], stop])
-        assert model.complete("MERRAN:\n", tokens=60, stop=whole[0], **how) == ""
-    else:
-        stopped = model.complete("MERRAN:\n", tokens=60, stop=":\n", **how)
-        assert ":\n" not in stopped and stopped
+    steps, read = [], Decoder.read
+    monkeypatch.setattr(Decoder, "read", lambda self, tokens: steps.append(1) or read(self, tokens))
+    for stops in ([whole[20:33]], [whole[40:45], whole[20:33]], [whole[:1]]):
+        steps.clear()
+        assert model.complete("MERRAN:\n", tokens=60, stop=stops, **how) == first_stop(whole, stops)
+        assert len(steps) < 40                      # nothing is computed beyond it
+
+
+def test_beams_go_by_what_a_text_is_worth_up_to_its_stop(model):
+    stopped = model.complete_each(["MERRAN:\n"] * 4, tokens=40, beams=4, stop=":\n")
+    assert len(set(stopped)) == 4 and not any(":\n" in text for text in stopped)
 
 
 # --- The Python interface ---
@@ -268,6 +294,7 @@ def test_a_prompt_that_ends_within_a_token_is_gone_on_with_as_if_it_had_ended_be
     assert tokenizer.encode("MERRAN:\n")[:-1] == tokenizer.encode("MERRAN:")[:-1] and len(tokenizer.encode(":\n")) == 1
     answers = model.complete_each(["MERRAN:"] * 20, tokens=8, seed=1)
     assert all(answer.startswith("\n") and not answer.startswith("\n\n") for answer in answers)
+    assert len(model.complete("MERRAN:", tokens=1, temperature=0.0)) > 1                       # one token, and what the prompt's last one lacked
     healed = model.complete("The harb", tokens=6, temperature=0.0)
     ids = tokenizer.encode("The harb")
     likely = model.next_token_probabilities("The har")               # the tokens before the last, as it happens

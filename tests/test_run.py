@@ -438,6 +438,8 @@ def test_an_answer_ends_where_a_text_ends(model, monkeypatch):
     assert 299 not in saying.asked[0].prompt               # a prompt that spells it is only text
     model.complete("")
     assert saying.asked[0].prompt == model.opening != []
+    model.complete("Take <")                        # may go on with tokens that begin with "<", but not with <|endoftext|>
+    assert saying.asked[0].first is None or 299 not in saying.asked[0].first
 
 
 def test_bits_per_byte_of_a_text_are_its_cross_entropy(model):
