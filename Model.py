@@ -45,7 +45,7 @@ class Transformer(nn.Module):
 
     def empty_state(self, batch_size):
         """The state before the first token: room for the keys and values of block_size positions of each stream."""
-        return State(0, [Cache(batch_size, self.params, self.embedding.weight) for _ in self.blocks])
+        return State(0, [Cache.empty(batch_size, self.params, self.embedding.weight) for _ in self.blocks])
 
     def continue_from(self, state, tokens):
         """Go on after the tokens that `state` has seen; `state` itself is used up.
@@ -272,13 +272,33 @@ class State:
     length: int
     caches: list
 
+    def select(self, rows):
+        """The state of the streams with these numbers, in this order; one may come several times. What is done with either leaves the other alone.
+
+        rows: (streams,) integers, a tensor
+        """
+        return State(self.length, [cache.select(rows, self.length) for cache in self.caches])
+
 
 class Cache:
     """The keys and values of one block: computed once, used by every later position."""
 
-    def __init__(self, batch_size, params, weight):
+    def __init__(self, keys, values):
+        """keys, values: (B, G, block_size, D) each, room for all positions"""
+        self.keys, self.values = keys, values
+
+    @classmethod
+    def empty(cls, batch_size, params, weight):
+        """A cache of no positions yet, of the type and on the device of `weight`."""
         shape = batch_size, params.num_kv_heads, params.block_size, params.head_len
-        self.keys, self.values = weight.new_zeros(shape), weight.new_zeros(shape)
+        return cls(weight.new_zeros(shape), weight.new_zeros(shape))
+
+    def select(self, rows, seen):
+        """rows: (streams,) integers; seen: positions that are worth copying, the others have not been computed yet -> a Cache of copies"""
+        copies = [part.new_empty(len(rows), *part.shape[1:]) for part in (self.keys, self.values)]
+        for copy, part in zip(copies, (self.keys, self.values)):
+            copy[:, :, :seen] = part[:, :, :seen].index_select(0, rows)         # part[rows, :, :seen] takes five times as long
+        return Cache(*copies)
 
     def extend(self, key, value, start):
         """key, value: (B, G, T, D) of the positions from `start` on -> (B, G, S, D) of all positions so far"""

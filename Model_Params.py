@@ -6,7 +6,7 @@ A value of None means "worked out from the others"; `resolved()` fills it in.
 """
 
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import get_args
+from typing import get_args, get_origin
 
 
 def option(default, help, *, low=None, above=None, high=None, choices=None, may_change=False):
@@ -20,26 +20,40 @@ def option(default, help, *, low=None, above=None, high=None, choices=None, may_
 
 
 def value_type(each):
-    """The type of a dataclass field's values: int for a field declared as `int` and for one declared as `int | None`."""
+    """The type of a dataclass field's values: int for a field declared as `int`, `int | None` or `tuple[int, ...]`."""
     return (get_args(each.type) or (each.type,))[0]
+
+
+def takes_several(each):
+    """Whether a dataclass field is declared as a `tuple[int, ...]`: any number of values, none by default."""
+    return get_origin(each.type) is tuple
 
 
 def field_problems(params):
     """Yield one sentence for every field of a dataclass that is out of its own bounds."""
     for each in fields(params):
-        value, told, kind = getattr(params, each.name), each.metadata, value_type(each)
-        if value is None and type(None) in get_args(each.type):
+        value = getattr(params, each.name)
+        if takes_several(each) and not isinstance(value, tuple):
+            yield f"{each.name}={value!r} should be a list."
             continue
-        if told["choices"] and value not in told["choices"]:
-            yield f"{each.name}={value!r} is not one of {', '.join(told['choices'])}."
-        elif not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) and kind is not bool:
-            yield f"{each.name}={value!r} should be of type {kind.__name__}."
-        elif told["low"] is not None and not value >= told["low"]:        # `not >=` rather than `<`: it refuses NaN too
-            yield f"{each.name}={value} is below the smallest value possible, {told['low']}."
-        elif told["above"] is not None and not value > told["above"]:
-            yield f"{each.name}={value} must be above {told['above']}."
-        elif told["high"] is not None and not value <= told["high"]:
-            yield f"{each.name}={value} is above the largest value possible, {told['high']}."
+        for value in value if takes_several(each) else (value,):
+            yield from _value_problems(each, value)
+
+
+def _value_problems(each, value):
+    told, kind = each.metadata, value_type(each)
+    if value is None and type(None) in get_args(each.type):
+        return
+    if told["choices"] and value not in told["choices"]:
+        yield f"{each.name}={value!r} is not one of {', '.join(told['choices'])}."
+    elif not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) and kind is not bool:
+        yield f"{each.name}={value!r} should be of type {kind.__name__}."
+    elif told["low"] is not None and not value >= told["low"]:        # `not >=` rather than `<`: it refuses NaN too
+        yield f"{each.name}={value} is below the smallest value possible, {told['low']}."
+    elif told["above"] is not None and not value > told["above"]:
+        yield f"{each.name}={value} must be above {told['above']}."
+    elif told["high"] is not None and not value <= told["high"]:
+        yield f"{each.name}={value} is above the largest value possible, {told['high']}."
 
 
 @dataclass(frozen=True)
@@ -205,14 +219,39 @@ FINE_TUNING = {"learning_rate": 0.0015}        # between the two best, with 8 wi
 class GenerationParams:
     """How a trained network goes on with a text."""
     tokens: int = option(300, "length of the answer, unless the text ends before", low=0)
-    temperature: float = option(0.8, "below 1 safer, above 1 wilder; 0 always takes the likeliest token", low=0)
+    temperature: float | None = option(None, "below 1 safer, above 1 wilder; 0 always takes the likeliest token (default: 0.8)", low=0)
     top_k: int | None = option(None, "choose among this many likeliest tokens (default: all)", low=1)
     top_p: float | None = option(None, "choose among the fewest tokens that together have this probability (default: all)", above=0, high=1)
+    min_p: float | None = option(None, "choose among tokens at least this share as likely as the likeliest (default: all)", low=0, high=1)
+    repetition_penalty: float = option(1.0, "make tokens that came before less likely: logits are divided by this, or multiplied below 0; 1: no penalty",
+                                       above=0, high=100)
+    frequency_penalty: float = option(0.0, "make tokens less likely the more often they came: so much off the logit for each time; 0: no penalty",
+                                      low=0, high=100)
+    penalty_window: int = option(64, "tokens, the prompt's included, that the two penalties look back on", low=1)       # 64: llama.cpp's
+    no_repeat_ngram: int | None = option(None, "let no sequence of this many tokens come twice (default: all may)", low=1)
+    beams: int | None = option(None, "leave nothing to chance: look for the likeliest text as a whole, with so many candidates at once (default: chance decides)", low=1, high=4096)
+    length_penalty: float | None = option(None, "with beams: 0 favours short texts, more favours longer ones (default: 0.6)", low=0, high=10)
+    stop: tuple[str, ...] = option((), "end before this text where it comes; can be given several times")
     seed: int | None = option(None, "makes an answer repeatable (default: a new one each time)", low=0, high=2**63 - 1)
+
+    def resolved(self):
+        """The same parameters with every None worked out that has a value where it is not given; a seed is for the caller to draw."""
+        return replace(self, temperature=0.8 if self.temperature is None else self.temperature,
+                       length_penalty=0.6 if self.length_penalty is None else self.length_penalty)        # 0.6 to 0.7 did best in Wu et al., 2016
 
     def problems(self):
         """Yield a sentence for everything that is wrong."""
-        yield from field_problems(self)
+        wrong = list(field_problems(self))
+        yield from wrong
+        if wrong:
+            return
+        if "" in self.stop:
+            yield "A stop text is empty, and every text begins with that: leave it out, or say where to stop."
+        chances = [name for name in ("temperature", "top_k", "top_p", "min_p") if getattr(self, name) is not None]
+        if self.beams is not None and chances:
+            yield f"beams={self.beams} leaves nothing to chance, and {' and '.join(chances)} would shape it: give the one or the other."
+        if self.beams is None and self.length_penalty is not None:
+            yield f"length_penalty={self.length_penalty} compares beams with each other: give beams too, or leave it out."
 
 
 def one_length(values):

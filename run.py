@@ -14,7 +14,7 @@ from Model_Params import GenerationParams
 
 
 def main():
-    parser = Parser("Complete the beginning of a text.", free_text=["--prompt"])
+    parser = Parser("Complete the beginning of a text.", free_text=["--prompt", "--stop"])
     parser.add_argument("prompt", nargs="?", help="the beginning of a text; - reads it from standard input (default: ask for one)")
     parser.add_argument("--prompt", dest="prompt_flag", metavar="PROMPT", help="the same, for one that begins with a hyphen")
     parser.add_argument("--weights", metavar="FILE", help="a file in Saved_Weights, or a run's name (default: the newest)")
@@ -29,6 +29,8 @@ def main():
         parser.error("the prompt is there twice; give it once")
     if arguments.samples < 1:
         parser.error(f"--samples {arguments.samples} is below the smallest value possible, 1")
+    if arguments.samples > (settings.get("beams") or arguments.samples):
+        parser.error(f"--beams {settings['beams']} find no more answers than that: --samples {arguments.samples} needs more beams")
     prompt = arguments.prompt if arguments.prompt is not None else arguments.prompt_flag
     if arguments.save_config:
         configuration.save(arguments.save_config, asdict(GenerationParams(**settings)))
@@ -46,11 +48,16 @@ def main():
     screen = Screen()
 
     def answer(prompt):
-        for sample in range(arguments.samples):
-            texts = model.stream(prompt, sample, **settings)        # before anything is shown: it may refuse the prompt
-            screen.write(prompt)
-            for text in texts:
+        texts = model.stream_each([prompt] * arguments.samples, **settings)     # before anything is shown: it may refuse the prompt
+        others = [""] * arguments.samples
+        screen.write(prompt)
+        for sample, text in texts:
+            if sample == 0:             # is shown while it is made, and the others meanwhile
                 screen.write(text)
+            others[sample] += text
+        screen.end_line()
+        for text in others[1:]:
+            screen.write(prompt + text)
             screen.end_line()
 
     if prompt is not None:

@@ -602,13 +602,17 @@ class CharTokenizer(Tokenizer):
 class StreamingDecoder:
     """Decodes token by token and hands out whole characters only: a character's bytes may be spread over several tokens."""
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer, skip=0):
+        """skip: bytes at the beginning that are known already"""
         self._tokenizer = tokenizer
+        self._skip = skip
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def add(self, token):
         """The text that has become certain with this token; often a word, sometimes nothing yet."""
-        return self._decoder.decode(self._tokenizer.decode_bytes([token]))
+        content = self._tokenizer.decode_bytes([token])
+        known, self._skip = self._skip, max(0, self._skip - len(content))
+        return self._decoder.decode(content[known:])
 
     def end(self):
         """What is left when no token follows: nothing, or U+FFFD for half a character."""

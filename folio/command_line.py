@@ -12,7 +12,7 @@ from folio import configuration
 from folio.home import Home
 from folio.memory import is_out_of_memory
 from folio.spelling import nearest
-from Model_Params import PRESETS, field_problems, one_length, value_type
+from Model_Params import PRESETS, field_problems, one_length, takes_several, value_type
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,9 +35,10 @@ class Parser(argparse.ArgumentParser):
             if each.name in without:
                 continue
             value, text = getattr(params, each.name), each.metadata["help"]
-            if value is not None:
+            if value not in (None, ()):
                 text = f"{text.partition(' (default: ')[0]} (default: {value})"
             how = {"action": argparse.BooleanOptionalAction} if value_type(each) is bool else {"type": value_type(each), "metavar": _metavar(each)}
+            how |= {"action": "append"} if takes_several(each) else {}
             group.add_argument(_flag(each.name), default=argparse.SUPPRESS, help=text.replace("%", "%%"), **how)
 
     def add_preset(self):
@@ -116,7 +117,8 @@ def chosen(params, values):
 
 def given(arguments, *params):
     """{field: value} for those fields of some dataclasses that the command line gave."""
-    return {each.name: getattr(arguments, each.name) for part in params for each in fields(part) if hasattr(arguments, each.name)}
+    found = {each.name: getattr(arguments, each.name) for part in params for each in fields(part) if hasattr(arguments, each.name)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
 def front_door(main):
@@ -172,4 +174,5 @@ def _flag(name):
 
 
 def _metavar(each):
-    return "|".join(each.metadata["choices"] or ({int: "N", float: "X", str: "NAME"}[value_type(each)],))
+    text = "TEXT" if takes_several(each) else "NAME"
+    return "|".join(each.metadata["choices"] or ({int: "N", float: "X", str: text}[value_type(each)],))

@@ -48,6 +48,11 @@ OTHER_NAMES = {other: ours for ours, others in {
     "val_fraction": "val_split validation_split val_ratio val_size test_size",
     "tokens": "max_new_tokens num_tokens_to_generate gen_length length",
     "temperature": "temp",
+    "repetition_penalty": "repeat_penalty",
+    "penalty_window": "repeat_last_n",
+    "no_repeat_ngram": "no_repeat_ngram_size",
+    "beams": "num_beams beam_size beam_width n_beams",
+    "stop": "stop_strings stop_sequences stop_texts",
 }.items() for other in others.split()}
 
 # What other programs keep in their configurations, and is said in another way here.
@@ -98,7 +103,7 @@ def load(path):
         return {}, [f"{path} cannot be used: {error}."]
     if not isinstance(pairs, _Pairs):
         return {}, [f'{path} should be one object of settings, such as {{"num_layers": 4}}, and begins with {text.strip()[:20]!r}.']
-    return {name: value for name, value in pairs if name in NAMES}, [f"{path}: {problem}" for problem in _problems(pairs)]
+    return {name: tuple(value) if type(value) is list else value for name, value in pairs if name in NAMES}, [f"{path}: {problem}" for problem in _problems(pairs)]
 
 
 def save(path, values):

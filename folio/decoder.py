@@ -1,9 +1,20 @@
-"""Generation: a network, a state that remembers what it has computed, and a window that restarts when the context is full."""
+"""Generation: a network, a state that remembers what it has computed, and a window that restarts when the context is full.
+
+Several streams go on at once, each with a prompt, settings, a seed and an end of its own; those that have equally many tokens are computed together.
+What a stream says depends on these four alone, not on its neighbours: its n-th token is chosen by the n-th random number of its own seed. Only where
+chance, or the likeliest of two tokens, falls within the rounding of the network's output can company make a difference, because matrix
+products of other sizes may round otherwise.
+"""
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from folio.sampling import pick, probabilities
+from folio.sampling import only, penalised, pick, probabilities
+from Model_Params import GenerationParams
+
+LOGITS = 1 << 24            # at once: 64 MB, however long a prompt, and however many of them
 
 
 def window_start(length, block_size):
@@ -20,43 +31,125 @@ def window_start(length, block_size):
 
 
 class Decoder:
-    """One stream of tokens, read once each: what the network has computed for the earlier ones is kept."""
+    """Streams of equally many tokens, read once each: what the network has computed for the earlier ones is kept."""
 
-    def __init__(self, net):
+    def __init__(self, net, streams=1):
         self.net = net
         self.block_size = net.params.block_size
         self.device = next(net.parameters()).device
-        self.tokens = []
+        self.tokens = torch.empty(streams, 0, dtype=torch.long)
         self.start = 0                      # of the window, in self.tokens
-        self.state = net.empty_state(1)
+        self.state = net.empty_state(streams)
 
     @torch.inference_mode()
     def read(self, tokens):
-        """Take in some tokens. -> the logits for the one that comes next: (vocabulary,), float32, on the CPU"""
-        self.tokens += tokens
-        start = window_start(len(self.tokens), self.block_size)
+        """Take in some tokens, (streams, time) ids. -> the logits for those that come next: (streams, vocabulary), float32, on the CPU
+
+        Raises ValueError where they are not finite.
+        """
+        self.tokens = torch.cat((self.tokens, tokens), 1)
+        start = window_start(self.tokens.shape[1], self.block_size)
         if start != self.start:
-            self.start, self.state = start, self.net.empty_state(1)
-            tokens = self.tokens[start:]
-        logits, self.state = self.net.continue_from(self.state, torch.tensor([tokens], device=self.device))
-        return logits[0, -1].float().cpu()
-
-
-def generate(net, prompt, *, tokens, temperature, top_k, top_p, seed, stream=0, stop=None):
-    """Yield up to `tokens` token ids that go on after `prompt` (at least one id), ending before the id `stop`.
-
-    The n-th token depends on the prompt, the settings, and the n-th random number of (seed, stream). Raises ValueError where the
-    network's logits are not finite.
-    """
-    decoder = Decoder(net)
-    random = np.random.default_rng((seed, stream))
-    reading = list(prompt)
-    for _ in range(tokens):
-        logits = decoder.read(reading)
+            self.start, self.state = start, self.net.empty_state(len(tokens))
+            tokens = self.tokens[:, start:]
+        for part in tokens.to(self.device).split(max(1, LOGITS // (len(tokens) * self.net.params.vocab_size)), dim=1):
+            logits, self.state = self.net.continue_from(self.state, part)
+        logits = logits[:, -1].float().cpu()
         if not torch.isfinite(logits).all():
             raise ValueError("The model's output is not finite: its weights are unusable. Train it again with a lower learning rate.")
-        token = pick(probabilities(logits, temperature, top_k, top_p), random.random()).item()
-        if token == stop:
-            return
-        yield token
-        reading = [token]
+        return logits
+
+    @torch.inference_mode()
+    def select(self, rows):
+        """Go on with the streams of these numbers alone, in this order; one may come several times. rows: a list"""
+        if rows != list(range(len(self.tokens))):
+            rows = torch.tensor(rows)
+            self.tokens, self.state = self.tokens[rows], self.state.select(rows.to(self.device))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What one stream goes on from, how, and where it ends."""
+    prompt: list                            # ids, at least one
+    settings: GenerationParams              # resolved, with a seed
+    number: int = 0                         # tells apart several streams of one seed
+    end: int | None = None                  # the id before which it ends
+    first: torch.Tensor | None = None       # ids, one of which has to be the first (default: any)
+
+
+class Generation:
+    """Some Streams on their way: `step` gives the next token of each until none is `running`."""
+
+    def __init__(self, net, streams):
+        self.running = {which for which, stream in enumerate(streams) if stream.settings.tokens}
+        self._left = [stream.settings.tokens for stream in streams]
+        self._ends = [stream.end for stream in streams]
+        by_length = {}
+        for which in sorted(self.running):
+            by_length.setdefault(len(streams[which].prompt), {})[which] = streams[which]
+        self._groups = [_Group(net, group) for group in by_length.values()]
+
+    def step(self):
+        """The next token of each stream that is running, [(which, token)]; one that has come to its end is left out, and runs no more."""
+        self._groups = [group for group in self._groups if group.keep(self.running)]
+        said = []
+        for which, token in [each for group in self._groups for each in group.step()]:
+            self._left[which] -= 1
+            if token != self._ends[which]:
+                said.append((which, token))
+            if token == self._ends[which] or not self._left[which]:
+                self.stop(which)
+        return said
+
+    def stop(self, which):
+        """Let a stream run no more."""
+        self.running.discard(which)
+
+
+class _Group:
+    """Streams of equally many tokens, and one decoder for them."""
+
+    @torch.inference_mode()
+    def __init__(self, net, streams):
+        """streams: {which: Stream}"""
+        self.rows = list(streams)
+        self.random = [np.random.default_rng((stream.settings.seed, stream.number)) for stream in streams.values()]
+        self.settings = [replace(stream.settings, seed=None, tokens=0, stop=()) for stream in streams.values()]      # what one token is chosen by
+        prompts = {prompt: place for place, prompt in enumerate(dict.fromkeys(tuple(stream.prompt) for stream in streams.values()))}
+        places = [prompts[tuple(stream.prompt)] for stream in streams.values()]
+        self.decoder = Decoder(net, len(prompts))
+        logits = self.decoder.read(torch.tensor(list(prompts)))         # a prompt is read once for all its answers
+        self.decoder.select(places)
+        self.logits = torch.stack([logits[place] if stream.first is None else only(logits[place], stream.first)
+                                   for place, stream in zip(places, streams.values())])
+        self.picked = None
+
+    def keep(self, running):
+        """Drop the streams that are not running. -> whether any is left"""
+        places = [place for place, which in enumerate(self.rows) if which in running]
+        if places and len(places) < len(self.rows):
+            self.decoder.select(places)
+            self.rows, self.random, self.settings = ([part[place] for place in places] for part in (self.rows, self.random, self.settings))
+            self.logits, self.picked = self.logits[places], None if self.picked is None else self.picked[places]
+        return bool(places)
+
+    @torch.inference_mode()
+    def step(self):
+        """-> [(which, token)]"""
+        if self.picked is not None:
+            self.logits = self.decoder.read(self.picked[:, None])
+        likely = torch.empty(self.logits.shape, dtype=torch.float64)
+        kinds = list(dict.fromkeys(self.settings))
+        for how in kinds:
+            rows = slice(None) if len(kinds) == 1 else torch.tensor([row for row, other in enumerate(self.settings) if other == how])
+            logits = penalised(self.logits[rows], self.decoder.tokens[rows], how)
+            likely[rows] = probabilities(logits, how.temperature, how.top_k, how.top_p, how.min_p)
+        self.picked = pick(likely, torch.tensor([random.random() for random in self.random], dtype=torch.float64))
+        return list(zip(self.rows, self.picked.tolist()))
+
+
+def generate(net, prompt, *, stream=0, end=None, **settings):
+    """Yield the token ids of one Stream as they come; settings: the fields of GenerationParams, a seed among them."""
+    generation = Generation(net, [Stream(prompt, GenerationParams(**settings).resolved(), stream, end)])
+    while generation.running:
+        yield from (token for _, token in generation.step())

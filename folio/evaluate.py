@@ -46,7 +46,7 @@ def main():
                         help=f"texts that the model writes to see how much is copied; 0: leave that out (default: {SAMPLES})")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="where to compute: cpu, cuda, mps (default: cpu)")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
-    parser.add_fields("generation", WRITING)
+    parser.add_fields("generation", WRITING, without=["beams", "length_penalty"])        # which would all write the same text
     parser.add_fields("reading --text", TextParams, without=["tokenizer", "vocab_size", "pattern", "val_fraction"])
     arguments = parser.parse()
     writing = replace(WRITING, **given(arguments, GenerationParams))

@@ -3,6 +3,9 @@
     net(tokens) -> logits                           tokens: (batch, time), logits: (batch, time, vocabulary)
     net.empty_state(batch_size) -> state            before the first token
     net.continue_from(state, tokens) -> logits, state
+    state.select(rows) -> state                     of these streams alone, in this order, each as often as it is named; rows: (streams,) integers
+
+`continue_from` may use its state up; `select` copies, so that both states can go on.
 """
 
 from copy import deepcopy

@@ -347,8 +347,8 @@ class Run:
     def sample(self):
         """What the network writes by now: a few lines."""
         self.net.eval()
-        tokens = generate(self.net, self.opening, tokens=self.training.sample_tokens, temperature=SAMPLE_TEMPERATURE, top_k=None, top_p=None,
-                          seed=self.training.seed, stop=self.tokenizer.end_of_text)
+        tokens = list(generate(self.net, self.opening, tokens=self.training.sample_tokens, temperature=SAMPLE_TEMPERATURE,
+                               seed=self.training.seed, end=self.tokenizer.end_of_text))
         self.net.train()
         return self.tokenizer.decode(tokens).strip()
 

@@ -103,19 +103,24 @@ def largest_difference(net, oracle, params):
     return (ours - theirs).abs().max().item()
 
 
-@pytest.mark.parametrize("shape", [dict(), dict(num_kv_heads=2), dict(num_kv_heads=1, head_len=10), dict(head_len=14, hidden_len=20)], ids=str)
-@pytest.mark.parametrize("tied_head", [False, True])
-def test_the_folio_family_computes_what_qwen3_computes(shape, tied_head):
+def as_qwen3(net, **more):
+    """The same network as Hugging Face computes it."""
     transformers = pytest.importorskip("transformers")
-    params = replace(TINY, tied_head=tied_head, **shape).resolved()
-    net = network(params)
+    params = net.params
     oracle = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(
         vocab_size=params.vocab_size, hidden_size=params.emb_len, intermediate_size=params.hidden_len, num_hidden_layers=params.num_layers,
         num_attention_heads=params.num_heads, num_key_value_heads=params.num_kv_heads, head_dim=params.head_len,
-        max_position_embeddings=params.block_size, rms_norm_eps=1e-6, tie_word_embeddings=tied_head, attention_bias=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, attn_implementation="eager")).eval()
+        max_position_embeddings=params.block_size, rms_norm_eps=1e-6, tie_word_embeddings=params.tied_head, attention_bias=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, attn_implementation="eager", **more)).eval()
     oracle.load_state_dict({renamed(name, QWEN3_NAMES): weight for name, weight in net.state_dict().items()}, strict=True)
-    assert largest_difference(net, oracle, params) < 1e-4
+    return oracle
+
+
+@pytest.mark.parametrize("shape", [dict(), dict(num_kv_heads=2), dict(num_kv_heads=1, head_len=10), dict(head_len=14, hidden_len=20)], ids=str)
+@pytest.mark.parametrize("tied_head", [False, True])
+def test_the_folio_family_computes_what_qwen3_computes(shape, tied_head):
+    net = network(replace(TINY, tied_head=tied_head, **shape))
+    assert largest_difference(net, as_qwen3(net), net.params) < 1e-4
 
 
 def test_the_classic_family_with_gpt2s_biases_computes_what_gpt2_computes():
@@ -170,6 +175,17 @@ def test_the_past_may_come_in_pieces_of_any_lengths(lengths, params):
     tokens = some_tokens(params, 2, sum(lengths))
     with torch.no_grad():
         torch.testing.assert_close(in_chunks(net, tokens, lengths), net(tokens), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("params", [TINY, CLASSIC], ids=["folio", "classic"])
+def test_streams_are_selected_and_repeated_and_the_copies_go_their_own_ways(params):
+    net, tokens, rows = network(params), some_tokens(params, 3, 9), torch.tensor([2, 0, 2])
+    with torch.no_grad():
+        state = net.continue_from(net.empty_state(3), tokens[:, :4])[1]
+        copies = state.select(rows)
+        there = net.continue_from(copies, tokens[:, 4:])[0]                             # each copy with another stream's tokens
+        torch.testing.assert_close(net.continue_from(state, tokens[:, 4:])[0], net(tokens)[:, 4:], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(there, net(torch.cat((tokens[rows, :4], tokens[:, 4:]), 1))[:, 4:], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("params", [TINY, CLASSIC], ids=["folio", "classic"])

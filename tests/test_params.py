@@ -11,7 +11,7 @@ from conftest import ROOT, refusal, run_python, run_script
 from folio.command_line import Parser, chosen, given
 from folio.home import Home
 from folio.spelling import nearest
-from Model_Params import FAMILIES, PRESETS, GenerationParams, ModelParams, Params, TextParams, TrainingParams, one_length, value_type
+from Model_Params import FAMILIES, PRESETS, GenerationParams, ModelParams, Params, TextParams, TrainingParams, one_length, takes_several, value_type
 
 ALL = (TextParams, ModelParams, TrainingParams, GenerationParams)
 EVERY_FIELD = [pytest.param(part, each, id=f"{part.__name__}.{each.name}") for part in ALL for each in fields(part)]
@@ -106,6 +106,8 @@ def test_what_is_not_given_is_worked_out_and_nothing_stays_open_but_the_vocabula
     (GenerationParams(top_p=0.0), "top_p=0.0"),
     (GenerationParams(top_p=1.5), "top_p=1.5"),
     (GenerationParams(top_k=0), "top_k=0"),
+    (GenerationParams(stop="x"), "stop='x'"),
+    (GenerationParams(stop=("x", 1)), "stop=1"),
 ])
 def test_a_value_that_cannot_work_is_named(params, word):
     found = list(params.problems())
@@ -151,7 +153,7 @@ def test_steps_and_minutes_together_are_refused(tmp_path):
 def test_every_field_is_a_flag_with_hyphens_or_underscores(part, each):
     kind = value_type(each)
     word = {bool: None, str: (each.metadata["choices"] or ["x"])[-1]}.get(kind, "3")
-    value = True if kind is bool else kind(word)
+    value = True if kind is bool else (kind(word),) if takes_several(each) else kind(word)
     for flag in ("--" + each.name, "--" + each.name.replace("_", "-")):
         words = [[flag]] if kind is bool else [[flag, word], [f"{flag}={word}"]]
         for some in words:

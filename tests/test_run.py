@@ -133,6 +133,31 @@ def test_several_samples_are_different_answers_each_on_lines_of_its_own(ask, mod
     assert len(set(answers)) == 3
 
 
+def test_beams_give_the_best_answers_the_best_first(ask, model):
+    answers = [lined(PROMPT + model.complete(PROMPT, place, beams=4, tokens=20)) for place in range(3)]
+    assert ask(PROMPT, "--samples", 3, "--beams", 4, "--tokens", 20).out == "".join(answers)
+    assert ask(PROMPT, "--beams", 4, "--tokens", 20).out == answers[0] and len(set(answers)) == 3
+    assert ask(PROMPT, "--beams", 1, "--tokens", 20).out == ask(PROMPT, "--temperature", 0, "--tokens", 20).out
+
+
+def test_an_answer_ends_before_any_of_several_stop_texts(ask):
+    whole = ask("GROBBIN:\n", "--tokens", 60, "--seed", 1).out.removeprefix("GROBBIN:\n")
+    for stops in ([whole[9:12]], [whole[9:12], whole[5:7]], ["--no-such", whole[20:25]]):
+        end = min(whole.index(stop) for stop in stops if stop in whole)
+        words = [word for stop in stops for word in ("--stop", stop)]
+        assert ask("GROBBIN:\n", "--tokens", 60, "--seed", 1, *words).out == lined("GROBBIN:\n" + whole[:end])
+
+
+@pytest.mark.parametrize("words, told", [
+    (["--beams", 2, "--temperature", 0.5], ["beams=2", "temperature"]), (["--beams", 2, "--samples", 3], ["--beams 2", "--samples 3"]),
+    (["--stop", ""], ["stop"]), (["--length-penalty", 1], ["length_penalty", "beams"])])
+def test_contradictions_are_one_sentence_that_names_both(words, told, ask, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        ask(PROMPT, *words)
+    out, err = capsys.readouterr()
+    assert (stopped.value.code, out, len(err.splitlines())) == (2, "", 2) and all(word in err for word in told)
+
+
 def test_no_tokens_give_the_prompt_back(ask):
     assert ask(PROMPT, "--tokens", 0).out == PROMPT + "\n"
 
@@ -374,24 +399,47 @@ def test_what_streams_is_what_is_completed(model):
     assert model.complete(PROMPT, seed=1, tokens=20) == "".join(pieces)[:len(model.complete(PROMPT, seed=1, tokens=20))]
 
 
+class Saying:
+    """A Generation whose every stream says these ids."""
+
+    def __init__(self, ids):
+        self.ids, self.asked = ids, []
+
+    def __call__(self, net, streams):
+        self.asked, self.left, self.running = streams, list(self.ids), set(range(len(streams)))
+        return self
+
+    def step(self):
+        token = self.left.pop(0)
+        which = sorted(self.running)
+        if not self.left:
+            self.running = set()
+        return [(each, token) for each in which]
+
+    def stop(self, which):
+        self.running.discard(which)
+
+
 def test_only_whole_characters_are_streamed(model, monkeypatch):
     ids = list("Grüße 🎭!".encode())                 # a token a byte
-    monkeypatch.setattr(language_model, "generate", lambda *all, **named: iter(ids))
+    monkeypatch.setattr(language_model, "Generation", Saying(ids))
     pieces = list(model.stream("x"))
     assert "".join(pieces) == "Grüße 🎭!" and "\ufffd" not in "".join(pieces)
-    monkeypatch.setattr(language_model, "generate", lambda *all, **named: iter(ids[:-3]))       # cut off inside a character
+    monkeypatch.setattr(language_model, "Generation", Saying(ids[:-3]))       # cut off inside a character
     assert "".join(model.stream("x")) == "Grüße \ufffd"
 
 
 def test_an_answer_ends_where_a_text_ends(model, monkeypatch):
-    asked = {}
-    monkeypatch.setattr(language_model, "generate", lambda net, prompt, **how: asked.update(how, prompt=prompt) or iter([]))
-    assert model.complete("Take") == ""
-    assert asked["stop"] == model.tokenizer.end_of_text == 299
+    saying = Saying([65])
+    monkeypatch.setattr(language_model, "Generation", saying)
+    model.complete("Take")
+    assert saying.asked[0].end == model.tokenizer.end_of_text == 299
     model.complete("<|endoftext|>")
-    assert 299 not in asked["prompt"]               # a prompt that spells it is only text
+    assert 299 not in saying.asked[0].prompt               # a prompt that spells it is only text
     model.complete("")
-    assert asked["prompt"] == model.opening != []
+    assert saying.asked[0].prompt == model.opening != []
+    model.complete("Take <")                        # may go on with tokens that begin with "<", but not with <|endoftext|>
+    assert saying.asked[0].first is None or 299 not in saying.asked[0].first
 
 
 def test_bits_per_byte_of_a_text_are_its_cross_entropy(model):

@@ -10,7 +10,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from folio import networks
+from folio import decoder, networks
 from folio.batches import batch_at, fitting_block_size
 from folio.bits_per_byte import Score, evaluate
 from folio.decoder import Decoder, generate, window_start
@@ -176,14 +176,22 @@ def test_remembered_generation_equals_computing_everything_anew(net, prompt_leng
 @settings(max_examples=40)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_a_decoder_may_read_in_pieces_of_any_lengths(net, lengths, random):
-    decoder, seen = Decoder(net), []
+    reader, seen = Decoder(net), []
     for length in lengths:
         piece = [random.randrange(40) for _ in range(length)]
         seen += piece
-        found = decoder.read(piece)
+        found = reader.read(torch.tensor([piece]))[0]
         with torch.inference_mode():
             expected = net(torch.tensor([seen[window_start(len(seen), 8):]]))[0, -1]
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_long_prompt_is_read_in_parts_where_its_logits_would_take_much_memory(net, monkeypatch):
+    whole, lengths, compute = Decoder(net, 2).read(torch.arange(16).view(2, 8)), [], net.continue_from
+    monkeypatch.setattr(decoder, "LOGITS", 3 * 2 * 40)
+    monkeypatch.setattr(net, "continue_from", lambda state, tokens: lengths.append(tokens.shape[1]) or compute(state, tokens))
+    torch.testing.assert_close(Decoder(net, 2).read(torch.arange(16).view(2, 8)), whole, rtol=1e-4, atol=1e-4)
+    assert lengths == [3, 3, 2]
 
 
 def test_the_same_seed_says_the_same_and_another_stream_something_else(net):
@@ -201,7 +209,7 @@ def test_a_longer_answer_begins_like_a_shorter_one(net):
 class Saying:
     """A network that says the ids 0, 1, 2... in turn, whatever it reads; each with certainty."""
 
-    params = SimpleNamespace(block_size=4)
+    params = SimpleNamespace(block_size=4, vocab_size=30)
 
     def __init__(self, logit=50.0):
         self.said, self.logit = 0, logit
@@ -220,10 +228,10 @@ class Saying:
 
 
 def test_generation_ends_before_the_stop_token():
-    assert list(generate(Saying(), [9], tokens=20, stop=7, **PLAIN, seed=0)) == [0, 1, 2, 3, 4, 5, 6]
-    assert list(generate(Saying(), [9], tokens=3, stop=7, **PLAIN, seed=0)) == [0, 1, 2]
+    assert list(generate(Saying(), [9], tokens=20, end=7, **PLAIN, seed=0)) == [0, 1, 2, 3, 4, 5, 6]
+    assert list(generate(Saying(), [9], tokens=3, end=7, **PLAIN, seed=0)) == [0, 1, 2]
     assert list(generate(Saying(), [9], tokens=0, **PLAIN, seed=0)) == []
-    assert list(generate(Saying(), [9], tokens=20, stop=0, **PLAIN, seed=0)) == []
+    assert list(generate(Saying(), [9], tokens=20, end=0, **PLAIN, seed=0)) == []
 
 
 def test_tokens_come_as_they_are_made():

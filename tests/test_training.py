@@ -879,6 +879,11 @@ def test_the_effective_settings_are_said_before_the_first_step(uninterrupted):
     assert str(uninterrupted[0].weights("default")) in out.splitlines()[-2]
 
 
+def test_a_sample_is_written_without_dropout(make_run):
+    run = make_run(dropout=0.5, sample_tokens=30)
+    assert len({run.sample() for _ in range(3)}) == 1 and run.net.training
+
+
 def test_each_evaluation_shows_a_sample_of_text(uninterrupted):
     assert len(re.findall(r"validation [0-9.]+ nats/byte = [0-9.]+ bits/byte(  best)?\n +\| ", uninterrupted[3])) >= 5
 

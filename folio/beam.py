@@ -1,0 +1,72 @@
+"""Beam search: the likeliest text as a whole, where sampling and the likeliest token look no further than the next one.
+
+After every token the candidates with the highest probability go on, so many as there are beams; one that ends and is likelier than the last of these
+stands aside. Longer texts are less likely than shorter ones, so in the end all are compared by their log-probability divided by a length penalty
+(Wu et al., 2016).
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from folio.decoder import Decoder
+from folio.sampling import only, penalised
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A continuation: its ids, less the one it ended before; its summed log-probability (nats), and the same divided by the length penalty."""
+    tokens: list
+    log_probability: float
+    score: float
+
+
+def length_penalty(length, strength):
+    """What the log-probability of a text of `length` tokens is divided by (Wu et al., 2016, equation 14).
+    >>> [round(length_penalty(length, 0.6), 2) for length in (1, 7, 31)]
+    [1.0, 1.52, 2.93]
+    """
+    return ((5 + length) / 6) ** strength
+
+
+@torch.inference_mode()
+def beam_search(net, stream, ends=lambda tokens: False):
+    """The best continuations that were found, at most as many as there are beams, the best first: a list of Candidates.
+
+    stream: a folio.decoder.Stream, whose settings say beams; a continuation ends with the id `stream.end`, which counts as its last token, where
+    `ends`, asked about its ids, says so, or at the length that the settings give. Repeating is penalised in the log-probabilities.
+    """
+    settings = stream.settings
+    if not settings.tokens:
+        return [Candidate([], 0.0, 0.0)]
+    decoder, reading, summed, ended = Decoder(net), torch.tensor([stream.prompt]), torch.zeros(1, 1, dtype=torch.float64), []
+    for length in range(1, settings.tokens + 1):
+        logits = decoder.read(reading)
+        if length == 1 and stream.first is not None:
+            logits = only(logits[0], stream.first)[None]
+        totals = summed + penalised(logits.double().log_softmax(-1), decoder.tokens, settings)          # (beams, vocabulary)
+        best = totals.flatten().topk(min(2 * settings.beams, totals.numel()))       # twice: half of them may end here
+        going_on = []
+        for total, place in zip(best.values.tolist(), best.indices.tolist()):
+            row, token = divmod(place, totals.shape[1])
+            tokens = decoder.tokens[row, len(stream.prompt):].tolist() + [token]
+            if total == -torch.inf or len(going_on) == settings.beams:
+                break
+            if token != stream.end and not ends(tokens):
+                going_on.append((row, token, total, tokens))
+            else:
+                ended.append(Candidate(tokens[:-1] if token == stream.end else tokens, total, total / length_penalty(length, settings.length_penalty)))
+        ended = _best(ended, settings.beams)
+        # No continuation is ever likelier than what it continues, and the longest is divided by most.
+        hope = max((total for *_, total, _ in going_on), default=-torch.inf) / length_penalty(settings.tokens, settings.length_penalty)
+        if not going_on or len(ended) == settings.beams and ended[-1].score >= hope:
+            return ended
+        decoder.select([row for row, *_ in going_on])
+        reading = torch.tensor([[token] for _, token, *_ in going_on])
+        summed = torch.tensor([[total] for *_, total, _ in going_on], dtype=torch.float64)
+    return _best(ended + [Candidate(tokens, total, total / length_penalty(length, settings.length_penalty)) for *_, total, tokens in going_on],
+                 settings.beams)
+
+
+def _best(candidates, most):
+    return sorted(candidates, key=lambda candidate: -candidate.score)[:most]
