@@ -218,7 +218,7 @@ def test_init_and_run_take_their_own_settings_from_the_same_file(file, door, hom
     door(train, made, "--config", shared)
     written = door(run_door, made, "a", "--config", shared, "--save-config", tmp_path / "generation.json")
     assert len(written.rstrip("\n")) == len("a") + 4
-    assert json.loads((tmp_path / "generation.json").read_text(encoding="utf-8")) == asdict(GenerationParams(tokens=4, temperature=0.0))
+    assert configuration.load(tmp_path / "generation.json") == (asdict(GenerationParams(tokens=4, temperature=0.0)), [])
     for script, settings in ((init, {"vocab_size": 3}), (run_door, {"temperature": "hot"})):
         with pytest.raises(SystemExit) as stopped:
             door(script, made, "--config", file(settings))
