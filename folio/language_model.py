@@ -13,7 +13,7 @@ import torch
 
 import tokenizer as tokenizers
 from folio import checkpoint, hardware
-from folio.bits_per_byte import evaluate
+from folio.bits_per_byte import evaluate, window_len
 from folio.decoder import generate
 from Model_Params import GenerationParams
 
@@ -76,8 +76,7 @@ class LanguageModel:
         """How well the model predicts a text, in bits per byte. Raises ValueError for a text without a byte."""
         if not text:
             raise ValueError("An empty text has no bits per byte.")
-        params = self.net.params
-        return evaluate(self.net, self.opening[-1:] + self.tokenizer.encode(text), len(text.encode("utf-8")), block_size=params.block_size,
+        return evaluate(self.net, self.opening[-1:] + self.tokenizer.encode(text), len(text.encode("utf-8")), block_size=window_len(self.net),
                         batch_size=8, device=next(self.net.parameters()).device).bits_per_byte
 
 

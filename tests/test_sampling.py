@@ -201,7 +201,7 @@ def test_a_longer_answer_begins_like_a_shorter_one(net):
 class Saying:
     """A network that says the ids 0, 1, 2... in turn, whatever it reads; each with certainty."""
 
-    params = SimpleNamespace(block_size=4)
+    context = 4
 
     def __init__(self, logit=50.0):
         self.said, self.logit = 0, logit
