@@ -5,7 +5,7 @@ Frozen dataclasses say how the text is cut into tokens (TextParams), what the ne
 A value of None means "worked out from the others"; `resolved()` fills it in.
 """
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import get_args
 
 
@@ -32,7 +32,7 @@ def field_problems(params):
             continue
         if told["choices"] and value not in told["choices"]:
             yield f"{each.name}={value!r} is not one of {', '.join(told['choices'])}."
-        elif not isinstance(value, (int, float) if kind is float else kind):
+        elif not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) and kind is not bool:
             yield f"{each.name}={value!r} should be of type {kind.__name__}."
         elif told["low"] is not None and not value >= told["low"]:        # `not >=` rather than `<`: it refuses NaN too
             yield f"{each.name}={value} is below the smallest value possible, {told['low']}."
@@ -54,7 +54,10 @@ class TextParams:
 
     def problems(self):
         """Yield a sentence for everything that is wrong."""
-        yield from field_problems(self)
+        wrong = list(field_problems(self))
+        yield from wrong
+        if wrong:
+            return
         if self.tokenizer == "bpe" and self.vocab_size is not None and self.vocab_size < 257:
             yield f"vocab_size={self.vocab_size} is below the smallest possible, 257: 256 bytes and <|endoftext|>."
         if self.tokenizer == "char" and self.vocab_size is not None:
@@ -196,6 +199,7 @@ class TrainingParams:
     patience: int | None = option(None, "stop when so many validations in a row were no better than the best (default: never)",
                                   low=1, may_change=True)
     sample_tokens: int = option(60, "tokens of sample text written at each validation", low=0, may_change=True)
+    closing_tokens: int = option(0, "tokens of new text that the best weights write when the run is done", low=0, may_change=True)
     tensorboard: bool = option(False, "write the log also as events for TensorBoard, in Saved_Weights/tensorboard", may_change=True)
     seed: int = option(1, "the run's random choices; the same seed gives the same run", low=0, high=2**63 - 1)
     device: str = option("auto", "where to compute: auto, cpu, cuda, mps")
@@ -247,7 +251,8 @@ def one_length(values):
     >>> one_length({"steps": 100})
     {'minutes': None, 'epochs': None, 'steps': 100}
     """
-    return ({name: None for name in LENGTHS if name not in values} if values.keys() & LENGTHS else {}) | values
+    is_given = any(values.get(name) is not None for name in LENGTHS)
+    return ({name: None for name in LENGTHS if name not in values} if is_given else {}) | values
 
 
 @dataclass(frozen=True)
@@ -267,6 +272,15 @@ class Params:
         if self.training.compile and self.model.is_recurrent:
             yield f"compile=True is of no use to the family {self.model.family}, which torch.compile leaves as it is: leave it out."
 
+    def values(self):
+        """{field: value} of all three parts side by side; the one name that two of them share has the model's value, or else the text's."""
+        values = asdict(self.text) | asdict(self.model) | asdict(self.training)
+        return values | {"vocab_size": self.model.vocab_size or self.text.vocab_size}
+
+
+# As somebody's own program without any tricks trains: AdamW as torch has it, one learning rate from the first step to the last, the text as it is.
+_PLAIN = TrainingParams(minutes=None, optimizer="adamw", weight_decay=0.01, beta2=0.999, bpe_dropout=0.0, warmup_steps=0, decay_fraction=0.0,
+                        gradient_clip=0.0)
 
 PRESETS = {
     # A model of about a million parameters for about a megabyte of text, in about three minutes on two cores. Learning rate,
@@ -276,13 +290,28 @@ PRESETS = {
     "shakespeare-10m": Params(
         TextParams(tokenizer="char"),
         ModelParams(family="classic", block_size=256, emb_len=384, num_layers=6, num_heads=6, dropout=0.2),
-        TrainingParams(steps=5000, minutes=None, batch_size=64, optimizer="adamw", learning_rate=3e-4, weight_decay=0.01, beta2=0.999,
-                       bpe_dropout=0.0, warmup_steps=0, decay_fraction=0.0, gradient_clip=0.0)),
-    # The character LSTM of LLM-V0, which names these sizes, the learning rate and Adam's defaults, and no more. Its batches hold every window of 64 characters
+        replace(_PLAIN, steps=5000, batch_size=64, learning_rate=3e-4)),
+    # A first character model, which shows what it has learned: 209,729 parameters with 65 characters. Batch and learning rate are those that lectures
+    # give a model of this size; no dropout, since in 5,000 steps it reads tiny shakespeare no more than two and a half times.
+    "personal": Params(
+        TextParams(tokenizer="char"),
+        ModelParams(family="classic", block_size=32, emb_len=64, num_layers=4, num_heads=4),
+        replace(_PLAIN, steps=5000, batch_size=16, learning_rate=1e-3, closing_tokens=500)),
+    # A GPT of about four million parameters (4,143,680) on byte pairs. 1,024 of them are what init.py learns from half a megabyte by itself, so that the
+    # tokenizer that comes along serves. How it is trained is Folio's own: 1,500 steps read the plays 16 times, and dropout is GPT-2's.
+    "llm-example": Params(
+        TextParams(tokenizer="bpe", vocab_size=1024),
+        ModelParams(family="classic", mlp="gelu", block_size=256, emb_len=224, num_layers=6, num_heads=4, dropout=0.1),
+        TrainingParams(steps=1500, minutes=None)),
+    # Wide, with few heads, a fifth of the text held out. It reads tiny shakespeare 14 times, which takes as much dropout as the model of the lectures.
+    "micropgpt": Params(
+        TextParams(tokenizer="char", val_fraction=0.2),
+        ModelParams(family="classic", block_size=128, emb_len=384, num_layers=4, num_heads=4, dropout=0.2),
+        replace(_PLAIN, steps=3000, batch_size=32, learning_rate=3e-4)),
+    # The character LSTM of LLM-V0, which names these sizes, the learning rate and Adam, and no more. Its batches hold every window of 64 characters
     # once an epoch, shuffled, and each window begins with an empty state.
     "llm-v0": Params(
         TextParams(tokenizer="char"),
         ModelParams(family="lstm", block_size=64, emb_len=64, hidden_len=128, num_layers=1),
-        TrainingParams(epochs=10, minutes=None, batches="shuffled", batch_size=32, optimizer="adamw", learning_rate=1e-3, weight_decay=0.0, beta2=0.999,
-                       bpe_dropout=0.0, warmup_steps=0, decay_fraction=0.0, gradient_clip=0.0)),
+        replace(_PLAIN, epochs=10, batches="shuffled", batch_size=32, learning_rate=1e-3, weight_decay=0.0)),
 }

@@ -2,12 +2,16 @@
 
     python init.py                      # reads Train_Data/, writes tokenizer_save/ and Train_Data/tokens/
     python init.py novel.txt notes/     # reads these instead: files, folders, globs, or - for standard input
+    python init.py --preset personal    # as a preset of train.py wants it
 """
 
 import time
+from dataclasses import asdict
 
-from folio.command_line import Parser, chosen, front_door, given
-from Model_Params import TextParams
+from folio import configuration
+from folio.command_line import Parser, chosen, front_door
+from folio.paths import supply_text
+from Model_Params import PRESETS, TextParams
 
 
 def main():
@@ -15,13 +19,19 @@ def main():
     parser = Parser("Learn a tokenizer from your text and encode the text with it.")
     parser.add_argument("paths", nargs="*", metavar="PATH", help="what to read: files, folders and globs of plain text or .jsonl, packed as .gz or not, "
                              "or .parquet; - for standard input; or tinyshakespeare, which is downloaded (default: Train_Data)")
+    parser.add_preset()
+    parser.add_configuration()
     parser.add_fields("text", TextParams)
     arguments = parser.parse()
-    text = chosen(TextParams(), given(arguments, TextParams))
+    text = chosen(PRESETS[parser.preset_of(arguments)].text, parser.settings(arguments, TextParams))
     parser.check(text)
 
     from folio import corpus
+    if arguments.preset and not arguments.paths:
+        supply_text(arguments.home)
     tokenizer, made = corpus.prepare(arguments.home, text, arguments.paths)
+    if arguments.save_config:
+        configuration.save(arguments.save_config, asdict(text))
 
     for what, count in made.mended.items():
         print(f"Mended while reading: {count:,} x {what}.")
@@ -34,7 +44,7 @@ tokenizer   {tokenizer.kind}, {tokenizer.vocab_size:,} tokens -> {arguments.home
 training    {made.train_bytes:,} bytes, {made.train_tokens:,} tokens
 validation  {made.val_bytes:,} bytes, {made.val_tokens:,} tokens
             {total_bytes / total_tokens:.2f} bytes per token, {time.perf_counter() - started_at:.1f} seconds
-Next: python train.py{arguments.home.flag}""")
+Next: python train.py{f" --preset {arguments.preset}" if arguments.preset else ""}{arguments.home.flag}""")
 
 
 if __name__ == "__main__":

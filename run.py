@@ -6,8 +6,10 @@
 """
 
 import sys
+from dataclasses import asdict
 
-from folio.command_line import Parser, front_door, given
+from folio import configuration
+from folio.command_line import Parser, front_door
 from Model_Params import GenerationParams
 
 
@@ -18,15 +20,18 @@ def main():
     parser.add_argument("--weights", metavar="FILE", help="a file in Saved_Weights, or a run's name (default: the newest)")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers to a prompt (default: 1)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="where to compute: cpu, cuda, mps (default: cpu)")
+    parser.add_configuration()
     parser.add_fields("generation", GenerationParams)
     arguments = parser.parse()
-    settings = given(arguments, GenerationParams)
+    settings = parser.settings(arguments, GenerationParams)
     parser.check(GenerationParams(**settings))
     if arguments.prompt is not None and arguments.prompt_flag is not None:
         parser.error("the prompt is there twice; give it once")
     if arguments.samples < 1:
         parser.error(f"--samples {arguments.samples} is below the smallest value possible, 1")
     prompt = arguments.prompt if arguments.prompt is not None else arguments.prompt_flag
+    if arguments.save_config:
+        configuration.save(arguments.save_config, asdict(GenerationParams(**settings)))
     if prompt == "-":
         prompt = sys.stdin.read().removesuffix("\n")
 

@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -51,10 +51,9 @@ class Recipe:
 
 
 def of_preset(name):
-    """The recipe that is a preset: init.py has no --preset, so what the preset says of the text is said flag by flag."""
-    text = PRESETS[name].text
-    said = {each.name: getattr(text, each.name) for each in fields(TextParams) if getattr(text, each.name) != each.default}
-    return Recipe(tuple(f"--{field.replace('_', '-')}={value}" for field, value in said.items()), ("--preset", name))
+    """The recipe that is a preset. One whose text is prepared as by default says nothing to init.py, and shares what that makes with the other recipes."""
+    preset = "--preset", name
+    return Recipe(preset if PRESETS[name].text != TextParams() else (), preset)
 
 
 RECIPES = {

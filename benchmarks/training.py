@@ -3,6 +3,8 @@
     python benchmarks/training.py                # about three minutes on two cores
     python benchmarks/training.py --compile      # Folio's step compiled as well (half a minute more where it was never compiled)
     python benchmarks/training.py --shape 10m    # 11 million parameters: what GPUs are compared with
+    python benchmarks/training.py --preset micropgpt        # a preset as it is: its shape, batch, optimizer and tokenizer
+    python benchmarks/training.py --preset llm-v0 --precision fp32      # beside torch.nn.LSTM in the same numbers
 
 The plain program is what a careful reader of PyTorch's documentation writes: the same layers from torch.nn.functional, float32 and AdamW on a CPU;
 on a GPU bfloat16 under autocast and torch.compile. It starts from Folio's weights, and both must agree on the first loss. It is measured twice:
@@ -15,6 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,32 +28,44 @@ import torch.nn.functional as F                                         # noqa: 
 
 from folio import corpus, hardware, networks, runs                      # noqa: E402  (they lie at the root)
 from folio.batches import batch_at                                      # noqa: E402
+from folio.command_line import chosen                                   # noqa: E402
 from folio.home import Home                                             # noqa: E402
 from folio.networks import count_parameters                             # noqa: E402
-from Model_Params import PRESETS, TextParams                            # noqa: E402
+from Model import NORM_EPS                                              # noqa: E402
+from Model_Params import PRESETS, TextParams, one_length                # noqa: E402
 
 SHAPES = {"default": 128, "wide": 256, "10m": 384}          # widths; layers and heads go with them
 TURNS, STEPS_A_TURN = 7, 4
 
 
-class PlainGPT(torch.nn.Module):
-    """The folio family written with torch's own layers; the parameters are those of a Folio network, copied."""
+class Plain(torch.nn.Module):
+    """The parameters of a Folio network, copied, for a network that torch's own layers compute."""
 
     def __init__(self, net):
         super().__init__()
         self.params = net.params
         self.weights = torch.nn.ParameterDict({name.replace(".", "_"): torch.nn.Parameter(value.clone()) for name, value in net.state_dict().items()})
 
+    def of_layer(self, layer):
+        """{name: parameter} of a block."""
+        return {name.removeprefix(f"blocks_{layer}_"): value for name, value in self.weights.items() if name.startswith(f"blocks_{layer}_")}
+
+    def in_heads(self, x, own):
+        """x: (B, T, C) -> query, key, value: (B, heads, T, D) each"""
+        return (F.linear(x, own[f"attention_{name}_weight"]).unflatten(-1, (-1, self.params.head_len)).transpose(1, 2)
+                for name in ("query", "key", "value"))
+
+
+class PlainFolio(Plain):
+    """The folio family."""
+
     def forward(self, tokens):
-        weights, params = self.weights, self.params
-        B, T = tokens.shape
+        weights = self.weights
         x = F.embedding(tokens, weights["embedding_weight"])
-        cos, sin = self.angles(T, x.device)
-        for layer in range(params.num_layers):
-            own = {name.removeprefix(f"blocks_{layer}_"): value for name, value in weights.items() if name.startswith(f"blocks_{layer}_")}
-            y = F.rms_norm(x, x.shape[-1:], own["attention_norm_weight"], 1e-6)
-            query, key, value = (F.linear(y, own[f"attention_{name}_weight"]).view(B, T, -1, params.head_len).transpose(1, 2)
-                                 for name in ("query", "key", "value"))
+        cos, sin = self.angles(tokens.shape[1], x.device)
+        for layer in range(self.params.num_layers):
+            own = self.of_layer(layer)
+            query, key, value = self.in_heads(F.rms_norm(x, x.shape[-1:], own["attention_norm_weight"], 1e-6), own)
             query, key = (part * cos + torch.cat((-part.chunk(2, -1)[1], part.chunk(2, -1)[0]), -1) * sin
                           for part in (F.rms_norm(query, query.shape[-1:], own["attention_query_norm_weight"], 1e-6),
                                        F.rms_norm(key, key.shape[-1:], own["attention_key_norm_weight"], 1e-6)))
@@ -67,18 +82,66 @@ class PlainGPT(torch.nn.Module):
         return angles.cos(), angles.sin()
 
 
+class PlainClassic(Plain):
+    """The classic family, with biases as lectures have them."""
+
+    def forward(self, tokens):
+        weights, params = self.weights, self.params
+        activation = {"relu": F.relu, "gelu": partial(F.gelu, approximate="tanh")}[params.mlp]
+        x = F.embedding(tokens, weights["embedding_weight"]) + weights["positions_table_weight"][:tokens.shape[1]]
+        for layer in range(params.num_layers):
+            own = self.of_layer(layer)
+            query, key, value = self.in_heads(self.norm(x, own, "attention_norm"), own)
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=params.attention_dropout if self.training else 0.0)
+            x = x + F.dropout(self.linear(mixed.transpose(1, 2).flatten(2), own, "attention_output"), params.dropout, self.training)
+            y = self.linear(activation(self.linear(self.norm(x, own, "mlp_norm"), own, "mlp_up")), own, "mlp_down")
+            x = x + F.dropout(y, params.dropout, self.training)
+        return self.linear(self.norm(x, weights, "norm"), weights, "head")
+
+    def norm(self, x, weights, name):
+        return F.layer_norm(x, x.shape[-1:], weights[f"{name}_weight"], weights[f"{name}_bias"], NORM_EPS)
+
+    def linear(self, x, weights, name):
+        return F.linear(x, weights[f"{name}_weight"], weights[f"{name}_bias"])
+
+
+class PlainLSTM(torch.nn.Module):
+    """The LSTM: torch.nn.LSTM between an embedding and a linear layer."""
+
+    def __init__(self, net):
+        super().__init__()
+        params = net.params
+        self.embedding = torch.nn.Embedding(params.vocab_size, params.emb_len)
+        self.blocks = torch.nn.LSTM(params.emb_len, params.hidden_len, params.num_layers, batch_first=True, dropout=params.dropout)
+        self.head = torch.nn.Linear(params.hidden_len, params.vocab_size)
+        self.load_state_dict(net.state_dict())
+
+    def forward(self, tokens):
+        return self.head(self.blocks(self.embedding(tokens))[0])
+
+
+FAMILIES = {"folio": PlainFolio, "classic": PlainClassic, "lstm": PlainLSTM}
+
+
 class PlainTraining:
     """The plain program's step."""
 
     def __init__(self, net, device):
         self.device, self.kind = device, torch.device(device).type
-        self.net = PlainGPT(net).to(device)
+        self.net = FAMILIES[net.params.family](net).to(device)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-3, fused=self.kind == "cuda")
         self.compute = torch.compile(self.net) if self.kind == "cuda" else self.net
 
     def loss(self, inputs, targets):
         with torch.autocast(self.kind, torch.bfloat16, enabled=self.kind == "cuda"):
             return F.cross_entropy(self.compute(inputs).flatten(0, 1), targets.flatten())
+
+    @torch.no_grad()
+    def loss_without_dropout(self, inputs, targets):
+        self.net.eval()
+        loss = self.loss(inputs, targets).item()
+        self.net.train()
+        return loss
 
     def step(self, inputs, targets):
         loss = self.loss(inputs, targets)
@@ -119,27 +182,37 @@ def compare(run, plain, batch, alone):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", default="default", choices=SHAPES, help="of the network (default: the default preset's)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--shape", default="default", choices=SHAPES, help="of the default preset's network (default: its own)")
+    what.add_argument("--preset", default="default", choices=[name for name, each in PRESETS.items() if each.model.family in FAMILIES], help="(default: default)")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(), help="compile Folio's step")
-    parser.add_argument("--vocab-size", type=int, default=1024, help="of the tokenizer, learned from the plays (default: 1024)")
-    parser.add_argument("--batch-size", type=int, default=PRESETS["default"].training.batch_size, help="windows of 256 tokens a step (default: 8)")
+    parser.add_argument("--vocab-size", type=int, help="of a bpe tokenizer, learned from the plays (default: 1024, or the preset's)")
+    parser.add_argument("--batch-size", type=int, help="windows a step (default: the preset's)")
+    parser.add_argument("--precision", default="auto", help="of Folio's matrix products (default: the best here)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of both (default: one a core)")
     arguments = parser.parse_args()
-    params = replace(PRESETS["default"], model=PRESETS["default"].model.sized(SHAPES[arguments.shape]))
-    params = replace(params, training=replace(params.training, steps=1000, minutes=None, batch_size=arguments.batch_size, compile=arguments.compile))
+    torch.set_num_threads(arguments.threads)
+    preset = PRESETS[arguments.preset]
+    if arguments.preset == "default":
+        preset = replace(preset, text=TextParams(vocab_size=1024), model=preset.model.sized(SHAPES[arguments.shape]))
+    wanted = {name: value for name, value in vars(arguments).items() if name in ("vocab_size", "batch_size", "threads", "precision", "compile") and value is not None}
+    wanted["compile"] &= not preset.model.is_recurrent          # which would be refused
+    params = chosen(preset, one_length({"steps": 1000}) | wanted)
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
-        tokenizer, text = corpus.prepare(home, TextParams(vocab_size=arguments.vocab_size), [str(ROOT / "Train_Data" / "input.txt")])
+        tokenizer, text = corpus.prepare(home, params.text, [str(ROOT / "Train_Data" / "input.txt")])
         torch.manual_seed(params.training.seed)             # as a Run does: it begins with the same weights
         net = networks.build(replace(params.model, vocab_size=tokenizer.vocab_size))
         plain = PlainTraining(net, hardware.settle_device("auto"))
         batch = [torch.from_numpy(part).to(plain.device) for part in batch_at(
-            text.train, 0, batch_size=arguments.batch_size, block_size=params.model.block_size, seed=1)]
-        with torch.no_grad():
-            first_loss = plain.loss(*batch).item()
+            text.train, 0, batch_size=params.training.batch_size, block_size=params.model.block_size, seed=1)]
+        first_loss = plain.loss_without_dropout(*batch)
         alone, = in_turns(lambda: plain.step(*batch))
         with runs.new_run(home, "speed", params, tokenizer, text, time.perf_counter(), say=lambda words: None) as run:
+            run.working_net.eval()
             with torch.no_grad():
                 assert abs(run.loss(*batch).item() - first_loss) < 0.02, "the two networks do not compute the same"        # bfloat16 has three digits
+            run.working_net.train()
             run._compile()
             compare(run, plain, batch, alone)
 

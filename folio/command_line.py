@@ -5,12 +5,14 @@ import os
 import signal
 import sys
 from dataclasses import fields, is_dataclass, replace
+from itertools import chain
 from pathlib import Path
 
+from folio import configuration
 from folio.home import Home
 from folio.memory import is_out_of_memory
 from folio.spelling import nearest
-from Model_Params import value_type
+from Model_Params import PRESETS, field_problems, one_length, value_type
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,6 +24,7 @@ class Parser(argparse.ArgumentParser):
         program, home = _program()
         super().__init__(prog=f"{program} {command}".strip(), description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
         self.free_text = free_text
+        self.wrong_settings = []            # sentences about the file that --config names
         self.add_argument("--home", type=Path, default=home, metavar="DIR",
                           help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights (default: where the scripts lie)")
 
@@ -37,13 +40,22 @@ class Parser(argparse.ArgumentParser):
             how = {"action": argparse.BooleanOptionalAction} if value_type(each) is bool else {"type": value_type(each), "metavar": _metavar(each)}
             group.add_argument(_flag(each.name), default=argparse.SUPPRESS, help=text.replace("%", "%%"), **how)
 
+    def add_preset(self):
+        """Add --preset; `preset_of` says which it is."""
+        self.add_argument("--preset", metavar="NAME", help=f"named settings to start from: {', '.join(PRESETS)} (default: default)")
+
+    def add_configuration(self):
+        """Add --config and --save-config; `settings` has what the one says."""
+        self.add_argument("--config", type=Path, metavar="FILE", help="settings in JSON, by the names of the flags with _ for -; flags go before them")
+        self.add_argument("--save-config", type=Path, metavar="FILE", help="write the settings in effect there, for --config")
+
     def parse(self, words=None):
         """The arguments of a command line. Exits with code 2 and one message where they are wrong."""
         arguments, unknown = self.parse_known_args(self._unambiguous(list(sys.argv[1:] if words is None else words)))
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
             flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]        # else what follows them is unknown too
-            self.error("; ".join(f"unknown flag {flag}" + nearest(flag, known) for flag in flags)
+            self.error("; ".join(f"unknown flag {flag}" + configuration.hint(flag, known, _flag) for flag in flags)
                        or f"{' '.join(unknown)} belongs to no flag (a prompt or name of several words needs quotes)")
         own = arguments.home == self.get_default("home")
         arguments.home = Home(arguments.home, "" if own else f" --home {arguments.home}")
@@ -60,9 +72,29 @@ class Parser(argparse.ArgumentParser):
             changed.append(flag + equals + value)
         return changed + words
 
-    def check(self, params):
-        """Exit with code 2 and one message that names all problems of `params`, if there are any."""
-        if found := list(params.problems()):
+    def preset_of(self, arguments):
+        """The name of the preset that the command line chose, or default. Exits with code 2 where there is none of that name."""
+        preset = arguments.preset or "default"
+        if preset not in PRESETS:
+            self.error(f"there is no preset {preset}{nearest(preset, PRESETS)} (there are: {', '.join(PRESETS)})")
+        return preset
+
+    def settings(self, arguments, *params):
+        """{field: value} for those fields of some dataclasses that --config or a flag gave; where both did, the flag counts.
+
+        What is wrong with the file waits for `check`.
+        """
+        told, self.wrong_settings = configuration.load(arguments.config) if arguments.config else ({}, [])
+        own = {each.name for part in params for each in fields(part)}
+        return one_length({name: value for name, value in told.items() if name in own}) | one_length(given(arguments, *params))
+
+    def check(self, params, one_by_one=False):
+        """Exit with code 2 and one message that names all problems of the file of settings and of `params`, if there are any.
+
+        one_by_one: without what is wrong with values together, as where some of them will come from somewhere else.
+        """
+        problems = chain.from_iterable(map(field_problems, parts_of(params))) if one_by_one else params.problems()
+        if found := dict.fromkeys([*self.wrong_settings, *problems]):       # two parts may share a field, and what is wrong with it
             self.error("\n".join(found))
 
     def error(self, message):
@@ -73,6 +105,11 @@ class Parser(argparse.ArgumentParser):
 class _HelpFormatter(argparse.HelpFormatter):
     def __init__(self, prog):
         super().__init__(prog, max_help_position=34)
+
+
+def parts_of(params):
+    """The dataclasses that a dataclass is made of, or itself where it holds plain values."""
+    return [part for each in fields(params) if is_dataclass(part := getattr(params, each.name))] or [params]
 
 
 def chosen(params, values):

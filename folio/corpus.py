@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from folio.files import fingerprint, replacing
 from folio.parallel import cores, in_order
-from folio.paths import STANDARD_INPUT, absolute_paths, find_files
+from folio.paths import STANDARD_INPUT, absolute_paths, find_files, supply_text
 from folio.sources import Documents
 from folio.splitting import in_batches, to_bytes
 from Model_Params import TextParams
@@ -123,28 +123,48 @@ def find(home, say=print):
     return tokenizer, _find(home, tokenizer, say)
 
 
-def find_with(tokenizer, home, say=print):
+def prepared(home, wanted, say=print):
+    """The tokenizer and the corpus of a home, made as `wanted` ({field of TextParams: value}) where they are missing; the text too (paths.supply_text).
+
+    -> (tokenizer, Corpus). Raises ValueError, with everything as it was, where the home has them already and made otherwise.
+    """
+    about, made = _open(home)
+    if about is None:
+        supply_text(home, say)
+    if not _has_tokenizer(home):
+        text, paths = (made.text, [home.folder / name for name in about["paths"]]) if about else (TextParams(), ())
+        tokenizer, made = prepare(home, replace(text, **wanted), paths)
+        say(f"Learned a {tokenizer.kind} tokenizer of {tokenizer.vocab_size:,} tokens from the text; it is in {home.tokenizer}.")
+        return tokenizer, made
+    tokenizer = load(home.tokenizer)
+    return tokenizer, _find(home, tokenizer, say, wanted)
+
+
+def find_with(tokenizer, home, wanted=(), say=print):
     """The corpus encoded with a tokenizer that came from elsewhere, as weights bring it along; the home takes it over where it has none.
 
-    -> Corpus. Raises ValueError where the home has another tokenizer, and the same as `find`; nothing is changed then.
+    -> Corpus. Raises ValueError where the home has another tokenizer, and the same as `find` and `prepared`; nothing is changed then.
     """
-    is_new = not any((home.tokenizer / name).exists() for name in FILES)
+    is_new = not _has_tokenizer(home)
     if not is_new and load(home.tokenizer).fingerprint != tokenizer.fingerprint:
         raise ValueError(f"{home.tokenizer} has another tokenizer than the weights, and the runs that were trained with it need it. Give the new run a "
                          "home of its own: put its text into DIR/Train_Data, add --home DIR and name the weights by their path (or move that folder away).")
-    corpus = _find(home, tokenizer, say)
+    corpus = _find(home, tokenizer, say, wanted)
     if is_new:
         tokenizer.save(home.tokenizer)
         say(f"The tokenizer of the weights is now in {home.tokenizer}.")
     return corpus
 
 
-def _find(home, tokenizer, say):
+def _find(home, tokenizer, say, wanted=()):
     about, corpus = _open(home)
     current = about is not None and about["tokenizer_fingerprint"] == tokenizer.fingerprint
+    if different := list(_differences(tokenizer, corpus if current else None, dict(wanted))):
+        raise ValueError(f"The text of {home.folder} is prepared in another way than is wanted: {'; '.join(different)}. What was trained on it needs it "
+                         "as it is. Give this run a home of its own: add --home DIR, where DIR may be a new folder. (Or prepare this one anew: python init.py)")
     text = corpus.text if about else TextParams()
     if not current:
-        text = replace(text, tokenizer=tokenizer.kind, pattern=tokenizer.pattern or TextParams.pattern, vocab_size=None)
+        text = replace(text, **dict(wanted) | {"tokenizer": tokenizer.kind, "pattern": tokenizer.pattern or TextParams.pattern, "vocab_size": None})
     paths = [home.folder / name for name in about["paths"]] if about else [home.train_data]
     try:
         documents = _documents(home, text, paths)
@@ -167,6 +187,21 @@ def _find(home, tokenizer, say):
     say("The text is not the one whose tokens are kept; encoding it with the tokenizer there is (python init.py learns a new one)."
         if current else "Encoding the text with the tokenizer there is.")
     return _encode(home, tokenizer, documents, survey, {"paths": _relative(home, paths), "stamps": stamps, "text": asdict(text)})
+
+
+def _differences(tokenizer, made, wanted):
+    """-> a phrase for everything in which a tokenizer, and a Corpus made with it (or None), are not as wanted ({field of TextParams: value})."""
+    has = {"tokenizer": tokenizer.kind, "pattern": tokenizer.pattern, "vocab_size": tokenizer.vocab_size,
+           "val_fraction": made and made.text.val_fraction}
+    for name in [name for name in has if name in wanted]:
+        # Of a text too small for the vocabulary that was asked for, the fewer tokens it has got are what was asked for.
+        asked_for = made and getattr(made.text, name)
+        if has[name] is not None and wanted[name] not in (None, has[name], asked_for):
+            yield f"{name} is {has[name]}, not {wanted[name]}"
+
+
+def _has_tokenizer(home):
+    return any((home.tokenizer / name).exists() for name in FILES)
 
 
 # --- The passes ---

@@ -5,16 +5,20 @@ import os
 import shutil
 import sys
 import uuid
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 from folio.files import replacing
+from folio.home import Home
 from folio.spelling import nearest
 
 TINY_SHAKESPEARE = "tinyshakespeare"
 TINY_SHAKESPEARE_ADDRESS = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 STANDARD_INPUT = "standard-input-*.txt"                 # in home.tokens; a new name each time, so that a text in use is not written over
+
+OWN = Home(Path(__file__).resolve().parent.parent)      # the project that comes with the scripts
 
 _WHERE_TEXT_GOES = "Put your text at Train_Data/input.txt, or pass files or folders: python init.py PATH ..."
 
@@ -39,6 +43,21 @@ def _absolute_path(name, home):
     if glob.has_magic(name):
         return Path(os.path.normpath(os.path.join(glob.escape(os.getcwd()), name)))
     return Path(name).resolve()
+
+
+def supply_text(home, say=print):
+    """Give a home whose Train_Data has no text a copy of one that is here already; nothing is downloaded.
+
+    That is tiny shakespeare where init.py has downloaded it, for this home or for the scripts' own, and else the text of the scripts' own: the plays.
+    """
+    with suppress(FileNotFoundError, ValueError):
+        return find_files([home.train_data], ignored=[home.tokens, home.downloads])
+    downloads = [each.downloads / f"{TINY_SHAKESPEARE}.txt" for each in (home, OWN)]
+    source = next((_tiny_shakespeare(path) for path in downloads if path.exists()), OWN.train_data / "input.txt")
+    if source.exists():
+        with replacing(home.train_data / "input.txt") as file:
+            file.write(source.read_bytes())
+        say(f"There was no text in {home.train_data}; {source} is copied there.")
 
 
 def find_files(paths, ignored=()):

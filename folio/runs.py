@@ -47,7 +47,7 @@ def tuned_model(start, flags):
     (the shipped model, before any training, on the plays' end: 1.460 nats per byte at its own 256, 1.466 at 512, 1.499 at 1,024).
     """
     model = start.net.params
-    wanted = {key: value for key, value in flags.items() if hasattr(model, key)}
+    wanted = {key: value for key, value in flags.items() if hasattr(model, key) and value is not None}
     different = [f"{key} is {getattr(model, key)}, not {value}" for key, value in wanted.items()
                  if key not in _KEEPS_SHAPE and value != getattr(model, key)]
     if model.positions == "learned" and wanted.get("block_size", 0) > model.block_size:
@@ -75,7 +75,7 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
         if different := _differences(home, contents, stored, preset, flags, tokenizer, corpus):
             raise ValueError(f"The run {name} can only go on as it began: {'; '.join(different)}. "
                              "Leave that as it is, or start a new run without --resume.")
-        training = replace(stored.training, **{key: value for key, value in flags.items() if key in _MAY_CHANGE})
+        training = replace(stored.training, **{key: value for key, value in flags.items() if key in _MAY_CHANGE and value is not None or key in _LENGTHS})
         before, now = contents.get("processes", 1), distributed.count()
         if before != now:
             say(f"The processes that make this run were {before} and are now {now}: the last digits may differ.")
@@ -110,8 +110,7 @@ def describe(run):
     threads = f"{distributed.count()} processes of {training.threads} threads" if distributed.count() > 1 else f"{training.threads} threads"
     began = f", starting from {start['name']!r} ({start['fingerprint']})" if (start := run.progress.started_from) else ""
     began += f", going on after step {run.progress.step:,}" if run.progress.step else ""
-    values = asdict(run.params.text) | asdict(model) | asdict(training)
-    settings = " ".join(f"{key}={value}" for key, value in values.items() if value is not None)
+    settings = " ".join(f"{key}={value}" for key, value in replace(run.params, training=training).values().items() if value is not None)
     events = [f"events    tensorboard --logdir {run.home.tensorboard(run.name).parent}"] if training.tensorboard else []
     fresh = not run.progress.step and not run.progress.started_from         # else another size is no choice any more
     expected = plan.make(model, training, corpus, plan.Machine.of(training, distributed.count()), sizes_are_open=fresh)
@@ -195,6 +194,8 @@ def _is_free(home, name):
 _BEFORE_IT_WAS_THERE = {"bpe_dropout": 0.0}      # what an older run did without saying so
 _KEEPS_SHAPE = {"block_size", "dropout", "attention_dropout"}
 _MAY_CHANGE = {each.name for each in fields(TrainingParams) if each.metadata["may_change"]}
+_HOW_FILES_ARE_READ = {"field", "invalid_bytes"}        # the text that came of it is compared itself
+_LENGTHS = {"steps", "minutes"}         # None of one is said by the other
 
 
 def _load_resume(home, name):
@@ -223,12 +224,12 @@ def _newest_unfinished(home):
 
 def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
     """-> a phrase for everything in which the run could not go on as it began."""
-    has = asdict(stored.model) | asdict(stored.training)
-    wanted = (asdict(preset.model) | asdict(preset.training) if preset else {}) | flags
+    has = stored.values() | {"vocab_size": stored.text.vocab_size or stored.model.vocab_size}      # what was asked for, where the text gave fewer
+    wanted = (preset.values() if preset else {}) | flags
     if "block_size" in wanted:
         wanted["block_size"] = fitting_block_size(wanted["block_size"], corpus.train_tokens)       # as it was fitted when the run began
     different = [f"{key} is {has[key]}, not {value}" for key, value in wanted.items()
-                 if key not in _MAY_CHANGE and value not in (None, "auto", has[key])]
+                 if key not in _MAY_CHANGE | _HOW_FILES_ARE_READ and value not in (None, "auto", has[key])]
     if tokenizer.fingerprint != contents["tokenizer"]:
         different.append(f"its tokenizer is another than the one in {home.tokenizer}")
     elif corpus.fingerprint != contents["corpus"]:

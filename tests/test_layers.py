@@ -13,7 +13,7 @@ LAYERS = [
     ["paths", "sources", "corpus", "batches", "networks", "streams", "checkpoint", "interchange"],
     ["decoder", "numpy_decoder", "beam", "bits_per_byte", "plan", "distributed"],
     ["training", "runs", "language_model"],
-    ["command_line", "terminal", "convert", "plot", "tokens", "evaluate"],
+    ["configuration", "command_line", "terminal", "convert", "plot", "tokens", "evaluate"],
     ["init", "train", "run"],
 ]
 LEAVES = 1
@@ -103,7 +103,7 @@ def test_the_check_sees_every_form_of_import(module, source, wrong):
     assert list(wrong_imports(module, source)) == wrong
 
 
-@pytest.mark.parametrize("module", ["Model_Params", "tokenizer", "folio", "folio.sources", "folio.corpus", "folio.command_line",
+@pytest.mark.parametrize("module", ["Model_Params", "tokenizer", "folio", "folio.sources", "folio.corpus", "folio.configuration", "folio.command_line",
                                     "folio.interchange", "folio.convert", "folio.tokens", "folio.plot", "folio.evaluate",
                                     "folio.suffixes", "init"])
 def test_text_and_parameters_do_without_torch(module):

@@ -946,8 +946,8 @@ def test_a_text_too_small_for_the_context_shrinks_it_and_says_so(home, plays, mo
     assert folio.load(small.weights("default")).net.params.block_size == 128
 
 
-def test_the_lecture_preset_says_its_parameters_and_needs_characters(project, monkeypatch, capsys):
-    with pytest.raises(ValueError, match="wants the tokenizer char.*--tokenizer char"):
+def test_the_lecture_preset_needs_characters(project, monkeypatch, capsys):
+    with pytest.raises(ValueError, match="tokenizer is bpe, not char.*--home DIR"):
         train_here(project, monkeypatch, capsys, "--preset", "shakespeare-10m")
     assert not project.saved_weights.exists()
 
