@@ -30,6 +30,7 @@ class Transformer(nn.Module):
         """params: ModelParams, resolved and without problems."""
         super().__init__()
         self.params = params
+        self.context = params.block_size
         self.embedding = nn.Embedding(params.vocab_size, params.emb_len)
         self.positions = POSITIONS[params.positions](params)
         self.blocks = nn.ModuleList(Block(params) for _ in range(params.num_layers))

@@ -84,23 +84,30 @@ class TextParams:
 FAMILIES = {
     "folio": {"norm": "rms", "positions": "rotary", "mlp": "swiglu", "query_key_norm": True, "biases": "none", "tied_head": False},
     "classic": {"norm": "layer", "positions": "learned", "mlp": "relu", "query_key_norm": False, "biases": "lecture", "tied_head": False},
+    "lstm": {"norm": None, "positions": None, "mlp": None, "query_key_norm": None, "biases": None, "tied_head": False},
 }
+# Families whose networks carry a state of fixed size from token to token instead of looking back: their context has no end.
+RECURRENT = ("lstm",)
+# What belongs to a transformer's blocks: None, and not to be given, where the family is recurrent.
+IN_BLOCKS = ("num_heads", "num_kv_heads", "head_len", "attention_dropout", "norm", "positions", "mlp", "query_key_norm", "biases")
 
 
 @dataclass(frozen=True)
 class ModelParams:
-    """What the transformer looks like."""
+    """What the network looks like."""
     vocab_size: int | None = option(None, "tokens the model knows: the tokenizer's vocab_size", low=1, high=1 << 24)
-    block_size: int = option(256, "tokens the model can look back on", low=2, high=65536)
+    block_size: int = option(256, "tokens the model can look back on; a recurrent one learns from so many at once", low=2, high=65536)
     emb_len: int | None = option(None, "width of the model: numbers a token becomes (default: by the size of the text and the time)", low=1, high=65536)
-    num_layers: int | None = option(None, "blocks, one after the other (default: by emb_len)", low=1, high=1000)
+    num_layers: int | None = option(None, "blocks, one after the other (default: by emb_len; lstm: 2)", low=1, high=1000)
     num_heads: int | None = option(None, "attention heads a block (default: by emb_len, each 32 wide, from a width of 128 on 64)", low=1, high=65536)
     num_kv_heads: int | None = option(None, "heads for keys and values, shared by groups of query heads (default: num_heads)", low=1, high=1 << 24)
     head_len: int | None = option(None, "width of one head (default: emb_len / num_heads)", low=1, high=1 << 24)
-    hidden_len: int | None = option(None, "width inside the MLP (default: 4 x emb_len; with swiglu 8/3 x, in multiples of 32)", low=1, high=1 << 24)
-    dropout: float = option(0.0, "share of what a branch adds that is set to zero while training", low=0, high=0.9)
+    hidden_len: int | None = option(None, "width inside the MLP (default: 4 x emb_len; with swiglu 8/3 x, in multiples of 32), or of an LSTM's state "
+                                    "(default: 2 x emb_len)", low=1, high=1 << 24)
+    dropout: float = option(0.0, "share of what a branch adds, or an LSTM's layer takes in, that is set to zero while training", low=0, high=0.9)
     attention_dropout: float | None = option(None, "the same for attention's weights (default: none; classic: as dropout)", low=0, high=0.9)
-    family: str = option("folio", "names all of the following at once: folio is Qwen3's architecture, classic is GPT-2's", choices=tuple(FAMILIES))
+    family: str = option("folio", "names all of the following at once: folio is Qwen3's architecture, classic is GPT-2's; lstm has none of them but tied_head",
+                         choices=tuple(FAMILIES))
     norm: str | None = option(None, "normalisation before each branch (default: the family's)", choices=("rms", "layer"))
     positions: str | None = option(None, "how the model knows where a token stands (default: the family's)", choices=("rotary", "learned", "none"))
     mlp: str | None = option(None, "the block's second branch (default: the family's)", choices=("swiglu", "relu", "relu2", "gelu"))
@@ -109,11 +116,18 @@ class ModelParams:
                                 "(default: the family's)", choices=("none", "lecture", "gpt2"))
     tied_head: bool | None = option(None, "use the embedding as output matrix too (default: the family's)")
 
+    @property
+    def is_recurrent(self):
+        """Whether the network carries a state from token to token, so that its context has no end."""
+        return self.family in RECURRENT
+
     def sized(self, emb_len=128):
         """The same with those of emb_len, num_layers and num_heads that are None worked out: about this width, and what goes with it.
         >>> [(each.emb_len, each.num_layers, each.num_heads) for each in map(ModelParams().sized, (64, 128, 256))]
         [(64, 3, 2), (128, 4, 2), (256, 6, 4)]
         """
+        if self.is_recurrent:           # two layers, as most have had it since Graves (2013)
+            return replace(self, emb_len=self.emb_len or emb_len, num_layers=self.num_layers or 2)
         unit = 2 if (self.positions or FAMILIES[self.family]["positions"]) == "rotary" else 1        # rotary positions turn pairs of channels
         shared = self.num_kv_heads or 1
         split = unit * (self.num_heads or shared)
@@ -131,6 +145,8 @@ class ModelParams:
         Sizes that are not given are those for half a megabyte of text and three minutes: folio/plan.py knows others.
         """
         self = self.sized()
+        if self.is_recurrent:
+            return replace(self, hidden_len=self.hidden_len or 2 * self.emb_len, tied_head=bool(self.tied_head))
         mlp = self.mlp or FAMILIES[self.family]["mlp"]
         derived = FAMILIES[self.family] | {
             "num_kv_heads": self.num_heads,
@@ -148,6 +164,11 @@ class ModelParams:
         yield from wrong
         if wrong:
             return      # the checks below compute with the values checked above
+        if self.is_recurrent:
+            for name in IN_BLOCKS:
+                if getattr(self, name) is not None:
+                    yield f"{name}={getattr(self, name)} is for transformers, and the family {self.family} has no such part: leave it out."
+            return
         whole = self.resolved()
         unit = 2 if whole.positions == "rotary" else 1          # rotary positions turn pairs of channels
         if self.head_len is None and whole.emb_len % (unit * whole.num_heads):
@@ -160,11 +181,18 @@ class ModelParams:
             yield f"num_heads={whole.num_heads} cannot share num_kv_heads={self.num_kv_heads} evenly; take a divisor of {whole.num_heads}."
 
 
+LENGTHS = ("steps", "minutes", "epochs")         # of a run: it has one of them
+
+
 @dataclass(frozen=True)
 class TrainingParams:
     """How the network is trained."""
     steps: int | None = option(None, "train this many steps (instead of minutes)", low=1, may_change=True)
     minutes: float | None = option(3.0, "train for about this long, everything included (instead of steps)", above=0, may_change=True)
+    epochs: float | None = option(None, "train for so many passes over the text, or, with batches=shuffled, over all places where a window can begin "
+                                  "(instead of steps)", above=0, may_change=True)
+    batches: str = option("random", "where windows begin: random (anywhere), shuffled (at every place once an epoch), consecutive (where the last ones "
+                          "ended, with the state they left: for recurrent families)", choices=("random", "shuffled", "consecutive"))
     batch_size: int = option(8, "windows of block_size tokens a step learns from", low=1)
     micro_batch_size: int | None = option(None, "windows computed at once; smaller takes less memory (default: batch_size, halved where it has to be)",
                                          low=1, may_change=True)
@@ -195,17 +223,20 @@ class TrainingParams:
 
     def resolved(self):
         """The same parameters with every None that other parameters decide worked out; folio/plan.py knows a better bpe_dropout for some texts."""
+        usual = 0.0 if self.batches == "consecutive" else 0.1
         return replace(self, micro_batch_size=self.micro_batch_size or self.batch_size,
-                       bpe_dropout=0.1 if self.bpe_dropout is None else self.bpe_dropout)
+                       bpe_dropout=usual if self.bpe_dropout is None else self.bpe_dropout)
 
     def problems(self):
         """Yield a sentence for everything that is wrong."""
         wrong = list(field_problems(self))
         yield from wrong
-        if (self.steps is None) == (self.minutes is None):
-            yield "A run has either steps or minutes: give one of the two."
-        if self.schedule in ("cosine", "linear") and self.steps is None:
-            yield f"schedule={self.schedule} has to know where it ends: give steps instead of minutes."
+        if sum(getattr(self, name) is not None for name in LENGTHS) != 1:
+            yield "A run has either steps or minutes or epochs: give one of them."
+        if self.schedule in ("cosine", "linear") and self.minutes is not None:
+            yield f"schedule={self.schedule} has to know where it ends: give steps or epochs instead of minutes."
+        if self.batches == "consecutive" and self.bpe_dropout:
+            yield "batches=consecutive goes on just where a window ended, and bpe_dropout moves that place: take bpe_dropout=0."
         if not wrong and self.batch_size % self.resolved().micro_batch_size:
             yield f"batch_size={self.batch_size} does not split into micro_batch_size={self.micro_batch_size}; take a divisor."
 
@@ -255,12 +286,12 @@ class GenerationParams:
 
 
 def one_length(values):
-    """{field: value} in which steps without minutes, or minutes without steps, puts the other aside.
+    """{field: value} in which one of steps, minutes and epochs puts the others aside.
     >>> one_length({"steps": 100})
-    {'minutes': None, 'steps': 100}
+    {'minutes': None, 'epochs': None, 'steps': 100}
     """
-    other = {"steps": "minutes", "minutes": "steps"}
-    return {other[name]: None for name in values if name in other and values[name] is not None} | values
+    is_given = any(values.get(name) is not None for name in LENGTHS)
+    return ({name: None for name in LENGTHS if name not in values} if is_given else {}) | values
 
 
 @dataclass(frozen=True)
@@ -274,6 +305,11 @@ class Params:
         """Yield a sentence for everything that is wrong; nothing where all is well."""
         for part in fields(self):
             yield from getattr(self, part.name).problems()
+        if self.training.batches == "consecutive" and not self.model.is_recurrent:
+            yield (f"batches=consecutive hands a network's state on from window to window, and the family {self.model.family} has none beyond its window: "
+                   "take batches=random or batches=shuffled, or family=lstm.")
+        if self.training.compile and self.model.is_recurrent:
+            yield f"compile=True is of no use to the family {self.model.family}, which torch.compile leaves as it is: leave it out."
 
     def values(self):
         """{field: value} of all three parts side by side; the one name that two of them share has the model's value, or else the text's."""
@@ -311,4 +347,10 @@ PRESETS = {
         TextParams(tokenizer="char", val_fraction=0.2),
         ModelParams(family="classic", block_size=128, emb_len=384, num_layers=4, num_heads=4, dropout=0.2),
         replace(_PLAIN, steps=3000, batch_size=32, learning_rate=3e-4)),
+    # The character LSTM of LLM-V0, which names these sizes, the learning rate and Adam, and no more. Its batches hold every window of 64 characters
+    # once an epoch, shuffled, and each window begins with an empty state.
+    "llm-v0": Params(
+        TextParams(tokenizer="char"),
+        ModelParams(family="lstm", block_size=64, emb_len=64, hidden_len=128, num_layers=1),
+        replace(_PLAIN, epochs=10, batches="shuffled", batch_size=32, learning_rate=1e-3, weight_decay=0.0)),
 }

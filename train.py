@@ -40,7 +40,8 @@ def main():
         parser.error("--save-config writes what a new run is made of; one that is gone on with by --resume was made before")
     flags = parser.settings(arguments, TextParams, ModelParams, TrainingParams)
     params = chosen(PRESETS[preset], FINE_TUNING | flags if arguments.start_from else flags)
-    parser.check(params, one_by_one=arguments.resume)           # a resumed run has its own settings, which these are compared with
+    # A resumed run has its own settings, which these are compared with, and with --start-from the model is in the file.
+    parser.check(params, one_by_one=arguments.resume or arguments.start_from)
 
     from folio import distributed       # torch comes with it, which --help need not wait for
     with distributed.joined():

@@ -100,12 +100,12 @@ def run_process(*words):
 def measure(home, name, seed):
     """Nats per byte of a finished run's last weights by every protocol, and of its best ones as it found them."""
     from folio import checkpoint, corpus, hardware, networks        # torch comes with it, and its memory would count as the training's if it came before
-    from folio.bits_per_byte import bytes_of_tokens, evaluate, evaluate_random_windows
+    from folio.bits_per_byte import bytes_of_tokens, evaluate, evaluate_random_windows, window_len
     tokenizer, text = corpus.find(home)
     last, best = checkpoint.load(home.resume(name)), checkpoint.load(home.weights(name))
     device = hardware.settle_device("auto")
     net = checkpoint.network(last | {"params": last["params"]["model"]}, home.resume(name)).to(device).eval()
-    block_size = net.params.block_size
+    block_size = window_len(net)
     view = min(block_size, max(1, round(VIEW_BYTES * text.val_tokens / text.val_bytes)))
     how = {"batch_size": 16, "device": device}
     windows = -(-RANDOM_PASSES * text.val_tokens // block_size)

@@ -26,6 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from quality import TINY_SHAKESPEARE, run_process       # noqa: E402  (it lies there)
 
 from folio import checkpoint, corpus, plan, run_log     # noqa: E402  (they lie at the root)
+from folio.batches import steps_per_epoch               # noqa: E402
 from folio.command_line import front_door               # noqa: E402
 from folio.files import fingerprint, replacing          # noqa: E402
 from folio.home import Home                             # noqa: E402
@@ -53,7 +54,7 @@ def train_preset(preset, home, limit, flags):
     speed = statistics.median(line["tokens_per_second"] for line in run_log.read(home.log("timed"))[1:])
     seconds_per_step = training.batch_size * block_size / speed
     fitting = int(limit / seconds_per_step)
-    epoch = math.ceil((corpus.find(home)[1].train_tokens - block_size) / training.batch_size)          # steps that learn from every window once
+    epoch = math.ceil(steps_per_epoch(corpus.find(home)[1].train_tokens, batch_size=training.batch_size, block_size=block_size, batches=training.batches))
     whole = training.steps or training.epochs * epoch
     if not training.steps and epoch < fitting < whole:
         fitting -= fitting % epoch

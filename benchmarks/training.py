@@ -4,6 +4,7 @@
     python benchmarks/training.py --compile      # Folio's step compiled as well (half a minute more where it was never compiled)
     python benchmarks/training.py --shape 10m    # 11 million parameters: what GPUs are compared with
     python benchmarks/training.py --preset micropgpt        # a preset as it is: its shape, batch, optimizer and tokenizer
+    python benchmarks/training.py --preset llm-v0 --precision fp32      # beside torch.nn.LSTM in the same numbers
 
 The plain program is what a careful reader of PyTorch's documentation writes: the same layers from torch.nn.functional, float32 and AdamW on a CPU;
 on a GPU bfloat16 under autocast and torch.compile. It starts from Folio's weights, and both must agree on the first loss. It is measured twice:
@@ -104,7 +105,22 @@ class PlainClassic(Plain):
         return F.linear(x, weights[f"{name}_weight"], weights[f"{name}_bias"])
 
 
-FAMILIES = {"folio": PlainFolio, "classic": PlainClassic}
+class PlainLSTM(torch.nn.Module):
+    """The LSTM: torch.nn.LSTM between an embedding and a linear layer."""
+
+    def __init__(self, net):
+        super().__init__()
+        params = net.params
+        self.embedding = torch.nn.Embedding(params.vocab_size, params.emb_len)
+        self.blocks = torch.nn.LSTM(params.emb_len, params.hidden_len, params.num_layers, batch_first=True, dropout=params.dropout)
+        self.head = torch.nn.Linear(params.hidden_len, params.vocab_size)
+        self.load_state_dict(net.state_dict())
+
+    def forward(self, tokens):
+        return self.head(self.blocks(self.embedding(tokens))[0])
+
+
+FAMILIES = {"folio": PlainFolio, "classic": PlainClassic, "lstm": PlainLSTM}
 
 
 class PlainTraining:
@@ -172,13 +188,15 @@ def main():
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(), help="compile Folio's step")
     parser.add_argument("--vocab-size", type=int, help="of a bpe tokenizer, learned from the plays (default: 1024, or the preset's)")
     parser.add_argument("--batch-size", type=int, help="windows a step (default: the preset's)")
+    parser.add_argument("--precision", default="auto", help="of Folio's matrix products (default: the best here)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of both (default: one a core)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     preset = PRESETS[arguments.preset]
     if arguments.preset == "default":
         preset = replace(preset, text=TextParams(vocab_size=1024), model=preset.model.sized(SHAPES[arguments.shape]))
-    wanted = {name: value for name, value in vars(arguments).items() if name in ("vocab_size", "batch_size", "threads", "compile") and value is not None}
+    wanted = {name: value for name, value in vars(arguments).items() if name in ("vocab_size", "batch_size", "threads", "precision", "compile") and value is not None}
+    wanted["compile"] &= not preset.model.is_recurrent          # which would be refused
     params = chosen(preset, one_length({"steps": 1000}) | wanted)
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))

@@ -10,6 +10,9 @@ count no bytes. What a token costs depends on how much of the text before it the
   block_size / stride times the work.
 - random windows: the mean loss over windows that begin anywhere, as nanoGPT's estimate_loss and most figures that are passed on have
   it. What they say of the text depends on the seed, and some of it counts several times or never.
+
+A window is as long as the network's context. Where that has no end, as an LSTM's, a window has UNENDING tokens, however few the network learned from at
+once: within it the state is carried on, as it is when the network writes, and what a beginning costs hardly counts.
 """
 
 import math
@@ -19,6 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+UNENDING = 4096             # the logits of a window with a vocabulary of 1,024 take 16 MB
 _NOT_COUNTED = -100         # cross_entropy's ignore_index: costs nothing
 
 
@@ -36,6 +40,11 @@ class Score:
     @property
     def bits_per_byte(self):
         return self.nats / self.bytes / math.log(2)
+
+
+def window_len(net):
+    """The tokens of a window in which a network is measured."""
+    return net.context or UNENDING
 
 
 @torch.inference_mode()

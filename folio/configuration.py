@@ -32,6 +32,7 @@ OTHER_NAMES = {other: ours for ours, others in {
     "biases": "bias use_bias",
     "tied_head": "tie_word_embeddings tie_weights tied_embeddings",
     "steps": "max_iters max_iter num_iters n_iters iterations iters max_steps num_steps total_steps train_steps training_steps",
+    "epochs": "num_epochs n_epochs max_epochs num_train_epochs",
     "batch_size": "train_batch_size per_device_train_batch_size",
     "learning_rate": "lr max_lr peak_lr lr_max",
     "weight_decay": "wd l2",

@@ -20,10 +20,12 @@ LOGITS = 1 << 24            # at once: 64 MB, however long a prompt, and however
 def window_start(length, block_size):
     """Where the window begins through which a network sees `length` tokens: at the first, until they no longer fit; then the window
     is its last block_size / 2 tokens and grows again. A function of the length alone, however the tokens came in.
+
+    block_size: the network's context; None: it has no end, and all tokens fit.
     >>> [window_start(length, 256) for length in (256, 257, 385, 386)]
     [0, 129, 129, 258]
     """
-    if length <= block_size:
+    if block_size is None or length <= block_size:
         return 0
     kept = block_size // 2
     restarts = (length - block_size - 1) // (block_size + 1 - kept)
@@ -35,7 +37,7 @@ class Decoder:
 
     def __init__(self, net, streams=1):
         self.net = net
-        self.block_size = net.params.block_size
+        self.block_size = net.context
         self.device = next(net.parameters()).device
         self.tokens = torch.empty(streams, 0, dtype=torch.long)
         self.start = 0                      # of the window, in self.tokens

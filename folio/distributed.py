@@ -114,6 +114,15 @@ def summed(number):
     return _reduced(number, dist.ReduceOp.SUM) if count() > 1 else number
 
 
+def joined_rows(part, dim):
+    """All processes' parts of a tensor, which are of the same shape, one after the other along a dimension."""
+    if count() == 1:
+        return part
+    parts = [torch.empty_like(part, dtype=torch.float32) for _ in range(count())]           # which every backend carries, and holds any half
+    _exchange(dist.all_gather, parts, part.float().contiguous())
+    return torch.cat(parts, dim).to(part.dtype)
+
+
 def any_says(condition):
     """Whether a condition holds in any process."""
     return bool(_reduced(bool(condition), dist.ReduceOp.MAX)) if count() > 1 else bool(condition)

@@ -60,8 +60,9 @@ def main():
     from folio.language_model import find_weights, load, newest_weights     # torch comes with it, which --help need not wait for
     path = find_weights(arguments.home, arguments.weights) if arguments.weights else newest_weights(arguments.home)
     model = load(path, arguments.device)
-    if arguments.stride and arguments.stride > model.net.params.block_size:
-        raise ValueError(f"--stride {arguments.stride} would leave out tokens: the model looks back on {model.net.params.block_size}, so take at most that.")
+    from folio.bits_per_byte import window_len
+    if arguments.stride and arguments.stride > window_len(model.net):
+        raise ValueError(f"--stride {arguments.stride} would leave out tokens: windows have {window_len(model.net)}, so take at most that.")
     notes = []
     project, missing = find_project(arguments.home)
     if arguments.text:
@@ -171,9 +172,9 @@ class Measured:
 
 def measure(model, text, stride=None):
     """Predict a Text. -> Measured. Raises ValueError where the model's output is not finite."""
-    from folio.bits_per_byte import bytes_of_tokens, predictions
-    params = model.net.params
-    parts = predictions(model.net, text.tokens, block_size=params.block_size, batch_size=max(1, LOGITS // (params.block_size * params.vocab_size)),
+    from folio.bits_per_byte import bytes_of_tokens, predictions, window_len
+    block_size = window_len(model.net)
+    parts = predictions(model.net, text.tokens, block_size=block_size, batch_size=max(1, LOGITS // (block_size * model.net.params.vocab_size)),
                         device=next(model.net.parameters()).device, stride=stride)
     nats, right = [], []
     with tqdm(total=len(text.tokens) - 1, desc="Measuring", unit=" tokens", unit_scale=True, **_QUIET) as bar:
@@ -319,11 +320,11 @@ class Report:
 
 def make_report(name, model, text, measured, stride, copying, notes):
     """Put together what was found out. -> Report"""
-    from folio.bits_per_byte import Score
+    from folio.bits_per_byte import Score, window_len
     from folio.networks import count_parameters
     score = Score(measured.nats.sum(dtype=np.float64).item(), len(measured.nats), text.bytes)
     per_token = score.nats / score.tokens
-    return Report(name, count_parameters(model.net), model.step, text.name, text.bytes, score.tokens, stride or model.net.params.block_size,
+    return Report(name, count_parameters(model.net), model.step, text.name, text.bytes, score.tokens, stride or window_len(model.net),
                   score.bits_per_byte, score.nats_per_byte, per_token, _perplexity(score.nats_per_byte), _perplexity(per_token),
                   measured.right.mean().item(), hardest(measured, model.tokenizer), copying, notes)
 

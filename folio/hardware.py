@@ -18,8 +18,8 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3                     # glibc's numbers for what mallopt sets
 
 
-def probe(training, flops_per_step):
-    """TrainingParams with device, precision, threads and compile settled. Raises ValueError for a device that is not here."""
+def probe(training, flops_per_step, can_compile=True):
+    """TrainingParams with device, precision, threads and compile settled; can_compile: whether the network gains by that. Raises ValueError for a device that is not here."""
     device = settle_device(training.device)
     kind = device.partition(":")[0]
     precision = best_precision(kind) if training.precision == "auto" else training.precision
@@ -27,7 +27,7 @@ def probe(training, flops_per_step):
     if compile is None:
         minutes, flops = WORTH_COMPILING.get(kind, (float("inf"), float("inf")))
         long_enough = training.minutes >= minutes if training.minutes else training.steps * flops_per_step >= flops
-        compile = long_enough and has_compiler(kind)
+        compile = can_compile and long_enough and has_compiler(kind)
     return replace(training, device=device, precision=precision, threads=training.threads or torch.get_num_threads(), compile=compile)
 
 

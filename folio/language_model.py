@@ -16,7 +16,7 @@ import torch
 import tokenizer as tokenizers
 from folio import checkpoint, hardware
 from folio.beam import beam_search
-from folio.bits_per_byte import evaluate, predictions
+from folio.bits_per_byte import evaluate, predictions, window_len
 from folio.decoder import Decoder, Generation, Stream
 from folio.stopping import UpTo
 from Model_Params import GenerationParams
@@ -159,7 +159,7 @@ class LanguageModel:
         at least half a context, where so much stands before it. Raises ValueError where a character tokenizer does not know a character.
         """
         ids, decoder, found, bits = self._opened(text), tokenizers.StreamingDecoder(self.tokenizer), [], 0.0
-        costs = predictions(self.net, ids, stride=max(1, self.net.params.block_size // 2), **self._measuring()) if text else ()
+        costs = predictions(self.net, ids, stride=max(1, window_len(self.net) // 2), **self._measuring()) if text else ()
         for token, nats in zip(ids[1:], (nats for some, _ in costs for nats in some.tolist())):
             bits += nats / math.log(2)
             if piece := decoder.add(token):
@@ -181,7 +181,7 @@ class LanguageModel:
         return self.opening[-1:] + self.tokenizer.encode(text)
 
     def _measuring(self):
-        return {"block_size": self.net.params.block_size, "batch_size": 8, "device": next(self.net.parameters()).device}
+        return {"block_size": window_len(self.net), "batch_size": 8, "device": next(self.net.parameters()).device}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@
     net.empty_state(batch_size) -> state            before the first token
     net.continue_from(state, tokens) -> logits, state
     state.select(rows) -> state                     of these streams alone, in this order, each as often as it is named; rows: (streams,) integers
+    net.context                                     tokens it can look back on, None where there is no end to them
+    net.blocks                                      the part whose matrices Muon and weight decay are for
 
 `continue_from` may use its state up; `select` copies, so that both states can go on.
 """
@@ -12,7 +14,11 @@ from copy import deepcopy
 
 from torch import nn
 
+from folio.lstm import LSTM
 from Model import Transformer
+
+NETWORKS = {"folio": Transformer, "classic": Transformer, "lstm": LSTM}        # by family
+MATRICES = (nn.Linear, nn.LSTM)         # the modules that compute in the precision of matrix products
 
 
 def build(params):
@@ -21,7 +27,7 @@ def build(params):
         raise ValueError("\n".join(problems))
     if params.vocab_size is None:
         raise ValueError("vocab_size is not set: a network needs to know how many tokens its tokenizer has.")
-    return Transformer(params.resolved())
+    return NETWORKS[params.family](params.resolved())
 
 
 def in_type(net, type):
@@ -29,11 +35,11 @@ def in_type(net, type):
 
     Embeddings stay in float32 because their gradients are sums of many small ones. Where the net has this type already, it is the net.
     """
-    if all(module.weight.dtype == type for module in net.modules() if isinstance(module, nn.Linear)):
+    if all(parameter.dtype == type for module in net.modules() if isinstance(module, MATRICES) for parameter in module.parameters()):
         return net
     copy = deepcopy(net)
     for original, module in zip(net.modules(), copy.modules()):
-        if isinstance(module, nn.Linear):
+        if isinstance(module, MATRICES):
             module.to(type)
         else:
             module._parameters.update(original._parameters)

@@ -40,6 +40,7 @@ MUCH_SMALLER, MUCH_LARGER = 0.4, 2.5        # of the parameters that suit: no ne
 SPEED = {("cpu", 16): (1.9e11, 180), ("cpu", 32): (1.0e11, 120), ("mps", 16): (2e12, 500), ("mps", 32): (1.5e12, 500),
          ("cuda", 16): (1e12, 1000), ("cuda", 32): (1.5e11, 500)}
 SECONDS_PER_LAYER = {"cpu": 1e-3, "mps": 1e-2, "cuda": 5e-3}        # the least a step takes, however small the products; mps and cuda are guesses
+SECONDS_PER_TOKEN = {"cpu": 5e-6, "mps": 2e-5, "cuda": 2e-5}        # a recurrent layer reads them one after the other; mps and cuda are guesses
 COMPILED = 0.85                                                     # of the time of a step; measured on cpu: 0.8 to 0.9
 EVALUATIONS = 1.05                                                  # times the time of the steps: training.EVALUATION_SHARE
 
@@ -133,7 +134,7 @@ def with_bpe_dropout(training, model, corpus, kind):
     """TrainingParams with the bpe_dropout that suits how often the text will be read, where it is open. model: ModelParams, sized"""
     if training.bpe_dropout is not None:
         return training
-    if corpus.text.tokenizer != "bpe":          # which has one way to say a text
+    if corpus.text.tokenizer != "bpe" or training.batches == "consecutive":        # one way to say a text; windows that have to end where they end
         return replace(training, bpe_dropout=0.0)
     if training.steps:
         tokens = training.steps * training.batch_size * model.block_size
@@ -144,9 +145,17 @@ def with_bpe_dropout(training, model, corpus, kind):
 
 def block_parameters(model):
     """Parameters in the matrices of the blocks."""
+    return sum(rows * columns for rows, columns in matrix_shapes(model))
+
+
+def matrix_shapes(model):
+    """The shapes (rows, columns), or (columns, rows), of the matrices in the blocks."""
     model = model.resolved()
-    attention = 2 * model.emb_len * model.head_len * (model.num_heads + model.num_kv_heads)
-    return model.num_layers * (attention + (3 if model.mlp == "swiglu" else 2) * model.emb_len * model.hidden_len)
+    if model.is_recurrent:          # for what comes in and for the state, the four gates' in one
+        return [(4 * model.hidden_len, model.emb_len)] + (2 * model.num_layers - 1) * [(4 * model.hidden_len, model.hidden_len)]
+    query, key = model.num_heads * model.head_len, model.num_kv_heads * model.head_len
+    attention = [(model.emb_len, query)] * 2 + [(model.emb_len, key)] * 2
+    return model.num_layers * (attention + [(model.emb_len, model.hidden_len)] * (3 if model.mlp == "swiglu" else 2))
 
 
 @cache
@@ -160,7 +169,7 @@ def _about_size(model, training, corpus, kind):
     free = replace(model, emb_len=None, num_layers=None, num_heads=None, num_kv_heads=None, head_len=None, hidden_len=None)
     suits = sized(free, training, corpus, kind)
     ratio = block_parameters(model) / block_parameters(suits)
-    flags = f"--emb-len {suits.emb_len} --num-layers {suits.num_layers} --num-heads {suits.num_heads}"
+    flags = f"--emb-len {suits.emb_len} --num-layers {suits.num_layers}" + (f" --num-heads {suits.num_heads}" if suits.num_heads else "")
     if ratio > MUCH_LARGER:
         yield f"The model is large for this text and this time. Try {flags}"
     elif ratio < MUCH_SMALLER:
@@ -179,7 +188,8 @@ def _about_passes(passes, steps, seconds_a_step, training, corpus):
     most = passes_before_overfitting(training, corpus)
     if passes > most:
         fewer = f"--steps {_round(steps * most / passes)}"
-        helps = ["more text", fewer, *["--bpe-dropout 0.2"] * (corpus.text.tokenizer == "bpe" and training.bpe_dropout < 0.2)]
+        helps = ["more text", fewer, *["--bpe-dropout 0.2"] * (corpus.text.tokenizer == "bpe" and training.bpe_dropout < 0.2 and
+                                                                   training.batches != "consecutive")]
         yield (f"The model will read its text {_round(passes):,} times, and may begin to learn it by heart after about {_round(most)}. "
                f"The best weights are kept; {', '.join(helps[:-1])} or {helps[-1]} help.")
     elif passes < 1:
@@ -194,24 +204,25 @@ def flops_per_step(model, training):
 
     model: ModelParams, resolved; training: TrainingParams
     """
-    matrices = block_parameters(model) + model.emb_len * model.vocab_size                       # the embedding is looked up, not multiplied
-    attention = model.num_layers * 2 * model.block_size * model.num_heads * model.head_len      # queries with keys, weights with values
+    into_head = model.hidden_len if model.is_recurrent and not model.tied_head else model.emb_len
+    matrices = block_parameters(model) + into_head * model.vocab_size                           # the embedding is looked up, not multiplied
+    attention = 0 if model.is_recurrent else model.num_layers * 2 * model.block_size * model.num_heads * model.head_len     # queries x keys, weights x values
     return 6 * (matrices + attention) * training.batch_size * model.block_size + (_muon_flops(model) if training.optimizer == "muon" else 0)
 
 
 def seconds_per_step(model, training, machine):
     """What one step takes, roughly."""
     peak, half_width = SPEED[machine.kind, machine.bits]
-    speed = machine.processes * machine.units * peak * model.emb_len / (model.emb_len + half_width)
-    seconds = max(flops_per_step(model, training) / speed, SECONDS_PER_LAYER[machine.kind] * model.num_layers)
+    width = 2 * model.hidden_len if model.is_recurrent else model.emb_len       # the four gates make wide products
+    speed = machine.processes * machine.units * peak * width / (width + half_width)
+    in_turn = SECONDS_PER_TOKEN[machine.kind] * model.block_size if model.is_recurrent else 0
+    seconds = max(flops_per_step(model, training) / speed, (SECONDS_PER_LAYER[machine.kind] + in_turn) * model.num_layers)
     return seconds * (COMPILED if machine.compiled else 1)
 
 
 def _muon_flops(model):
     """Five iterations (Jordan, 2024), each three products: two of a matrix's shorter side by itself and its longer side, one of the shorter cubed."""
-    query, key = model.num_heads * model.head_len, model.num_kv_heads * model.head_len
-    shapes = [(model.emb_len, query)] * 2 + [(model.emb_len, key)] * 2 + [(model.emb_len, model.hidden_len)] * (3 if model.mlp == "swiglu" else 2)
-    return model.num_layers * sum(5 * (4 * min(shape) * min(shape) * max(shape) + 2 * min(shape) ** 3) for shape in shapes)
+    return sum(5 * (4 * min(shape) * min(shape) * max(shape) + 2 * min(shape) ** 3) for shape in matrix_shapes(model))
 
 
 # --- How much memory ---
@@ -220,7 +231,7 @@ def memory_bytes(model, training, machine):
     """The most memory that training takes at once, roughly: of the whole process, or on the GPU."""
     weights = count_parameters(model) * (4 + 4 + STATE_BYTES.get(training.optimizer, 8))
     fused = machine.kind == "cuda" or model.block_size > FUSED_ATTENTION_LEN        # then no attention weights are kept
-    scores = 0 if fused else model.num_heads * model.block_size
+    scores = 0 if fused or model.is_recurrent else model.num_heads * model.block_size
     layer = CHANNEL_BYTES[machine.bits] * (model.emb_len + model.hidden_len) + SCORE_BYTES * scores
     token = model.num_layers * layer + LOGIT_BYTES * model.vocab_size
     windows = min(training.micro_batch_size, -(-training.batch_size // machine.processes))

@@ -1,5 +1,6 @@
 """Which run: a new one under a free name, or an old one gone on with exactly as it was."""
 
+import math
 import textwrap
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, fields, replace
@@ -8,10 +9,10 @@ from itertools import chain, count
 import torch
 
 from folio import checkpoint, distributed, hardware, networks, plan
-from folio.batches import fitting_block_size
+from folio.batches import fitting_block_size, steps_per_epoch
 from folio.files import only_one, remove_leftovers
 from folio.training import Progress, Run
-from Model_Params import ModelParams, Params, TextParams, TrainingParams
+from Model_Params import LENGTHS, ModelParams, Params, TextParams, TrainingParams
 
 
 @contextmanager
@@ -24,8 +25,9 @@ def new_run(home, name, params, tokenizer, corpus, started_at, say=print, start=
     if block_size != params.model.block_size:
         say(f"The text has only {corpus.train_tokens:,} tokens to train on: the context shrinks from {params.model.block_size} to {block_size}.")
     kind = hardware.settle_device(params.training.device).partition(":")[0]
-    model = plan.sized(replace(params.model, vocab_size=tokenizer.vocab_size, block_size=block_size), params.training, corpus, kind).resolved()
-    training = _settled(model, plan.with_bpe_dropout(params.training, model, corpus, kind).resolved())
+    training = _in_steps(params.training, block_size, corpus)
+    model = plan.sized(replace(params.model, vocab_size=tokenizer.vocab_size, block_size=block_size), training, corpus, kind).resolved()
+    training = _settled(model, plan.with_bpe_dropout(training, model, corpus, kind).resolved())
     with _claimed(home, name, say) as name:
         run = Run(home, name, Params(corpus.text, model, training), tokenizer, corpus, started_at=started_at)
         if start:
@@ -74,12 +76,12 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
             raise ValueError(f"The run {name} can only go on as it began: {'; '.join(different)}. "
                              "Leave that as it is, or start a new run without --resume.")
         training = replace(stored.training, **{key: value for key, value in flags.items()
-                                               if key in _MAY_CHANGE and value is not None or key in _LENGTHS})
+                                               if key in _MAY_CHANGE and value is not None or key in LENGTHS})
         before, now = contents.get("processes", 1), distributed.count()
         if before != now:
             say(f"The processes that make this run were {before} and are now {now}: the last digits may differ.")
             training = replace(training, threads=max(1, training.threads * before // now))
-        training = _settled(stored.model, training)
+        training = _settled(stored.model, _in_steps(training, stored.model.block_size, corpus))
         if distributed.is_first():
             for path in (home.weights(name), home.resume(name), home.log(name)):
                 remove_leftovers(path)
@@ -104,6 +106,8 @@ def describe(run):
     """What is about to be trained on what, what to expect of it, and every effective setting."""
     model, training, corpus = run.params.model, run.training, run.corpus
     length = f"{training.steps:,} steps" if training.steps else f"about {training.minutes:g} minutes"
+    if training.steps and training.batches != "random":
+        length += f", {training.steps / _steps_per_epoch(training, model.block_size, corpus):.3g} epochs"
     threads = f"{distributed.count()} processes of {training.threads} threads" if distributed.count() > 1 else f"{training.threads} threads"
     began = f", starting from {start['name']!r} ({start['fingerprint']})" if (start := run.progress.started_from) else ""
     began += f", going on after step {run.progress.step:,}" if run.progress.step else ""
@@ -115,8 +119,8 @@ def describe(run):
         f"run       {run.name}: {length}{began}",
         f"text      {corpus.train_bytes:,} bytes to learn from, {corpus.val_bytes:,} held out; "
         f"{corpus.train_tokens:,} tokens of a vocabulary of {model.vocab_size:,}",
-        f"model     {model.family}, {expected.parameters:,} parameters: {model.num_layers} layers, width {model.emb_len}, "
-        f"{model.num_heads} heads, context {model.block_size}",
+        f"model     {model.family}, {expected.parameters:,} parameters: {model.num_layers} layer{'s' * (model.num_layers > 1)}, width {model.emb_len}, "
+        f"{f'{model.num_heads} heads' if model.num_heads else f'state {model.hidden_len}'}, context {model.block_size}",
         f"machine   {training.device}, {threads}, {training.precision}, {'compiled' if training.compile else 'not compiled'}",
         _paragraph("plan", f"{'in all ' * bool(run.progress.step)}{expected.line()}"),
         _paragraph("settings", settings),
@@ -129,11 +133,23 @@ def _paragraph(title, text):
     return textwrap.fill(f"{title:<10}{text}", 118, subsequent_indent=" " * 10, break_on_hyphens=False)        # a flag stays in one piece
 
 
+def _in_steps(training, block_size, corpus):
+    """TrainingParams whose length, where it is in epochs, is in steps."""
+    if training.epochs is None:
+        return training
+    steps = training.epochs * _steps_per_epoch(training, block_size, corpus)
+    return replace(training, epochs=None, steps=max(1, math.ceil(round(steps, 6))))        # 0.1 x 30 makes a little more than 3
+
+
+def _steps_per_epoch(training, block_size, corpus):
+    return steps_per_epoch(corpus.train_tokens, batch_size=training.batch_size, block_size=block_size, batches=training.batches)
+
+
 def _settled(model, training):
     """The TrainingParams with all that the machine decides, the same in every process. Raises ValueError with everything that is wrong."""
-    if problems := list(training.problems()):
+    if problems := list(Params(model=model, training=training).problems()):
         raise ValueError("\n".join(problems))
-    training = distributed.agreed(hardware.probe(training, plan.flops_per_step(model, training)))
+    training = distributed.agreed(hardware.probe(training, plan.flops_per_step(model, training), can_compile=not model.is_recurrent))
     if problems := list(distributed.problems(training)):
         raise ValueError("\n".join(problems))
     return training
@@ -180,7 +196,6 @@ _BEFORE_IT_WAS_THERE = {"bpe_dropout": 0.0}      # what an older run did without
 _KEEPS_SHAPE = {"block_size", "dropout", "attention_dropout"}
 _MAY_CHANGE = {each.name for each in fields(TrainingParams) if each.metadata["may_change"]}
 _HOW_FILES_ARE_READ = {"field", "invalid_bytes"}        # the text that came of it is compared itself
-_LENGTHS = {"steps", "minutes"}         # None of one is said by the other
 
 
 def _load_resume(home, name):

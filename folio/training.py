@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from folio import checkpoint, distributed, hardware, networks, optimizers
-from folio.batches import batch_at
-from folio.bits_per_byte import Score, evaluate
+from folio.batches import batch_at, windows_per_stream
+from folio.bits_per_byte import Score, evaluate, window_len
 from folio.decoder import generate
 from folio.memory import is_out_of_memory
 from folio.run_log import RunLog
 from folio.schedules import decay_start_for, share_of_peak, time_to_decay, total_steps_for
+from folio.streams import Streams
 from folio.tensorboard import Events
 
 CLOSING_SECONDS = 0.8           # the last sample, saving, and leaving Python, here
@@ -67,6 +68,10 @@ class Run:
         self.parameters = networks.pairs(self.net, self.working_net)
         self.optimizers = optimizers.build(self.net, self.training)
         self.scaler = hardware.gradient_scaler(self.training)
+        self.streams = None                 # where batches are consecutive: the network as it reads them on
+        if self.training.batches == "consecutive":
+            self.windows_per_stream = windows_per_stream(corpus.train_tokens, self.training.batch_size, params.model.block_size)
+            self.streams = Streams(self.working_net, self.training.batch_size // distributed.count())
         self.loss = self._loss
         self.log = RunLog(home.log(name), Events(home.tensorboard(name)) if self.training.tensorboard else None)
         self._logged_decay_start = None
@@ -99,6 +104,8 @@ class Run:
                 group["lr"] = self.learning_rate(step)
             optimizer.step()
         self.scaler.update()
+        if self.streams:
+            self.streams.keep()
         self.gradient_length = None if overflowed else length
         self.renew_working_net()
         self.progress.step += 1
@@ -109,6 +116,8 @@ class Run:
         """Leave the gradient of these windows' mean loss in the parameters, computed in micro-batches. -> that loss"""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
+        if self.streams:
+            self.streams.begin(anew=self.progress.step % self.windows_per_stream == 0)
         micro_batches = list(zip(inputs.split(self.training.micro_batch_size), targets.split(self.training.micro_batch_size)))
         total = 0.0
         for number, (some_inputs, some_targets) in enumerate(micro_batches):
@@ -180,13 +189,14 @@ class Run:
 
     def _loss(self, inputs, targets):
         """inputs, targets: (batch, time) -> mean cross-entropy in nats per token"""
-        logits = self.working_net(inputs)                                               # (batch, time, vocabulary)
+        logits = (self.streams or self.working_net)(inputs)                             # (batch, time, vocabulary)
         return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
     def _batch(self, step):
         dropout = self.bpe_dropout(step)
         parts = batch_at(self.corpus.train, step, batch_size=self.training.batch_size, block_size=self.params.model.block_size,
-                         seed=self.training.seed, resegment=dropout and (lambda windows, random: self.tokenizer.resegment(windows, dropout, random)))
+                         seed=self.training.seed, batches=self.training.batches,
+                         resegment=dropout and (lambda windows, random: self.tokenizer.resegment(windows, dropout, random)))
         return [torch.from_numpy(part[distributed.share(len(part))]).to(self.training.device) for part in parts]
 
     # --- All steps ---
@@ -335,9 +345,10 @@ class Run:
     def evaluate(self):
         """The Score of the network as it is on the whole validation part, computed in the run's precision."""
         self.working_net.eval()
-        part = distributed.share_of_windows(self.corpus.val, self.params.model.block_size)
-        score = self._in_memory(lambda: evaluate(self.working_net, part, self.corpus.val_bytes, block_size=self.params.model.block_size,
-                                                 batch_size=self._windows_at_once, device=self.training.device))
+        length = window_len(self.working_net)
+        part = distributed.share_of_windows(self.corpus.val, length)
+        score = self._in_memory(lambda: evaluate(self.working_net, part, self.corpus.val_bytes, block_size=length, device=self.training.device,
+                                                 batch_size=max(1, self._windows_at_once * self.params.model.block_size // length)))
         self.working_net.train()
         nats = distributed.summed(score.nats)
         if not math.isfinite(nats):         # nothing would ever be better than that
@@ -370,13 +381,14 @@ class Run:
 
     def save_resume(self):
         """Write all that is needed to go on exactly."""
+        streams = self.streams and {name: distributed.joined_rows(part, dim=1) for name, part in self.streams.tensors().items()}
         if not distributed.is_first():
             return
         self.progress.seconds = self.seconds
         checkpoint.save(self.home.resume(self.name), {
             "name": self.name, "params": asdict(self.params), "tokenizer": self.tokenizer.fingerprint, "corpus": self.corpus.fingerprint,
             "torch": str(torch.__version__), "processes": distributed.count(), "progress": asdict(self.progress), "weights": self.net.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "scaler": self.scaler.state_dict()})
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "scaler": self.scaler.state_dict(), "streams": streams})
 
     def _refuse_useless_weights(self):
         if not all(parameter.isfinite().all() for parameter in self.net.parameters()):
@@ -389,6 +401,9 @@ class Run:
         for optimizer, state in zip(self.optimizers, contents["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.scaler.load_state_dict(contents.get("scaler", {}))         # what older runs did not have they did not need
+        if self.streams:
+            rows = distributed.share(self.training.batch_size)
+            self.streams.restore({name: part[:, rows] for name, part in contents["streams"].items()})
         fresh, self.progress = self.progress, Progress(**contents["progress"])
         length = contents["params"]["training"]
         if (self.training.steps, self.training.minutes) != (length["steps"], length["minutes"]):        # a new length needs a new descent

@@ -10,7 +10,7 @@ from conftest import ROOT, run_python
 LAYERS = [
     ["folio.files", "folio.splitting", "folio.kernels", "Model_Params", "tokenizer", "Model"],
     ["home", "spelling", "memory", "parallel", "hardware", "lstm", "sampling", "stopping", "schedules", "optimizers", "run_log", "tensorboard", "suffixes"],
-    ["paths", "sources", "corpus", "batches", "networks", "checkpoint", "interchange"],
+    ["paths", "sources", "corpus", "batches", "networks", "streams", "checkpoint", "interchange"],
     ["decoder", "numpy_decoder", "beam", "bits_per_byte", "attention_weights", "plan", "distributed"],
     ["training", "runs", "language_model"],
     ["configuration", "command_line", "terminal", "convert", "tokens", "pictures", "plot", "evaluate"],

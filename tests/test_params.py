@@ -121,7 +121,7 @@ def test_all_problems_of_all_parts_are_listed_together():
         assert name in found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["folio", "classic"])
 @pytest.mark.parametrize("emb_len, num_heads", [(100, 3), (100, 8), (1, 2), (2, 3)])
 def test_a_width_that_does_not_split_into_heads_gets_one_to_try_that_works(emb_len, num_heads, family):
     params = ModelParams(emb_len=emb_len, num_heads=num_heads, family=family)
@@ -134,8 +134,8 @@ def test_a_width_that_does_not_split_into_heads_gets_one_to_try_that_works(emb_l
 # --- Steps or minutes ---
 
 def test_steps_and_minutes_displace_each_other():
-    assert one_length({"steps": 5}) == {"steps": 5, "minutes": None}
-    assert one_length({"minutes": 5.0, "seed": 1}) == {"minutes": 5.0, "seed": 1, "steps": None}
+    assert one_length({"steps": 5}) == {"steps": 5, "minutes": None, "epochs": None}
+    assert one_length({"minutes": 5.0, "seed": 1}) == {"minutes": 5.0, "seed": 1, "steps": None, "epochs": None}
     assert one_length({"seed": 1}) == {"seed": 1}
     by_minutes, by_steps = PRESETS["default"], PRESETS["shakespeare-10m"]
     assert list(chosen(by_minutes, one_length({"steps": 5})).problems()) == []

@@ -210,6 +210,7 @@ class Saying:
     """A network that says the ids 0, 1, 2... in turn, whatever it reads; each with certainty."""
 
     params = SimpleNamespace(block_size=4, vocab_size=30)
+    context = 4
 
     def __init__(self, logit=50.0):
         self.said, self.logit = 0, logit
