@@ -50,7 +50,7 @@ def trained(monkeypatch):
 
     def of(limit, **training):
         how = {"batch_size": 16, "steps": 5000, **training}
-        monkeypatch.setattr(references, "PRESETS", {"personal": SimpleNamespace(model=PRESETS["personal"].model, training=SimpleNamespace(**how))})
+        monkeypatch.setattr(references, "PRESETS", {"personal": SimpleNamespace(model=PRESETS["personal"].model, training=SimpleNamespace(batches="shuffled", **how))})
         home = SimpleNamespace(folder=".", log=lambda name: name)
         return references.train_preset("personal", home, limit, ["--threads=1"]), calls
     return of
