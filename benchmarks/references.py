@@ -40,7 +40,7 @@ PROJECTS = {                # what the page of the project that a preset follows
     "micropgpt": "",
     "llm-v0": "training loss about 1.28 after 10 epochs of about 2 minutes on a GTX 1660 Ti",
 }
-TIMED_STEPS = 30            # the log has a line every ten; the first ten warm up
+TIMED_STEPS = 30            # with an evaluation every hundred, the log has a line every ten; the first ten warm up
 WORTH_TRAINING = 0.1        # of a preset's steps
 
 
@@ -50,7 +50,8 @@ def train_preset(preset, home, limit, flags):
     """Train a preset for at most about `limit` seconds. -> {what: value}: of_steps are all that the preset has, predicted_seconds what these take,
     where they are not all made; of a finished run also what `train` tells."""
     training, block_size = PRESETS[preset].training, PRESETS[preset].model.block_size
-    run_process(ROOT / "train.py", "--home", home.folder, "--preset", preset, "--name", "timed", "--steps", TIMED_STEPS, "--closing-tokens", 0, *flags)
+    run_process(ROOT / "train.py", "--home", home.folder, "--preset", preset, "--name", "timed", "--steps", TIMED_STEPS, "--eval-interval", 100,
+                "--closing-tokens", 0, *flags)
     speed = statistics.median(line["tokens_per_second"] for line in run_log.read(home.log("timed"))[1:])
     seconds_per_step = training.batch_size * block_size / speed
     fitting = int(limit / seconds_per_step)
