@@ -247,10 +247,12 @@ class Copying:
 
 def write(model, samples, writing=WRITING):
     """So many texts from the model, from nothing, as a list of bytes. writing: GenerationParams"""
-    texts = []
-    for sample in tqdm(range(samples), desc="Writing", unit=" texts", **_QUIET):
-        texts.append("".join(model.stream("", sample, **asdict(writing))).encode("utf-8"))
-    return texts
+    texts = [""] * samples
+    with tqdm(desc="Writing", unit=" characters", **_QUIET) as bar:
+        for which, text in model.stream_each([""] * samples, **asdict(writing)):
+            texts[which] += text
+            bar.update(len(text))
+    return [text.encode("utf-8") for text in texts]
 
 
 def look_for_copies(written, held_out, project):
