@@ -5,6 +5,7 @@ Frozen dataclasses say how the text is cut into tokens (TextParams), what the ne
 A value of None means "worked out from the others"; `resolved()` fills it in.
 """
 
+import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import get_args, get_origin
 
@@ -48,11 +49,13 @@ def _value_problems(each, value):
         yield f"{each.name}={value!r} is not one of {', '.join(told['choices'])}."
     elif not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) and kind is not bool:
         yield f"{each.name}={value!r} should be of type {kind.__name__}."
-    elif told["low"] is not None and not value >= told["low"]:        # `not >=` rather than `<`: it refuses NaN too
+    elif kind is float and not abs(value) <= sys.float_info.max:          # `not <=` rather than `>`: it refuses NaN too
+        yield f"{each.name}={value} is not a finite number."
+    elif told["low"] is not None and value < told["low"]:
         yield f"{each.name}={value} is below the smallest value possible, {told['low']}."
-    elif told["above"] is not None and not value > told["above"]:
+    elif told["above"] is not None and value <= told["above"]:
         yield f"{each.name}={value} must be above {told['above']}."
-    elif told["high"] is not None and not value <= told["high"]:
+    elif told["high"] is not None and value > told["high"]:
         yield f"{each.name}={value} is above the largest value possible, {told['high']}."
 
 

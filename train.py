@@ -64,6 +64,7 @@ def train(arguments, preset, flags, params):
         opened = runs.resumed_run(home, arguments.name, arguments.preset and PRESETS[preset], flags, tokenizer, text, STARTED_AT)
     else:
         tokenizer, text = distributed.after_the_first(*((corpus.prepared, home, wanted) if wanted else (corpus.find, home)))
+        params = replace(params, text=text.text)
         opened = runs.new_run(home, arguments.name or preset, params, tokenizer, text, STARTED_AT)
     if arguments.save_config and distributed.is_first():
         configuration.save(arguments.save_config, params.values())

@@ -144,10 +144,9 @@ def _quoted(line):
 
 
 def main():
-    there = [name for name in PROJECTS if name in PRESETS]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", type=Path, metavar="FILE", help="a text in UTF-8 (default: tiny shakespeare where it is, else the plays)")
-    parser.add_argument("--presets", nargs="+", default=there, choices=there, metavar="NAME", help=f"of: {', '.join(there)} (default: all)")
+    parser.add_argument("--presets", nargs="+", default=list(PROJECTS), choices=PROJECTS, metavar="NAME", help=f"of: {', '.join(PROJECTS)} (default: all)")
     parser.add_argument("--limit", type=float, default=30, metavar="MINUTES", help="longest that a preset trains (default: 30)")
     parser.add_argument("--threads", type=int, metavar="N", help="of each run (default: one a core, or 1 with several jobs)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side (default: 1)")

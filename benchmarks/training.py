@@ -184,7 +184,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--shape", default="default", choices=SHAPES, help="of the default preset's network (default: its own)")
-    what.add_argument("--preset", default="default", choices=[name for name, each in PRESETS.items() if each.model.family in FAMILIES], help="(default: default)")
+    what.add_argument("--preset", default="default", choices=PRESETS, help="(default: default)")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(), help="compile Folio's step")
     parser.add_argument("--vocab-size", type=int, help="of a bpe tokenizer, learned from the plays (default: 1024, or the preset's)")
     parser.add_argument("--batch-size", type=int, help="windows a step (default: the preset's)")

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 from dataclasses import fields, is_dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 from folio import configuration
@@ -94,8 +93,7 @@ class Parser(argparse.ArgumentParser):
 
         one_by_one: without what is wrong with values together, as where some of them will come from somewhere else; for Params.
         """
-        parts = [getattr(params, each.name) for each in fields(params)]
-        problems = chain.from_iterable(map(field_problems, parts)) if one_by_one else params.problems()
+        problems = (problem for part in fields(params) for problem in field_problems(getattr(params, part.name))) if one_by_one else params.problems()
         if found := dict.fromkeys([*self.wrong_settings, *problems]):       # two parts may share a field, and what is wrong with it
             self.error("\n".join(found))
 

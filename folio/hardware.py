@@ -19,7 +19,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3                     # glibc's number
 
 
 def probe(training, flops_per_step, can_compile=True):
-    """TrainingParams with device, precision, threads and compile settled; can_compile: whether the network gains by that. Raises ValueError for a device that is not here."""
+    """TrainingParams with device, precision, threads and compile settled. Raises ValueError for a device that is not here.
+
+    can_compile: whether the network gains by being compiled.
+    """
     device = settle_device(training.device)
     kind = device.partition(":")[0]
     precision = best_precision(kind) if training.precision == "auto" else training.precision

@@ -79,7 +79,8 @@ class LSTM(nn.Module):
         tokens: (batch, time) -> logits: (batch, time, vocabulary), state
         """
         x = self.dropout(self.embedding(tokens)).to(self.head.weight.dtype)                     # (B, T, emb_len)
-        x, (hidden, cell) = self.blocks(x, (state.hidden, state.cell))                          # (B, T, hidden_len)
+        hidden, cell = state.hidden.contiguous(), state.cell.contiguous()                       # some streams of several layers are not; cuDNN wants it
+        x, (hidden, cell) = self.blocks(x, (hidden, cell))                                      # (B, T, hidden_len)
         return self.head(self.projection(self.dropout(x))), State(hidden, cell)
 
 

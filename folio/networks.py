@@ -7,7 +7,8 @@
     net.context                                     tokens it can look back on, None where there is no end to them
     net.blocks                                      the part whose matrices Muon and weight decay are for
 
-`continue_from` may use its state up; `select` copies, so that both states can go on.
+`continue_from` may use its state up; `select` copies, so that both states can go on. The state of a recurrent network can be carried on in training as
+well: what folio/streams.py takes for that (count, detach, joined, rows as a slice) is in folio/lstm.py.
 """
 
 from copy import deepcopy

@@ -169,7 +169,8 @@ def _about_size(model, training, corpus, kind):
     free = replace(model, emb_len=None, num_layers=None, num_heads=None, num_kv_heads=None, head_len=None, hidden_len=None)
     suits = sized(free, training, corpus, kind)
     ratio = block_parameters(model) / block_parameters(suits)
-    flags = f"--emb-len {suits.emb_len} --num-layers {suits.num_layers}" + (f" --num-heads {suits.num_heads}" if suits.num_heads else "")
+    flags = f"--emb-len {suits.emb_len} --num-layers {suits.num_layers} "
+    flags += f"--hidden-len {suits.resolved().hidden_len}" if suits.is_recurrent else f"--num-heads {suits.num_heads}"
     if ratio > MUCH_LARGER:
         yield f"The model is large for this text and this time. Try {flags}"
     elif ratio < MUCH_SMALLER:

@@ -190,6 +190,15 @@ def test_what_was_saved_makes_the_same_run_again(door, home, plays, tmp_path):
     assert [line for line in again.splitlines() if "learning_rate" in line] == [line for line in tuned.splitlines() if "learning_rate" in line]
 
 
+def test_settings_saved_where_init_prepared_the_text_tell_how(door, home, plays, tmp_path):
+    made, path = home(plays[:3000]), tmp_path / "saved.json"
+    corpus.prepare(made, TextParams(tokenizer="char", val_fraction=0.2))
+    door(train, made, *SMALL, "--steps", 1, "--save-config", path)
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    assert (saved["tokenizer"], saved["val_fraction"]) == ("char", 0.2)
+    assert "this one is default-2" in door(train, made, "--config", path)
+
+
 PARTS = {"training": TrainingParams, "model": ModelParams, "text": TextParams, "generation": GenerationParams}
 
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sys
 import time
 from dataclasses import replace
@@ -105,6 +106,13 @@ def test_the_streams_of_a_state_can_be_selected_and_joined():
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-6)
     parts = [state.select(slice(0, 1)), state.select(slice(1, 3))]
     assert torch.equal(state.joined(parts).cell, state.cell) and state.joined(parts).count == 3
+
+
+def test_the_state_of_some_streams_reaches_torch_in_one_piece():
+    net, seen = network(), []                   # cuDNN refuses any other, a CPU does not mind
+    net.blocks.register_forward_pre_hook(lambda module, arguments: seen.extend(part.is_contiguous() for part in arguments[1]))
+    net.continue_from(net.empty_state(4).select(slice(0, 2)), some_tokens(2, 3))
+    assert seen == [True, True]
 
 
 def test_dropout_is_between_layers_and_at_both_ends_while_training_alone():
@@ -365,10 +373,13 @@ def test_its_parameters_are_counted_and_not_guessed(shape):
 
 def test_its_size_follows_the_text_and_advice_names_no_flag_that_it_lacks(project):               # noqa: F811
     said, (tokenizer, text) = [], corpus.find(project)
-    params = Params(model=ModelParams(family="lstm", emb_len=256), training=trained(steps=10, device="cpu", batches="consecutive"))
+    params = Params(model=ModelParams(family="lstm", hidden_len=1024), training=trained(steps=10, device="cpu", batches="consecutive"))
     with runs.new_run(project, "large", params, tokenizer, text, time.perf_counter(), say=said.append):
         pass
-    assert "large for this text" in said[-1] and "--emb-len" in said[-1] and "--num-heads" not in said[-1] and "None" not in said[-1]
+    assert "large for this text" in said[-1] and "--num-heads" not in said[-1]
+    advised = {name.replace("-", "_"): int(value) for name, value in re.findall("--([a-z-]+)\\s+([0-9]+)", said[-1].partition("Try ")[2])}
+    with runs.new_run(project, "advised", replace(params, model=replace(params.model, **advised)), tokenizer, text, time.perf_counter(), say=said.append):
+        assert "Try " not in said[-1]
     with runs.new_run(project, "fitting", replace(params, model=ModelParams(family="lstm")), tokenizer, text, time.perf_counter(), say=said.append) as run:
         assert run.params.model.emb_len == 32 and run.training.bpe_dropout == 0
 
