@@ -303,6 +303,20 @@ def test_a_prompt_that_ends_within_a_token_is_gone_on_with_as_if_it_had_ended_be
     assert healed.startswith(first[1:]) and healed == model.complete("The har" + first, tokens=6, temperature=0.0).join([first[1:], ""])[:len(healed)]
 
 
+def test_a_prompt_of_one_token_may_be_the_beginning_of_another_too(model):
+    assert len(model.tokenizer.encode("h")) == 1
+    likely = model.next_token_probabilities("")                     # what stands before a text is all there is to go by
+    first = next(piece for piece, _ in likely if piece.startswith("h"))
+    assert model.complete("h", tokens=6, temperature=0.0).startswith(first[1:]) and len(first) > 1
+
+
+def test_beams_tell_apart_prompts_that_differ_in_the_beginning_of_their_next_token_alone(model):
+    prompts = ["The harb", "The hart"]
+    assert len({tuple(model.tokenizer.encode(prompt)[:-1]) for prompt in prompts}) == 1
+    asked = [{"prompt": prompt, "stream": 0} for prompt in prompts]
+    assert model.complete_each(asked, beams=2, tokens=6) == [model.complete(prompt, beams=2, tokens=6) for prompt in prompts]
+
+
 def test_the_answer_to_a_character_that_is_cut_in_two_tokens_has_whole_characters(model):
     for prompt in ("Grüße 🎭", "世界", "é"):
         for answer in model.complete_each([prompt] * 5, tokens=5, seed=2, temperature=0.3):
@@ -313,7 +327,8 @@ def test_the_answer_to_a_character_that_is_cut_in_two_tokens_has_whole_character
     (dict(beams=3, temperature=0.5, top_k=4), ["beams=3", "temperature and top_k"]), (dict(beams=0), ["beams=0"]), (dict(length_penalty=1.0), ["length_penalty=1.0", "beams"]),
     (dict(stop=["a", ""]), ["stop", "empty"]), (dict(stop=[1]), ["stop=1", "str"]), (dict(min_p=1.5), ["min_p=1.5"]), (dict(min_p=math.nan), ["min_p=nan"]),
     (dict(repetition_penalty=0.0), ["repetition_penalty=0.0"]), (dict(frequency_penalty=-1.0), ["frequency_penalty=-1.0"]),
-    (dict(penalty_window=0), ["penalty_window=0"]), (dict(no_repeat_ngram=0), ["no_repeat_ngram=0"]), (dict(beams=2, stream=2), ["beams=2", "number 3"])])
+    (dict(penalty_window=0), ["penalty_window=0"]), (dict(no_repeat_ngram=0), ["no_repeat_ngram=0"]), (dict(beams=2, stream=2), ["beams=2", "number 3"]),
+    (dict(stream=-1), ["stream=-1"]), (dict(beams=2, stream=-1), ["stream=-1"])])
 def test_settings_that_cannot_work_are_refused_in_one_sentence(model, wrong, words):
     with pytest.raises(ValueError) as refused:
         model.stream("x", **wrong)
