@@ -139,9 +139,23 @@ def test_lines_break_between_words_where_they_can():
     (["של", " Merran", " Varrow", " ום"], [" ום", " Merran", " Varrow", "של"]),
     (["مرحبا", " ", "بك", " 7"], [" 7", "بك", " ", "مرحبا"]),
     (["MERRAN: ", "שלום", " ?! ", "Varrow"], ["MERRAN: ", "שלום", " ?! ", "Varrow"]),
-], ids=["backwards", "within", "the other way round", "blanks", "between two directions"])
+    (["ב", " ", "1", "9", " Merran", " 8", "4", " ", "של"], ["של", " ", " Merran", " 8", "4", "1", "9", " ", "ב"]),
+    (["MERRAN: ", "של", " 1", ",", "5", " ום", " 7", "7"], ["MERRAN: ", " 7", "7", " ום", " 1", ",", "5", "של"]),
+], ids=["backwards", "within", "the other way round", "blanks", "between two directions", "numbers", "numbers within"])
 def test_what_is_read_from_right_to_left_stands_so(pieces, seen):
     assert [part.text for part in as_seen(list(parts_of([(piece, 1.0) for piece in pieces])))] == seen
+
+
+def test_what_is_no_letter_goes_as_its_line_does_and_stands_on_its_own_background():
+    figure = surprise_figure("night", [("של", 0.0), (" 7", 1.0), (" (", 2.0), ("ום ", 3.0), (" Merran", 4.0), (".\n", 5.0)])
+    figure.canvas.draw()
+    backgrounds = sorted((patch.get_window_extent() for patch in figure.artists if isinstance(patch, Rectangle)), key=lambda band: band.x0)
+    texts = {text.get_text(): text.get_window_extent() for text in figure.texts}
+    seen = ["\u200f.⏎", "Merran", "\u200fום", "\u200f(", "\u200f7", "\u200fשל"]             # the mark makes "." stand to the right of the end, "(" open to the left
+    assert len(backgrounds) == len(seen)
+    letter = backgrounds[-1].width / 2
+    for word, band, blanks_before in zip(seen, backgrounds, (0, 1, 1, 0, 0, 0)):
+        assert texts[word].x0 == pytest.approx(band.x0 + blanks_before * letter, abs=letter / 2), word
 
 
 def test_the_colour_behind_a_piece_says_its_bits():
