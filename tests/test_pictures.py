@@ -2,17 +2,19 @@
 
 import itertools
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from test_plot import draw, panel
 
-from folio import networks
+from folio import checkpoint, networks
 from folio.attention_weights import attention_weights
+from folio.home import Home
 from Model_Params import ModelParams
 
 pytest.importorskip("matplotlib")
@@ -209,6 +211,19 @@ def test_the_command_draws_the_shipped_model_with_text_that_stays_text(words, wo
 def test_what_cannot_be_drawn_is_refused_with_one_message(words, said, code, monkeypatch, capsys):
     found = draw(monkeypatch, capsys, *words)
     assert found[:2] == (code, "") and said in found[2] and len(found[2].splitlines()) <= 2
+
+
+def test_of_a_network_without_attention_nothing_else_is_said(tmp_path, monkeypatch, capsys):
+    model = replace(ModelParams(), family="lstm", vocab_size=1024, emb_len=8, hidden_len=8, num_layers=1, block_size=4)
+    shipped = checkpoint.load(ROOT / "Saved_Weights" / "weights-pretrained.pth")
+    net = networks.build(model.resolved())
+    Home(tmp_path).saved_weights.mkdir()
+    checkpoint.save(Home(tmp_path).weights("night"), shipped | {"params": asdict(net.params), "weights": net.state_dict(), "name": "night\x1b[31m"})
+    for prompt in ("I have the key to the harbour.", "key " * 300):
+        code, out, err = draw(monkeypatch, capsys, "attention", prompt, "--home", tmp_path)
+        assert (code, out) == (1, "") and "has no attention" in err and len(err.splitlines()) == 1
+    code, out, err = draw(monkeypatch, capsys, "surprise", "I have the key.", "--home", tmp_path)
+    assert code == 0 and out.startswith("night\\x1b[31m: ")          # the name comes from a file that may be anybody's
 
 
 def test_before_any_training_it_says_how_to_get_weights(tmp_path, monkeypatch, capsys):
