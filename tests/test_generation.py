@@ -171,14 +171,15 @@ def test_with_enough_beams_the_best_of_all_continuations_are_found(strength):
     assert lengths == {4} if strength == 3 else len(lengths) > 1                # what the penalty is for
 
 
-def plain_beam_search(net, prompt, tokens, beams, strength, end):
+def plain_beam_search(net, prompt, tokens, beams, strength, end=None, ends=lambda ids: False):
     """The definition, which computes everything anew and never ends before its time. -> [(score, ids)]"""
     going_on, ended = [(0.0, [])], []
     for length in range(1, tokens + 1):
         longer = sorted(((total + cost, ids + [token]) for total, ids in going_on for token, cost in enumerate(log_probabilities(net, prompt + ids))),
                         reverse=True)
-        going_on = [(total, ids) for total, ids in longer if ids[-1] != end][:beams]
-        ended += [(total / length_penalty(length, strength), ids[:-1]) for total, ids in longer if ids[-1] == end and (total, ids) > going_on[-1]]
+        going_on = [(total, ids) for total, ids in longer if ids[-1] != end and not ends(ids)][:beams]
+        ended += [(total / length_penalty(length, strength), ids[:-1] if ids[-1] == end else ids) for total, ids in longer
+                  if (ids[-1] == end or ends(ids)) and (total, ids) > going_on[-1]]
     return sorted(ended + [(total / length_penalty(tokens, strength), ids) for total, ids in going_on], reverse=True)[:beams]
 
 
@@ -193,6 +194,19 @@ def test_few_beams_find_what_the_definition_finds_and_end_no_sooner_than_nothing
         expected = plain_beam_search(net, [1, 2, 3], 8, beams, strength, end)
         assert [each.tokens for each in found] == [ids for _, ids in expected]
         assert [each.score for each in found] == pytest.approx([score for score, _ in expected], abs=1e-4)
+
+
+def test_as_many_beams_go_on_where_most_tokens_end_a_text():
+    net = lively(replace(TINY, vocab_size=24, block_size=8))
+    with torch.no_grad():
+        net.head.weight *= 0.1                                          # so that those that do not are not among the likeliest
+    how = replace(WILD, tokens=4, beams=4, length_penalty=10.0)         # the longest win
+
+    def ends(ids):
+        return ids[-1] >= 4
+    found = beam_search(net, Stream([1, 2, 3], how), ends)
+    expected = plain_beam_search(net, [1, 2, 3], 4, 4, 10.0, ends=ends)
+    assert [each.tokens for each in found] == [ids for _, ids in expected] and {len(ids) for _, ids in expected} == {4}
 
 
 def test_one_beam_takes_the_likeliest_token_each_time_also_past_the_context(net):
