@@ -18,9 +18,7 @@ def attention_weights(net, tokens):
 
     Each row sums up to 1. Raises ValueError for a network without attention.
     """
-    layers = [module for module in net.modules() if isinstance(module, Attention)]
-    if not layers:
-        raise ValueError(f"A network of the family {net.params.family} has no attention: there are no maps to draw.")
+    layers = attentions(net)
     left = {}           # module -> what it handed out
     with ExitStack() as hooks:
         for norm in (norm for attention in layers for norm in (attention.query_norm, attention.key_norm)):
@@ -28,6 +26,13 @@ def attention_weights(net, tokens):
         net(tokens[None])
     return torch.stack([_weights(*(net.positions.turn(left[norm], 0)[0] for norm in (attention.query_norm, attention.key_norm)))
                         for attention in layers]).float().cpu()
+
+
+def attentions(net):
+    """The Attention of each layer. Raises ValueError for a network without any."""
+    if found := [module for module in net.modules() if isinstance(module, Attention)]:
+        return found
+    raise ValueError(f"A network of the family {net.params.family} has no attention: there are no maps to draw.")
 
 
 def _weights(query, key):

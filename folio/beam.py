@@ -45,10 +45,8 @@ def beam_search(net, stream, ends=lambda tokens: False):
         if length == 1 and stream.first is not None:
             logits = only(logits[0], stream.first)[None]
         totals = summed + penalised(logits.double().log_softmax(-1), decoder.tokens, settings)          # (beams, vocabulary)
-        best = totals.flatten().topk(min(2 * settings.beams, totals.numel()))       # twice: half of them may end here
         going_on = []
-        for total, place in zip(best.values.tolist(), best.indices.tolist()):
-            row, token = divmod(place, totals.shape[1])
+        for total, row, token in _likeliest_first(totals, 2 * settings.beams):                          # twice: half of them may end here
             tokens = decoder.tokens[row, len(stream.prompt):].tolist() + [token]
             if total == -torch.inf or len(going_on) == settings.beams:
                 break
@@ -66,6 +64,19 @@ def beam_search(net, stream, ends=lambda tokens: False):
         summed = torch.tensor([[total] for *_, total, _ in going_on], dtype=torch.float64)
     return _best(ended + [Candidate(tokens, total, total / length_penalty(length, settings.length_penalty)) for *_, total, tokens in going_on],
                  settings.beams)
+
+
+def _likeliest_first(totals, soon):
+    """Yield (total, row, token) of all totals, (beams, vocabulary). The first `soon` are quick; the rest is sorted where texts to stop at end many."""
+    flat = totals.flatten()
+    best = flat.topk(min(soon, len(flat)))
+    yield from zip(best.values.tolist(), *_places(best.indices, totals))
+    rest = flat.index_fill(0, best.indices, -torch.inf).sort(descending=True)
+    yield from zip(rest.values.tolist(), *_places(rest.indices, totals))
+
+
+def _places(indices, totals):
+    return (indices // totals.shape[1]).tolist(), (indices % totals.shape[1]).tolist()
 
 
 def _best(candidates, most):

@@ -91,12 +91,14 @@ class LanguageModel:
         stop = settings.get("stop") or ()
         params = GenerationParams(**settings | {"stop": (stop,) if isinstance(stop, str) else tuple(stop)})
         problems = list(params.problems())
+        if number < 0:
+            problems.append(f"stream={number} is below 0, the first of the answers of a seed.")
         if not problems and params.beams is not None and number >= params.beams:
             problems = [f"beams={params.beams} find no more than {params.beams} answers, and this would be number {number + 1}: give more beams."]
         if problems:
             raise ValueError("\n".join(problems))
         ids, first, known_bytes = self.tokenizer.encode(prompt) or self.opening, None, 0
-        if prompt and params.tokens and len(ids) > 1:
+        if prompt and params.tokens:
             ids, first, known_bytes = self._healed(ids)
         params = replace(params, tokens=params.tokens + (first is not None), seed=new_seed if params.seed is None else params.seed).resolved()
         return _Answer(Stream(ids, params, number, self.tokenizer.end_of_text, first), known_bytes)
@@ -104,12 +106,12 @@ class LanguageModel:
     def _healed(self, ids):
         """A prompt less its last token where that may be the beginning of other tokens, as ":" of ":\\n", which the text would have had instead.
 
-        The next token has to begin with the same bytes; so whatever the text was going to be, it is found again. -> ids, the tokens that may come
-        first, the bytes of them that are in the prompt
+        The next token has to begin with the same bytes; so whatever the text was going to be, it is found again. Where no token is left, what stands
+        before a text does. -> ids, the tokens that may come first, the bytes of them that are in the prompt
         """
         known, special = self.tokenizer.token_bytes[ids[-1]], self.tokenizer.special_ids.values()
         first = [token for token, content in enumerate(self.tokenizer.token_bytes) if content.startswith(known) and token not in special]
-        return (ids[:-1], torch.tensor(first), len(known)) if len(first) > 1 else (ids, None, 0)
+        return (ids[:-1] or self.opening, torch.tensor(first), len(known)) if len(first) > 1 else (ids, None, 0)
 
     def _texts(self, answers):
         """Yield (which, text) of some _Answers."""
@@ -126,10 +128,11 @@ class LanguageModel:
         searched = {}           # several answers may be the best, the second best... of one search
         for which, answer in enumerate(answers):
             if answer.stream.settings.beams is not None:
-                key = tuple(answer.stream.prompt), answer.known_bytes, answer.stream.settings
+                stream = answer.stream
+                key = tuple(stream.prompt), None if stream.first is None else tuple(stream.first.tolist()), stream.settings
                 if key not in searched:
-                    searched[key] = beam_search(self.net, answer.stream, self._stops(answer))
-                for token in searched[key][min(answer.stream.number, len(searched[key]) - 1)].tokens:
+                    searched[key] = beam_search(self.net, stream, self._stops(answer))
+                for token in searched[key][min(stream.number, len(searched[key]) - 1)].tokens:
                     if text := texts[which].add(token):
                         yield which, text
         for which, text in texts.items():

@@ -53,23 +53,24 @@ def attention(parser, words):
     """The command `attention`."""
     parser.add_argument("prompt", metavar="TEXT", help=f"what the model reads: up to {MOST_TOKENS} tokens")
     arguments, model, output = _opened(parser, words, "attention")
+    import torch
+    from folio.attention_weights import attention_weights, attentions
+    attentions(model.net)           # before anything is said of the text: there may be none
     ids = model.tokenizer.encode(arguments.prompt)
     most = min(MOST_TOKENS, model.net.params.block_size)
     if not 0 < len(ids) <= most:
         raise ValueError(f"The text has {counted(len(ids), 'token')}; maps of attention take from 1 to {most}"
                          f"{' (as many as this model looks back on)' if most < MOST_TOKENS else ''}. Give a {'shorter' if ids else 'longer'} one.")
-    import torch
-    from folio.attention_weights import attention_weights
     weights = _finite(attention_weights(model.net, torch.tensor(ids)))
     save(attention_figure(model.name, [shown(model.tokenizer.token_bytes[token]) for token in ids], weights), output)
-    print(f"{model.name}: {counted(weights.shape[0] * weights.shape[1], 'map')} of {counted(len(ids), 'token')} -> {output}")
+    print(f"{harmless(model.name)}: {counted(weights.shape[0] * weights.shape[1], 'map')} of {counted(len(ids), 'token')} -> {output}")
 
 
 def vocabulary(parser, words):
     """The command `vocabulary`."""
     _, model, output = _opened(parser, words, "vocabulary")
     save(vocabulary_figure(model.name, model.tokenizer.token_bytes, _finite(model.net.embedding.weight.detach())), output)
-    print(f"{model.name}: {counted(model.tokenizer.vocab_size, 'token')} -> {output}")
+    print(f"{harmless(model.name)}: {counted(model.tokenizer.vocab_size, 'token')} -> {output}")
 
 
 def surprise(parser, words):
@@ -88,7 +89,7 @@ def surprise(parser, words):
     pieces = model.surprise(text)
     _finite(np.array([bits for _, bits in pieces]))
     save(surprise_figure(model.name, pieces, length - len(text)), output)
-    print(f"{model.name}: {counted(len(pieces), 'piece')} of text -> {output}")
+    print(f"{harmless(model.name)}: {counted(len(pieces), 'piece')} of text -> {output}")
 
 
 PICTURES = {"loss": (loss, "how runs learned: training loss, validation, learning rate and speed"),

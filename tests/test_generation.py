@@ -171,14 +171,15 @@ def test_with_enough_beams_the_best_of_all_continuations_are_found(strength):
     assert lengths == {4} if strength == 3 else len(lengths) > 1                # what the penalty is for
 
 
-def plain_beam_search(net, prompt, tokens, beams, strength, end):
+def plain_beam_search(net, prompt, tokens, beams, strength, end=None, ends=lambda ids: False):
     """The definition, which computes everything anew and never ends before its time. -> [(score, ids)]"""
     going_on, ended = [(0.0, [])], []
     for length in range(1, tokens + 1):
         longer = sorted(((total + cost, ids + [token]) for total, ids in going_on for token, cost in enumerate(log_probabilities(net, prompt + ids))),
                         reverse=True)
-        going_on = [(total, ids) for total, ids in longer if ids[-1] != end][:beams]
-        ended += [(total / length_penalty(length, strength), ids[:-1]) for total, ids in longer if ids[-1] == end and (total, ids) > going_on[-1]]
+        going_on = [(total, ids) for total, ids in longer if ids[-1] != end and not ends(ids)][:beams]
+        ended += [(total / length_penalty(length, strength), ids[:-1] if ids[-1] == end else ids) for total, ids in longer
+                  if (ids[-1] == end or ends(ids)) and (total, ids) > going_on[-1]]
     return sorted(ended + [(total / length_penalty(tokens, strength), ids) for total, ids in going_on], reverse=True)[:beams]
 
 
@@ -193,6 +194,19 @@ def test_few_beams_find_what_the_definition_finds_and_end_no_sooner_than_nothing
         expected = plain_beam_search(net, [1, 2, 3], 8, beams, strength, end)
         assert [each.tokens for each in found] == [ids for _, ids in expected]
         assert [each.score for each in found] == pytest.approx([score for score, _ in expected], abs=1e-4)
+
+
+def test_as_many_beams_go_on_where_most_tokens_end_a_text():
+    net = lively(replace(TINY, vocab_size=24, block_size=8))
+    with torch.no_grad():
+        net.head.weight *= 0.1                                          # so that those that do not are not among the likeliest
+    how = replace(WILD, tokens=4, beams=4, length_penalty=10.0)         # the longest win
+
+    def ends(ids):
+        return ids[-1] >= 4
+    found = beam_search(net, Stream([1, 2, 3], how), ends)
+    expected = plain_beam_search(net, [1, 2, 3], 4, 4, 10.0, ends=ends)
+    assert [each.tokens for each in found] == [ids for _, ids in expected] and {len(ids) for _, ids in expected} == {4}
 
 
 def test_one_beam_takes_the_likeliest_token_each_time_also_past_the_context(net):
@@ -303,6 +317,20 @@ def test_a_prompt_that_ends_within_a_token_is_gone_on_with_as_if_it_had_ended_be
     assert healed.startswith(first[1:]) and healed == model.complete("The har" + first, tokens=6, temperature=0.0).join([first[1:], ""])[:len(healed)]
 
 
+def test_a_prompt_of_one_token_may_be_the_beginning_of_another_too(model):
+    assert len(model.tokenizer.encode("h")) == 1
+    likely = model.next_token_probabilities("")                     # what stands before a text is all there is to go by
+    first = next(piece for piece, _ in likely if piece.startswith("h"))
+    assert model.complete("h", tokens=6, temperature=0.0).startswith(first[1:]) and len(first) > 1
+
+
+def test_beams_tell_apart_prompts_that_differ_in_the_beginning_of_their_next_token_alone(model):
+    prompts = ["The harb", "The hart"]
+    assert len({tuple(model.tokenizer.encode(prompt)[:-1]) for prompt in prompts}) == 1
+    asked = [{"prompt": prompt, "stream": 0} for prompt in prompts]
+    assert model.complete_each(asked, beams=2, tokens=6) == [model.complete(prompt, beams=2, tokens=6) for prompt in prompts]
+
+
 def test_the_answer_to_a_character_that_is_cut_in_two_tokens_has_whole_characters(model):
     for prompt in ("Grüße 🎭", "世界", "é"):
         for answer in model.complete_each([prompt] * 5, tokens=5, seed=2, temperature=0.3):
@@ -313,7 +341,8 @@ def test_the_answer_to_a_character_that_is_cut_in_two_tokens_has_whole_character
     (dict(beams=3, temperature=0.5, top_k=4), ["beams=3", "temperature and top_k"]), (dict(beams=0), ["beams=0"]), (dict(length_penalty=1.0), ["length_penalty=1.0", "beams"]),
     (dict(stop=["a", ""]), ["stop", "empty"]), (dict(stop=[1]), ["stop=1", "str"]), (dict(min_p=1.5), ["min_p=1.5"]), (dict(min_p=math.nan), ["min_p=nan"]),
     (dict(repetition_penalty=0.0), ["repetition_penalty=0.0"]), (dict(frequency_penalty=-1.0), ["frequency_penalty=-1.0"]),
-    (dict(penalty_window=0), ["penalty_window=0"]), (dict(no_repeat_ngram=0), ["no_repeat_ngram=0"]), (dict(beams=2, stream=2), ["beams=2", "number 3"])])
+    (dict(penalty_window=0), ["penalty_window=0"]), (dict(no_repeat_ngram=0), ["no_repeat_ngram=0"]), (dict(beams=2, stream=2), ["beams=2", "number 3"]),
+    (dict(stream=-1), ["stream=-1"]), (dict(beams=2, stream=-1), ["stream=-1"])])
 def test_settings_that_cannot_work_are_refused_in_one_sentence(model, wrong, words):
     with pytest.raises(ValueError) as refused:
         model.stream("x", **wrong)

@@ -2,17 +2,19 @@
 
 import itertools
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from test_plot import draw, panel
 
-from folio import networks
+from folio import checkpoint, networks
 from folio.attention_weights import attention_weights
+from folio.home import Home
 from Model_Params import ModelParams
 
 pytest.importorskip("matplotlib")
@@ -139,9 +141,23 @@ def test_lines_break_between_words_where_they_can():
     (["של", " Merran", " Varrow", " ום"], [" ום", " Merran", " Varrow", "של"]),
     (["مرحبا", " ", "بك", " 7"], [" 7", "بك", " ", "مرحبا"]),
     (["MERRAN: ", "שלום", " ?! ", "Varrow"], ["MERRAN: ", "שלום", " ?! ", "Varrow"]),
-], ids=["backwards", "within", "the other way round", "blanks", "between two directions"])
+    (["ב", " ", "1", "9", " Merran", " 8", "4", " ", "של"], ["של", " ", " Merran", " 8", "4", "1", "9", " ", "ב"]),
+    (["MERRAN: ", "של", " 1", ",", "5", " ום", " 7", "7"], ["MERRAN: ", " 7", "7", " ום", " 1", ",", "5", "של"]),
+], ids=["backwards", "within", "the other way round", "blanks", "between two directions", "numbers", "numbers within"])
 def test_what_is_read_from_right_to_left_stands_so(pieces, seen):
     assert [part.text for part in as_seen(list(parts_of([(piece, 1.0) for piece in pieces])))] == seen
+
+
+def test_what_is_no_letter_goes_as_its_line_does_and_stands_on_its_own_background():
+    figure = surprise_figure("night", [("של", 0.0), (" 7", 1.0), (" (", 2.0), ("ום ", 3.0), (" Merran", 4.0), (".\n", 5.0)])
+    figure.canvas.draw()
+    backgrounds = sorted((patch.get_window_extent() for patch in figure.artists if isinstance(patch, Rectangle)), key=lambda band: band.x0)
+    texts = {text.get_text(): text.get_window_extent() for text in figure.texts}
+    seen = ["\u200f.⏎", "Merran", "\u200fום", "\u200f(", "\u200f7", "\u200fשל"]             # the mark makes "." stand to the right of the end, "(" open to the left
+    assert len(backgrounds) == len(seen)
+    letter = backgrounds[-1].width / 2
+    for word, band, blanks_before in zip(seen, backgrounds, (0, 1, 1, 0, 0, 0)):
+        assert texts[word].x0 == pytest.approx(band.x0 + blanks_before * letter, abs=letter / 2), word
 
 
 def test_the_colour_behind_a_piece_says_its_bits():
@@ -195,6 +211,19 @@ def test_the_command_draws_the_shipped_model_with_text_that_stays_text(words, wo
 def test_what_cannot_be_drawn_is_refused_with_one_message(words, said, code, monkeypatch, capsys):
     found = draw(monkeypatch, capsys, *words)
     assert found[:2] == (code, "") and said in found[2] and len(found[2].splitlines()) <= 2
+
+
+def test_of_a_network_without_attention_nothing_else_is_said(tmp_path, monkeypatch, capsys):
+    model = replace(ModelParams(), family="lstm", vocab_size=1024, emb_len=8, hidden_len=8, num_layers=1, block_size=4)
+    shipped = checkpoint.load(ROOT / "Saved_Weights" / "weights-pretrained.pth")
+    net = networks.build(model.resolved())
+    Home(tmp_path).saved_weights.mkdir()
+    checkpoint.save(Home(tmp_path).weights("night"), shipped | {"params": asdict(net.params), "weights": net.state_dict(), "name": "night\x1b[31m"})
+    for prompt in ("I have the key to the harbour.", "key " * 300):
+        code, out, err = draw(monkeypatch, capsys, "attention", prompt, "--home", tmp_path)
+        assert (code, out) == (1, "") and "has no attention" in err and len(err.splitlines()) == 1
+    code, out, err = draw(monkeypatch, capsys, "surprise", "I have the key.", "--home", tmp_path)
+    assert code == 0 and out.startswith("night\\x1b[31m: ")          # the name comes from a file that may be anybody's
 
 
 def test_before_any_training_it_says_how_to_get_weights(tmp_path, monkeypatch, capsys):

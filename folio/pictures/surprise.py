@@ -15,7 +15,8 @@ LINE_PITCH, BAND = 0.27, 0.215          # from line to line, and how high the ba
 MOST_LINES = 50
 MOST_CHARACTERS = 86 * MOST_LINES       # about as many as can be shown: what comes after them need not be measured
 LEAST_SCALE = 4                         # bits: where all is below that, nothing is a surprise
-SURE = 0.55                             # of the scale: letters on what is darker are white
+DARK = 0.66                             # of the scale: from here on white letters have more contrast than dark ones (as WCAG counts it)
+TO_THE_LEFT = "\u200f"                  # a mark as wide as nothing: what it begins goes from right to left, in .svg too
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,16 @@ def surprise_figure(name, pieces, more=0):
 def _draw_line(sheet, top, line, most, font):
     from matplotlib.patches import Rectangle
     widths = {id(part): sheet.width_of(part.text, **font) for part in line}
+    backwards = {id(part): direction != "L" for part, direction in zip(line, directions(line))}
     x = sheet.MARGIN + (LINE_INCHES - sum(widths.values())) * line[0].backwards
     for part in as_seen(line):
         wide, shade = widths[id(part)], min(1.0, part.bits / most)
         sheet.figure.add_artist(Rectangle((x / sheet.width, 1 - (top + BAND) / sheet.height), wide / sheet.width, BAND / sheet.height,
                                           transform=sheet.figure.transFigure, facecolor=colour_map()(shade), edgecolor="white", linewidth=0.7))
-        blank = part.text[:len(part.text) - len(part.text.lstrip(" "))]
         if word := part.text.strip(" "):
-            before = 0 if _direction(word) == "R" else sheet.width_of(blank, **font)         # else the blank stands to the right of the word
-            sheet.write(x + before, top + 0.15, word, color="white" if shade > SURE else INK, **font)
+            before, after = part.text.split(word)
+            left = sheet.width_of(after if backwards[id(part)] else before, **font)
+            sheet.write(x + left, top + 0.15, TO_THE_LEFT * backwards[id(part)] + word, color="white" if shade > DARK else INK, **font)
         x += wide
 
 
@@ -137,19 +139,40 @@ def as_seen(line):
     >>> [part.text for part in as_seen([Part("I ", 1), Part("של", 1), Part("ום", 1), Part(" say", 1)])]
     ['I ', 'ום', 'של', ' say']
     """
-    backwards = line[0].backwards
+    backwards, units, last = line[0].backwards, [], None           # units: what goes on to the right, whatever stands around it
+    for part, direction in zip(line, directions(line)):
+        blank_parts = "N" in (direction, last) and part.text.startswith(" ")            # a number from what is before it
+        if units and "R" not in (direction, last) and (direction == last or backwards) and not blank_parts:
+            units[-1][1].append(part)
+        else:
+            units.append((direction, [part]))
+        last = direction
+    runs = [list(run)[::-1 if turned else 1] for turned, run in groupby(units, key=lambda unit: backwards or unit[0] != "L")]
+    return [part for run in runs for _, parts in run for part in parts]
+
+
+def directions(line):
+    """How the Parts of a line go: L, R, or N for a number among what goes from right to left, whose digits do not.
+    >>> directions([Part("של ", 1), Part("1", 1), Part(",", 1), Part("5", 1), Part(" !", 1)])
+    ['R', 'N', 'N', 'N', 'L']
+    """
+    base = "R" if line[0].backwards else "L"
     own = [_direction(part.text) for part in line]
-    base = "R" if backwards else "L"
-    before, after = _filled(own, base), _filled(own[::-1], base)[::-1]
-    directions = [left if left == right else base for left, right in zip(before, after)]      # what has none is as both sides are, or as the line
-    runs = [[part for part, _ in run][::-1 if direction == "R" else 1]
-            for direction, run in groupby(zip(line, directions), key=lambda pair: pair[1])]
-    return [part for run in runs[::-1 if backwards else 1] for part in run]
+    own = ["N" if len(part.text) == 1 and unicodedata.bidirectional(part.text) in ("CS", "ES") and around == ("N", "N") else direction
+           for part, direction, around in zip(line, own, zip([None, *own], [*own[1:], None]))]          # 1,5 and 1-5 are one number
+    letters = _filled([None if each == "N" else each for each in own], base)
+    own = ["L" if (each, last) == ("N", "L") else each for each, last in zip(own, letters)]
+    sides = ["R" if each == "N" else each for each in own]
+    before, after = _filled(sides, base), _filled(sides[::-1], base)[::-1]
+    return [each or (left if left == right else base)                       # what has none is as both sides are, or as the line
+            for each, left, right in zip(own, before, after)]
 
 
 def _direction(text):
-    """L or R as the first letter has it, None where there is no letter."""
-    return next((kind[0].replace("A", "R") for kind in map(unicodedata.bidirectional, text) if kind in ("L", "R", "AL")), None)
+    """L or R as the first letter has it, N where there are digits alone, None where there is neither."""
+    kinds = [unicodedata.bidirectional(character) for character in text]
+    letter = next((kind[0].replace("A", "R") for kind in kinds if kind in ("L", "R", "AL")), None)
+    return letter or ("N" if {"EN", "AN"} & set(kinds) else None)
 
 
 def _filled(directions, last):
