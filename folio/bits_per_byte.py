@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 UNENDING = 4096             # the logits of a window with a vocabulary of 1,024 take 16 MB
+LOGITS = 1 << 22            # at once, where nothing else decides: 16 MB, whatever the vocabulary; what is larger than 32 MB glibc fetches from the system each time
 _NOT_COUNTED = -100         # cross_entropy's ignore_index: costs nothing
 
 
@@ -45,6 +46,11 @@ class Score:
 def window_len(net):
     """The tokens of a window in which a network is measured."""
     return net.context or UNENDING
+
+
+def windows_at_once(net):
+    """How many of them are measured together without taking much memory."""
+    return max(1, LOGITS // (window_len(net) * net.params.vocab_size))
 
 
 @torch.inference_mode()

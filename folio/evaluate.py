@@ -29,7 +29,6 @@ WRITING = GenerationParams(tokens=300, temperature=1.0, seed=1)         # temper
 SAMPLES = 8
 HARDEST = 5                         # passages that are shown
 PASSAGE_BYTES = 48                  # of each: a clause; with its figure a line of 80 columns
-LOGITS = 1 << 22                    # at once: 16 MB, whatever the vocabulary; what is larger than 32 MB glibc fetches from the system each time
 PART_TOKENS = 1 << 19               # of the training text that are searched at once: one to three megabytes
 SEARCHED_BYTES = 64_000_000         # of the training text at most: a minute or two
 WARMTH = {3: 230, 6: 223, 9: 217}   # nats -> a light background among the 256 colours of a terminal: one in 20, one in 400, one in 8,000
@@ -172,9 +171,9 @@ class Measured:
 
 def measure(model, text, stride=None):
     """Predict a Text. -> Measured. Raises ValueError where the model's output is not finite."""
-    from folio.bits_per_byte import bytes_of_tokens, predictions, window_len
+    from folio.bits_per_byte import bytes_of_tokens, predictions, window_len, windows_at_once
     block_size = window_len(model.net)
-    parts = predictions(model.net, text.tokens, block_size=block_size, batch_size=max(1, LOGITS // (block_size * model.net.params.vocab_size)),
+    parts = predictions(model.net, text.tokens, block_size=block_size, batch_size=windows_at_once(model.net),
                         device=next(model.net.parameters()).device, stride=stride)
     nats, right = [], []
     with tqdm(total=len(text.tokens) - 1, desc="Measuring", unit=" tokens", unit_scale=True, **_QUIET) as bar:

@@ -16,7 +16,7 @@ import torch
 import tokenizer as tokenizers
 from folio import checkpoint, hardware
 from folio.beam import beam_search
-from folio.bits_per_byte import evaluate, predictions, window_len
+from folio.bits_per_byte import evaluate, predictions, window_len, windows_at_once
 from folio.decoder import Decoder, Generation, Stream
 from folio.stopping import UpTo
 from Model_Params import GenerationParams
@@ -184,7 +184,7 @@ class LanguageModel:
         return self.opening[-1:] + self.tokenizer.encode(text)
 
     def _measuring(self):
-        return {"block_size": window_len(self.net), "batch_size": 8, "device": next(self.net.parameters()).device}
+        return {"block_size": window_len(self.net), "batch_size": windows_at_once(self.net), "device": next(self.net.parameters()).device}
 
 
 @dataclass(frozen=True)

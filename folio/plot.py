@@ -81,7 +81,7 @@ def surprise(parser, words):
     if (arguments.named is None) == (arguments.text is None):
         parser.error("pass a text or a file, once")
     text, length = "", 0
-    for some, _ in [(arguments.text, True)] if arguments.named is None else named_text(arguments.named):
+    for some, _ in [(arguments.text, True)] if arguments.named is None else named_text(arguments.named, invalid_bytes="replace"):
         text += some[:MOST_CHARACTERS - len(text)]
         length += len(some)
     if not text:

@@ -94,15 +94,15 @@ def _show(tokenizer, chunks, width, arguments):
 _SUFFIXES = (".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".gz", ".html", ".xml", ".tex", ".log", ".py")
 
 
-def named_text(name, field=TextParams.field):
+def named_text(name, field=TextParams.field, invalid_bytes="keep"):
     """The text that `name` stands for, or is, as often as it is iterated over: (text, ends_document), cut where no token is cut.
 
     Raises FileNotFoundError for what looks like a file and is none.
     """
     if name == "-":
-        return Documents([_StandardInput()], "keep")
+        return Documents([_StandardInput()], invalid_bytes)
     if os.path.exists(name):
-        return Documents(find_files([name]), "keep", field)
+        return Documents(find_files([name]), invalid_bytes, field)
     if looks_like_a_path(name):
         known = [each.name for each in Path(name).parent.glob("*")]
         raise FileNotFoundError(f"There is no {name}{nearest(Path(name).name, known) or '.'} "
