@@ -1,4 +1,4 @@
-"""One token of one stream through the transformer, in plain NumPy: what Model.py computes, for small networks two to three times as fast.
+"""One token of one stream through the transformer, in plain NumPy: what Model.py computes, faster than torch where networks are small.
 
 With a single row a small network spends its time on calls (torch: 5 us each, NumPy: less than 1) and on fetching weights. So what is only a product with
 something constant is multiplied into the weights beforehand, and matrices that read the same row are one. What remains of a network is
@@ -31,7 +31,7 @@ from torch import nn
 
 from Model import State, Transformer
 
-PARAMETERS = 32_000_000     # 128 MB, which a memory of 20 GB/s hands over in 6 ms: what torch's calls add to that, 1 ms, is hardly felt
+PARAMETERS = 16_000_000     # 64 MB, for which memory takes 3 ms a token: beside that torch's calls, 1 ms, count no more than its threads, which share the work
 _FOLDED = weakref.WeakKeyDictionary()       # network -> (the state of its weights, its NumpyTransformer)
 
 
@@ -62,12 +62,13 @@ class NumpyTransformer:
         to_stream = _centred if isinstance(net.norm, nn.LayerNorm) else _unchanged
         turn = _turn(net.positions, net.params.head_len) if net.params.positions == "rotary" else None
         self.block_size = net.params.block_size
-        self.embedding = to_stream(net.embedding.weight.detach()).numpy()                                                        # (V, C)
-        self.positions = to_stream(net.positions.table.weight.detach()).numpy() if net.params.positions == "learned" else None  # (block_size, C)
+        self.embedding = to_stream(net.embedding.weight.detach()).numpy()                                                           # (V, C)
+        self.positions = to_stream(net.positions.table.weight.detach()).numpy() if net.params.positions == "learned" else None      # (block_size, C)
         self.blocks = [Block(block, net.params, turn, to_stream) for block in net.blocks]
         self.head = Linear.of(_rows([net.head], net.norm))
         self.eps = net.norm.eps
 
+    @np.errstate(all="ignore")          # what is not finite shows in the logits, for whoever reads them to say
     def continue_from(self, state, tokens):
         """Go on after the tokens that `state`, a Model.State of one stream, has seen; it is used up.
 

@@ -32,12 +32,33 @@ def test_at_every_position_and_beyond_the_context_the_log_probabilities_are_thos
     assert pieces == [8, 8, 8]          # torch computes the windows that restart, and nothing else
 
 
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+def test_what_keeps_the_norms_from_dividing_by_nothing_is_the_models(norm):
+    net, tokens = network(replace(TINY, norm=norm)), some_tokens(TINY, 1, TINY.block_size)
+    with torch.no_grad():
+        for part in (net.embedding, *(matrix for block in net.blocks for matrix in (block.attention.query, block.attention.key))):
+            part.weight *= 1e-3                     # whose squares are as small as Model.NORM_EPS
+        decoder, expected = Decoder(net), net(tokens)[0].log_softmax(-1)
+    found = torch.stack([decoder.read(token)[0] for token in tokens.split(1, dim=1)]).log_softmax(-1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
 def test_a_full_context_refuses_more():
     net = network(TINY)
     with torch.inference_mode():
         state = net.continue_from(net.empty_state(1), some_tokens(TINY, 1, TINY.block_size))[1]
         with pytest.raises(ValueError, match="17 tokens do not fit into a context of block_size=16"):
             in_numpy(net).continue_from(state, some_tokens(TINY, 1, 1))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_weights_that_are_unusable_are_refused_in_one_sentence_and_no_warning(value, recwarn):
+    net = network(TINY)
+    with torch.no_grad():
+        net.blocks[0].mlp.up.weight[0, 0] = net.head.weight[0, 0] = value
+    with pytest.raises(ValueError, match="not finite"):
+        Decoder(net).read(torch.tensor([[1]]))
+    assert not recwarn.list
 
 
 # --- The rule ---
@@ -72,9 +93,10 @@ def test_several_streams_are_torchs_and_one_that_is_left_goes_on_in_numpy(monkey
 def test_weights_are_folded_once_and_anew_when_they_have_changed():
     net = network(TINY).requires_grad_(False)
     assert in_numpy(net) is in_numpy(net)
-    before = list(generate(net, [1], tokens=20, temperature=0.0, seed=0))
-    net.load_state_dict(network(TINY, seed=1).state_dict())
-    assert list(generate(net, [1], tokens=20, temperature=0.0, seed=0)) != before
+    other, greedily = network(TINY, seed=1), dict(tokens=20, temperature=0.0, seed=0)
+    before, expected = list(generate(net, [1], **greedily)), list(generate(other, [1], **greedily))
+    net.load_state_dict(other.state_dict())
+    assert list(generate(net, [1], **greedily)) == expected != before
     net.requires_grad_(True)                                    # and in training, where fused optimizers leave no trace in the tensors
     before = in_numpy(net).head.matrix
     net(some_tokens(TINY, 1, 5)).logsumexp(-1).sum().backward()

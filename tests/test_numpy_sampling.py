@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ ways = st.builds(GenerationParams, temperature=st.sampled_from([0.0, 1e-320, 1e-
                  frequency_penalty=st.just(0.0) | st.floats(0.0, 5.0), penalty_window=st.integers(1, 25), no_repeat_ngram=st.none() | st.integers(1, 4))
 
 
+@pytest.mark.filterwarnings("error")
 @settings(max_examples=200)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20), ways)
 def test_the_same_chance_picks_the_token_that_the_definition_picks(seed, length, how):
@@ -31,6 +33,15 @@ def test_the_same_chance_picks_the_token_that_the_definition_picks(seed, length,
     for chance in (0.0, random.random(), np.nextafter(1, 0)):
         assert next_token(logits, tokens, how, chance) == by_definition(logits, tokens, how, chance)
     assert (logits == before).all()
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.95))
+def test_of_tokens_that_are_equally_likely_top_p_keeps_the_first(seed, top_p):
+    random = np.random.default_rng(seed)
+    logits, tokens, how = random.integers(3, size=40).astype(np.float32), np.arange(1), GenerationParams(temperature=1.0, top_p=top_p)
+    for chance in (0.0, random.random(), np.nextafter(1, 0)):
+        assert next_token(logits, tokens, how, chance) == by_definition(logits, tokens, how, chance)
 
 
 def test_what_is_ruled_out_is_never_picked_and_a_stream_with_nothing_left_is_let_off():
