@@ -16,7 +16,8 @@ something constant is multiplied into the weights beforehand, and matrices that 
 - The root of D by which attention divides goes into what makes the queries.
 
 Keys and values stay in the memory of the network's own state. So either goes on where the other stopped, and torch does what it is good at: pieces of
-several tokens, as a prompt or a window that restarts, in one call, and several streams at once.
+several tokens, as a prompt or a window that restarts, in one call, and several streams at once. No memory is set aside for what lies between: NumPy finds
+a few kilobytes again as fast, and so streams can share the matrices.
 
 Letters: C channels (emb_len), H heads, G key/value heads, D channels a head, S positions seen, V vocabulary.
 """
