@@ -7,10 +7,13 @@ products of other sizes may round otherwise.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
+from folio.numpy_decoder import in_numpy
+from folio.numpy_sampling import next_token
 from folio.sampling import only, penalised, pick, probabilities
 from Model_Params import GenerationParams
 
@@ -43,6 +46,11 @@ class Decoder:
         self.start = 0                      # of the window, in self.tokens
         self.state = net.empty_state(streams)
 
+    @cached_property
+    def one_row(self):
+        """What computes a single token of a single stream."""
+        return in_numpy(self.net) or self.net
+
     @torch.inference_mode()
     def read(self, tokens):
         """Take in some tokens, (streams, time) ids. -> the logits for those that come next: (streams, vocabulary), float32, on the CPU
@@ -54,10 +62,11 @@ class Decoder:
         if start != self.start:
             self.start, self.state = start, self.net.empty_state(len(tokens))
             tokens = self.tokens[:, start:]
+        net = self.one_row if tokens.shape == (1, 1) else self.net
         for part in tokens.to(self.device).split(max(1, LOGITS // (len(tokens) * self.net.params.vocab_size)), dim=1):
-            logits, self.state = self.net.continue_from(self.state, part)
+            logits, self.state = net.continue_from(self.state, part)
         logits = logits[:, -1].float().cpu()
-        if not torch.isfinite(logits).all():
+        if not np.isfinite(logits.numpy()).all():             # torch's takes 8 us, NumPy's 1
             raise ValueError("The model's output is not finite: its weights are unusable. Train it again with a lower learning rate.")
         return logits
 
@@ -140,6 +149,10 @@ class _Group:
         """-> [(which, token)]"""
         if self.picked is not None:
             self.logits = self.decoder.read(self.picked[:, None])
+        if len(self.rows) == 1:
+            token = next_token(self.logits[0].numpy(), self.decoder.tokens[0].numpy(), self.settings[0], self.random[0].random())
+            self.picked = torch.tensor([token])
+            return [(self.rows[0], token)]
         likely = torch.empty(self.logits.shape, dtype=torch.float64)
         kinds = list(dict.fromkeys(self.settings))
         for how in kinds:

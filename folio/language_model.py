@@ -26,7 +26,7 @@ def load(path: str | Path, device: str = "cpu") -> "LanguageModel":
     """The LanguageModel in a weights file. Raises FileNotFoundError or ValueError, in one sentence, where there is none to trust."""
     device = hardware.settle_device(device)
     contents = checkpoint.load(path)
-    net = checkpoint.network(contents, path).to(device).eval()
+    net = checkpoint.network(contents, path).to(device).eval().requires_grad_(False)
     try:
         tokenizer = tokenizers.from_dict(contents["tokenizer"])
         if tokenizer.vocab_size != net.params.vocab_size:
