@@ -71,11 +71,8 @@ class TextParams:
 
     def problems(self):
         """Yield a sentence for everything that is wrong."""
-        wrong = list(field_problems(self))
-        yield from wrong
-        if wrong:
-            return
-        if self.tokenizer == "bpe" and self.vocab_size is not None and self.vocab_size < 257:
+        yield from field_problems(self)
+        if self.tokenizer == "bpe" and isinstance(self.vocab_size, int) and self.vocab_size < 257:
             yield f"vocab_size={self.vocab_size} is below the smallest possible, 257: 256 bytes and <|endoftext|>."
         if self.tokenizer == "char" and self.vocab_size is not None:
             yield "vocab_size is for the bpe tokenizer; with tokenizer=char the text's own characters are the vocabulary."

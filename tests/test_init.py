@@ -180,7 +180,7 @@ def test_help_names_every_field_and_its_default():
 @pytest.mark.parametrize("words, said", [
     (["--vocab-sise", "300"], "unknown flag --vocab-sise; did you mean --vocab-size?"),
     (["--vocab_sise=300"], "did you mean --vocab-size?"),
-    (["--vocab", "300"], "did you mean --vocab-size?"),
+    (["--vocab", "300"], "that is --vocab-size here"),
     (["--patern", "gpt2"], "did you mean --pattern?"),
     (["--vocab-size", "many"], "--vocab-size: invalid int value: 'many'"),
     (["--vocab-size"], "--vocab-size: expected one argument"),
@@ -188,7 +188,7 @@ def test_help_names_every_field_and_its_default():
     (["--vocab-size", "-5"], "vocab_size=-5 is below the smallest possible, 257"),
     (["--tokenizer", "chars"], "tokenizer='chars' is not one of bpe, char"),
     (["--val-fraction", "0"], "val_fraction=0.0 must be above 0"),
-    (["--val-fraction", "nan"], "val_fraction=nan must be above 0"),
+    (["--val-fraction", "nan"], "val_fraction=nan is not a finite number"),
     (["--val-fraction", "0.9"], "val_fraction=0.9 is above the largest value possible, 0.5"),
     (["--tokenizer", "char", "--vocab-size", "300"], "the text's own characters are the vocabulary"),
     (["--tokenizer", "char", "--invalid-bytes", "keep"], "take invalid_bytes=replace"),
