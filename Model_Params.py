@@ -65,7 +65,7 @@ class TextParams:
     tokenizer: str = option("bpe", "bpe (byte pairs, learned from the text) or char (one token a character)", choices=("bpe", "char"))
     vocab_size: int | None = option(None, "tokens the bpe tokenizer knows, bytes and special tokens included (default: by the size of the text)", high=1 << 17)
     pattern: str = option("qwen2", "how bpe splits text into words before it merges", choices=("qwen2", "gpt2"))
-    val_fraction: float = option(0.1, "share of the text, at its end, held out for validation (never more than 4 MB)", above=0, high=0.5)
+    val_fraction: float = option(0.1, "share of the text, at its end, held out for validation (never more than 1 MB)", above=0, high=0.5)
     field: str = option("text", "where .jsonl and .parquet files have their text")
     invalid_bytes: str = option("refuse", "what to do with bytes that are not UTF-8, and with NUL", choices=("refuse", "keep", "replace"))
 
