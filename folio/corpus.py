@@ -76,11 +76,12 @@ class _Survey:
 
 
 def default_vocab_size(text_bytes):
-    """A vocabulary that grows with the root of the text, in powers of two: 1,024 for the plays, 2,048 for tiny shakespeare, 16,384 for 100 MB.
+    """A vocabulary that grows with the root of the text, in powers of two: 1,024 for the plays, 2,048 for tiny shakespeare, 4,096 from 4 MB on.
 
-    More tokens make shorter sequences, but leave fewer examples of each to learn from; BPE-dropout shows a model the shorter ones too.
+    More tokens make shorter sequences, but leave fewer examples of each to learn from; BPE-dropout shows a model the shorter ones too. Beyond 4,096 a small
+    model's short run sees too little of each: on 100 MB two minutes of one core ended at 1.770 nats per byte, with 16,384 tokens at 1.907.
     """
-    return 1 << math.isqrt(4 * min(max(text_bytes, 256 ** 2), 16384 ** 2)).bit_length() - 1
+    return 1 << math.isqrt(4 * min(max(text_bytes, 256 ** 2), 2048 ** 2)).bit_length() - 1
 
 
 def prepare(home, text, paths=()):

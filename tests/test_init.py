@@ -93,7 +93,7 @@ def test_no_text_is_too_small_for_the_default_vocabulary():
     for text_bytes in (0, 1, 1_000, 100_000, 131_000, 10**12):
         assert BPETokenizer.merges_for(corpus.default_vocab_size(text_bytes)) >= 0
     assert [corpus.default_vocab_size(text_bytes) for text_bytes in (20_000, 524_348, 1_115_394, 4_000_000, 100_000_000, 10**12)
-            ] == [512, 1024, 2048, 2048, 16384, 32768]
+            ] == [512, 1024, 2048, 2048, 4096, 4096]
 
 
 def test_a_vocabulary_larger_than_the_text_allows_is_said_in_one_sentence(home):
