@@ -64,6 +64,11 @@ def main():
         return answer(prompt)
     print("Type the beginning of a text. Ctrl-C stops an answer, Ctrl-D ends.", file=sys.stderr)
     enable_line_editing()
+    ask(answer, screen)
+
+
+def ask(answer, screen):
+    """Ask for beginnings of a text and answer each, until there are no more."""
     while True:
         try:
             beginning = input("> " if sys.stdin.isatty() else "")

@@ -25,7 +25,7 @@ from folio.splitting import in_batches, to_bytes
 from Model_Params import TextParams
 from tokenizer import END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, count_pieces, from_dict, learn_merges, load
 
-VAL_BYTES_LIMIT = 1_000_000         # more measures hardly better and takes time away: in three minutes, 4 MB in 16,384 tokens left none for steps
+VAL_BYTES_LIMIT = 1_000_000         # more measures hardly better and takes time away: of 2.2 minutes of one core, 4 MB (16,384 tokens in the vocabulary) left two steps
 PARALLEL_BYTES = 16_000_000         # one process encodes them in 0.7 s; two take as long with their start
 SHORTEST_TRAINING = 3               # tokens: a window of two and the token after it
 

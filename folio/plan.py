@@ -29,8 +29,8 @@ FLOPS_AT_HAND = {"cpu": 1.5e11, "mps": 1e12, "cuda": 1e13}            # a second
 # (Muennighoff et al., 2023).
 PASSES, PASSES_BYTES, PASSES_AT_LEAST = 20, 500_000, 4
 WITHOUT_BPE_DROPOUT = 0.5
-# BPE-dropout for each pass over the text, and the most: in half a pass 0.1 makes 1.83 nats per byte of 1.70, after 11 passes over the plays 0.2 gave 1.619
-# where 0.1 gave 1.651 (benchmarks/LOG.md).
+# BPE-dropout for each pass over the text, and the most: in half a pass none ended at 1.719 nats per byte and 0.05 at 1.732, after 11 passes over the plays
+# 0.2 gave 1.619 where 0.1 gave 1.651 (benchmarks/LOG.md).
 BPE_DROPOUT_PER_PASS, BPE_DROPOUT_AT_MOST = 0.02, 0.2
 MUCH_SMALLER, MUCH_LARGER = 0.4, 2.5        # of the parameters that suit: no need to speak of less
 
