@@ -11,6 +11,8 @@ V vocabulary.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -42,27 +44,35 @@ class Transformer(nn.Module):
 
     def forward(self, tokens):
         """tokens: (batch, time) integers, time at most block_size -> logits: (batch, time, vocabulary)"""
-        return self._compute(tokens, 0, [NO_CACHE] * len(self.blocks))
+        return self.predict(self._compute(tokens, Span.of(0, tokens.shape[1]), [NO_CACHE] * len(self.blocks)))
 
     def empty_state(self, batch_size):
         """The state before the first token: room for the keys and values of block_size positions of each stream."""
-        return State(0, [Cache.empty(batch_size, self.params, self.embedding.weight) for _ in self.blocks])
+        return State([0] * batch_size, [Cache.empty(batch_size, self.params, self.embedding.weight) for _ in self.blocks])
 
     def continue_from(self, state, tokens):
         """Go on after the tokens that `state` has seen; `state` itself is used up.
 
         tokens: (batch, time) -> logits: (batch, time, vocabulary), state. Raises ValueError where the context is full.
         """
-        seen = state.length + tokens.shape[1]
-        if seen > self.params.block_size:
-            raise ValueError(f"{seen} tokens do not fit into a context of block_size={self.params.block_size}.")
-        return self._compute(tokens, state.length, state.caches), State(seen, state.caches)
+        x, state = self.advance(state, tokens)
+        return self.predict(x), state
 
-    def _compute(self, tokens, start, caches):
-        x = self.positions.add(self.embedding(tokens), start).to(self.head.weight.dtype)        # (B, T, C)
+    def advance(self, state, tokens):
+        """The same up to what `predict` makes logits of: (batch, time, channels), state"""
+        state.check_room(tokens.shape[1], self.params.block_size)
+        x = self._compute(tokens, Span.after(state.lengths, tokens.shape[1], tokens.device), state.caches)
+        return x, State([length + tokens.shape[1] for length in state.lengths], state.caches)
+
+    def predict(self, x):
+        """x: (batch, time, channels), after the last block -> logits: (batch, time, vocabulary)"""
+        return self.head(self.norm(x))
+
+    def _compute(self, tokens, span, caches):
+        x = self.positions.add(self.embedding(tokens), span.places).to(self.head.weight.dtype)        # (B, T, C)
         for block, cache in zip(self.blocks, caches):
-            x = block(x, self.positions, start, cache)
-        return self.head(self.norm(x))                                # (B, T, V)
+            x = block(x, self.positions, span, cache)
+        return x
 
 
 class Block(nn.Module):
@@ -76,12 +86,12 @@ class Block(nn.Module):
         self.mlp = MLPS[params.mlp](params)
         self.dropout = nn.Dropout(params.dropout)
 
-    def forward(self, x, positions, start, cache):
+    def forward(self, x, positions, span, cache):
         """x: (batch, time, channels) -> (batch, time, channels)
 
-        positions: what tells the network where tokens stand; start: the position of x[:, 0]; cache: keys and values of earlier positions
+        positions: what tells the network where tokens stand; span: where these stand; cache: keys and values of earlier positions
         """
-        x = x + self.dropout(self.attention(self.attention_norm(x), positions, start, cache))
+        x = x + self.dropout(self.attention(self.attention_norm(x), positions, span, cache))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 
@@ -105,39 +115,59 @@ class Attention(nn.Module):
         self.query_norm = query_key_norm(params.head_len, params)
         self.key_norm = query_key_norm(params.head_len, params)
 
-    def forward(self, x, positions, start, cache):
+    def forward(self, x, positions, span, cache):
         """x: (batch, time, channels) -> (batch, time, channels)"""
         query, key, value = (part.unflatten(-1, (-1, self.head_len)).transpose(1, 2)              # (B, H, T, D), (B, G, T, D) twice
                              for part in (self.query(x), self.key(x), self.value(x)))
-        query = positions.turn(self.query_norm(query), start)
-        key, value = cache.extend(positions.turn(self.key_norm(key), start), value, start)      # (B, G, S, D)
-        mixed = attend(query, key, value, self.dropout if self.training else 0.0)               # (B, H, T, D)
+        query = positions.turn(self.query_norm(query), span.places)
+        key, value = cache.extend(positions.turn(self.key_norm(key), span.places), value, span)     # (B, G, S, D)
+        mixed = attend(query, key, value, self.dropout if self.training else 0.0, span.visible)     # (B, H, T, D)
         return self.output(mixed.transpose(1, 2).flatten(2))                                    # (B, T, C)
 
 
-def attend(query, key, value, dropout):
-    """Causal attention, where the T queries are the last T of the S positions.
+def attend(query, key, value, dropout, visible=None):
+    """Each of T queries sees those of S positions that are `visible`, (T, S) or (B, 1, T, S) of truth values; by default all up to itself (T = S), or
+    all where it is the only one.
 
     query: (B, H, T, D); key, value: (B, G, S, D), each shared by H / G query heads in a row -> (B, H, T, D)
     """
     B, H, T, D = query.shape
     S = key.shape[2]
+    is_causal = visible is None and T > 1
     if query.is_cuda or T > FUSED_ATTENTION_LEN:
-        mask = None if T == S else _causal_mask(T, S, query.device)
-        return F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=T == S, enable_gqa=H != key.shape[1])
-    if T == S and not dropout:
+        return F.scaled_dot_product_attention(query, key, value, visible, dropout, is_causal=is_causal, enable_gqa=H != key.shape[1])
+    if is_causal and not dropout:
         each = (part.repeat_interleave(H // part.shape[1], dim=1).reshape(B * H, T, D) for part in (query, key, value))
         return causal_attention(*each).view(B, H, T, D)
     query = query.reshape(B, key.shape[1], -1, D) * D ** -0.5           # (B, G, H/G * T, D): the heads that share stand in one matrix
     scores = (query @ key.transpose(-2, -1)).view(B, H, T, S)
-    if T > 1:
-        scores = scores.masked_fill(~_causal_mask(T, S, query.device), -math.inf)
+    if is_causal:
+        visible = torch.ones(T, T, dtype=torch.bool, device=query.device).tril()
+    if visible is not None:
+        scores = scores.masked_fill(~visible, -math.inf)
     weights = F.dropout(scores.softmax(-1), dropout)
     return (weights.to(value.dtype).view(B, key.shape[1], -1, S) @ value).view(B, H, T, D)
 
 
-def _causal_mask(T, S, device):
-    return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)        # row t sees the positions 0 .. S - T + t
+class Span(NamedTuple):
+    """The positions of the T tokens that are computed now."""
+    places: slice | torch.Tensor        # these positions, in all streams alike; or those of each, (B, T)
+    end: int                            # one more than the last of them
+    visible: torch.Tensor | None        # what attend takes
+
+    @classmethod
+    def of(cls, start, time):
+        """The same in all streams, with nothing before them that is remembered, or one token."""
+        return cls(slice(start, start + time), start + time, None)
+
+    @classmethod
+    def after(cls, lengths, time, device):
+        """`time` tokens after what each stream has seen. lengths: a list of integers"""
+        start, end = lengths[0], max(lengths) + time
+        if all(length == start for length in lengths) and (time == 1 or start == 0):
+            return cls.of(start, time)
+        places = torch.tensor(lengths, device=device)[:, None] + torch.arange(time, device=device)                  # (B, T)
+        return cls(places, end, (torch.arange(end, device=device) <= places[..., None])[:, None])
 
 
 # --- What a block is composed of: each table names the choices of one field of ModelParams ---
@@ -177,14 +207,13 @@ class RotaryPositions(nn.Module):
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
 
-    def add(self, x, start):
+    def add(self, x, places):
         """Nothing to add: queries and keys are turned instead."""
         return x
 
-    def turn(self, heads, start):
-        """heads: (B, H, T, D) -> the same, turned"""
-        end = start + heads.shape[2]
-        cos, sin = self.cos[start:end].to(heads.dtype), self.sin[start:end].to(heads.dtype)       # (T, D)
+    def turn(self, heads, places):
+        """heads: (B, H, T, D), at the places that a Span says -> the same, turned"""
+        cos, sin = (part[places].to(heads.dtype).unsqueeze(-3) for part in (self.cos, self.sin))       # (1, T, D) or (B, 1, T, D)
         first, second = heads.chunk(2, dim=-1)
         quarter_turn = torch.cat((-second, first), dim=-1)
         return heads * cos + quarter_turn * sin
@@ -197,11 +226,11 @@ class LearnedPositions(nn.Module):
         super().__init__()
         self.table = nn.Embedding(params.block_size, params.emb_len)
 
-    def add(self, x, start):
-        """x: (B, T, C) -> the same, with the vectors of the positions from `start` on added"""
-        return x + self.table.weight[start:start + x.shape[1]]
+    def add(self, x, places):
+        """x: (B, T, C), at the places that a Span says -> the same, with their vectors added"""
+        return x + self.table.weight[places]
 
-    def turn(self, heads, start):
+    def turn(self, heads, places):
         """Nothing to turn: the positions were added before the first block."""
         return heads
 
@@ -212,11 +241,11 @@ class NoPositions(nn.Module):
     def __init__(self, params):
         super().__init__()
 
-    def add(self, x, start):
+    def add(self, x, places):
         """Nothing to add."""
         return x
 
-    def turn(self, heads, start):
+    def turn(self, heads, places):
         """Nothing to turn."""
         return heads
 
@@ -269,16 +298,30 @@ MLPS = {"swiglu": SwiGLU, "relu": lambda params: MLP(params, nn.ReLU()), "relu2"
 
 @dataclass(frozen=True)
 class State:
-    """What the network has seen: so many positions, and each block's keys and values of them."""
-    length: int
+    """What the network has seen of several streams: so many tokens of each, and each block's keys and values of them."""
+    lengths: list
     caches: list
 
-    def select(self, rows):
-        """The state of the streams with these numbers, in this order; one may come several times. What is done with either leaves the other alone.
+    def check_room(self, time, block_size):
+        """Raise ValueError where `time` more tokens do not fit into the context."""
+        if max(self.lengths) + time > block_size:
+            raise ValueError(f"{max(self.lengths) + time} tokens do not fit into a context of block_size={block_size}.")
 
-        rows: (streams,) integers, a tensor
-        """
-        return State(self.length, [cache.select(rows, self.length) for cache in self.caches])
+    def select(self, rows):
+        """The state of the streams of these numbers, in this order; one may come several times. What is done with either leaves the other alone."""
+        lengths = [self.lengths[row] for row in rows]
+        return State(lengths, [cache.select(rows, max(lengths)) for cache in self.caches])
+
+    def put(self, rows, other):
+        """Take over the streams of another state, in the place of those of these numbers."""
+        for row, length in zip(rows, other.lengths):
+            self.lengths[row] = length
+        for cache, others in zip(self.caches, other.caches):
+            cache.put(rows, others, max(other.lengths))
+
+    def first(self, count):
+        """The state of the first streams alone, in the same memory."""
+        return State(self.lengths[:count], [cache.first(count) for cache in self.caches])
 
 
 class Cache:
@@ -294,24 +337,45 @@ class Cache:
         shape = batch_size, params.num_kv_heads, params.block_size, params.head_len
         return cls(weight.new_zeros(shape), weight.new_zeros(shape))
 
-    def select(self, rows, seen):
-        """rows: (streams,) integers; seen: positions that are worth copying, the others have not been computed yet -> a Cache of copies"""
-        copies = [part.new_empty(len(rows), *part.shape[1:]) for part in (self.keys, self.values)]
-        for copy, part in zip(copies, (self.keys, self.values)):
-            copy[:, :, :seen] = part[:, :, :seen].index_select(0, rows)         # part[rows, :, :seen] takes five times as long
-        return Cache(*copies)
+    @cached_property
+    def arrays(self):
+        """The keys and values as NumPy sees them: the same memory."""
+        return self.keys.numpy(), self.values.numpy()
 
-    def extend(self, key, value, start):
-        """key, value: (B, G, T, D) of the positions from `start` on -> (B, G, S, D) of all positions so far"""
-        end = start + key.shape[2]
-        self.keys[:, :, start:end], self.values[:, :, start:end] = key, value
-        return self.keys[:, :, :end], self.values[:, :, :end]
+    def extend(self, key, value, span):
+        """key, value: (B, G, T, D) of the positions of `span` -> (B, G, S, D) of all positions so far"""
+        for part, new in ((self.keys, key), (self.values, value)):
+            if isinstance(span.places, slice):
+                part[:, :, span.places] = new
+            else:
+                part[torch.arange(len(part), device=part.device)[:, None], :, span.places] = new.transpose(1, 2)        # (B, T, G, D)
+        return self.keys[:, :, :span.end], self.values[:, :, :span.end]
+
+    # Of the positions only those are copied that have been computed.
+
+    def select(self, rows, seen):
+        """rows: a list of streams -> a Cache of copies"""
+        copy = Cache(*(part.new_zeros(len(rows), *part.shape[1:]) for part in (self.keys, self.values)))
+        rows = torch.tensor(rows, device=self.keys.device)
+        for part, own in ((copy.keys, self.keys), (copy.values, self.values)):
+            part[:, :, :seen] = own[:, :, :seen].index_select(0, rows)          # own[rows, :, :seen] takes five times as long
+        return copy
+
+    def put(self, rows, other, seen):
+        """Take over the streams of another cache, in the place of these rows."""
+        rows = torch.tensor(rows, device=self.keys.device)
+        for own, part in ((self.keys, other.keys), (self.values, other.values)):
+            own[:, :, :seen].index_copy_(0, rows, part[:, :, :seen])
+
+    def first(self, count):
+        """The first streams alone, in the same memory."""
+        return Cache(self.keys[:count], self.values[:count])
 
 
 class NoCache:
     """Remembers nothing: in training all positions are computed at once."""
 
-    def extend(self, key, value, start):
+    def extend(self, key, value, span):
         return key, value
 
 

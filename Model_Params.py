@@ -262,6 +262,7 @@ class GenerationParams:
     no_repeat_ngram: int | None = option(None, "let no sequence of this many tokens come twice (default: all may)", low=1)
     beams: int | None = option(None, "leave nothing to chance: look for the likeliest text as a whole, with so many candidates at once (default: chance decides)", low=1, high=4096)
     length_penalty: float | None = option(None, "with beams: 0 favours short texts, more favours longer ones (default: 0.6)", low=0, high=10)
+    precision: str = option("float32", "int8 fetches a quarter of the bytes for each token, and rounds the weights to that", choices=("float32", "int8"))
     stop: tuple[str, ...] = option((), "end before this text where it comes; can be given several times")
     seed: int | None = option(None, "makes an answer repeatable (default: a new one each time)", low=0, high=2**63 - 1)
 

@@ -50,7 +50,7 @@ def in_torch(net, prompt):
         state, random, token = net.empty_state(1), np.random.default_rng(1), torch.tensor([prompt])
         for _ in range(tokens):
             logits, state = net.continue_from(state, token)
-            token = sampling.pick(sampling.probabilities(logits[:, -1], TEMPERATURE, TOP_K), random.random(1))[:, None]
+            token = sampling.pick(*sampling.probabilities(logits[:, -1], TEMPERATURE, TOP_K), torch.from_numpy(random.random(1)))[:, None]
     return write
 
 

@@ -39,15 +39,15 @@ def beam_search(net, stream, ends=lambda tokens: False):
     settings = stream.settings
     if not settings.tokens:
         return [Candidate([], 0.0, 0.0)]
-    decoder, reading, summed, ended = Decoder(net), torch.tensor([stream.prompt]), torch.zeros(1, 1, dtype=torch.float64), []
+    decoder, summed, ended = Decoder(net, [stream.prompt], settings.precision), torch.zeros(1, 1, dtype=torch.float64), []
     for length in range(1, settings.tokens + 1):
-        logits = decoder.read(reading)
+        logits = torch.as_tensor(decoder.logits).cpu()
         if length == 1 and stream.first is not None:
             logits = only(logits[0], stream.first)[None]
         totals = summed + penalised(logits.double().log_softmax(-1), decoder.tokens, settings)          # (beams, vocabulary)
         going_on = []
         for total, row, token in _likeliest_first(totals, 2 * settings.beams):                          # twice: half of them may end here
-            tokens = decoder.tokens[row, len(stream.prompt):].tolist() + [token]
+            tokens = decoder.tokens[row][len(stream.prompt):] + [token]
             if total == -torch.inf or len(going_on) == settings.beams:
                 break
             if token != stream.end and not ends(tokens):
@@ -59,8 +59,9 @@ def beam_search(net, stream, ends=lambda tokens: False):
         hope = max((total for *_, total, _ in going_on), default=-torch.inf) / length_penalty(settings.tokens, settings.length_penalty)
         if not going_on or len(ended) == settings.beams and ended[-1].score >= hope:
             return ended
-        decoder.select([row for row, *_ in going_on])
-        reading = torch.tensor([[token] for _, token, *_ in going_on])
+        if length < settings.tokens:
+            decoder.select([row for row, *_ in going_on])
+            decoder.read([[token] for _, token, *_ in going_on])
         summed = torch.tensor([[total] for *_, total, _ in going_on], dtype=torch.float64)
     return _best(ended + [Candidate(tokens, total, total / length_penalty(length, settings.length_penalty)) for *_, total, tokens in going_on],
                  settings.beams)

@@ -1,23 +1,22 @@
 """Generation: a network, a state that remembers what it has computed, and a window that restarts when the context is full.
 
-Several streams go on at once, each with a prompt, settings, a seed and an end of its own; those that have equally many tokens are computed together.
+Several streams go on at once, each with a prompt, settings, a seed and an end of its own; however many tokens each has, they are computed together.
 What a stream says depends on these four alone, not on its neighbours: its n-th token is chosen by the n-th random number of its own seed. Only where
 chance, or the likeliest of two tokens, falls within the rounding of the network's output can company make a difference, because matrix
 products of other sizes may round otherwise.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
 
 from folio.numpy_decoder import in_numpy
-from folio.numpy_sampling import next_token
 from folio.sampling import only, penalised, pick, probabilities
 from Model_Params import GenerationParams
 
-LOGITS = 1 << 24            # at once: 64 MB, however long a prompt, and however many of them
+AT_ONCE = 1 << 16           # tokens of a prompt, or of several, that a network reads at once: 256 MB for each 1,000 numbers that it keeps of a token meanwhile
 
 
 def window_start(length, block_size):
@@ -36,46 +35,83 @@ def window_start(length, block_size):
 
 
 class Decoder:
-    """Streams of equally many tokens, read once each: what the network has computed for the earlier ones is kept."""
+    """Some streams, read once each: what the network has computed for their earlier tokens is kept."""
 
-    def __init__(self, net, streams=1):
+    def __init__(self, net, prompts, precision="float32"):
+        """prompts: ids, at least one, for each stream; precision: of their single tokens (GenerationParams). Raises ValueError like `read`, and for a
+        precision that is not for this network."""
         self.net = net
-        self.block_size = net.context
         self.device = next(net.parameters()).device
-        self.tokens = torch.empty(streams, 0, dtype=torch.long)
-        self.start = 0                      # of the window, in self.tokens
-        self.state = net.empty_state(streams)
+        self.in_numpy = in_numpy(net, precision)
+        if precision != "float32" and self.in_numpy is None:
+            raise ValueError(f"precision={precision} is for transformers in float32 on the CPU: leave it out.")
+        self.tokens = [[] for _ in prompts]             # of each stream
+        self.starts = [None] * len(prompts)             # of the window in them
+        self.state = net.empty_state(len(prompts))      # of the window up to the last token
+        self.logits = self.read(prompts)                # for the token that comes next
 
-    @cached_property
-    def one_row(self):
-        """What computes a single token of a single stream."""
-        return in_numpy(self.net) or self.net
-
-    @torch.inference_mode()
-    def read(self, tokens):
-        """Take in some tokens, (streams, time) ids. -> the logits for those that come next: (streams, vocabulary), float32, on the CPU
+    def read(self, pieces):
+        """Take in some tokens, ids, at least one, of each stream. -> the logits for those that come next: (streams, vocabulary), float32, in NumPy
+        on the CPU and in torch elsewhere
 
         Raises ValueError where they are not finite.
         """
-        self.tokens = torch.cat((self.tokens, tokens), 1)
-        start = window_start(self.tokens.shape[1], self.block_size)
-        if start != self.start:
-            self.start, self.state = start, self.net.empty_state(len(tokens))
-            tokens = self.tokens[:, start:]
-        net = self.one_row if tokens.shape == (1, 1) else self.net
-        for part in tokens.to(self.device).split(max(1, LOGITS // (len(tokens) * self.net.params.vocab_size)), dim=1):
-            logits, self.state = net.continue_from(self.state, part)
-        logits = logits[:, -1].float().cpu()
-        if not np.isfinite(logits.numpy()).all():             # torch's takes 8 us, NumPy's 1
+        ahead = defaultdict(dict)           # (whether a window begins, how many tokens of it come before the last) -> {stream: these tokens}
+        for row, (tokens, piece) in enumerate(zip(self.tokens, pieces)):
+            tokens += piece
+            start = window_start(len(tokens), self.net.context)
+            if start != self.starts[row]:
+                self.starts[row] = start
+                ahead[True, len(tokens) - 1 - start][row] = tokens[start:-1]
+            elif len(piece) > 1:
+                ahead[False, len(piece) - 1][row] = piece[:-1]
+        for (begins, _), unread in ahead.items():
+            self._read_ahead(begins, unread)
+        self.logits = self._step([tokens[-1] for tokens in self.tokens])
+        if not (np.isfinite(self.logits) if isinstance(self.logits, np.ndarray) else self.logits.isfinite()).all():
             raise ValueError("The model's output is not finite: its weights are unusable. Train it again with a lower learning rate.")
-        return logits
+        return self.logits
+
+    @torch.inference_mode()
+    def _read_ahead(self, begins, unread):
+        """Read equally many tokens of some streams, of which nobody asks for logits; a beginning that several have in common is read once."""
+        pieces = list(dict.fromkeys(map(tuple, unread.values()))) if begins else list(unread.values())
+        state = self.net.empty_state(len(pieces)) if begins else self.state.select(list(unread))
+        for part in torch.tensor(pieces, dtype=torch.long, device=self.device).split(max(1, AT_ONCE // len(pieces)), dim=1):
+            if part.shape[1]:
+                _, state = self.net.advance(state, part)
+        if len(pieces) < len(unread):
+            places = {piece: place for place, piece in enumerate(pieces)}
+            state = state.select([places[tuple(piece)] for piece in unread.values()])
+        if len(unread) == len(self.tokens):
+            self.state = state
+        else:
+            self.state.put(list(unread), state)
+
+    def _step(self, last):
+        """Read a token of each stream. -> logits: (streams, vocabulary)"""
+        if self.in_numpy is not None:
+            logits, self.state = self.in_numpy.continue_from(self.state, last)
+            return logits
+        with torch.inference_mode():
+            logits, self.state = self.net.continue_from(self.state, torch.tensor(last, device=self.device)[:, None])
+            logits = logits[:, 0].float()
+            return logits.numpy() if self.device.type == "cpu" else logits
 
     @torch.inference_mode()
     def select(self, rows):
         """Go on with the streams of these numbers alone, in this order; one may come several times. rows: a list"""
-        if rows != list(range(len(self.tokens))):
-            rows = torch.tensor(rows)
-            self.tokens, self.state = self.tokens[rows], self.state.select(rows.to(self.device))
+        if len(rows) > len(self.tokens):
+            self.state = self.state.select(rows)
+        else:           # in the memory where they are, so that only those are copied that have another place now
+            moved = [(place, row) for place, row in enumerate(rows) if place != row]
+            if moved:
+                places, origins = map(list, zip(*moved))
+                self.state.put(places, self.state.select(origins))
+            if len(rows) < len(self.tokens):
+                self.state = self.state.first(len(rows))
+        self.tokens, self.starts = [list(self.tokens[row]) for row in rows], [self.starts[row] for row in rows]
+        self.logits = self.logits[rows]
 
 
 @dataclass(frozen=True)
@@ -85,7 +121,7 @@ class Stream:
     settings: GenerationParams              # resolved, with a seed
     number: int = 0                         # tells apart several streams of one seed
     end: int | None = None                  # the id before which it ends
-    first: torch.Tensor | None = None       # ids, one of which has to be the first (default: any)
+    first: np.ndarray | None = None         # ids, one of which has to be the first (default: any)
 
 
 class Generation:
@@ -95,16 +131,31 @@ class Generation:
         self.running = {which for which, stream in enumerate(streams) if stream.settings.tokens}
         self._left = [stream.settings.tokens for stream in streams]
         self._ends = [stream.end for stream in streams]
-        by_length = {}
-        for which in sorted(self.running):
-            by_length.setdefault(len(streams[which].prompt), {})[which] = streams[which]
-        self._groups = [_Group(net, group) for group in by_length.values()]
+        self._rows = sorted(self.running)           # which stream each row of the decoder is
+        own = [streams[which] for which in self._rows]
+        self._random = [np.random.default_rng((stream.settings.seed, stream.number)) for stream in own]
+        self._settings = [replace(stream.settings, seed=None, tokens=0, stop=()) for stream in own]          # what one token is chosen by
+        self._picked = None
+        self._sort_settings()
+        if own:
+            precision, *others = {stream.settings.precision for stream in own}
+            if others:
+                raise ValueError("Streams that are computed together have one precision: give all the same.")
+            self._decoder = Decoder(net, [stream.prompt for stream in own], precision)
+            for row, stream in enumerate(own):
+                if stream.first is not None:
+                    self._decoder.logits[row] = only(self._decoder.logits[row], stream.first)
 
     def step(self):
         """The next token of each stream that is running, [(which, token)]; one that has come to its end is left out, and runs no more."""
-        self._groups = [group for group in self._groups if group.keep(self.running)]
-        said = []
-        for which, token in [each for group in self._groups for each in group.step()]:
+        if len(self._rows) > len(self.running):
+            self._drop_ended()
+        if not self._rows:
+            return []
+        if self._picked is not None:
+            self._decoder.read([[token] for token in self._picked])
+        self._picked, said = self._choose(), []
+        for which, token in zip(self._rows, self._picked):
             self._left[which] -= 1
             if token != self._ends[which]:
                 said.append((which, token))
@@ -116,51 +167,36 @@ class Generation:
         """Let a stream run no more."""
         self.running.discard(which)
 
+    def _drop_ended(self):
+        """Let go of the rows whose streams do not run; the last rows take their places."""
+        rows = list(range(len(self._rows)))
+        for row in reversed(range(len(self._rows))):
+            if self._rows[row] not in self.running:
+                rows[row] = rows[-1]
+                rows.pop()
+        if rows:
+            self._decoder.select(rows)
+        self._rows, self._random, self._settings = ([part[row] for row in rows] for part in (self._rows, self._random, self._settings))
+        self._picked = self._picked and [self._picked[row] for row in rows]
+        self._sort_settings()
 
-class _Group:
-    """Streams of equally many tokens, and one decoder for them."""
+    def _sort_settings(self):
+        self._alike = defaultdict(list)             # settings -> the rows that have them
+        for row, how in enumerate(self._settings):
+            self._alike[how].append(row)
 
-    @torch.inference_mode()
-    def __init__(self, net, streams):
-        """streams: {which: Stream}"""
-        self.rows = list(streams)
-        self.random = [np.random.default_rng((stream.settings.seed, stream.number)) for stream in streams.values()]
-        self.settings = [replace(stream.settings, seed=None, tokens=0, stop=()) for stream in streams.values()]      # what one token is chosen by
-        prompts = {prompt: place for place, prompt in enumerate(dict.fromkeys(tuple(stream.prompt) for stream in streams.values()))}
-        places = [prompts[tuple(stream.prompt)] for stream in streams.values()]
-        self.decoder = Decoder(net, len(prompts))
-        logits = self.decoder.read(torch.tensor(list(prompts)))         # a prompt is read once for all its answers
-        self.decoder.select(places)
-        self.logits = torch.stack([logits[place] if stream.first is None else only(logits[place], stream.first)
-                                   for place, stream in zip(places, streams.values())])
-        self.picked = None
-
-    def keep(self, running):
-        """Drop the streams that are not running. -> whether any is left"""
-        places = [place for place, which in enumerate(self.rows) if which in running]
-        if places and len(places) < len(self.rows):
-            self.decoder.select(places)
-            self.rows, self.random, self.settings = ([part[place] for place in places] for part in (self.rows, self.random, self.settings))
-            self.logits, self.picked = self.logits[places], None if self.picked is None else self.picked[places]
-        return bool(places)
-
-    @torch.inference_mode()
-    def step(self):
-        """-> [(which, token)]"""
-        if self.picked is not None:
-            self.logits = self.decoder.read(self.picked[:, None])
-        if len(self.rows) == 1:
-            token = next_token(self.logits[0].numpy(), self.decoder.tokens[0].numpy(), self.settings[0], self.random[0].random())
-            self.picked = torch.tensor([token])
-            return [(self.rows[0], token)]
-        likely = torch.empty(self.logits.shape, dtype=torch.float64)
-        kinds = list(dict.fromkeys(self.settings))
-        for how in kinds:
-            rows = slice(None) if len(kinds) == 1 else torch.tensor([row for row, other in enumerate(self.settings) if other == how])
-            logits = penalised(self.logits[rows], self.decoder.tokens[rows], how)
-            likely[rows] = probabilities(logits, how.temperature, how.top_k, how.top_p, how.min_p)
-        self.picked = pick(likely, torch.tensor([random.random() for random in self.random], dtype=torch.float64))
-        return list(zip(self.rows, self.picked.tolist()))
+    def _choose(self):
+        """A token for each row."""
+        logits, picked = self._decoder.logits, [None] * len(self._rows)
+        chances = np.array([random.random() for random in self._random])
+        if not isinstance(logits, np.ndarray):
+            chances = torch.from_numpy(chances).to(logits.device)
+        for how, rows in self._alike.items():
+            some, chance = (logits, chances) if len(self._alike) == 1 else (logits[rows], chances[rows])
+            some = penalised(some, [self._decoder.tokens[row] for row in rows], how)
+            for row, token in zip(rows, pick(*probabilities(some, how.temperature, how.top_k, how.top_p, how.min_p), chance).tolist()):
+                picked[row] = token
+        return picked
 
 
 def generate(net, prompt, *, stream=0, end=None, **settings):

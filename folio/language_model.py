@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import tokenizer as tokenizers
@@ -111,7 +112,7 @@ class LanguageModel:
         """
         known, special = self.tokenizer.token_bytes[ids[-1]], self.tokenizer.special_ids.values()
         first = [token for token, content in enumerate(self.tokenizer.token_bytes) if content.startswith(known) and token not in special]
-        return (ids[:-1] or self.opening, torch.tensor(first), len(known)) if len(first) > 1 else (ids, None, 0)
+        return (ids[:-1] or self.opening, np.array(first), len(known)) if len(first) > 1 else (ids, None, 0)
 
     def _texts(self, answers):
         """Yield (which, text) of some _Answers."""
@@ -176,8 +177,8 @@ class LanguageModel:
 
         A list and no dictionary, for two tokens may read the same: half a character is U+FFFD. Raises ValueError like `stream`.
         """
-        logits = Decoder(self.net).read(torch.tensor([self.tokenizer.encode(text) or self.opening]))[0]
-        likely, tokens = logits.double().softmax(-1).sort(descending=True, stable=True)
+        logits = Decoder(self.net, [self.tokenizer.encode(text) or self.opening]).logits[0]
+        likely, tokens = torch.as_tensor(logits).double().softmax(-1).sort(descending=True, stable=True)
         return [(self.tokenizer.decode([token]), probability) for token, probability in zip(tokens.tolist(), likely.tolist())]
 
     def _opened(self, text):
@@ -210,8 +211,8 @@ class _Text:
         return self._text.add(self._characters.add(token))
 
     def end(self):
-        """What is left when no token follows."""
-        return self._text.add(self._characters.end()) + self._text.end()
+        """What is left when no token follows; half a character, of which the rest did not come, is nothing."""
+        return self._text.end()
 
 
 def newest_weights(home):

@@ -35,6 +35,14 @@ class State:
         """The State of some of the streams; rows: a slice, or integers, which may repeat."""
         return State(self.hidden[:, rows], self.cell[:, rows])
 
+    def put(self, rows, other):
+        """Take over the streams of another state, in the place of those of these numbers."""
+        self.hidden[:, rows], self.cell[:, rows] = other.hidden, other.cell
+
+    def first(self, count):
+        """The State of the first streams alone, in the same memory."""
+        return self.select(slice(count))
+
     def detach(self):
         """The same State, through which no gradient flows."""
         return State(self.hidden.detach(), self.cell.detach())
@@ -70,18 +78,27 @@ class LSTM(nn.Module):
 
     def empty_state(self, batch_size):
         """The state before the first token."""
-        zeros = self.blocks.weight_hh_l0.new_zeros(self.params.num_layers, batch_size, self.params.hidden_len)
-        return State(zeros, zeros)
+        shape = self.params.num_layers, batch_size, self.params.hidden_len
+        return State(self.blocks.weight_hh_l0.new_zeros(shape), self.blocks.weight_hh_l0.new_zeros(shape))
 
     def continue_from(self, state, tokens):
         """Go on after the tokens that `state` has seen.
 
         tokens: (batch, time) -> logits: (batch, time, vocabulary), state
         """
+        x, state = self.advance(state, tokens)
+        return self.predict(x), state
+
+    def advance(self, state, tokens):
+        """The same up to what `predict` makes logits of: (batch, time, hidden_len), state"""
         x = self.dropout(self.embedding(tokens)).to(self.head.weight.dtype)                     # (B, T, emb_len)
         hidden, cell = state.hidden.contiguous(), state.cell.contiguous()                       # some streams of several layers are not; cuDNN wants it
         x, (hidden, cell) = self.blocks(x, (hidden, cell))                                      # (B, T, hidden_len)
-        return self.head(self.projection(self.dropout(x))), State(hidden, cell)
+        return x, State(hidden, cell)
+
+    def predict(self, x):
+        """x: (batch, time, hidden_len), after the last layer -> logits: (batch, time, vocabulary)"""
+        return self.head(self.projection(self.dropout(x)))
 
 
 @torch.no_grad()

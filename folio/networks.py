@@ -3,11 +3,15 @@
     net(tokens) -> logits                           tokens: (batch, time), logits: (batch, time, vocabulary)
     net.empty_state(batch_size) -> state            before the first token
     net.continue_from(state, tokens) -> logits, state
-    state.select(rows) -> state                     of these streams alone, in this order, each as often as it is named; rows: (streams,) integers
+    net.advance(state, tokens) -> x, state          the same without logits, where nobody asks for them;
+    net.predict(x) -> logits                        ... which this makes of what it gives
+    state.select(rows) -> state                     of these streams alone, in this order, each as often as it is named; rows: a list
+    state.put(rows, other)                          another state's streams take the places of these
+    state.first(count) -> state                     of the first streams alone
     net.context                                     tokens it can look back on, None where there is no end to them
     net.blocks                                      the part whose matrices Muon and weight decay are for
 
-`continue_from` may use its state up; `select` copies, so that both states can go on. The state of a recurrent network can be carried on in training as
+`continue_from` may use its state up; `select` copies, so that both states can go on; `first` leaves the streams in the memory where they are. The state of a recurrent network can be carried on in training as
 well: what folio/streams.py takes for that (count, detach, joined, rows as a slice) is in folio/lstm.py.
 """
 

@@ -1,95 +1,131 @@
-"""Logits to the next token: pure functions, a row a stream. Chance comes in as one number between 0 and 1, so that the same number picks the same token.
+"""Logits to the next token: pure functions, for NumPy's arrays and torch's tensors alike.
 
-The order in which they are applied: what has been said before (`penalised`: repetition, frequency, n-grams), then temperature, top-k, top-p, min-p
-(`probabilities`), then chance (`pick`).
+Chance comes in as one number between 0 and 1 for each stream, so that the same number picks the same token. The order in which they are applied: what has
+been said before (`penalised`: repetition, frequency, n-grams), then temperature, top-k, top-p, min-p (`probabilities`), then chance (`pick`).
 """
 
+import math
+
+import numpy as np
 import torch
 
 
 def penalised(logits, tokens, settings):
-    """The logits (streams, vocabulary) after what the settings, GenerationParams, say about repeating `tokens`, (streams, length) so far."""
-    recent = tokens[:, -settings.penalty_window:]
-    if settings.repetition_penalty != 1:
-        logits = repetition_penalty(logits, recent, settings.repetition_penalty)
-    if settings.frequency_penalty:
-        logits = frequency_penalty(logits, recent, settings.frequency_penalty)
-    if settings.no_repeat_ngram:
-        logits = no_repeat_ngram(logits, tokens, settings.no_repeat_ngram)
-    return logits
+    """The logits, (streams, vocabulary), after what the settings, GenerationParams, say about repeating `tokens`, a list of ids so far for each stream."""
+    if settings.repetition_penalty == 1 and not settings.frequency_penalty and not settings.no_repeat_ngram:
+        return logits
+    rows = []
+    for row, ids in zip(logits, tokens):
+        recent = ids[-settings.penalty_window:]
+        if settings.repetition_penalty != 1:
+            row = repetition_penalty(row, recent, settings.repetition_penalty)
+        if settings.frequency_penalty:
+            row = frequency_penalty(row, recent, settings.frequency_penalty)
+        if settings.no_repeat_ngram:
+            row = no_repeat_ngram(row, ids, settings.no_repeat_ngram)
+        rows.append(row)
+    return _library(logits).stack(rows)
 
 
 def repetition_penalty(logits, recent, penalty):
     """Divide the logits of tokens that came recently by `penalty`, or multiply them where they are negative (CTRL, Keskar et al., 2019).
 
-    logits: (..., vocabulary), recent: (..., length) token ids -> logits
+    logits: (vocabulary,), recent: a list of ids -> logits
     """
-    found = logits.gather(-1, recent)
-    return logits.scatter(-1, recent, torch.where(found < 0, found * penalty, found / penalty))
+    found = logits[recent]
+    return _changed(logits, recent, _library(logits).where(found < 0, found * penalty, found / penalty))
 
 
 def frequency_penalty(logits, recent, penalty):
     """Take `penalty` off a token's logit for each time it came recently (as OpenAI's API defines it, 2021).
 
-    logits: (..., vocabulary), recent: (..., length) token ids -> logits
+    logits: (vocabulary,), recent: a list of ids -> logits
     """
-    counts = torch.zeros_like(logits).scatter_add(-1, recent, torch.ones_like(recent, dtype=logits.dtype))
-    return logits - penalty * counts
+    ids, counts = np.unique(recent, return_counts=True)
+    off = _library(logits).zeros_like(logits[ids])
+    off[:] = _library(logits).asarray(penalty * counts)
+    return _changed(logits, ids, logits[ids] - off)
 
 
 def no_repeat_ngram(logits, tokens, length):
     """Rule out every token that would make a sequence of `length` tokens come a second time (Paulus et al., 2018).
 
-    Where that leaves a stream nothing to say, it is let off. logits: (streams, vocabulary), tokens: (streams, total) ids -> logits
+    Where that leaves nothing to say, it is let off. logits: (vocabulary,), tokens: a list of all ids -> logits
     """
-    if tokens.shape[-1] < length:
+    if len(tokens) < length:
         return logits
-    sequences = tokens.unfold(-1, length, 1)                                                        # (streams, places, length)
-    begun = tokens[:, None, tokens.shape[-1] - length + 1:]                                         # (streams, 1, length - 1): the next one's beginning
-    come_again = (sequences[..., :-1] == begun).all(-1)
-    ruled_out = torch.zeros_like(logits).scatter_add(-1, sequences[..., -1], come_again.to(logits.dtype)) > 0
-    kept = logits.masked_fill(ruled_out, -torch.inf)
-    return torch.where(kept.isneginf().all(-1, keepdim=True), logits, kept)
+    sequences = np.lib.stride_tricks.sliding_window_view(tokens, length)                    # (places, length)
+    come_again = (sequences[:, :-1] == tokens[len(tokens) - length + 1:]).all(-1)           # that begin like the next one
+    kept = _changed(logits, sequences[come_again, -1], -math.inf)
+    return kept if (kept > -math.inf).any() else logits
 
 
 def only(logits, allowed):
-    """Rule out all tokens but the allowed ones. logits: (vocabulary,), allowed: (tokens,) ids -> logits"""
-    return torch.full_like(logits, -torch.inf).index_copy(-1, allowed, logits[allowed])
+    """Rule out all tokens but the allowed ones. logits: (vocabulary,), allowed: ids -> logits"""
+    return _changed(_library(logits).full_like(logits, -math.inf), allowed, logits[allowed])
 
 
+@np.errstate(over="ignore")         # a temperature near 0 takes all but the likeliest beyond float64, where exp makes 0 of them
 def probabilities(logits, temperature, top_k=None, top_p=None, min_p=None):
-    """logits: (..., vocabulary) -> probabilities of the same shape, float64.
+    """What the next token may be: the probabilities and ids of the candidates, (streams, candidates) both; in place of ids None where all tokens are
+    candidates, in their order. What has the probability 0 is left out as well.
 
     temperature below 1 sharpens, above 1 flattens (Ackley et al., 1985), 0 leaves the likeliest token alone; top_k keeps that many
     tokens (Fan et al., 2018); top_p the fewest that together have that probability (Holtzman et al., 2020); min_p those that have at least
-    that share of the likeliest one's probability (Nguyen et al., 2024).
+    that share of the likeliest one's probability (Nguyen et al., 2024). logits: (streams, vocabulary)
     """
+    library, ids, has_top_p = _library(logits), None, top_p is not None and top_p < 1
     if temperature == 0:
-        return torch.zeros_like(logits, dtype=torch.float64).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
+        temperature, top_k = 1.0, 1
+    if top_k is not None and top_k < logits.shape[1]:
+        logits, ids = _likeliest(logits, top_k)
+    elif has_top_p:
+        logits, ids = _likeliest(logits, logits.shape[1])
+    largest = library.amax(logits, -1)[:, None] if ids is None else logits[:, :1]
     # The largest becomes 0, which no temperature can make overflow; in float64 the smallest temperature is still not 0.
-    logits = (logits - logits.amax(-1, keepdim=True)).double() / temperature
-    if top_k is not None and top_k < logits.shape[-1]:
-        kept = logits.topk(top_k, dim=-1)
-        logits = torch.full_like(logits, -torch.inf).scatter(-1, kept.indices, kept.values)
-    likely = logits.softmax(-1)
-    if top_p is not None and top_p < 1:
-        ordered, places = torch.sort(likely, dim=-1, descending=True, stable=True)
-        ordered[ordered.cumsum(-1) - ordered >= top_p] = 0                  # what comes before a kept token has less than top_p
-        likely = torch.zeros_like(likely).scatter(-1, places, ordered)
-        likely = likely / likely.sum(-1, keepdim=True)
+    weights = library.exp(library.asarray(logits - largest, dtype=library.float64) / temperature)          # of which the largest is 1
+    if has_top_p:
+        weights = library.where(weights.cumsum(-1) - weights < top_p * weights.sum(-1)[:, None], weights, 0.0)       # what comes before a kept one has less
     if min_p:
-        likely = likely.masked_fill(likely < min_p * likely.amax(-1, keepdim=True), 0)
-        likely = likely / likely.sum(-1, keepdim=True)
-    return likely
+        weights = library.where(weights >= min_p, weights, 0.0)
+    return weights / weights.sum(-1)[:, None], ids
 
 
-def pick(likely, chance):
+def pick(likely, ids, chance):
     """The token at which the sum of the probabilities passes `chance`.
 
-    likely: (..., vocabulary), chance: (...) in [0, 1) -> (...) token ids; never one whose probability is 0
+    likely, ids: as `probabilities` gives them; chance: (streams,) in [0, 1) -> (streams,) ids; never one whose probability is 0
     """
-    summed = likely.double().cumsum(-1)
-    total = summed[..., -1:]
-    wanted = torch.as_tensor(chance, dtype=torch.float64)[..., None] * total
-    wanted = torch.minimum(wanted, torch.nextafter(total, torch.zeros_like(total)))     # a chance just below 1 may have been rounded up
-    return torch.searchsorted(summed, wanted, right=True).squeeze(-1)
+    library, summed = _library(likely), likely.cumsum(-1)
+    total = summed[:, -1:]
+    wanted = library.minimum(chance[:, None] * total, library.nextafter(total, 0 * total))         # which may have been rounded up to the total
+    place = (summed <= wanted).sum(-1)
+    return place if ids is None else ids[library.arange(len(ids)), place]
+
+
+def _likeliest(logits, count):
+    """The largest logits of each stream, the largest first, and their ids: (streams, count) both."""
+    if isinstance(logits, torch.Tensor):
+        return logits.topk(count) if count < logits.shape[1] else logits.sort(descending=True, stable=True)
+    rows = np.arange(len(logits))[:, None]
+    if count == 1:
+        ids = logits.argmax(-1)[:, None]
+        return logits[rows, ids], ids
+    if count < logits.shape[1]:
+        ids = np.sort(np.argpartition(logits, -count)[:, -count:])
+        order = (-logits[rows, ids]).argsort(kind="stable")         # so that of equals the first token comes first
+        ids = ids[rows, order]
+    else:
+        ids = (-logits).argsort(kind="stable")
+    return logits[rows, ids], ids
+
+
+def _changed(logits, ids, values):
+    """The logits, (vocabulary,), with other values in these places."""
+    logits = _library(logits).asarray(logits, copy=True)
+    logits[ids] = values
+    return logits
+
+
+def _library(array):
+    return torch if isinstance(array, torch.Tensor) else np

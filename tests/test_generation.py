@@ -11,9 +11,10 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_model import as_qwen3
+from test_sampling import full
 
 import folio
-from folio import networks, sampling
+from folio import decoder, networks, sampling
 from folio.beam import beam_search, length_penalty
 from folio.decoder import Decoder, Generation, Stream, generate, window_start
 from folio.stopping import UpTo
@@ -54,10 +55,10 @@ token_rows = st.integers(1, 20).flatmap(lambda length: st.lists(st.lists(st.inte
 @given(logits_rows, token_rows.map(torch.tensor), st.floats(0.5, 3.0), st.integers(1, 4))
 def test_penalties_are_those_of_hugging_face(logits, tokens, penalty, length):
     processors = pytest.importorskip("transformers").generation.logits_process
-    torch.testing.assert_close(sampling.repetition_penalty(logits, tokens, penalty),
-                               processors.RepetitionPenaltyLogitsProcessor(penalty)(tokens, logits.clone()))
+    ours = torch.stack([sampling.repetition_penalty(row, ids, penalty) for row, ids in zip(logits, tokens.tolist())])
+    torch.testing.assert_close(ours, processors.RepetitionPenaltyLogitsProcessor(penalty)(tokens, logits.clone()))
     theirs = processors.NoRepeatNGramLogitsProcessor(length)(tokens, logits.clone())
-    ours = sampling.no_repeat_ngram(logits, tokens, length)
+    ours = torch.stack([sampling.no_repeat_ngram(row, ids, length) for row, ids in zip(logits, tokens.tolist())])
     let_off = theirs.isneginf().all(-1)
     torch.testing.assert_close(ours[~let_off], theirs[~let_off])
     torch.testing.assert_close(ours[let_off], logits[let_off])
@@ -70,13 +71,13 @@ def test_the_order_of_application_is_that_of_hugging_face(logits, temperature, t
     scores = warpers.TemperatureLogitsWarper(temperature)(None, logits.double())
     for warper, value in ((warpers.TopKLogitsWarper, top_k), (warpers.TopPLogitsWarper, top_p), (warpers.MinPLogitsWarper, min_p)):
         scores = scores if value is None else warper(value)(None, scores)
-    torch.testing.assert_close(sampling.probabilities(logits, temperature, top_k, top_p, min_p), scores.softmax(-1), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(full(logits.numpy(), temperature, top_k, top_p, min_p), scores.softmax(-1), rtol=1e-5, atol=1e-7)
 
 
 @settings(max_examples=100)
 @given(logits_rows, token_rows, st.floats(0.0, 5.0), st.floats(0.5, 3.0), st.integers(1, 25))
 def test_a_token_pays_once_for_each_time_it_came_within_the_window(logits, tokens, frequency, repetition, window):
-    found = sampling.penalised(logits, torch.tensor(tokens), replace(WILD, frequency_penalty=frequency, repetition_penalty=repetition, penalty_window=window))
+    found = sampling.penalised(logits, tokens, replace(WILD, frequency_penalty=frequency, repetition_penalty=repetition, penalty_window=window))
     for row, token in itertools.product(range(3), range(12)):
         times = tokens[row][-window:].count(token)
         logit = logits[row, token].item()
@@ -101,7 +102,7 @@ def company():
         how = replace(WILD, seed=number // 2, tokens=int(random.integers(0, 60)), temperature=[2.0, 0.0, 1.0][number % 3], top_k=[None, 5][number % 2],
                       repetition_penalty=[1.0, 1.3][number // 4])
         yield Stream(prompt, how, number, int(random.integers(40)))
-        yield Stream(prompt, WILD, number, first=torch.tensor([7, 9]))
+        yield Stream(prompt, WILD, number, first=np.array([7, 9]))
 
 
 def said_by(net, streams):
@@ -121,11 +122,37 @@ def test_a_stream_says_the_same_alone_and_in_any_company(net):
     assert len({len(each) for each in alone}) > 5 and all(each[0] in (7, 9) for each in alone[1::2])
 
 
-def test_streams_of_one_length_are_computed_together_and_those_that_have_ended_no_more(net, monkeypatch):
-    batches, read = [], Decoder.read
-    monkeypatch.setattr(Decoder, "read", lambda self, tokens: batches.append(tuple(tokens.shape)) or read(self, tokens))
-    said_by(net, [Stream([1, 2, 3], replace(WILD, tokens=tokens), number) for number, tokens in enumerate([2, 4, 4, 0])])
-    assert batches == [(1, 3), (3, 1), (2, 1), (2, 1)]              # one prompt for all, then the streams that are left
+@pytest.mark.parametrize("serves", ["numpy", "torch"])
+def test_streams_are_computed_together_and_those_that_have_ended_no_more(net, serves, monkeypatch):
+    steps, prompts, step, advance = [], [], Decoder._step, net.advance
+    if serves == "torch":
+        monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: None)
+    monkeypatch.setattr(Decoder, "_step", lambda self, last: steps.append(len(last)) or step(self, last))
+    monkeypatch.setattr(net, "advance", lambda state, tokens: tokens.shape[1] > 1 and prompts.append(tuple(tokens.shape)) or advance(state, tokens))
+    streams = [Stream(prompt, replace(WILD, tokens=tokens), number)
+               for number, (prompt, tokens) in enumerate([([1, 2, 3], 2), ([1, 2, 3], 4), ([5, 6, 7], 4), ([1, 2, 3], 0), ([4] * 5, 3)])]
+    said_by(net, streams)
+    assert prompts == [(2, 2), (1, 4)] and steps == [4, 4, 3, 2]            # a prompt that two have in common is read once
+
+
+@pytest.mark.parametrize("serves", ["numpy", "torch"])
+def test_whatever_lengths_they_have_streams_are_read_as_each_alone(net, serves, monkeypatch):
+    if serves == "torch":
+        monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: None)
+    random = np.random.default_rng(0)
+    together, rows = Decoder(net, [random.integers(40, size=length).tolist() for length in (1, 5, 8, 9, 30)]), list(range(5))
+    for turn in range(60):
+        if turn == 20:
+            rows = [4, 1, 0]                    # some go, others take their places
+            together.select(rows)
+        if turn == 40:
+            together.select([2, 0, 0, 1, 2])
+        pieces = [random.integers(40, size=random.integers(1, 3 if turn % 5 else 12)).tolist() for _ in together.tokens]
+        together.read(pieces)
+        for tokens, logits in zip(together.tokens, together.logits):
+            with torch.inference_mode():
+                expected = net(torch.tensor([tokens[window_start(len(tokens), 8):]]))[0, -1].log_softmax(-1)
+            torch.testing.assert_close(torch.as_tensor(logits).log_softmax(-1), expected, rtol=0, atol=1e-4)
 
 
 def test_a_stream_can_be_stopped_from_outside(net):

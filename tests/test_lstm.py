@@ -108,6 +108,18 @@ def test_the_streams_of_a_state_can_be_selected_and_joined():
     assert torch.equal(state.joined(parts).cell, state.cell) and state.joined(parts).count == 3
 
 
+def test_streams_that_have_seen_different_texts_go_on_together():
+    net, tokens = network(), some_tokens(3, 9)
+    with torch.no_grad():
+        state = net.empty_state(4)
+        for row, length in enumerate((2, 7, 5)):
+            state.put([row], net.continue_from(net.empty_state(1), tokens[row:row + 1, :length])[1])
+        logits, state = net.continue_from(state.first(3), tokens[:, 8:])
+        for row, length in enumerate((2, 7, 5)):
+            expected = net(torch.cat((tokens[row:row + 1, :length], tokens[row:row + 1, 8:]), dim=1))[0, -1]
+            torch.testing.assert_close(logits[row, 0], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_the_state_of_some_streams_reaches_torch_in_one_piece():
     net, seen = network(), []                   # cuDNN refuses any other, a CPU does not mind
     net.blocks.register_forward_pre_hook(lambda module, arguments: seen.extend(part.is_contiguous() for part in arguments[1]))
@@ -153,10 +165,10 @@ def test_generation_takes_one_step_a_token_and_never_begins_anew():
     net, read = network(), []
     with torch.no_grad():
         net.head.weight *= 100
-    continue_from = net.continue_from
-    net.continue_from = lambda state, tokens: read.append(tokens.shape[1]) or continue_from(state, tokens)
+    advance = net.advance
+    net.advance = lambda state, tokens: read.append(tokens.shape[1]) or advance(state, tokens)
     made = list(decoder.generate(net, [3, 4, 5], tokens=40, temperature=0, top_k=None, top_p=None, seed=0))
-    assert read == [3] + [1] * 39
+    assert read == [2] + [1] * 40           # the prompt but its last token, of which alone somebody asks what comes next
     ids = [3, 4, 5]
     for token in made:
         assert token == net(torch.tensor([ids]))[0, -1].argmax().item()

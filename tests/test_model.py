@@ -179,13 +179,30 @@ def test_the_past_may_come_in_pieces_of_any_lengths(lengths, params):
 
 @pytest.mark.parametrize("params", [TINY, CLASSIC], ids=["folio", "classic"])
 def test_streams_are_selected_and_repeated_and_the_copies_go_their_own_ways(params):
-    net, tokens, rows = network(params), some_tokens(params, 3, 9), torch.tensor([2, 0, 2])
+    net, tokens, rows = network(params), some_tokens(params, 3, 9), [2, 0, 2]
     with torch.no_grad():
         state = net.continue_from(net.empty_state(3), tokens[:, :4])[1]
         copies = state.select(rows)
         there = net.continue_from(copies, tokens[:, 4:])[0]                             # each copy with another stream's tokens
         torch.testing.assert_close(net.continue_from(state, tokens[:, 4:])[0], net(tokens)[:, 4:], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(there, net(torch.cat((tokens[rows, :4], tokens[:, 4:]), 1))[:, 4:], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("params", [TINY, replace(TINY, num_kv_heads=2), CLASSIC], ids=["folio", "grouped", "classic"])
+def test_streams_of_different_lengths_go_on_together_by_any_number_of_tokens(params):
+    net, tokens = network(params), some_tokens(params, 3, 12)
+    with torch.no_grad():
+        state = net.empty_state(4)
+        for row, length in enumerate((2, 7, 5)):
+            state.put([row], net.continue_from(net.empty_state(1), tokens[row:row + 1, :length])[1])
+        state = state.first(3)
+        for seen, time in ((0, 1), (1, 3)):
+            piece = torch.stack([tokens[row, length + seen:length + seen + time] for row, length in enumerate((2, 7, 5))])
+            logits, state = net.continue_from(state, piece)
+            for row, length in enumerate((2, 7, 5)):
+                expected = net(tokens[row:row + 1, :length + seen + time])[0, -time:]
+                torch.testing.assert_close(logits[row], expected, rtol=1e-4, atol=1e-4)
+        assert state.lengths == [6, 11, 9]
 
 
 @pytest.mark.parametrize("params", [TINY, CLASSIC], ids=["folio", "classic"])
@@ -239,11 +256,14 @@ def test_relu2_is_the_square_of_what_is_positive():
 
 def test_rotary_positions_know_distances_and_nothing_else():
     params = replace(TINY, block_size=64).resolved()
-    turn = Model.RotaryPositions(params).turn
+    positions = Model.RotaryPositions(params)
     query, key = torch.randn(2, 1, 1, 1, params.head_len, generator=torch.Generator().manual_seed(0))
-    products = [(turn(query, start + 5) * turn(key, start)).sum() for start in (0, 3, 50)]
+
+    def at(place, heads):
+        return positions.turn(heads, slice(place, place + 1))
+    products = [(at(start + 5, query) * at(start, key)).sum() for start in (0, 3, 50)]
     torch.testing.assert_close(products[0].expand(3), torch.stack(products), rtol=1e-4, atol=1e-4)
-    assert abs(products[0] - (turn(query, 4) * turn(key, 0)).sum()) > 1e-3
+    assert abs(products[0] - (at(4, query) * at(0, key)).sum()) > 1e-3
 
 
 # --- Training ---

@@ -1,16 +1,18 @@
-"""One token of one stream in NumPy: the log-probabilities of Model.py everywhere, and one rule for where it is used."""
+"""Single tokens in NumPy: the log-probabilities of Model.py everywhere, and one rule for where it is used."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from test_model import CLASSIC, COMBINATIONS, TINY, network, some_tokens
 
+import folio
 from folio import networks, numpy_decoder
-from folio.decoder import Decoder, generate, window_start
-from folio.numpy_decoder import NumpyTransformer, in_numpy
-from Model_Params import ModelParams
+from folio.decoder import Decoder, Generation, Stream, generate, window_start
+from folio.numpy_decoder import Int8Linear, NumpyTransformer, in_numpy
+from Model_Params import GenerationParams, ModelParams
 
 SHAPES = [dict(num_kv_heads=1, head_len=10), dict(head_len=14, hidden_len=20), dict(family="classic"), dict(num_layers=1, num_heads=1)]
 
@@ -20,16 +22,17 @@ SHAPES = [dict(num_kv_heads=1, head_len=10), dict(head_len=14, hidden_len=20), d
 @pytest.mark.parametrize("parts", [dict(parts, num_kv_heads=2) for parts in COMBINATIONS] + SHAPES, ids=lambda parts: "-".join(map(str, parts.values())))
 def test_at_every_position_and_beyond_the_context_the_log_probabilities_are_those_of_the_model(parts, monkeypatch):
     net, tokens = network(replace(TINY, **parts)), some_tokens(TINY, 1, 40)
-    decoder, expected, pieces, compute = Decoder(net), {}, [], net.continue_from
-    monkeypatch.setattr(net, "continue_from", lambda state, piece: pieces.append(piece.shape[1]) or compute(state, piece))
+    expected, pieces, compute = {}, [], net.advance
+    monkeypatch.setattr(net, "advance", lambda state, piece: pieces.append(piece.shape[1]) or compute(state, piece))
+    decoder = Decoder(net, tokens[:, :1].tolist())
     for length in range(1, 41):
-        found = decoder.read(tokens[:, length - 1:length])[0]
+        found = torch.from_numpy((decoder.read(tokens[:, length - 1:length].tolist()) if length > 1 else decoder.logits)[0])
         start = window_start(length, TINY.block_size)
         if start not in expected:
             with torch.inference_mode():
                 expected[start] = net(tokens[:, start:start + TINY.block_size])[0]
         torch.testing.assert_close(found.log_softmax(-1), expected[start][length - 1 - start].log_softmax(-1), rtol=0, atol=1e-4)
-    assert pieces == [8, 8, 8]          # torch computes the windows that restart, and nothing else
+    assert pieces == [7, 7, 7]          # torch computes the windows that restart, and nothing else
 
 
 @pytest.mark.parametrize("norm", ["rms", "layer"])
@@ -38,8 +41,10 @@ def test_what_keeps_the_norms_from_dividing_by_nothing_is_the_models(norm):
     with torch.no_grad():
         for part in (net.embedding, *(matrix for block in net.blocks for matrix in (block.attention.query, block.attention.key))):
             part.weight *= 1e-3                     # whose squares are as small as Model.NORM_EPS
-        decoder, expected = Decoder(net), net(tokens)[0].log_softmax(-1)
-    found = torch.stack([decoder.read(token)[0] for token in tokens.split(1, dim=1)]).log_softmax(-1)
+        expected = net(tokens)[0].log_softmax(-1)
+    decoder = Decoder(net, tokens[:, :1].tolist())
+    found = [decoder.logits[0], *(decoder.read(token.tolist())[0] for token in tokens[:, 1:].split(1, dim=1))]
+    found = torch.from_numpy(np.stack(found)).log_softmax(-1)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
@@ -48,7 +53,7 @@ def test_a_full_context_refuses_more():
     with torch.inference_mode():
         state = net.continue_from(net.empty_state(1), some_tokens(TINY, 1, TINY.block_size))[1]
         with pytest.raises(ValueError, match="17 tokens do not fit into a context of block_size=16"):
-            in_numpy(net).continue_from(state, some_tokens(TINY, 1, 1))
+            in_numpy(net).continue_from(state, [1])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
@@ -57,8 +62,44 @@ def test_weights_that_are_unusable_are_refused_in_one_sentence_and_no_warning(va
     with torch.no_grad():
         net.blocks[0].mlp.up.weight[0, 0] = net.head.weight[0, 0] = value
     with pytest.raises(ValueError, match="not finite"):
-        Decoder(net).read(torch.tensor([[1]]))
+        Decoder(net, [[1]])
     assert not recwarn.list
+
+
+# --- int8 ---
+
+def test_in_int8_a_trained_model_says_nearly_the_same(plays):
+    model = folio.load(ROOT / "Saved_Weights" / "weights-pretrained.pth")
+    tokens = torch.tensor([model.tokenizer.encode(plays[start:start + 2000])[:60] for start in (10_000, 500_000)])
+    decoder = Decoder(model.net, tokens[:, :1].tolist(), "int8")
+    with torch.inference_mode():
+        expected = model.net(tokens).log_softmax(-1)
+    costs = []
+    for place in range(1, 60):
+        found = torch.from_numpy(decoder.read(tokens[:, place:place + 1].tolist())).log_softmax(-1)
+        costs.append((expected[:, place].exp() * (expected[:, place] - found)).sum(-1))
+    costs = torch.stack(costs)              # nats of each token that it costs to take the one for the other
+    assert 0 < costs.mean() < 0.002 and costs.max() < 0.02
+
+
+def test_an_int8_matrix_is_the_nearest_that_has_127_steps_to_each_side_and_bfloat16_numbers_in_and_out():
+    rows = torch.randn(33, 20, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 3, 20)
+    rows[:, 7] = 0
+    matrix, x = Int8Linear.of(rows), np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
+    scales, weights = matrix.scales.double()[:, None], matrix.weights.double()
+    assert weights.abs().max() == 127
+    torch.testing.assert_close(scales[:, 0], rows[:-1].abs().amax(0).double() / 127, rtol=2**-8, atol=2e-38)
+    assert ((weights * scales - rows[:-1].T.double()).abs() <= scales * (0.5 + 127 * 2**-8)).all()          # bfloat16's scales are rounded as well
+    expected = torch.from_numpy(x).bfloat16().double() @ (weights * scales).T + rows[-1]
+    torch.testing.assert_close(torch.from_numpy(matrix(x)).double(), expected, rtol=2**-6, atol=2**-6 * expected.abs().amax().item() * 1e-3)
+
+
+def test_int8_is_for_transformers_on_the_cpu_and_for_one_precision_at_a_time():
+    with pytest.raises(ValueError, match="precision=int8 is for transformers in float32 on the CPU: leave it out"):
+        Decoder(network(ModelParams(family="lstm", vocab_size=50, emb_len=16)), [[1]], "int8")
+    one, other = (GenerationParams(seed=1, precision=precision).resolved() for precision in ("int8", "float32"))
+    with pytest.raises(ValueError, match="one precision"):
+        Generation(network(TINY), [Stream([1], one), Stream([1], other)])
 
 
 # --- The rule ---
@@ -73,21 +114,6 @@ def test_numpy_serves_small_transformers_in_float32_that_are_not_being_trained(m
         assert in_numpy(network(TINY)) is None          # torch does not say whether such weights have changed
     monkeypatch.setattr(numpy_decoder, "PARAMETERS", networks.count_parameters(net) - 1)
     assert in_numpy(net) is None
-
-
-def test_several_streams_are_torchs_and_one_that_is_left_goes_on_in_numpy(monkeypatch):
-    net, tokens = network(TINY), some_tokens(TINY, 3, 9)
-    expected, compute, computed = net(tokens)[:, 4:].detach(), NumpyTransformer.continue_from, []
-    monkeypatch.setattr(NumpyTransformer, "continue_from", lambda self, state, piece: computed.append(state.length) or compute(self, state, piece))
-    decoder = Decoder(net, 3)
-    decoder.read(tokens[:, :5])
-    torch.testing.assert_close(decoder.read(tokens[:, 5:6]), expected[:, 1], rtol=1e-4, atol=1e-4)
-    decoder.select([2])
-    for place in range(6, 8):
-        torch.testing.assert_close(decoder.read(tokens[2:, place:place + 1])[0], expected[2, place - 4], rtol=1e-4, atol=1e-4)
-    decoder.select([0, 0])
-    torch.testing.assert_close(decoder.read(tokens[2:, 8:].expand(2, 1)), expected[2, 4].expand(2, -1), rtol=1e-4, atol=1e-4)
-    assert computed == [6, 7]
 
 
 def test_weights_are_folded_once_and_anew_when_they_have_changed():

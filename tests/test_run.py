@@ -426,7 +426,7 @@ def test_only_whole_characters_are_streamed(model, monkeypatch):
     pieces = list(model.stream(""))
     assert "".join(pieces) == "Grüße 🎭!" and "\ufffd" not in "".join(pieces)
     monkeypatch.setattr(language_model, "Generation", Saying(ids[:-3]))       # cut off inside a character
-    assert "".join(model.stream("")) == "Grüße \ufffd"
+    assert "".join(model.stream("")) == "Grüße "
 
 
 def test_an_answer_ends_where_a_text_ends(model, monkeypatch):

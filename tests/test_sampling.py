@@ -14,9 +14,9 @@ from folio import decoder, networks
 from folio.batches import batch_at, fitting_block_size
 from folio.bits_per_byte import Score, evaluate
 from folio.decoder import Decoder, generate, window_start
-from folio.sampling import pick, probabilities
+from folio.sampling import only, penalised, pick, probabilities
 from folio.schedules import SCHEDULES, decay_start_for, share_of_peak, time_to_decay, total_steps_for
-from Model_Params import ModelParams
+from Model_Params import GenerationParams, ModelParams
 
 TINY = ModelParams(vocab_size=40, block_size=8, emb_len=16, num_layers=2, num_heads=2)
 PLAIN = dict(temperature=1.0, top_k=None, top_p=None)
@@ -41,6 +41,16 @@ def net(request):
 
 # --- Probabilities ---
 
+def full(logits, *how):
+    """The probabilities of all tokens, (streams, vocabulary)."""
+    likely, ids = probabilities(logits, *how)
+    if ids is None:
+        return likely
+    everything = np.zeros(logits.shape)
+    np.put_along_axis(everything, ids, likely, -1)
+    return everything
+
+
 def plain_probabilities(logits, temperature, top_k, top_p):
     """The definition, token by token, in Python's own numbers."""
     weights = [math.exp((logit - max(logits)) / temperature) for logit in logits]
@@ -63,8 +73,8 @@ def plain_probabilities(logits, temperature, top_k, top_p):
 @given(logits_lists, st.floats(0.1, 5.0), st.none() | st.integers(1, 40), st.none() | st.floats(0.01, 1.0))
 def test_temperature_top_k_and_top_p_follow_their_definitions(logits, temperature, top_k, top_p):
     expected = plain_probabilities(logits, temperature, top_k, top_p)
-    found = probabilities(torch.tensor(logits), temperature, top_k, top_p)
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), rtol=1e-3, atol=1e-5)
+    found = full(np.float32([logits]), temperature, top_k, top_p)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
     for value, wanted in zip(found.tolist(), expected):
         assert value == 0 if wanted == 0 else value > 0 or wanted < 1e-37       # left out is left out entirely, and nothing else is
 
@@ -72,35 +82,65 @@ def test_temperature_top_k_and_top_p_follow_their_definitions(logits, temperatur
 @settings(max_examples=50)
 @given(logits_lists, st.none() | st.integers(1, 5), st.none() | st.floats(0.01, 1.0))
 def test_temperature_0_leaves_the_likeliest_token_alone(logits, top_k, top_p):
-    found = probabilities(torch.tensor(logits), 0, top_k, top_p)
+    found = full(np.float32([logits]), 0, top_k, top_p)[0]
     assert found.tolist() == [float(logit == max(logits)) for logit in logits]
 
 
 def test_top_k_of_1_and_a_tiny_top_p_are_greedy_too():
-    logits = torch.tensor([1.0, 3.0, 2.0])
-    for found in (probabilities(logits, 5.0, top_k=1), probabilities(logits, 5.0, top_p=1e-9)):
-        assert found.tolist() == [0.0, 1.0, 0.0]
+    logits = np.float32([[1.0, 3.0, 2.0]])
+    for found in (full(logits, 5.0, 1), full(logits, 5.0, None, 1e-9)):
+        assert found.tolist() == [[0.0, 1.0, 0.0]]
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-45, 1e-50, 1e-320, 1e30, 1e300, math.inf])
 def test_no_temperature_makes_the_probabilities_anything_but_probabilities(temperature):
-    found = probabilities(torch.tensor([1e4, -1e4, 9e3, 0.0]), temperature)
-    assert found.isfinite().all() and found.sum().item() == pytest.approx(1.0)
+    found = full(np.float32([[1e4, -1e4, 9e3, 0.0]]), temperature)
+    assert np.isfinite(found).all() and found.sum() == pytest.approx(1.0)
     assert found.argmax() == 0
 
 
 def test_many_streams_are_treated_each_by_itself():
-    logits = torch.randn(3, 2, 11, generator=torch.Generator().manual_seed(0))
-    together = probabilities(logits, 0.7, 5, 0.8)
-    for row in range(3):
-        for column in range(2):
-            torch.testing.assert_close(together[row, column], probabilities(logits[row, column], 0.7, 5, 0.8))
+    logits = np.random.default_rng(0).normal(size=(6, 11)).astype(np.float32)
+    together = full(logits, 0.7, 5, 0.8, 0.1)
+    for row in range(6):
+        np.testing.assert_allclose(together[row], full(logits[row:row + 1], 0.7, 5, 0.8, 0.1)[0])
 
 
-def test_probabilities_leave_the_logits_as_they_were():
-    logits = torch.tensor([1.0, 3.0, 2.0])
-    probabilities(logits, 0.5, 2, 0.5)
-    assert logits.tolist() == [1.0, 3.0, 2.0]
+ways = st.builds(GenerationParams, temperature=st.sampled_from([0.0, 1e-320, 1e-3]) | st.floats(0.2, 3.0), top_k=st.none() | st.integers(1, 14),
+                 top_p=st.none() | st.floats(0.01, 1.0), min_p=st.none() | st.floats(0.0, 1.0), repetition_penalty=st.just(1.0) | st.floats(0.5, 3.0),
+                 frequency_penalty=st.just(0.0) | st.floats(0.0, 5.0), penalty_window=st.integers(1, 25), no_repeat_ngram=st.none() | st.integers(1, 4))
+
+
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=200)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20), ways)
+def test_an_array_and_a_tensor_pick_the_same_for_the_same_chance_and_stay_as_they_were(seed, length, how):
+    random = np.random.default_rng(seed)
+    logits, tokens = random.normal(size=(3, 12)).astype(np.float32) * 3, random.integers(12, size=(3, length)).tolist()
+    for chances in (np.zeros(3), random.random(3), np.full(3, np.nextafter(1, 0))):
+        picked = []
+        for rows, chance in ((logits.copy(), chances), (torch.from_numpy(logits), torch.from_numpy(chances))):
+            before = rows + 0
+            picked.append(pick(*probabilities(penalised(rows, tokens, how), how.temperature, how.top_k, how.top_p, how.min_p), chance).tolist())
+            assert (rows == before).all()
+        assert picked[0] == picked[1]
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 39))
+def test_of_tokens_that_are_equally_likely_the_first_stand_first(seed, top_k):
+    logits = np.random.default_rng(seed).integers(3, size=(2, 40)).astype(np.float32)
+    for likely, ids in (probabilities(logits, 1.0, top_k), probabilities(logits, 1.0, top_p=0.8)):
+        for row in range(2):
+            assert sorted(zip(-logits[row, ids[row]], ids[row])) == list(zip(-logits[row, ids[row]], ids[row]))
+
+
+def test_of_allowed_tokens_one_is_picked_and_a_stream_with_nothing_left_is_let_off():
+    random, how = np.random.default_rng(0), GenerationParams(temperature=2.0, top_k=5, no_repeat_ngram=1)
+    allowed = only(random.normal(size=12).astype(np.float32), np.array([3, 7]))
+    for logits in (allowed[None], penalised(allowed[None], [list(range(12))], how)):
+        assert {pick(*probabilities(logits, 2.0, 5), random.random(1)).item() for _ in range(50)} == {3, 7}
 
 
 # --- Picking ---
@@ -112,7 +152,7 @@ weights_lists = st.lists(st.integers(0, 20), min_size=1, max_size=20).filter(any
 @given(weights_lists, st.integers(0, 2**53 - 1))
 def test_pick_finds_where_the_summed_probability_passes_chance(weights, chance):
     chance /= 2**53
-    token = pick(torch.tensor(weights) / sum(weights), chance).item()
+    token = pick(np.array([weights]) / sum(weights), None, np.array([chance])).item()
     below, above = sum(weights[:token]) / sum(weights), sum(weights[:token + 1]) / sum(weights)
     assert below - 1e-6 <= chance <= above + 1e-6
     assert weights[token] > 0
@@ -120,17 +160,19 @@ def test_pick_finds_where_the_summed_probability_passes_chance(weights, chance):
 
 @given(st.lists(st.sampled_from([0.0, 1e-30, 1e-8, 0.3, 1.0, 7.0]), min_size=1, max_size=50).filter(any))
 def test_the_ends_of_chance_never_pick_what_has_no_probability(weights):
-    likely = torch.tensor(weights) / torch.tensor(weights).sum()
-    for chance in (0.0, 5e-324, 0.5, math.nextafter(1, 0)):
-        assert likely[pick(likely, chance)] > 0
+    for likely in (np.array([weights]) / sum(weights), torch.tensor([weights]).double() / sum(weights)):
+        for chance in (0.0, 5e-324, 0.5, math.nextafter(1, 0)):
+            chance = np.array([chance]) if isinstance(likely, np.ndarray) else torch.tensor([chance], dtype=torch.float64)
+            assert likely[0, pick(likely, None, chance)] > 0
 
 
 def test_a_token_is_picked_as_often_as_its_probability_says():
-    likely = torch.tensor([0.5, 0.0, 0.3, 0.15, 0.05])
-    chances = torch.from_numpy(np.random.default_rng(0).random(100_000))
-    counts = torch.bincount(pick(likely.expand(len(chances), -1), chances), minlength=5)
+    likely, ids = np.array([0.5, 0.0, 0.3, 0.15, 0.05]), np.array([4, 1, 0, 2, 3])
+    chances = np.random.default_rng(0).random(100_000)
+    picked = pick(np.tile(likely, (len(chances), 1)), np.tile(ids, (len(chances), 1)), chances)
+    counts = np.bincount(picked, minlength=5)[ids]
     assert counts[1] == 0
-    torch.testing.assert_close(counts / len(chances), likely, rtol=0, atol=0.005)       # 3 standard deviations of the largest
+    np.testing.assert_allclose(counts / len(chances), likely, rtol=0, atol=0.005)       # 3 standard deviations of the largest
 
 
 # --- The window ---
@@ -176,22 +218,26 @@ def test_remembered_generation_equals_computing_everything_anew(net, prompt_leng
 @settings(max_examples=40)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_a_decoder_may_read_in_pieces_of_any_lengths(net, lengths, random):
-    reader, seen = Decoder(net), []
+    reader, seen = None, []
     for length in lengths:
         piece = [random.randrange(40) for _ in range(length)]
         seen += piece
-        found = reader.read(torch.tensor([piece]))[0]
+        if reader is None:
+            reader = Decoder(net, [piece])
+        else:
+            reader.read([piece])
         with torch.inference_mode():
             expected = net(torch.tensor([seen[window_start(len(seen), 8):]]))[0, -1]
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(reader.logits[0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_long_prompt_is_read_in_parts_where_its_logits_would_take_much_memory(net, monkeypatch):
-    whole, lengths, compute = Decoder(net, 2).read(torch.arange(16).view(2, 8)), [], net.continue_from
-    monkeypatch.setattr(decoder, "LOGITS", 3 * 2 * 40)
-    monkeypatch.setattr(net, "continue_from", lambda state, tokens: lengths.append(tokens.shape[1]) or compute(state, tokens))
-    torch.testing.assert_close(Decoder(net, 2).read(torch.arange(16).view(2, 8)), whole, rtol=1e-4, atol=1e-4)
-    assert lengths == [3, 3, 2]
+def test_a_long_prompt_is_read_in_parts_where_all_at_once_would_take_much_memory(net, monkeypatch):
+    prompts, lengths, compute = torch.arange(16).view(2, 8).tolist(), [], net.advance
+    whole = Decoder(net, prompts).logits
+    monkeypatch.setattr(decoder, "AT_ONCE", 3 * 2)
+    monkeypatch.setattr(net, "advance", lambda state, tokens: lengths.append(tokens.shape[1]) or compute(state, tokens))
+    np.testing.assert_allclose(Decoder(net, prompts).logits, whole, rtol=1e-4, atol=1e-4)
+    assert lengths == [3, 3, 1]             # and the last token by itself
 
 
 def test_the_same_seed_says_the_same_and_another_stream_something_else(net):
@@ -220,6 +266,9 @@ class Saying:
 
     def empty_state(self, batch_size):
         return None
+
+    def advance(self, state, tokens):
+        return None, None
 
     def continue_from(self, state, tokens):
         logits = torch.zeros(1, tokens.shape[1], 30)
