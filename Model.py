@@ -22,7 +22,7 @@ from folio.kernels import causal_attention
 
 NORM_EPS = 1e-6             # Qwen3's
 ROTARY_BASE = 10_000        # Su et al., 2021
-FUSED_ATTENTION_LEN = 512   # on a CPU, plain matrix products train twice as fast up to here, and beyond it memory matters more
+FUSED_ATTENTION_LEN = 512   # on a CPU, plain matrix products train twice as fast up to here, and beyond it memory matters more; without a gradient they are slower
 
 
 class Transformer(nn.Module):
@@ -134,7 +134,7 @@ def attend(query, key, value, dropout, visible=None):
     B, H, T, D = query.shape
     S = key.shape[2]
     is_causal = visible is None and T > 1
-    if query.is_cuda or T > FUSED_ATTENTION_LEN:
+    if query.is_cuda or T > FUSED_ATTENTION_LEN or is_causal and not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(query, key, value, visible, dropout, is_causal=is_causal, enable_gqa=H != key.shape[1])
     if is_causal and not dropout:
         each = (part.repeat_interleave(H // part.shape[1], dim=1).reshape(B * H, T, D) for part in (query, key, value))
@@ -319,6 +319,13 @@ class State:
         for cache, others in zip(self.caches, other.caches):
             cache.put(rows, others, max(other.lengths))
 
+    def move(self, origins, rows, alike=0):
+        """Let copies of some streams take the places of others, with which they have so many of their first tokens in common."""
+        for row, length in zip(rows, [self.lengths[origin] for origin in origins]):
+            self.lengths[row] = length
+        for cache in self.caches:
+            cache.move(origins, rows, alike, max(self.lengths))
+
     def first(self, count):
         """The state of the first streams alone, in the same memory."""
         return State(self.lengths[:count], [cache.first(count) for cache in self.caches])
@@ -351,25 +358,29 @@ class Cache:
                 part[torch.arange(len(part), device=part.device)[:, None], :, span.places] = new.transpose(1, 2)        # (B, T, G, D)
         return self.keys[:, :, :span.end], self.values[:, :, :span.end]
 
-    # Of the positions only those are copied that have been computed.
-
     def select(self, rows, seen):
         """rows: a list of streams -> a Cache of copies"""
         copy = Cache(*(part.new_zeros(len(rows), *part.shape[1:]) for part in (self.keys, self.values)))
-        rows = torch.tensor(rows, device=self.keys.device)
         for part, own in ((copy.keys, self.keys), (copy.values, self.values)):
-            part[:, :, :seen] = own[:, :, :seen].index_select(0, rows)          # own[rows, :, :seen] takes five times as long
+            part[:, :, :seen] = own[:, :, :seen].index_select(0, self._numbers(rows))           # own[rows, :, :seen] takes five times as long
         return copy
 
     def put(self, rows, other, seen):
         """Take over the streams of another cache, in the place of these rows."""
-        rows = torch.tensor(rows, device=self.keys.device)
         for own, part in ((self.keys, other.keys), (self.values, other.values)):
-            own[:, :, :seen].index_copy_(0, rows, part[:, :, :seen])
+            own[:, :, :seen].index_copy_(0, self._numbers(rows), part[:, :, :seen])
+
+    def move(self, origins, rows, alike, seen):
+        """Let copies of some streams take the places of others, from the position `alike` on."""
+        for part in (self.keys[:, :, alike:seen], self.values[:, :, alike:seen]):
+            part.index_copy_(0, self._numbers(rows), part.index_select(0, self._numbers(origins)))
 
     def first(self, count):
         """The first streams alone, in the same memory."""
         return Cache(self.keys[:count], self.values[:count])
+
+    def _numbers(self, rows):
+        return torch.tensor(rows, device=self.keys.device)
 
 
 class NoCache:

@@ -1,16 +1,25 @@
-"""How fast a model writes: one stream beside its peers, and beams beside as many streams of plain sampling.
+"""How fast a model writes, beside its peers, and what int8 costs.
 
-    OPENBLAS_NUM_THREADS=2 python benchmarks/generate.py one-stream         # three sizes, about a minute and a half
-    python benchmarks/generate.py beams                                     # the shipped model, about half a minute
+    OPENBLAS_NUM_THREADS=2 python benchmarks/generate.py            # all of it, some ten minutes
+    python benchmarks/generate.py one-stream                        # or a part: one-stream, streams, first-token, past-context, int8, beams
 
-All ways take turns in one process, and the figures are medians. One stream: 300 tokens after a prompt of 16, context 512, temperature 0.8, top-k 40, for
-random weights, which are the same in all; `transformers` is its `generate` with cache, `torch` is Model.py with its cache and folio/sampling.py, which is
-how one stream was generated before NumPy came in. Beams: a beam's tokens are counted like a stream's: with eight of either a step makes eight tokens.
+All ways take turns in one process, and the figures are medians. The weights are random and the same in all: `transformers` is its `generate` with cache,
+`llama.cpp` is llama-cpp-python where that and gguf are installed, in float32, `torch` is Model.py with its cache and folio/sampling.py. Context 512,
+temperature 0.8, top-k 40, two threads.
+
+one-stream    300 tokens after a prompt of 16, of three sizes
+streams       the same for 32 prompts at once, 4.6M parameters; of one length, and of lengths from 1 to 32
+first-token   the time to the first token after a prompt of 500, 4.6M parameters
+past-context  1,500 tokens of one stream: the average speed, in which windows restart, against that of the first 496
+int8          what int8 adds to the bits per byte of held-out text, with trained weights
+beams         a beam's tokens counted like a stream's: with eight of either a step makes eight tokens
 """
 
 import argparse
+import math
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,122 +30,244 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from folio import load, networks, sampling                      # noqa: E402  (it lies at the root)
-from folio.beam import beam_search                              # noqa: E402
+from folio.beam import beam_search, log_softmax                              # noqa: E402
 from folio.decoder import Generation, Stream                    # noqa: E402
+from folio.numpy_decoder import in_numpy                        # noqa: E402
 from Model_Params import GenerationParams, ModelParams          # noqa: E402
 
-PROMPT = "MERRAN:\n"
-PROMPT_TOKENS, CONTEXT, TEMPERATURE, TOP_K = 16, 512, 0.8, 40      # of one stream
+CONTEXT, TEMPERATURE, TOP_K = 512, 0.8, 40
 SIZES = {"1M": ModelParams(num_layers=4, emb_len=128, hidden_len=352, num_heads=4, vocab_size=1024, block_size=CONTEXT),
          "4.6M": ModelParams(num_layers=6, emb_len=224, hidden_len=608, num_heads=4, vocab_size=2048, block_size=CONTEXT),
          "11M": ModelParams(num_layers=6, emb_len=384, hidden_len=1024, num_heads=6, vocab_size=1024, block_size=CONTEXT)}
 
 
-# --- One stream: each way takes a network and gives what writes (streams, tokens), of which one-stream asks for one ---
+# --- The ways: each takes a network and gives what continues prompts, lists of ids, by so many tokens ---
 
-def in_folio(net, prompt):
+def in_folio(net, precision="float32"):
     """As Folio generates."""
-    def write(count, tokens):
-        generation = Generation(net, [Stream(prompt, GenerationParams(tokens=tokens, temperature=TEMPERATURE, top_k=TOP_K, seed=1).resolved())])
+    how = GenerationParams(temperature=TEMPERATURE, top_k=TOP_K, seed=1, precision=precision)
+
+    def write(prompts, tokens):
+        generation = Generation(net, [Stream(prompt, GenerationParams(**vars(how) | {"tokens": tokens}).resolved(), number)
+                                      for number, prompt in enumerate(prompts)])
         while generation.running:
             generation.step()
     return write
 
 
-def in_torch(net, prompt):
+def in_int8(net):
+    """The same with precision=int8."""
+    return in_folio(net, "int8")
+
+
+def in_torch(net):
     """With Model.py's cache and folio/sampling.py."""
     @torch.inference_mode()
-    def write(count, tokens):
-        state, random, token = net.empty_state(1), np.random.default_rng(1), torch.tensor([prompt])
+    def write(prompts, tokens):
+        state, random, token = net.empty_state(len(prompts)), np.random.default_rng(1), torch.tensor(prompts)
         for _ in range(tokens):
             logits, state = net.continue_from(state, token)
-            token = sampling.pick(*sampling.probabilities(logits[:, -1], TEMPERATURE, TOP_K), torch.from_numpy(random.random(1)))[:, None]
+            token = sampling.pick(*sampling.probabilities(logits[:, -1], TEMPERATURE, TOP_K), torch.from_numpy(random.random(len(prompts))))[:, None]
     return write
 
 
-def in_transformers(net, prompt):
+def in_transformers(net):
     """As transformers generates with the same weights in its Qwen3, and the attention that it takes by itself."""
     from test_model import as_qwen3
     model = as_qwen3(net)
     model.set_attn_implementation("sdpa")
     how = {"do_sample": True, "temperature": TEMPERATURE, "top_k": TOP_K, "use_cache": True, "pad_token_id": 0}
 
-    def write(count, tokens):
-        ids = torch.tensor([prompt])
-        written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, **how)
-        assert written.shape[1] == len(prompt) + tokens, "transformers ended before its time"
+    def write(prompts, tokens):
+        ids = torch.tensor(prompts)
+        written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, min_new_tokens=tokens, **how)
+        assert written.shape[1] == ids.shape[1] + tokens, "transformers ended before its time"
     return write
 
 
-PEERS = {"transformers": in_transformers, "torch": in_torch, "Folio": in_folio}
+def in_llama(net):
+    """As llama.cpp generates with the same weights in a file of its format; one prompt alone. None where it is not installed."""
+    try:
+        import gguf
+        import llama_cpp
+    except ImportError:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.gguf"
+        write_gguf(net, path, gguf)
+        model = llama_cpp.Llama(str(path), n_ctx=CONTEXT, n_threads=torch.get_num_threads(), n_threads_batch=torch.get_num_threads(), type_k=0, type_v=0,
+                                use_mmap=False, verbose=False)            # 0: float32, also for keys and values
+    prompt = np.random.default_rng(0).integers(net.params.vocab_size, size=16).tolist()
+    if list(zip(range(20), model.generate(prompt, temp=0.0))) != list(enumerate(greedily(net, prompt, 20))):
+        sys.exit("llama.cpp says something else with these weights: the file that was written for it is wrong.")
+
+    def write(prompts, tokens):
+        [prompt] = prompts
+        model.reset()
+        for _, _ in zip(range(tokens), model.generate(prompt, top_k=TOP_K, top_p=1.0, min_p=0.0, temp=TEMPERATURE, repeat_penalty=1.0)):
+            pass
+    return write
 
 
-def one_stream(tokens, turns):
-    """Print a line for each size."""
-    print(f"{'':<6}{'parameters':>12}" + "".join(f"{name:>14}" for name in PEERS) + "      tokens/s")
-    for size, params in SIZES.items():
-        torch.manual_seed(0)
-        net = networks.build(params).eval().requires_grad_(False)
-        prompt = np.random.default_rng(0).integers(params.vocab_size, size=PROMPT_TOKENS).tolist()
-        speeds = tokens_per_second({name: way(net, prompt) for name, way in PEERS.items()}, 1, tokens, turns)
-        print(f"{size:<6}{networks.count_parameters(net):>12,}" + "".join(f"{speed:>14,.0f}" for speed in speeds.values()), flush=True)
+def greedily(net, prompt, tokens):
+    """The likeliest tokens, computed anew for each."""
+    ids = list(prompt)
+    with torch.inference_mode():
+        for _ in range(tokens):
+            ids.append(net(torch.tensor([ids]))[0, -1].argmax().item())
+    return ids[len(prompt):]
 
 
-# --- Beams ---
+def write_gguf(net, path, gguf):
+    """The weights of a network of the folio family as llama.cpp reads them: as those of Qwen3, without a vocabulary."""
+    params, writer = net.params, gguf.GGUFWriter(path, "qwen3")
+    writer.add_context_length(params.block_size)
+    writer.add_embedding_length(params.emb_len)
+    writer.add_block_count(params.num_layers)
+    writer.add_feed_forward_length(params.hidden_len)
+    writer.add_head_count(params.num_heads)
+    writer.add_head_count_kv(params.num_kv_heads)
+    writer.add_key_length(params.head_len)
+    writer.add_value_length(params.head_len)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_vocab_size(params.vocab_size)
+    writer.add_tokenizer_model("no_vocab")
+    names = {"embedding": "token_embd", "norm": "output_norm", "head": "output", "attention_norm": "attn_norm", "attention.query": "attn_q",
+             "attention.key": "attn_k", "attention.value": "attn_v", "attention.output": "attn_output", "attention.query_norm": "attn_q_norm",
+             "attention.key_norm": "attn_k_norm", "mlp_norm": "ffn_norm", "mlp.gate": "ffn_gate", "mlp.up": "ffn_up", "mlp.down": "ffn_down"}
+    for name, weight in net.state_dict().items():
+        *block, part = name.removesuffix(".weight").split(".", 2) if name.startswith("blocks.") else [name.removesuffix(".weight")]
+        writer.add_tensor(f"blk.{block[1]}.{names[part]}.weight" if block else f"{names[part]}.weight", weight.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
-def streams_of(model, count, **settings):
-    """So many Streams that go on with the prompt and end at their length alone."""
-    params = GenerationParams(seed=1, **settings).resolved()
-    return [Stream(model.tokenizer.encode(PROMPT), params, number) for number in range(count)]
+
+# --- Measuring ---
+
+def network(size):
+    """A network of this size with random weights."""
+    torch.manual_seed(0)
+    return networks.build(SIZES[size]).eval().requires_grad_(False)
 
 
-def sample(model, count, tokens):
-    """Sample so many streams at once."""
-    generation = Generation(model.net, streams_of(model, count, tokens=tokens))
-    while generation.running:
-        generation.step()
+def prompts_of(net, lengths):
+    """Random prompts of these lengths."""
+    random = np.random.default_rng(0)
+    return [random.integers(net.params.vocab_size, size=length).tolist() for length in lengths]
 
 
-def search(model, count, tokens):
-    """One search with so many beams."""
-    beam_search(model.net, *streams_of(model, 1, tokens=tokens, beams=count))
-
-
-def tokens_per_second(ways, count, tokens, turns):
-    """{name: median tokens per second, all streams together} of several ways to write, which take turns."""
-    speeds = {name: [] for name in ways}
+def seconds(ways, turns):
+    """{name: median seconds} of several calls, which take turns."""
+    found = {name: [] for name in ways}
     for turn in range(turns + 1):
         for name, write in ways.items():
             started_at = time.perf_counter()
-            write(count, tokens)
+            write()
             if turn:                    # the first turn warms up
-                speeds[name].append(count * tokens / (time.perf_counter() - started_at))
-    return {name: statistics.median(each) for name, each in speeds.items()}
+                found[name].append(time.perf_counter() - started_at)
+    return {name: statistics.median(each) for name, each in found.items()}
 
 
-def beams(count, tokens, turns):
-    """Print how fast so many beams are, and so many streams."""
+def speeds(net, ways, prompts, tokens, turns):
+    """{name: median tokens per second, all streams together}, of those ways that there are."""
+    writers = {name: writer for name, way in ways.items() if (writer := way(net))}
+    found = seconds({name: lambda writer=writer: writer(prompts, tokens) for name, writer in writers.items()}, turns)
+    return {name: len(prompts) * tokens / each for name, each in found.items()}
+
+
+def show(title, figures, unit):
+    """Print a line; what is not there has no figure."""
+    print(f"{title:<34}" + "".join(f"{figures[name]:>14,.0f}" if name in figures else f"{'-':>14}" for name in PEERS) + f"  {unit}", flush=True)
+
+
+PEERS = {"transformers": in_transformers, "llama.cpp": in_llama, "torch": in_torch, "Folio": in_folio, "Folio int8": in_int8}
+SEVERAL = {name: PEERS[name] for name in PEERS if name != "llama.cpp"}
+
+
+# --- The parts ---
+
+def one_stream(tokens, turns):
+    for size in SIZES:
+        net = network(size)
+        show(f"one stream, {networks.count_parameters(net):,}", speeds(net, PEERS, prompts_of(net, [16]), tokens, turns), "tokens/s")
+
+
+def streams(tokens, turns, count=32):
+    net = network("4.6M")
+    show(f"{count} streams", speeds(net, SEVERAL, prompts_of(net, [16] * count), tokens, turns), "tokens/s")
+    ours = {name: PEERS[name] for name in ("Folio", "Folio int8")}
+    show(f"... of lengths 1 to {count}", speeds(net, ours, prompts_of(net, range(1, count + 1)), tokens, turns), "tokens/s")
+
+
+def first_token(tokens, turns):
+    net = network("4.6M")
+    show("prompt of 500, first token", {name: 1e6 / speed for name, speed in speeds(net, PEERS, prompts_of(net, [500]), 1, 4 * turns).items()}, "us")
+
+
+def past_context(tokens, turns):
+    for size in SIZES:
+        net, ours = network(size), {name: PEERS[name] for name in ("Folio", "Folio int8")}
+        within, beyond = (speeds(net, ours, prompts_of(net, [16]), length, turns) for length in (CONTEXT - 16, 1500))
+        show(f"past the context, {size}: share", {name: 100 * beyond[name] / within[name] for name in ours}, "% of the speed within")
+
+
+def int8(tokens, turns):
+    model, windows = load(ROOT / "Saved_Weights" / "weights-pretrained.pth"), 128
+    text = (ROOT / "Train_Data" / "input.txt").read_text(encoding="utf-8")
+    ids = torch.tensor(model.tokenizer.encode(text[int(len(text) * 0.9):]))         # its last tenth was held out
+    length = model.net.params.block_size
+    windows = min(windows, (len(ids) - 1) // length)
+    inputs, targets = (ids[start:start + windows * length].view(windows, length) for start in (0, 1))
+    content = sum(len(model.tokenizer.token_bytes[token]) for token in targets.flatten().tolist())
+    for precision in ("float32", "int8"):
+        transformer, nats = in_numpy(model.net, precision), 0.0
+        for rows, wanted in zip(inputs.split(16), targets.split(16)):
+            state = model.net.empty_state(len(rows))
+            for place in range(length):
+                logits, state = transformer.continue_from(state, rows[:, place].tolist())
+                nats -= log_softmax(logits)[np.arange(len(rows)), wanted[:, place].numpy()].sum()       # torch's threads would slow down OpenBLAS's
+        print(f"{networks.count_parameters(model.net):,} parameters, {content:,} bytes, {precision:<8} {nats / content / math.log(2):.5f} bits per byte", flush=True)
+
+
+def beams(tokens, turns, count=8):
     model = load(ROOT / "Saved_Weights" / "weights-pretrained.pth")
-    ways = {"plain sampling": lambda count, tokens: sample(model, count, tokens), "beam search": lambda count, tokens: search(model, count, tokens)}
-    speeds = tokens_per_second(ways, count, tokens, turns)
-    for name, speed in speeds.items():
+    prompt = model.tokenizer.encode("MERRAN:\n")
+
+    def sample():
+        generation = Generation(model.net, [Stream(prompt, GenerationParams(seed=1, tokens=tokens).resolved(), number) for number in range(count)])
+        while generation.running:
+            generation.step()
+
+    def search():
+        beam_search(model.net, Stream(prompt, GenerationParams(seed=1, tokens=tokens, beams=count).resolved()))
+
+    found = {name: count * tokens / each for name, each in seconds({"plain sampling": sample, "beam search": search}, turns).items()}
+    for name, speed in found.items():
         print(f"{name:<16}{speed:>8,.0f} tokens/s, {speed / count:>6,.0f} each of {count}")
-    print(f"{'beams / plain':<16}{speeds['beam search'] / speeds['plain sampling']:>8.2f}")
+    print(f"{'beams / plain':<16}{found['beam search'] / found['plain sampling']:>8.2f}")
+
+
+PARTS = {"one-stream": one_stream, "streams": streams, "first-token": first_token, "past-context": past_context, "int8": int8, "beams": beams}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("one-stream", "beams"))
-    parser.add_argument("--streams", type=int, default=8, help="with beams: streams, or beams (default: 8)")
-    parser.add_argument("--tokens", type=int, default=300, help="tokens of each (default: 300)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--tokens", type=int, default=300, help="tokens of each stream (default: 300)")
     parser.add_argument("--turns", type=int, default=5, help="times that each way is measured (default: 5)")
-    parser.add_argument("--threads", type=int, default=2, help="torch's processor threads; NumPy's are OPENBLAS_NUM_THREADS (default: 2)")
+    parser.add_argument("--threads", type=int, default=2, help="torch's and llama.cpp's processor threads; NumPy's are OPENBLAS_NUM_THREADS (default: 2)")
     arguments = parser.parse_args()
+    if unknown := [part for part in arguments.parts if part not in PARTS]:
+        parser.error(f"there is no part {unknown[0]}; there are {', '.join(PARTS)}")
     torch.set_num_threads(arguments.threads)
-    if arguments.what == "one-stream":
-        one_stream(arguments.tokens, arguments.turns)
-    else:
-        beams(arguments.streams, arguments.tokens, arguments.turns)
+    parts = arguments.parts or list(PARTS)
+    if set(parts) - {"int8", "beams"}:
+        print(" " * 34 + "".join(f"{name:>14}" for name in PEERS))
+    for part in parts:
+        PARTS[part](arguments.tokens, arguments.turns)
 
 
 if __name__ == "__main__":

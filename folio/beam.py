@@ -5,9 +5,10 @@ stands aside. Longer texts are less likely than shorter ones, so in the end all 
 (Wu et al., 2016).
 """
 
+import math
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
 from folio.decoder import Decoder
 from folio.sampling import only, penalised
@@ -29,7 +30,6 @@ def length_penalty(length, strength):
     return ((5 + length) / 6) ** strength
 
 
-@torch.inference_mode()
 def beam_search(net, stream, ends=lambda tokens: False):
     """The best continuations that were found, at most as many as there are beams, the best first: a list of Candidates.
 
@@ -39,16 +39,16 @@ def beam_search(net, stream, ends=lambda tokens: False):
     settings = stream.settings
     if not settings.tokens:
         return [Candidate([], 0.0, 0.0)]
-    decoder, summed, ended = Decoder(net, [stream.prompt], settings.precision), torch.zeros(1, 1, dtype=torch.float64), []
+    decoder, summed, ended = Decoder(net, [stream.prompt], settings.precision), np.zeros((1, 1)), []
     for length in range(1, settings.tokens + 1):
-        logits = torch.as_tensor(decoder.logits).cpu()
+        logits = decoder.logits if isinstance(decoder.logits, np.ndarray) else decoder.logits.cpu().numpy()
         if length == 1 and stream.first is not None:
             logits = only(logits[0], stream.first)[None]
-        totals = summed + penalised(logits.double().log_softmax(-1), decoder.tokens, settings)          # (beams, vocabulary)
+        totals = summed + penalised(log_softmax(logits), decoder.tokens, settings)                      # (beams, vocabulary)
         going_on = []
         for total, row, token in _likeliest_first(totals, 2 * settings.beams):                          # twice: half of them may end here
             tokens = decoder.tokens[row][len(stream.prompt):] + [token]
-            if total == -torch.inf or len(going_on) == settings.beams:
+            if total == -math.inf or len(going_on) == settings.beams:
                 break
             if token != stream.end and not ends(tokens):
                 going_on.append((row, token, total, tokens))
@@ -56,28 +56,42 @@ def beam_search(net, stream, ends=lambda tokens: False):
                 ended.append(Candidate(tokens[:-1] if token == stream.end else tokens, total, total / length_penalty(length, settings.length_penalty)))
         ended = _best(ended, settings.beams)
         # No continuation is ever likelier than what it continues, and the longest is divided by most.
-        hope = max((total for *_, total, _ in going_on), default=-torch.inf) / length_penalty(settings.tokens, settings.length_penalty)
+        hope = max((total for *_, total, _ in going_on), default=-math.inf) / length_penalty(settings.tokens, settings.length_penalty)
         if not going_on or len(ended) == settings.beams and ended[-1].score >= hope:
             return ended
         if length < settings.tokens:
+            going_on = _in_place(going_on)
             decoder.select([row for row, *_ in going_on])
             decoder.read([[token] for _, token, *_ in going_on])
-        summed = torch.tensor([[total] for *_, total, _ in going_on], dtype=torch.float64)
+        summed = np.array([[total] for *_, total, _ in going_on])
     return _best(ended + [Candidate(tokens, total, total / length_penalty(length, settings.length_penalty)) for *_, total, tokens in going_on],
                  settings.beams)
 
 
+def log_softmax(logits):
+    """logits: (..., vocabulary) -> log-probabilities (nats), float64"""
+    logits = logits - logits.max(axis=-1, keepdims=True).astype(np.float64)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
 def _likeliest_first(totals, soon):
     """Yield (total, row, token) of all totals, (beams, vocabulary). The first `soon` are quick; the rest is sorted where texts to stop at end many."""
-    flat = totals.flatten()
-    best = flat.topk(min(soon, len(flat)))
-    yield from zip(best.values.tolist(), *_places(best.indices, totals))
-    rest = flat.index_fill(0, best.indices, -torch.inf).sort(descending=True)
-    yield from zip(rest.values.tolist(), *_places(rest.indices, totals))
+    falling = -totals.ravel()
+    parts = np.split(np.argpartition(falling, soon), [soon]) if soon < len(falling) else [np.arange(len(falling))]
+    for part in parts:
+        for place in part[falling[part].argsort(kind="stable")].tolist():
+            yield totals.item(place), place // totals.shape[1], place % totals.shape[1]
 
 
-def _places(indices, totals):
-    return (indices // totals.shape[1]).tolist(), (indices % totals.shape[1]).tolist()
+def _in_place(going_on):
+    """The same in an order in which as many as can be keep the row of what they continue, so that the decoder copies little. Each begins with that row."""
+    ordered, others = [None] * len(going_on), []
+    for each in going_on:
+        if each[0] < len(ordered) and ordered[each[0]] is None:
+            ordered[each[0]] = each
+        else:
+            others.append(each)
+    return [each or others.pop() for each in ordered]
 
 
 def _best(candidates, most):

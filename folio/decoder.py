@@ -6,6 +6,7 @@ chance, or the likeliest of two tokens, falls within the rounding of the network
 products of other sizes may round otherwise.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
@@ -47,7 +48,7 @@ class Decoder:
             raise ValueError(f"precision={precision} is for transformers in float32 on the CPU: leave it out.")
         self.tokens = [[] for _ in prompts]             # of each stream
         self.starts = [None] * len(prompts)             # of the window in them
-        self.state = net.empty_state(len(prompts))      # of the window up to the last token
+        self.state = None                               # of the windows up to the last token
         self.logits = self.read(prompts)                # for the token that comes next
 
     def read(self, pieces):
@@ -86,6 +87,7 @@ class Decoder:
         if len(unread) == len(self.tokens):
             self.state = state
         else:
+            self.state = self.state or self.net.empty_state(len(self.tokens))
             self.state.put(list(unread), state)
 
     def _step(self, last):
@@ -103,15 +105,23 @@ class Decoder:
         """Go on with the streams of these numbers alone, in this order; one may come several times. rows: a list"""
         if len(rows) > len(self.tokens):
             self.state = self.state.select(rows)
-        else:           # in the memory where they are, so that only those are copied that have another place now
+        else:           # in the memory where they are: those are copied that have another place now, from the token on where another text stands there
             moved = [(place, row) for place, row in enumerate(rows) if place != row]
             if moved:
                 places, origins = map(list, zip(*moved))
-                self.state.put(places, self.state.select(origins))
+                alike = min(self._alike(place, row) for place, row in moved)
+                self.state.move(origins, places, alike)
             if len(rows) < len(self.tokens):
                 self.state = self.state.first(len(rows))
         self.tokens, self.starts = [list(self.tokens[row]) for row in rows], [self.starts[row] for row in rows]
         self.logits = self.logits[rows]
+
+    def _alike(self, one, other):
+        """With how many equal tokens the windows of two streams begin."""
+        if self.starts[one] != self.starts[other]:
+            return 0
+        first, second = (self.tokens[row][self.starts[row]:] for row in (one, other))
+        return bisect_left(range(min(len(first), len(second))), True, key=lambda length: first[:length + 1] != second[:length + 1])
 
 
 @dataclass(frozen=True)

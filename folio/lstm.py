@@ -39,6 +39,10 @@ class State:
         """Take over the streams of another state, in the place of those of these numbers."""
         self.hidden[:, rows], self.cell[:, rows] = other.hidden, other.cell
 
+    def move(self, origins, rows, alike=0):
+        """Let copies of some streams take the places of others; what they have in common is of no use here, where no token is kept by itself."""
+        self.put(rows, self.select(origins))
+
     def first(self, count):
         """The State of the first streams alone, in the same memory."""
         return self.select(slice(count))

@@ -7,6 +7,7 @@
     net.predict(x) -> logits                        ... which this makes of what it gives
     state.select(rows) -> state                     of these streams alone, in this order, each as often as it is named; rows: a list
     state.put(rows, other)                          another state's streams take the places of these
+    state.move(origins, rows, alike)                copies of some streams take the places of others, that have so many tokens in common at the beginning
     state.first(count) -> state                     of the first streams alone
     net.context                                     tokens it can look back on, None where there is no end to them
     net.blocks                                      the part whose matrices Muon and weight decay are for

@@ -32,11 +32,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from Model import State, Transformer
 
 PARAMETERS = 16_000_000     # 64 MB, for which memory takes 3 ms a token: beside that torch's calls, 1 ms, count no more than its threads, which share the work
+KERNEL_STEP = 32            # torch's int8 kernel reads that far beyond a row that is no multiple of it (torch 2.13 on AVX-512: of 16)
 _FOLDED = weakref.WeakKeyDictionary()       # network -> {precision: (the state of its weights, its NumpyTransformer)}
 
 
@@ -190,9 +192,9 @@ class Linear:
 class Int8Linear:
     """The same, where each output's weights are whole numbers from -127 to 127 times a scale, and what goes in and comes out is rounded to bfloat16.
 
-    torch's kernel for it is a quarter of the bytes to fetch, which is what one row waits for.
+    With torch's kernel a quarter of the bytes is fetched, which is what few rows wait for.
     """
-    weights: torch.Tensor           # (out, in), int8
+    weights: torch.Tensor           # (out, in), int8; in is filled up to a multiple of KERNEL_STEP
     scales: torch.Tensor            # (out,), bfloat16
     bias: np.ndarray | None         # (out,)
 
@@ -201,11 +203,15 @@ class Int8Linear:
         """rows: what _rows gives"""
         matrix = rows[:-1].T
         scales = (matrix.abs().amax(1) / 127).clamp(min=torch.finfo(torch.bfloat16).tiny).bfloat16()
-        return cls((matrix / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8).contiguous(), scales, _bias(rows))
+        weights = (matrix / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
+        return cls(F.pad(weights, (0, -weights.shape[1] % KERNEL_STEP)).contiguous(), scales, _bias(rows))
 
     def __call__(self, x):
         """x: (B, in) -> (B, out)"""
-        y = torch._weight_int8pack_mm(torch.from_numpy(x).bfloat16(), self.weights, self.scales).float().numpy()
+        x = torch.from_numpy(x).bfloat16()
+        if x.shape[1] < self.weights.shape[1]:
+            x = F.pad(x, (0, self.weights.shape[1] - x.shape[1]))
+        y = torch._weight_int8pack_mm(x, self.weights, self.scales).float().numpy()
         if self.bias is not None:
             y += self.bias
         return y

@@ -217,19 +217,24 @@ def test_a_full_context_refuses_more(params):
 
 
 @pytest.mark.parametrize("params", [TINY, replace(TINY, num_kv_heads=2), CLASSIC], ids=["folio", "grouped", "classic"])
-def test_the_fused_kernel_for_long_contexts_computes_the_same(params, monkeypatch):
+def test_the_fused_kernel_for_long_contexts_and_without_a_gradient_computes_the_same(params, monkeypatch):
     net = network(params)
     tokens = some_tokens(params, 2, params.block_size)
     lengths = [5, 3, 1, 7]
+    used, kernel = [], torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(Model.F, "scaled_dot_product_attention", lambda *all, **named: used.append(1) or kernel(*all, **named))
+    plain = net(tokens).detach()
+    assert not used
     with torch.no_grad():
-        plain, plain_in_chunks = net(tokens), in_chunks(net, tokens, lengths)
-        used = []
-        kernel = torch.nn.functional.scaled_dot_product_attention
-        monkeypatch.setattr(Model.F, "scaled_dot_product_attention", lambda *all, **named: used.append(1) or kernel(*all, **named))
+        without_gradient, plain_in_chunks = net(tokens), in_chunks(net, tokens, lengths)
+        assert len(used) == params.num_layers * (1 + 1)     # the whole context, and the first piece, which is a whole one too
+        used.clear()
         monkeypatch.setattr(Model, "FUSED_ATTENTION_LEN", 2)
-        fused, fused_in_chunks = net(tokens), in_chunks(net, tokens, lengths)
+        fused_in_chunks = in_chunks(net, tokens, lengths)
+    fused = net(tokens).detach()
     assert len(used) == params.num_layers * (1 + 3)         # the whole context, and the three pieces longer than 2
     torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(without_gradient, plain, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(fused_in_chunks, plain_in_chunks, rtol=1e-4, atol=1e-4)
 
 
@@ -297,11 +302,9 @@ def test_dropout_happens_in_training_alone(params, attention_len, monkeypatch):
     monkeypatch.setattr(Model, "FUSED_ATTENTION_LEN", attention_len)
     with_dropout, without = network(replace(params, dropout=0.5)), network(params)
     tokens = some_tokens(params, 1, 16)
-    with torch.no_grad():
-        torch.testing.assert_close(with_dropout(tokens), without(tokens))
-        with_dropout.train()
-        first, second = with_dropout(tokens), with_dropout(tokens)
-    assert not torch.allclose(first, second, atol=1e-2)
+    torch.testing.assert_close(with_dropout(tokens), without(tokens))
+    with_dropout.train()
+    assert not torch.allclose(with_dropout(tokens), with_dropout(tokens), atol=1e-2)
 
 
 @pytest.mark.parametrize("attention_len", [512, 2], ids=["plain", "fused"])

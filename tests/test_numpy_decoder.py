@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from test_generation import said_by
 from test_model import CLASSIC, COMBINATIONS, TINY, network, some_tokens
 
 import folio
@@ -82,11 +83,12 @@ def test_in_int8_a_trained_model_says_nearly_the_same(plays):
     assert 0 < costs.mean() < 0.002 and costs.max() < 0.02
 
 
-def test_an_int8_matrix_is_the_nearest_that_has_127_steps_to_each_side_and_bfloat16_numbers_in_and_out():
-    rows = torch.randn(33, 20, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 3, 20)
+@pytest.mark.parametrize("width", [1, 7, 20, 24, 32, 56, 344])
+def test_an_int8_matrix_is_the_nearest_that_has_127_steps_to_each_side_and_bfloat16_numbers_in_and_out(width):
+    rows = torch.randn(width + 1, 20, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 3, 20)
     rows[:, 7] = 0
-    matrix, x = Int8Linear.of(rows), np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
-    scales, weights = matrix.scales.double()[:, None], matrix.weights.double()
+    matrix, x = Int8Linear.of(rows), np.random.default_rng(0).normal(size=(3, width)).astype(np.float32)
+    scales, weights = matrix.scales.double()[:, None], matrix.weights.double()[:, :width]
     assert weights.abs().max() == 127
     torch.testing.assert_close(scales[:, 0], rows[:-1].abs().amax(0).double() / 127, rtol=2**-8, atol=2e-38)
     assert ((weights * scales - rows[:-1].T.double()).abs() <= scales * (0.5 + 127 * 2**-8)).all()          # bfloat16's scales are rounded as well
@@ -98,6 +100,7 @@ def test_int8_is_for_transformers_on_the_cpu_and_for_one_precision_at_a_time():
     with pytest.raises(ValueError, match="precision=int8 is for transformers in float32 on the CPU: leave it out"):
         Decoder(network(ModelParams(family="lstm", vocab_size=50, emb_len=16)), [[1]], "int8")
     one, other = (GenerationParams(seed=1, precision=precision).resolved() for precision in ("int8", "float32"))
+    assert said_by(network(TINY), [Stream([1], one), Stream([1, 2], one)])          # whatever the width: TINY's is no multiple of 16
     with pytest.raises(ValueError, match="one precision"):
         Generation(network(TINY), [Stream([1], one), Stream([1], other)])
 
