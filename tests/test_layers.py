@@ -13,7 +13,7 @@ LAYERS = [
     ["paths", "sources", "corpus", "batches", "networks", "streams", "checkpoint", "interchange"],
     ["numpy_decoder", "decoder", "beam", "bits_per_byte", "attention_weights", "plan", "distributed"],
     ["training", "runs", "language_model"],
-    ["configuration", "command_line", "terminal", "convert", "tokens", "pictures", "plot", "evaluate"],
+    ["terminal", "configuration", "command_line", "convert", "tokens", "pictures", "plot", "evaluate"],
     ["init", "train", "run"],
 ]
 LEAVES = 1
