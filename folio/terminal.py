@@ -283,3 +283,9 @@ class Screen:
         self.write(text, DIM)
         self.end_line()
         self.stay()
+
+    def show(self, lines):
+        """Show lines that are ready: harmless, no wider than the terminal, their styles in them."""
+        self.end_line()
+        self._send("".join(line + "\n" for line in lines))
+        self.stay()
