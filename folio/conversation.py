@@ -15,7 +15,7 @@ from folio.configuration import hint
 from folio.files import replacing
 from folio.keyboard import nothing_typed_is_shown, open_keyboard
 from folio.memory import is_out_of_memory
-from folio.terminal import BOLD, DIM, WARMTH, Screen, WordWrap, columns, folded, harmless, on_one_line, styled, table, warmth
+from folio.terminal import BOLD, DIM, WARMTH, Screen, WordWrap, columns, cut, folded, harmless, on_one_line, styled, table, warmth
 from folio.tokens import shown
 from Model_Params import GenerationParams, takes_several, value_type
 
@@ -112,6 +112,7 @@ class Conversation:
             self.turns, self.given_up = self.given_up, []
         self.screen.note("Taken back. Now the text ends:" if self.text else "Taken back: the text is empty again.")
         self._show_end(self.text)
+        self.screen.end_line()
 
     def new(self):
         """Begin a new text, as if just started."""
@@ -184,8 +185,8 @@ class Conversation:
             for (piece, _), cost in zip(pieces, nats):
                 self.screen.write(piece.replace("\n", "⏎\n"), warmth(cost))
             self.screen.end_line()
-            scale = [styled(f" 1 in {float(f'{math.exp(cost):.0e}'):,.0f} ", warmth(cost)) for cost in WARMTH]
-            self.screen.show(["", styled("less likely than ", DIM) + " ".join(scale)])
+            scale = [styled(f" 1/{float(f'{math.exp(cost):.0e}'):,.0f} ", warmth(cost)) for cost in WARMTH]
+            self.screen.show(["", " ".join([styled("less likely than", DIM), *scale])])
         else:
             cells = [(on_one_line(piece).replace(" ", "·"), _percent(2 ** -bits), piece.endswith("\n")) for piece, bits in pieces]
             self.screen.show(_side_by_side(cells, self.screen.width))
@@ -202,11 +203,11 @@ class Conversation:
     def help(self):
         """Show what can be typed."""
         rows = [(f"/{name} {command.takes}".rstrip(), command.help) for name, command in COMMANDS.items()]
-        values = [(f"/{name}", self._value(name), each.metadata["help"]) for name, each in SETTINGS.items()]
+        settings = [(f"/{name} {on_one_line(self._value(name))}", each.metadata["help"]) for name, each in SETTINGS.items()]
         width = self.screen.width
         self.screen.show([*_listed(rows, width), "",
                      *folded("Settings: shown by their name, changed by a value behind it, as in /temperature 0.7; none stands for no value.", width),
-                     *table(values, "<<<", width), "",
+                     *_listed(settings, width, whole=False), "",
                      *folded(f"A text that begins with / is typed with two: //. {self.keys}. Ctrl-C stops an answer, Ctrl-D ends.", width)])
 
     def _command(self, typed):
@@ -289,15 +290,15 @@ def _percent(probability):
     return f"{100 * probability:.1f} %"
 
 
-def _listed(rows, width):
-    """[(name, what it is)] as lines: side by side, or where that leaves too little room one below the other."""
+def _listed(rows, width, whole=True):
+    """[(name, what it is)] as lines: side by side, or where that leaves too little room one below the other; whole: else cut to one line."""
     names = max(columns(name) for name, _ in rows) + 2
+    beside = width - names >= 24            # columns: a few words
     for name, text in rows:
-        if width - names >= 24:             # columns: a few words
-            first, *more = folded(text, width - names)
-            yield from [name.ljust(names) + first, *(" " * names + line for line in more)]
-        else:
-            yield from [name, *("  " + line for line in folded(text, max(1, width - 2)))]
+        lines = folded(text, width - names if beside else max(1, width - 2))
+        first, *more = lines if whole else [cut(text, width - names if beside else width - 2)]
+        yield from [name + " " * (names - columns(name)) + first] if beside else [name, "  " + first]
+        yield from (" " * (names if beside else 2) + line for line in more)
 
 
 def _side_by_side(cells, width):
