@@ -182,11 +182,10 @@ class Conversation:
             raise ValueError("There is no text yet that could surprise the model.")
         nats = [bits * math.log(2) for _, bits in pieces]
         if self.screen.has_colours:
-            for (piece, _), cost in zip(pieces, nats):
-                self.screen.write(piece.replace("\n", "⏎\n"), warmth(cost))
-            self.screen.end_line()
+            wrap = WordWrap(self.screen.width)
+            lines = [wrap.add(harmless(piece).replace("\n", "⏎\n"), warmth(cost)) for (piece, _), cost in zip(pieces, nats)] + [wrap.end()]
             scale = [styled(f" 1/{float(f'{math.exp(cost):.0e}'):,.0f} ", warmth(cost)) for cost in WARMTH]
-            self.screen.show(["", " ".join([styled("less likely than", DIM), *scale])])
+            self.screen.show([*"".join(lines).removesuffix("\n").split("\n"), "", " ".join([styled("less likely than", DIM), *scale])])
         else:
             cells = [(on_one_line(piece).replace(" ", "·"), _percent(2 ** -bits), piece.endswith("\n")) for piece, bits in pieces]
             self.screen.show(_side_by_side(cells, self.screen.width))

@@ -226,9 +226,10 @@ class Screen:
     def __init__(self):
         self.is_terminal = sys.stdout.isatty()
         self.has_colours = shows_colours()
-        self.at_line_start = True
+        self._end = "\n\n"           # of what was written: its last two characters
         self._wrap = WordWrap(0)
         self._left = None           # (column, width) where end_line left the text, while nothing else was written
+        self._follows_note = False
 
     @property
     def width(self):
@@ -240,7 +241,7 @@ class Screen:
 
     def write(self, text, style=""):
         """Show some text at once; of a word that may not be complete, as much as can stay where it is."""
-        self._left = None
+        self._left, self._follows_note = None, False
         for start in range(0, len(text), WRITTEN_AT_ONCE):
             self._put(text[start:start + WRITTEN_AT_ONCE], style)
 
@@ -253,39 +254,51 @@ class Screen:
     def _send(self, text):
         sys.stdout.write(text)
         sys.stdout.flush()
-        self.at_line_start = text.endswith("\n") if text else self.at_line_start
+        self._end = (self._end + text[-2:])[-2:]
 
     def end_line(self):
         """Go to the start of a line, unless there already."""
         self._send(self._wrap.end())
         self._left = self._wrap.column, self.width
-        if not self.at_line_start:
+        if not self._end.endswith("\n"):
             self._send("\n")
         self._wrap.column = 0
 
     def go_back(self):
-        """Go back to where end_line left the text, if nothing was written since that stays, nor the width changed. -> whether it was possible"""
+        """Go back to where end_line left the text; where something was written since, or the width changed, leave an empty line. -> whether it went"""
         if self._left is None or self._left[1] != self.width:
+            self._leave_empty_line()
             return False
         if column := self._left[0]:
             sys.stdout.write(f"\x1b[A\x1b[{column}C")
-            self._wrap.column, self.at_line_start = column, False
-        self._left = None
+            self._wrap.column, self._end = column, ""
         return True
 
     def stay(self):
-        """Let what is written next begin where the cursor is."""
+        """Let what is written next begin where the cursor is: at the start of a line."""
         self._left = None
 
     def note(self, text):
         """Show some text that is not part of what is written, on lines of its own."""
-        self.end_line()
+        self._begin_note()
         self.write(text, DIM)
         self.end_line()
-        self.stay()
+        self._end_note()
 
     def show(self, lines):
-        """Show lines that are ready: harmless, no wider than the terminal, their styles in them."""
-        self.end_line()
+        """The same with lines that are ready: harmless, no wider than the terminal, their styles in them."""
+        self._begin_note()
         self._send("".join(line + "\n" for line in lines))
-        self.stay()
+        self._end_note()
+
+    def _begin_note(self):
+        self.end_line()
+        if not self._follows_note:
+            self._leave_empty_line()
+
+    def _end_note(self):
+        self._left, self._follows_note = None, True
+
+    def _leave_empty_line(self):
+        if self._end != "\n\n":
+            self._send("\n")

@@ -382,8 +382,8 @@ def test_a_conversation_in_a_terminal(converse, environment, model):
     child.close()
     assert child.exitstatus == 0
     child = converse("--tokens", 0, **environment)          # and a second session remembers
-    child.send("\x1b[A\x1b[A\r")
-    assert "Take" in until_asked(child)
+    child.send("\x1b[A\r")
+    assert "one\ntwo\n" in until_asked(child)
 
 
 def start(project, *words):
