@@ -45,10 +45,11 @@ def main():
     path = find_weights(arguments.home, arguments.weights) if arguments.weights else newest_weights(arguments.home)
     model = load(path, arguments.device)
     quality = "not yet measured" if model.val_bpb is None else f"{model.val_bpb:.3f} bits per byte"
-    print(f"{harmless(path.name)}: {count_parameters(model.net):,} parameters, {quality}, vocabulary of {model.tokenizer.vocab_size:,} tokens",
-          file=sys.stderr)
+    loaded = (f"{harmless(path.name)}: {count_parameters(model.net):,} parameters, {quality}, "
+              f"vocabulary of {model.tokenizer.vocab_size:,} tokens")
     if asks:
-        return converse(model, GenerationParams(**settings), arguments.samples, arguments.home)
+        return converse(loaded, model, GenerationParams(**settings), arguments.samples, arguments.home)
+    print(loaded, file=sys.stderr)
     answer(model, prompt, arguments.samples, settings)
 
 

@@ -24,13 +24,13 @@ LONGEST_BAR = 20            # columns
 NONE = "none"               # what is typed for a setting that is not to be set
 
 
-def converse(model, params, samples, home):
-    """Ask for words and answer them, on the terminal, until there are no more."""
+def converse(loaded, model, params, samples, home):
+    """Ask for words and answer them, on the terminal, until there are no more; loaded: a line about the model, which is shown first"""
     screen = Screen()
     conversation = Conversation(model, params, samples, screen)
     keyboard = open_keyboard(home.history, conversation.commands)
     conversation.keys = keyboard.keys
-    screen.note("Type the beginning of a text; Enter alone goes on with it. /help lists the commands, Ctrl-C stops an answer, Ctrl-D ends.\n\n")
+    screen.note(f"{loaded}\nType the beginning of a text; Enter alone goes on with it. /help lists the commands, Ctrl-C stops an answer, Ctrl-D ends.\n\n")
     while True:
         try:
             typed = keyboard.read()
@@ -205,7 +205,7 @@ class Conversation:
         settings = [(f"/{name} {on_one_line(self._value(name))}", each.metadata["help"]) for name, each in SETTINGS.items()]
         width = self.screen.width
         self.screen.show([*_listed(rows, width), "",
-                     *folded("Settings: shown by their name, changed by a value behind it, as in /temperature 0.7; none stands for no value.", width),
+                     *folded("Settings: the name alone shows one, a value behind it changes it, as in /temperature 0.7; none takes it away.", width),
                      *_listed(settings, width, whole=False), "",
                      *folded(f"A text that begins with / is typed with two: //. {self.keys}. Ctrl-C stops an answer, Ctrl-D ends.", width)])
 
