@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from folio import configuration
 from folio.command_line import Parser, front_door
-from folio.terminal import Screen, harmless
+from folio.terminal import BOLD, Screen, harmless
 from Model_Params import GenerationParams
 
 
@@ -65,14 +65,15 @@ def answer(model, prompt, samples, settings):
     screen = Screen()
     texts = model.stream_each([prompt] * samples, **settings)       # before anything is shown: it may refuse the prompt
     others = [""] * samples
-    screen.write(prompt)
+    screen.write(prompt, BOLD)
     for sample, text in texts:
         if sample == 0:             # is shown while it is made, and the others meanwhile
             screen.write(text)
         others[sample] += text
     screen.end_line()
     for text in others[1:]:
-        screen.write(prompt + text)
+        screen.write(prompt, BOLD)
+        screen.write(text)
         screen.end_line()
 
 

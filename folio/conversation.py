@@ -124,6 +124,8 @@ class Conversation:
         path = Path(os.path.expanduser(name))
         if not self.text:
             raise ValueError("There is no text yet that could be saved.")
+        if "\0" in name:
+            raise ValueError(f"{name} is no name that a file can have.")
         if path.is_dir():
             raise ValueError(f"{name} is a folder. Say which file in it: /save {path / 'text.txt'}")
         if path.exists() and path.absolute() not in self.may_overwrite:
