@@ -54,10 +54,13 @@ def main():
 
 
 def read_prompt():
-    """All of standard input, less its last newline."""
+    """All of standard input, less its last newline. Raises ValueError where it is no text."""
     if sys.stdin.isatty():
         print("Type the beginning of a text. Ctrl-D ends it.", file=sys.stderr)
-    return sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape").removesuffix("\n")
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Standard input is not in UTF-8: its byte {error.start} belongs to no character.") from None
 
 
 def answer(model, prompt, samples, settings):

@@ -5,6 +5,8 @@ import sys
 from dataclasses import asdict
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from folio.conversation import COMMANDS, SETTINGS, Conversation
 from folio.terminal import Screen, warmth
@@ -91,6 +93,16 @@ def test_what_is_on_the_screen_is_the_text(begin):
     story = begin()
     screen = story.said("Once", "Twice")
     assert screen.replace("\n\x1b[A\x1b[10C", "") == story.text + "\n"         # up again, to where the text ended
+
+
+def test_where_something_stands_between_the_end_of_the_text_is_shown_again(begin, monkeypatch):
+    story = begin()
+    story.said("Once", "/temperature 1")
+    assert story.said("Twice") == "\nTwice <16.1>\n"
+    story.said("/temperature 1")
+    assert story.said("") == "\nTwice <16.1> <23.2>\n"
+    monkeypatch.setattr(Screen, "width", 60)                # the terminal may have moved its lines
+    assert story.said("") == "\nTwice <16.1> <23.2> <30.3>\n"
 
 
 def test_two_slashes_are_text_that_begins_with_one(begin):
@@ -237,7 +249,7 @@ def test_several_stop_texts_also_of_several_lines(begin):
 @pytest.mark.parametrize("width", [24, 40, 80, 200])
 def test_help_names_every_command_and_setting_at_any_width(begin, width):
     lines = begin(width=width).said("/help").splitlines()
-    assert all(len(line) <= width for line in lines)
+    assert all(len(line) <= width for line in lines) and (len(lines) < 40 or width < 80)
     assert {f"/{name}" for name in [*COMMANDS, *SETTINGS]} <= {word for line in lines for word in line.split()}
 
 
@@ -282,6 +294,22 @@ def test_surprise_colours_the_unlikely_tokens_or_puts_the_probabilities_below(be
     story.said("ab")
     lines = story.said("/surprise").strip().splitlines()
     assert lines[:3] == ["a       b       ·      <      2", "50.0 %  50.0 %  0.0 %  0.0 %  0.0 %", ""]
+
+
+TYPED = st.one_of(st.text(max_size=6), st.sampled_from(["", "/again", "/undo", "/new", "/top", "/surprise", "/help", "/more", "☃", "//x"]),
+                  st.builds("/{} {}".format, st.sampled_from(sorted(SETTINGS)), st.one_of(st.text(max_size=4), st.floats().map(str), st.just("none"))))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(TYPED, max_size=8), st.integers(1, 3))
+def test_whatever_is_typed_ends_no_conversation(begin, typed, samples):
+    story = begin(samples=samples)
+    for each in typed:
+        screen = story.said(each)
+        assert screen in ("",) or screen.endswith("\n")
+        assert not set(screen.replace("\x1b[A\x1b[", "")) & set("\x1b\a\0\r")
+        assert list(story.params.problems()) == []
+    assert [story.text.count(turn.answer) > 0 for turn in story.turns] == [True] * len(story.turns)
 
 
 def test_nothing_typed_or_written_commands_the_terminal(begin):
