@@ -167,7 +167,8 @@ class Conversation:
         if turn.answer == replaced:
             self.screen.note("That is the same answer: nothing is left to chance here.")
         elif not turn.answer and self.params.tokens:
-            self.screen.note("The model ends here" + (", or at a text of /stop" if self.params.stop else "") + ": /again, or words of yours, may change its mind.")
+            where = " (or at a text of /stop)" if self.params.stop else ""
+            self.screen.note(f"The model ends here{where}: /again, or words of yours, may change its mind.")
 
     def _show_end(self, text):
         """Show as much of a text's end again as one row holds, so that it is seen what goes on."""
@@ -206,10 +207,11 @@ class Conversation:
         rows = [(f"/{name} {command.takes}".rstrip(), command.help) for name, command in COMMANDS.items()]
         settings = [(f"/{name} {on_one_line(self._value(name))}", each.metadata["help"]) for name, each in SETTINGS.items()]
         width = self.screen.width
-        self.screen.show([*_listed(rows, width), "",
-                     *folded("Settings: the name alone shows one, a value behind it changes it, as in /temperature 0.7; none takes it away.", width),
-                     *_listed(settings, width, whole=False), "",
-                     *folded(f"A text that begins with / is typed with two: //. {self.keys}. Ctrl-C stops an answer, Ctrl-D ends.", width)])
+        self.screen.show([
+            *_listed(rows, width), "",
+            *folded("Settings: the name alone shows one, a value behind it changes it, as in /temperature 0.7; none takes it away.", width),
+            *_listed(settings, width, whole=False), "",
+            *folded(f"A text that begins with / is typed with two: //. {self.keys}. Ctrl-C stops an answer, Ctrl-D ends.", width)])
 
     def _command(self, typed):
         name, value = re.match(r"/(\S*)\s?(.*)", typed, re.DOTALL).groups()
