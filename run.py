@@ -16,7 +16,8 @@ from Model_Params import GenerationParams
 
 def main():
     parser = Parser("Complete the beginning of a text.", free_text=["--prompt", "--stop"])
-    parser.add_argument("prompt", nargs="?", help="the beginning of a text; - reads it from standard input (default: the same where that is no terminal, or else ask)")
+    parser.add_argument("prompt", nargs="?",
+                        help="the beginning of a text; - reads it from standard input (default: the same where that is no terminal, or else ask)")
     parser.add_argument("--prompt", dest="prompt_flag", metavar="PROMPT", help="the same, for one that begins with a hyphen")
     parser.add_argument("--weights", metavar="FILE", help="a file in Saved_Weights, or a run's name (default: the newest)")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers to a prompt (default: 1)")

@@ -30,7 +30,8 @@ def converse(loaded, model, params, samples, home):
     conversation = Conversation(model, params, samples, screen)
     keyboard = open_keyboard(home.history, conversation.commands)
     conversation.keys = keyboard.keys
-    screen.note(f"{loaded}\nType the beginning of a text; Enter alone goes on with it. /help lists the commands, Ctrl-C stops an answer, Ctrl-D ends.\n\n")
+    screen.note(f"{loaded}\nType the beginning of a text; Enter alone goes on with it. /help lists the commands, Ctrl-C stops an answer, "
+                "Ctrl-D ends.\n\n")
     while True:
         try:
             typed = keyboard.read()

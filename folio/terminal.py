@@ -221,7 +221,7 @@ def folded(text, width):
 # --- The screen ---
 
 class Screen:
-    """Writes to stdout as text comes in: harmless, in lines of words and in colours where a person looks, unchanged where it goes into a file or a pipe."""
+    """Writes to stdout as text comes in: harmless, in lines of words, in colours where a person looks, unchanged where it goes into a file or pipe."""
 
     def __init__(self):
         self.is_terminal = sys.stdout.isatty()
