@@ -1,8 +1,8 @@
 """Front door 3: let a trained model go on with your text.
 
-    python run.py                       # asks for the beginning of a text, again and again
+    python run.py                       # in a terminal: you and the model write a text in turns
     python run.py "Once upon a time"    # one answer, on stdout
-    echo "Once upon" | python run.py -  # the beginning comes through a pipe
+    echo "Once upon" | python run.py    # the beginning comes through a pipe
 """
 
 import sys
@@ -10,12 +10,14 @@ from dataclasses import asdict
 
 from folio import configuration
 from folio.command_line import Parser, front_door
+from folio.terminal import BOLD, Screen, harmless
 from Model_Params import GenerationParams
 
 
 def main():
     parser = Parser("Complete the beginning of a text.", free_text=["--prompt", "--stop"])
-    parser.add_argument("prompt", nargs="?", help="the beginning of a text; - reads it from standard input (default: ask for one)")
+    parser.add_argument("prompt", nargs="?",
+                        help="the beginning of a text; - reads it from standard input (default: the same where that is no terminal, or else ask)")
     parser.add_argument("--prompt", dest="prompt_flag", metavar="PROMPT", help="the same, for one that begins with a hyphen")
     parser.add_argument("--weights", metavar="FILE", help="a file in Saved_Weights, or a run's name (default: the newest)")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers to a prompt (default: 1)")
@@ -34,55 +36,49 @@ def main():
     prompt = arguments.prompt if arguments.prompt is not None else arguments.prompt_flag
     if arguments.save_config:
         configuration.save(arguments.save_config, asdict(GenerationParams(**settings)))
-    if prompt == "-":
-        prompt = sys.stdin.read().removesuffix("\n")
+    asks = prompt is None and sys.stdin.isatty() and sys.stdout.isatty()
+    if prompt == "-" or prompt is None and not asks:
+        prompt = read_prompt()
 
+    from folio.conversation import converse
     from folio.language_model import find_weights, load, newest_weights     # torch comes with it, which --help need not wait for
     from folio.networks import count_parameters
-    from folio.terminal import Screen, enable_line_editing
     path = find_weights(arguments.home, arguments.weights) if arguments.weights else newest_weights(arguments.home)
     model = load(path, arguments.device)
     quality = "not yet measured" if model.val_bpb is None else f"{model.val_bpb:.3f} bits per byte"
-    print(f"{path.name}: {count_parameters(model.net):,} parameters, {quality}, vocabulary of {model.tokenizer.vocab_size:,} tokens",
-          file=sys.stderr)
+    loaded = (f"{harmless(path.name)}: {count_parameters(model.net):,} parameters, {quality}, "
+              f"vocabulary of {model.tokenizer.vocab_size:,} tokens")
+    if asks:
+        return converse(loaded, model, GenerationParams(**settings), arguments.samples, arguments.home)
+    print(loaded, file=sys.stderr)
+    answer(model, prompt, arguments.samples, settings)
+
+
+def read_prompt():
+    """All of standard input, less its last newline. Raises ValueError where it is no text."""
+    if sys.stdin.isatty():
+        print("Type the beginning of a text. Ctrl-D ends it.", file=sys.stderr)
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Standard input is not in UTF-8: its byte {error.start} belongs to no character.") from None
+
+
+def answer(model, prompt, samples, settings):
+    """Write the prompt and what the model goes on with, as often as there are samples, to stdout."""
     screen = Screen()
-
-    def answer(prompt):
-        texts = model.stream_each([prompt] * arguments.samples, **settings)     # before anything is shown: it may refuse the prompt
-        others = [""] * arguments.samples
-        screen.write(prompt)
-        for sample, text in texts:
-            if sample == 0:             # is shown while it is made, and the others meanwhile
-                screen.write(text)
-            others[sample] += text
+    texts = model.stream_each([prompt] * samples, **settings)       # before anything is shown: it may refuse the prompt
+    others = [""] * samples
+    screen.write(prompt, BOLD)
+    for sample, text in texts:
+        if sample == 0:             # is shown while it is made, and the others meanwhile
+            screen.write(text)
+        others[sample] += text
+    screen.end_line()
+    for text in others[1:]:
+        screen.write(prompt, BOLD)
+        screen.write(text)
         screen.end_line()
-        for text in others[1:]:
-            screen.write(prompt + text)
-            screen.end_line()
-
-    if prompt is not None:
-        return answer(prompt)
-    print("Type the beginning of a text. Ctrl-C stops an answer, Ctrl-D ends.", file=sys.stderr)
-    enable_line_editing()
-    ask(answer, screen)
-
-
-def ask(answer, screen):
-    """Ask for beginnings of a text and answer each, until there are no more."""
-    while True:
-        try:
-            beginning = input("> " if sys.stdin.isatty() else "")
-        except EOFError:
-            return print(file=sys.stderr)
-        except KeyboardInterrupt:
-            print(file=sys.stderr)
-            continue
-        try:
-            answer(beginning)
-        except KeyboardInterrupt:
-            screen.write("\n")
-        except ValueError as error:         # such as a character that a character model has never seen: the next prompt may be better
-            print(error, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from folio import configuration
 from folio.home import Home
 from folio.memory import is_out_of_memory
 from folio.spelling import nearest
+from folio.terminal import harmless
 from Model_Params import PRESETS, field_problems, one_length, takes_several, value_type
 
 
@@ -99,7 +100,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """One message, no usage dump; exit code 2."""
-        self.exit(2, f"{self.prog.split()[-1]}: {message}\n({self.prog} --help lists what there is)\n")
+        self.exit(2, f"{self.prog.split()[-1]}: {harmless(message)}\n({self.prog} --help lists what there is)\n")
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -119,6 +120,14 @@ def given(arguments, *params):
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
+def sentence(error):
+    """What an error that a user can cause tells that user."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}. Files that were there before are as they were."
+    return str(error)
+
+
 def front_door(main):
     """Run `main` as a script: what a user can cause becomes one message on stderr, without a traceback, and exit code 1.
 
@@ -134,7 +143,7 @@ def front_door(main):
     except (ValueError, OSError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError):
             _leave_pipe()
-        print(_sentence(error), file=sys.stderr)
+        print(harmless(sentence(error)), file=sys.stderr)
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -152,13 +161,6 @@ def _program():
     if spec is not None and spec.name.startswith("folio."):
         return f"python -m {spec.name}", Path(__file__).resolve().parent.parent
     return f"python {script.name}", script.resolve().parent
-
-
-def _sentence(error):
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}. Files that were there before are as they were."
-    return str(error)
 
 
 def _leave_pipe():

@@ -20,8 +20,7 @@ from folio.sources import Documents
 from folio.spelling import nearest
 from folio.splitting import to_bytes
 from folio.suffixes import longest_matches
-from folio.terminal import harmless, shows_colours
-from folio.tokens import columns, cut, table
+from folio.terminal import cut, folded, harmless, on_one_line, shows_colours, styled, table, warmth
 from Model_Params import GenerationParams, TextParams
 from tokenizer import StreamingDecoder
 
@@ -31,7 +30,6 @@ HARDEST = 5                         # passages that are shown
 PASSAGE_BYTES = 48                  # of each: a clause; with its figure a line of 80 columns
 PART_TOKENS = 1 << 19               # of the training text that are searched at once: one to three megabytes
 SEARCHED_BYTES = 64_000_000         # of the training text at most: a minute or two
-WARMTH = {3: 230, 6: 223, 9: 217}   # nats -> a light background among the 256 colours of a terminal: one in 20, one in 400, one in 8,000
 _QUIET = {"leave": False, "disable": None, "delay": 1}
 
 
@@ -356,16 +354,8 @@ def lines_of(report, width, coloured=False):
     if copying and copying.searched_bytes < copying.train_bytes:
         notes.append(f"Copies were looked for in the first {copying.searched_bytes:,} of {copying.train_bytes:,} bytes of the training text.")
     if notes:
-        tables.append([line for note in notes for line in _folded(harmless(note), width)])
+        tables.append([line for note in notes for line in folded(harmless(note), width)])
     return [line for lines in tables for line in ["", *lines]][1:]
-
-
-def on_one_line(text):
-    """A text on one line, with nothing in it that commands a terminal.
-    >>> print(on_one_line("Exit.\\n\\n\\x1b[2JBRACK:"))
-    Exit.⏎⏎\\x1b[2JBRACK:
-    """
-    return harmless(text).replace("\n", "⏎").replace("\t", "→")
 
 
 def warmed(line, tokens):
@@ -375,26 +365,13 @@ def warmed(line, tokens):
         text = on_one_line(text.strip("\ufffd"))
         if not line.startswith(text):               # from here on the line is cut
             break
-        colour = max((each for each in WARMTH if nats >= each), default=None)
-        done += f"\x1b[48;5;{WARMTH[colour]}m\x1b[38;5;16m{text}\x1b[0m" if colour and text else text
+        done += styled(text, warmth(nats))
         line = line[len(text):]
     return done + line
 
 
 def _figure(number):
     return f"{number:,.2f}" if number < 1e6 else f"{number:.2e}"
-
-
-def _folded(text, width):
-    """A text as lines, broken between words."""
-    line = ""
-    for word in text.split():
-        if line and columns(line) + 1 + columns(word) > width:
-            yield line
-            line = word
-        else:
-            line = f"{line} {word}" if line else word
-    yield line
 
 
 if __name__ == "__main__":

@@ -51,6 +51,11 @@ class Home:
         return self.saved_weights / f".lock-{name}"
 
     @property
+    def history(self):
+        """What was typed in run.py."""
+        return self.saved_weights / ".history"
+
+    @property
     def compiled(self):
         """What torch.compile has made, so that a second run need not make it again."""
         return self.saved_weights / ".compiled"

@@ -8,7 +8,6 @@ import io
 import os
 import shutil
 import sys
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -25,13 +24,12 @@ from folio.paths import find_files
 from folio.sources import Documents
 from folio.spelling import nearest
 from folio.splitting import CODE_POINTS, INHABITED, to_bytes
-from folio.terminal import harmless, shows_colours
+from folio.terminal import columns, cut, harmless, head, shows_colours, table, takes_no_room
 from Model_Params import TextParams
 from tokenizer import END_OF_TEXT, count_pieces, load
 
 SHOWN_LINES = 60
 ROWS = 10                           # of a table of examples
-NARROWEST = 8                       # columns that a text in a table is cut to, and no further
 
 # What a character is: letters and accents first, by script, then the rest. What several scripts share, as the accents of Latin and Greek
 # or the sign for a long vowel in both kana, counts for the first of them (scx: Unicode's Script_Extensions).
@@ -262,26 +260,6 @@ def _share(part, whole):
     return f"{100 * part / whole:.1f} %"
 
 
-def table(rows, sides, width):
-    """Rows of texts as aligned lines; sides: "<" for a column that begins at the left and may be cut, ">" for one that ends at the right.
-    >>> print("\\n".join(table([("word", "times"), ("a", "10"), ("incomprehensibility", "2")], "<>", 20)))
-    word           times
-    a                 10
-    incomprehens…      2
-    """
-    rows = [[cut(cell, width) for cell in row] for row in rows]
-    widths = [max(map(columns, column)) for column in zip(*rows)]
-    texts = [number for number, side in enumerate(sides) if side == "<"]
-    while sum(widths) + 2 * (len(widths) - 1) > width and max(widths[number] for number in texts) > NARROWEST:
-        widths[max(texts, key=widths.__getitem__)] -= 1
-    return ["  ".join(_pad(cut(cell, wide), wide, side) for cell, wide, side in zip(row, widths, sides)).rstrip(" ") for row in rows]
-
-
-def _pad(text, width, side="<"):
-    blank = " " * (width - columns(text))
-    return blank + text if side == ">" else text + blank
-
-
 # --- Tokens side by side ---
 
 def flow(tokenizer, chunks, width, coloured):
@@ -365,7 +343,7 @@ def shown(token):
 def shown_lines(token):
     """The same, parted where a line ends; the last part is empty where the token ends with the line."""
     text = harmless(token.decode("utf-8", errors="backslashreplace")).replace(" ", "·").replace("\t", "→")
-    if _takes_no_room(text[0]):
+    if takes_no_room(text[0]):
         text = "◌" + text               # or else it would be drawn on top of the token before
     *ended, rest = text.split("\n")
     return [*(line + "⏎" for line in ended), rest]
@@ -374,37 +352,6 @@ def shown_lines(token):
 def painted(text, number):
     """A text in the colours of token number so and so, the marks in it in grey."""
     return f"\x1b[48;5;{PALETTE[number % len(PALETTE)]}m{_BLACK}{_MARKS.sub(lambda marks: _GREY + marks[0] + _BLACK, text)}{_RESET}"
-
-
-# --- Columns of a terminal ---
-
-def columns(text):
-    """How many a text takes: two for each character of East Asia and emoji, none for what is drawn on top of another one.
-    >>> columns("né"), columns("ne\\u0301"), columns("中")
-    (2, 2, 2)
-    """
-    return sum(0 if _takes_no_room(character) else 1 + (unicodedata.east_asian_width(character) in "WF") for character in text)
-
-
-def head(text, width):
-    """As much of the beginning of a text as fits."""
-    if len(text) * 2 <= width:
-        return text
-    taken = 0
-    for place, character in enumerate(text):
-        taken += columns(character)
-        if taken > width:
-            return text[:place]
-    return text
-
-
-def cut(text, width):
-    """A text, or its beginning and … where it is too long."""
-    return text if columns(text) <= width else head(text, width - 1) + "…"
-
-
-def _takes_no_room(character):
-    return unicodedata.category(character) in ("Mn", "Me", "Cf")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ LAYERS = [
     ["paths", "sources", "corpus", "batches", "networks", "streams", "checkpoint", "interchange"],
     ["numpy_decoder", "decoder", "beam", "bits_per_byte", "attention_weights", "plan", "distributed"],
     ["training", "runs", "language_model"],
-    ["configuration", "command_line", "terminal", "convert", "tokens", "pictures", "plot", "evaluate"],
+    ["terminal", "keyboard", "configuration", "command_line", "convert", "tokens", "pictures", "plot", "evaluate", "conversation"],
     ["init", "train", "run"],
 ]
 LEAVES = 1
@@ -105,7 +105,7 @@ def test_the_check_sees_every_form_of_import(module, source, wrong):
 
 @pytest.mark.parametrize("module", ["Model_Params", "tokenizer", "folio", "folio.sources", "folio.corpus", "folio.configuration", "folio.command_line",
                                     "folio.interchange", "folio.convert", "folio.tokens", "folio.plot", "folio.evaluate",
-                                    "folio.suffixes", "init"])
+                                    "folio.suffixes", "folio.keyboard", "folio.conversation", "init"])
 def test_text_and_parameters_do_without_torch(module):
     waiting, seen = [module], set()
     while waiting:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folio import plot, run_log
-from folio.command_line import _sentence
+from folio.command_line import sentence
 from folio.home import Home
 from folio.pictures.canvas import save
 from folio.pictures.loss import MOST_RUNS, SMOOTH_FROM, default_output, find_logs, loss_figure, reports_of, running_mean, spread
@@ -70,7 +70,7 @@ def draw(monkeypatch, capsys, *words):
     except SystemExit as ended:
         code = ended.code
     except (ValueError, OSError) as error:          # which the front door makes this of
-        print(_sentence(error), file=sys.stderr)
+        print(sentence(error), file=sys.stderr)
         code = 1
     return code, *capsys.readouterr()
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -61,7 +62,7 @@ def ask(project, monkeypatch, capsys):
     """run.py's main in this process: ask("MERRAN", "--seed", 1) -> stdout, stderr"""
     def asking(*words, home=project, stdin=""):
         monkeypatch.setattr(sys, "argv", ["run.py", "--home", str(home.folder), *map(str, words)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode("utf-8", errors="surrogateescape"))))
         capsys.readouterr()
         assert not run_door.main()
         return capsys.readouterr()
@@ -281,40 +282,108 @@ def test_a_character_model_answers_in_its_characters(characters, ask, plays):
     assert answer.startswith("GROBBIN") and len(lined(answer)) in (58, 59) and set(answer) <= set(plays[:20_000])
 
 
-# --- One prompt after the other ---
+# --- A filter ---
 
-def test_every_line_is_answered_until_the_end_of_the_input(project, model):
-    done = run_script("run.py", "--home", project.folder, "--seed", 5, "--tokens", 15, input="GROB\nMERRAN:\n")
-    assert done.returncode == 0
-    assert done.stdout == "".join(lined(prompt + model.complete(prompt, seed=5, tokens=15)) for prompt in ("GROB", "MERRAN:"))
-    assert "Ctrl-D" in done.stderr and "Traceback" not in done.stderr
+def test_what_comes_through_a_pipe_is_the_prompt_and_goes_on_with_every_byte_as_it_was(project, model):
+    prompt = "GROBBIN:\r\n\x1b[31mTake\ta 中\0 \n"
+    done = subprocess.run([sys.executable, ROOT / "run.py", "--home", project.folder, "--seed", "5", "--tokens", "15"], input=prompt.encode() + b"\n",
+                          capture_output=True)
+    assert done.stdout == lined(prompt + model.complete(prompt, seed=5, tokens=15)).encode()
+    assert done.returncode == 0 and done.stderr.startswith(b"weights-tiny.pth:") and done.stderr.count(b"\n") == 1
 
 
-def test_after_an_unknown_character_the_next_prompt_is_answered(characters, ask):
-    said = ask("--seed", 1, "--tokens", 5, stdin="☃\nGROB\n", home=characters)
-    assert "U+2603" in said.err and "GROB" in said.out and "☃" not in said.out
+def test_an_empty_input_begins_a_text(ask, model):
+    assert ask("--seed", 1, "--tokens", 20).out == lined(model.complete("", seed=1, tokens=20))
+
+
+def test_a_prompt_of_ten_megabytes_is_gone_on_with(ask, plays):
+    prompt = (plays * 40)[:10_000_000]
+    said = ask("--tokens", 5, stdin=prompt).out
+    assert said.startswith(prompt) and len(said) > len(prompt) + 1
+
+
+def test_bytes_that_are_no_text_are_refused(ask):
+    with pytest.raises(ValueError, match="not in UTF-8: its byte 5"):
+        ask(stdin="half \udce4")
+
+
+def test_error_messages_command_no_terminal(project):
+    for words in (["--weights", "\x1b[31mred"], ["--\x1b[31m", "x"]):
+        done = run_script("run.py", "--home", project.folder, *words, "Take")
+        assert "\\x1b[31m" in refusal(done, code=done.returncode) and "\x1b" not in done.stderr
+
+
+# --- A conversation in a terminal ---
+
+COMMANDS_OF_A_TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
+
+
+@pytest.fixture
+def converse(project):
+    """converse(columns=80, **environment): run.py in a terminal of its own, waiting for words; project.history is gone."""
+    pexpect = pytest.importorskip("pexpect")
+    started = []
+
+    def starting(*words, columns=80, **environment):
+        child = pexpect.spawn(sys.executable, [str(ROOT / "run.py"), "--home", str(project.folder), "--seed", "5", *map(str, words)], encoding="utf-8",
+                              timeout=60, dimensions=(40, columns), env={**os.environ, "TERM": "xterm", **environment})
+        child.delaybeforesend = None
+        started.append(child)
+        child.expect("> ")
+        return child
+    project.history.unlink(missing_ok=True)
+    yield starting
+    for child in started:
+        child.close(force=True)
+
+
+@pytest.fixture(params=["prompt_toolkit", "input"])
+def environment(request, tmp_path):
+    """What makes run.py ask by prompt_toolkit, or without it."""
+    if request.param == "prompt_toolkit":
+        pytest.importorskip("prompt_toolkit")
+        return {}
+    (tmp_path / "prompt_toolkit.py").write_text("raise ImportError")
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+def until_asked(child):
+    """What the terminal shows until run.py asks again, without what moves the cursor."""
+    child.expect("> ")
+    return COMMANDS_OF_A_TERMINAL.sub("", child.before).replace("\r", "")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a terminal of its own")
-def test_ctrl_c_stops_the_answer_alone_and_ctrl_d_ends(project):
-    pexpect = pytest.importorskip("pexpect")
-    child = pexpect.spawn(sys.executable, [str(ROOT / "run.py"), "--home", str(project.folder), "--tokens", str(LONG)], encoding="utf-8", timeout=60)
-    child.expect("> ")
-    child.sendintr()                                # at the prompt it begins a new one
-    child.expect("> ")
-    for prompt in ("MERRAN", "GROBBIN"):
-        child.sendline(prompt)
-        child.expect(f"{prompt}\r\n{prompt}.{{20}}")        # what was typed, and the answer, streaming
-        child.sendintr()
-        child.expect("\r\n> ")
-    child.send("\x1b[A")                            # the arrow key upwards brings the last prompt back
-    child.expect("GROBBIN")
+def test_a_conversation_in_a_terminal(converse, environment, model):
+    child = converse("--tokens", 20, **environment)
+    child.send("MERRAN:\r")
+    answer = model.complete("MERRAN:", seed=5, tokens=20)
+    assert answer in until_asked(child)                     # shorter than a line
+    child.send("/tokens -1\r")
+    assert "below the smallest" in until_asked(child)
+    child.send(f"/tokens {LONG}\r")
+    until_asked(child)
+    child.send("Take\r")
+    child.expect(".{200}")
+    child.sendintr()                                        # stops the answer alone
+    until_asked(child)
+    child.send("\x1b[A\r")                                  # the arrow key upwards brings back what was typed
+    child.expect("Take.{200}")
     child.sendintr()
-    child.expect("> ")
+    until_asked(child)
+    child.sendintr()                                        # begins the line anew
+    until_asked(child)
+    child.send("one\\\rtwo\r")                             # a text of two lines
+    child.expect("one.*two.{200}")
+    child.sendintr()
+    until_asked(child)
     child.sendeof()
-    child.expect(pexpect.EOF)
+    child.wait()
     child.close()
-    assert child.exitstatus == 0 and "Traceback" not in child.before
+    assert child.exitstatus == 0
+    child = converse("--tokens", 0, **environment)          # and a second session remembers
+    child.send("\x1b[A\r")
+    assert "one\ntwo\n" in until_asked(child)
 
 
 def start(project, *words):
