@@ -225,8 +225,8 @@ class Conversation:
         elif name in SETTINGS:
             self._set(name, value)
         else:
-            raise ValueError(f"There is no command /{name}{hint(name, self.commands, _command_of)}. /help lists them. "
-                             "(A text that begins with / is typed with two: //)")
+            told = f"There is no command /{name}{hint(name, self.commands, _command_of)}"
+            raise ValueError(f"{told}{'' if told.endswith('?') else '.'} /help lists them. (A text that begins with / is typed with two: //)")
 
     def _set(self, name, value):
         each = SETTINGS[name]

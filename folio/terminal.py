@@ -283,21 +283,18 @@ class Screen:
         self._begin_note()
         self.write(text, DIM)
         self.end_line()
-        self._end_note()
+        self._left, self._follows_note = None, True
 
     def show(self, lines):
         """The same with lines that are ready: harmless, no wider than the terminal, their styles in them."""
         self._begin_note()
         self._send("".join(line + "\n" for line in lines))
-        self._end_note()
+        self._left, self._follows_note = None, False
 
     def _begin_note(self):
         self.end_line()
         if not self._follows_note:
             self._leave_empty_line()
-
-    def _end_note(self):
-        self._left, self._follows_note = None, True
 
     def _leave_empty_line(self):
         if self._end != "\n\n":

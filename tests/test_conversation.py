@@ -234,8 +234,8 @@ def test_every_setting_is_shown_set_and_taken_back_by_its_name(begin, name):
     field = SETTINGS[name].name
     before = getattr(story.params, field)
     assert story.said(f"/{name}").strip().startswith(f"{name} ") and SETTINGS[name].metadata["help"][:10] in story.said(f"/{name}")
-    story.said(f"/{name} 1")
-    assert getattr(story.params, field) == {"stop": ("1",)}.get(name, 1)
+    story.said(f"/{name} {'int8' if name == 'precision' else 1}")
+    assert getattr(story.params, field) == {"stop": ("1",), "precision": "int8"}.get(name, 1)
     story.said(f"/{name} none")
     assert getattr(story.params, field) == before
 
