@@ -9,6 +9,8 @@ import math
 import numpy as np
 import torch
 
+COLDEST = 1e-200            # a temperature: float32's numbers divided by it are float64's still
+
 
 def penalised(logits, tokens, settings):
     """The logits, (streams, vocabulary), after what the settings, GenerationParams, say about repeating `tokens`, a list of ids so far for each stream."""
@@ -65,7 +67,6 @@ def only(logits, allowed):
     return _changed(_library(logits).full_like(logits, -math.inf), allowed, logits[allowed])
 
 
-@np.errstate(over="ignore")         # a temperature near 0 takes all but the likeliest beyond float64, where exp makes 0 of them
 def probabilities(logits, temperature, top_k=None, top_p=None, min_p=None):
     """What the next token may be: the probabilities and ids of the candidates, (streams, candidates) both; in place of ids None where all tokens are
     candidates, in their order. What has the probability 0 is left out as well.
@@ -82,8 +83,8 @@ def probabilities(logits, temperature, top_k=None, top_p=None, min_p=None):
     elif has_top_p:
         logits, ids = _likeliest(logits, logits.shape[1])
     largest = library.amax(logits, -1)[:, None] if ids is None else logits[:, :1]
-    # The largest becomes 0, which no temperature can make overflow; in float64 the smallest temperature is still not 0.
-    weights = library.exp(library.asarray(logits - largest, dtype=library.float64) / temperature)          # of which the largest is 1
+    # The largest becomes 0, which no temperature can make overflow; below COLDEST the others would, and have no chance any more anyway.
+    weights = library.exp(library.asarray(logits - largest, dtype=library.float64) / max(temperature, COLDEST))         # of which the largest is 1
     if has_top_p:
         weights = library.where(weights.cumsum(-1) - weights < top_p * weights.sum(-1)[:, None], weights, 0.0)       # what comes before a kept one has less
     if min_p:
@@ -96,11 +97,10 @@ def pick(likely, ids, chance):
 
     likely, ids: as `probabilities` gives them; chance: (streams,) in [0, 1) -> (streams,) ids; never one whose probability is 0
     """
-    library, summed = _library(likely), likely.cumsum(-1)
+    summed = likely.cumsum(-1)
     total = summed[:, -1:]
-    wanted = library.minimum(chance[:, None] * total, library.nextafter(total, 0 * total))         # which may have been rounded up to the total
-    place = (summed <= wanted).sum(-1)
-    return place if ids is None else ids[library.arange(len(ids)), place]
+    place = ((summed <= chance[:, None] * total) & (summed < total)).sum(-1)            # the second, where the product is rounded up to the total
+    return place if ids is None else ids[_library(ids).arange(len(ids)), place]
 
 
 def _likeliest(logits, count):
@@ -112,7 +112,8 @@ def _likeliest(logits, count):
         ids = logits.argmax(-1)[:, None]
         return logits[rows, ids], ids
     if count < logits.shape[1]:
-        ids = np.sort(np.argpartition(logits, -count)[:, -count:])
+        ids = logits.argpartition(-count)[:, -count:]
+        ids.sort()
         order = (-logits[rows, ids]).argsort(kind="stable")         # so that of equals the first token comes first
         ids = ids[rows, order]
     else:
