@@ -38,6 +38,7 @@ from torch import nn
 from Model import State, Transformer
 
 KERNEL_STEP = 32            # torch's int8 kernel reads that far beyond a row that is no multiple of it (torch 2.13 on AVX-512: of 16)
+SMALL_SCORE = 60            # exp of it, for as many positions as there can be, is far from float32's largest number, exp(88), and exp of -60 is not 0
 _FOLDED = weakref.WeakKeyDictionary()       # network -> {precision: (the state of its weights, its NumpyTransformer)}
 
 
@@ -125,6 +126,7 @@ class Block:
         else:
             heads[:, :H] *= D ** -0.5
             self.heads_norm = None
+        self.scores_are_small = self.heads_norm is not None and self.heads_norm.largest_score(H) <= SMALL_SCORE
         self.turn = turn
         self.query_key_value, self.attention_eps = linear(rows), _eps(block.attention_norm)
         self.output = linear(to_stream(_rows([attention.output])))
@@ -154,7 +156,8 @@ class Block:
         weights = heads[:, :H].reshape(B, G, H // G, D) @ keys[:, :, :span.end].swapaxes(2, 3)              # (B, G, H/G, S)
         if span.unseen is not None:
             np.copyto(weights, -np.inf, where=span.unseen)
-        weights -= np.maximum.reduce(weights, axis=-1, keepdims=True)
+        if not self.scores_are_small:               # nothing then becomes too large for exp
+            weights -= np.maximum.reduce(weights, axis=-1, keepdims=True)
         np.exp(weights, out=weights)
         mixed = weights @ values[:, :, :span.end]                                                           # (B, G, H/G, D)
         mixed /= np.add.reduce(weights, axis=-1, keepdims=True)         # the softmax's division, of D numbers a head and not of S
@@ -235,6 +238,11 @@ class HeadsNorm:
         if getattr(query_norm, "bias", None) is not None:
             bias = torch.cat(((query_norm.bias * D ** -0.5).expand(H, D), key_norm.bias.expand(G, D))).numpy()
         return cls(gain, bias, _eps(query_norm))
+
+    def largest_score(self, H):
+        """What no product of a query and a key exceeds: a unit vector times a gain is no longer than the largest gain, and turning leaves lengths alone."""
+        lengths = np.abs(self.gain).max(-1) + (0 if self.bias is None else np.linalg.norm(self.bias, axis=-1))
+        return lengths[:H].max() * lengths[H:].max()
 
     def __call__(self, heads):
         """heads: (B, H + G, D) -> the same"""

@@ -12,7 +12,7 @@ from test_model import CLASSIC, COMBINATIONS, TINY, network, some_tokens
 import folio
 from folio import networks
 from folio.decoder import Decoder, Generation, Stream, generate, window_start
-from folio.numpy_decoder import Int8Linear, NumpyTransformer, in_numpy
+from folio.numpy_decoder import HeadsNorm, Int8Linear, NumpyTransformer, in_numpy
 from Model_Params import GenerationParams, ModelParams
 
 SHAPES = [dict(num_kv_heads=1, head_len=10), dict(head_len=14, hidden_len=20), dict(family="classic"), dict(num_layers=1, num_heads=1)]
@@ -65,6 +65,30 @@ def test_weights_that_are_unusable_are_refused_in_one_sentence_and_no_warning(va
     with pytest.raises(ValueError, match="not finite"):
         Decoder(net, [[1]])
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("norm, biases", [("rms", "none"), ("layer", "gpt2")])
+@pytest.mark.parametrize("gain, are_small", [(3.0, True), (300.0, False)])
+def test_scores_that_cannot_become_large_and_those_that_can_weigh_as_in_the_model(norm, biases, gain, are_small):
+    net, tokens = network(replace(TINY, norm=norm, biases=biases)), some_tokens(TINY, 1, TINY.block_size)
+    with torch.no_grad():
+        for block in net.blocks:
+            for part in (block.attention.query_norm, block.attention.key_norm):
+                part.weight.copy_(part.weight / part.weight.abs().max() * gain ** 0.5)
+        expected = net(tokens)[0].log_softmax(-1)
+    decoder = Decoder(net, tokens[:, :1].tolist())
+    assert {block.scores_are_small for block in decoder.in_numpy.blocks} == {are_small}
+    found = [decoder.logits[0], *(decoder.read(token.tolist())[0] for token in tokens[:, 1:].split(1, dim=1))]
+    torch.testing.assert_close(torch.from_numpy(np.stack(found)).log_softmax(-1), expected, rtol=0, atol=1e-4 if are_small else 1e-3)
+
+
+def test_no_score_is_larger_than_its_bound_says():
+    random = np.random.default_rng(0)
+    for bias in (None, random.normal(size=(6, 8)).astype(np.float32)):
+        norm = HeadsNorm(random.normal(size=(6, 8)).astype(np.float32), bias, 1e-6)
+        heads = norm(random.normal(size=(500, 6, 8)).astype(np.float32) ** 5)
+        scores = np.einsum("ahd,bgd->hgab", heads[:, :4], heads[:, 4:])
+        assert 0.5 * norm.largest_score(4) < np.abs(scores).max() <= norm.largest_score(4)
 
 
 # --- int8 ---
