@@ -53,8 +53,7 @@ def network(contents, path):
     """The network in a loaded file, its shapes compared with the parameters before memory is taken. Raises ValueError, naming `path`."""
     try:
         params = ModelParams(**contents["params"])
-        with torch.device("meta"):
-            expected = {name: tensor.shape for name, tensor in networks.build(params).state_dict().items()}
+        expected = {name: tensor.shape for name, tensor in networks.outline(params).state_dict().items()}
         found = {name: tensor.shape for name, tensor in contents["weights"].items()}
         if wrong := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
             raise ValueError(f"{wrong[0]} has shape {_shape(found.get(wrong[0]))} where its parameters say {_shape(expected.get(wrong[0]))}")

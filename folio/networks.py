@@ -18,7 +18,9 @@ well: what folio/streams.py takes for that (count, detach, joined, rows as a sli
 
 from copy import deepcopy
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from folio.lstm import LSTM
 from Model import Transformer
@@ -34,6 +36,26 @@ def build(params):
     if params.vocab_size is None:
         raise ValueError("vocab_size is not set: a network needs to know how many tokens its tokenizer has.")
     return NETWORKS[params.family](params.resolved())
+
+
+def outline(params):
+    """The network of `build` without the numbers of its parameters, which take no memory: they have shapes alone, on torch's meta device."""
+    with _ShapesAlone():
+        return build(params)
+
+
+class _ShapesAlone(TorchFunctionMode):
+    """Put new parameters on the meta device and leave them as they are. (torch.device("meta") does it for whatever is computed, which makes torch
+    import its compiler: a second.)"""
+
+    def __torch_function__(self, function, types, arguments=(), named=None):
+        named = named or {}
+        if function is torch.empty:
+            return torch.empty(*arguments, **named | {"device": "meta"})
+        changed = arguments[0] if arguments else named.get("tensor")
+        if function.__name__.endswith("_") and not function.__name__.endswith("__") and isinstance(changed, torch.Tensor) and changed.is_meta:
+            return changed
+        return function(*arguments, **named)
 
 
 def in_type(net, type):

@@ -161,8 +161,7 @@ def matrix_shapes(model):
 @cache
 def count_parameters(model):
     """All numbers that training adjusts."""
-    with torch.device("meta"):
-        return networks.count_parameters(networks.build(model))
+    return networks.count_parameters(networks.outline(model))
 
 
 def _about_size(model, training, corpus, kind):

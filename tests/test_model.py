@@ -318,6 +318,14 @@ def test_dropout_reaches_the_attention_weights(attention_len, monkeypatch):
     torch.testing.assert_close(Model.attend(ones, ones, ones, 0.0), ones)
 
 
+@pytest.mark.parametrize("params", [TINY, CLASSIC, replace(TINY, biases="gpt2", tied_head=True), ModelParams(family="lstm", vocab_size=50),
+                                    ModelParams(family="lstm", vocab_size=50, tied_head=True)], ids=str)
+def test_an_outline_has_the_shapes_of_the_network_and_no_numbers(params):
+    built, outline = networks.build(params), networks.outline(params)
+    assert [(name, part.shape) for name, part in outline.state_dict().items()] == [(name, part.shape) for name, part in built.state_dict().items()]
+    assert all(parameter.is_meta for parameter in outline.parameters()) and networks.count_parameters(outline) == networks.count_parameters(built)
+
+
 def test_every_parameter_learns():
     for parts in (dict(), dict(family="classic"), dict(biases="gpt2", norm="layer"), dict(positions="learned", tied_head=True)):
         net = network(replace(TINY, **parts)).train()

@@ -454,6 +454,12 @@ def test_importing_folio_does_not_import_torch():
         folio.lode
 
 
+def test_a_loaded_model_answers_without_torchs_compiler_which_takes_a_second_to_import():
+    done = run_python("-c", "import sys; from folio import load; load('Saved_Weights/weights-pretrained.pth').complete('Take', tokens=3);"
+                      "print('torch' in sys.modules, 'torch._dynamo' in sys.modules)")
+    assert done.stdout.split() == ["True", "False"], done.stderr
+
+
 def test_a_loaded_model_knows_what_it_is(project, model):
     contents = checkpoint.load(project.weights("tiny"))
     assert (model.name, model.step, model.val_bpb) == ("tiny", contents["step"], contents["val_bpb"])
