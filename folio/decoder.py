@@ -17,7 +17,8 @@ from folio.numpy_decoder import in_numpy
 from folio.sampling import only, penalised, pick, probabilities
 from Model_Params import GenerationParams
 
-AT_ONCE = 1 << 16           # tokens of a prompt, or of several, that a network reads at once: 256 MB for each 1,000 numbers that it keeps of a token meanwhile
+AT_ONCE = 1 << 16           # tokens of a prompt, or of several, that are read at once: 256 MB for each 1,000 numbers that the network keeps of a token
+CHOOSES = ("cuda",)         # kinds of device on which tokens are chosen as well; not MPS, which has no float64
 
 
 def window_start(length, block_size):
@@ -52,8 +53,8 @@ class Decoder:
         self.logits = self.read(prompts)                # for the token that comes next
 
     def read(self, pieces):
-        """Take in some tokens, ids, at least one, of each stream. -> the logits for those that come next: (streams, vocabulary), float32, in NumPy
-        on the CPU and in torch elsewhere
+        """Take in some tokens, ids, at least one, of each stream. -> the logits for those that come next: (streams, vocabulary), float32, on the
+        device where it CHOOSES, else in NumPy
 
         Raises ValueError where they are not finite.
         """
@@ -98,7 +99,7 @@ class Decoder:
         with torch.inference_mode():
             logits, self.state = self.net.continue_from(self.state, torch.tensor(last, device=self.device)[:, None])
             logits = logits[:, 0].float()
-            return logits.numpy() if self.device.type == "cpu" else logits
+            return logits if self.device.type in CHOOSES else logits.cpu().numpy()
 
     @torch.inference_mode()
     def select(self, rows):
@@ -152,9 +153,10 @@ class Generation:
             if others:
                 raise ValueError("Streams that are computed together have one precision: give all the same.")
             self._decoder = Decoder(net, [stream.prompt for stream in own], precision)
-            for row, stream in enumerate(own):
-                if stream.first is not None:
-                    self._decoder.logits[row] = only(self._decoder.logits[row], stream.first)
+            with torch.inference_mode():            # in which the decoder's tensors are made, and without which they may not be changed
+                for row, stream in enumerate(own):
+                    if stream.first is not None:
+                        self._decoder.logits[row] = only(self._decoder.logits[row], stream.first)
 
     def step(self):
         """The next token of each stream that is running, [(which, token)]; one that has come to its end is left out, and runs no more."""

@@ -122,6 +122,17 @@ def test_a_stream_says_the_same_alone_and_in_any_company(net):
     assert len({len(each) for each in alone}) > 5 and all(each[0] in (7, 9) for each in alone[1::2])
 
 
+def test_where_the_device_chooses_tokens_it_chooses_the_same(net, monkeypatch):
+    streams = list(company())
+    monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: None)
+    expected = said_by(net, streams)
+    monkeypatch.setattr(decoder, "CHOOSES", ("cpu",))           # as CUDA does
+    assert isinstance(Decoder(net, [[1]]).logits, torch.Tensor)
+    assert said_by(net, streams) == expected
+    how = replace(WILD, temperature=None, tokens=5, beams=3)
+    assert beam_search(net, Stream([3], how, first=np.array([7, 9])))[0].tokens[0] in (7, 9)
+
+
 @pytest.mark.parametrize("serves", ["numpy", "torch"])
 def test_streams_are_computed_together_and_those_that_have_ended_no_more(net, serves, monkeypatch):
     steps, prompts, step, advance = [], [], Decoder._step, net.advance
