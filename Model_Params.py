@@ -260,9 +260,11 @@ class GenerationParams:
                                       low=0, high=100)
     penalty_window: int = option(64, "tokens, the prompt's included, that the two penalties look back on", low=1)       # 64: llama.cpp's
     no_repeat_ngram: int | None = option(None, "let no sequence of this many tokens come twice (default: all may)", low=1)
-    beams: int | None = option(None, "leave nothing to chance: look for the likeliest text as a whole, with so many candidates at once (default: chance decides)", low=1, high=4096)
+    beams: int | None = option(None, "leave nothing to chance: look for the likeliest text as a whole, with so many candidates at once "
+                                     "(default: chance decides)", low=1, high=4096)
     length_penalty: float | None = option(None, "with beams: 0 favours short texts, more favours longer ones (default: 0.6)", low=0, high=10)
-    precision: str = option("float32", "int8 fetches a quarter of the bytes for each token, and rounds the weights to that", choices=("float32", "int8"))
+    precision: str = option("float32", "what the weights are rounded to: float32, or int8, a quarter of the bytes and a little less exact",
+                            choices=("float32", "int8"))
     stop: tuple[str, ...] = option((), "end before this text where it comes; can be given several times")
     seed: int | None = option(None, "makes an answer repeatable (default: a new one each time)", low=0, high=2**63 - 1)
 

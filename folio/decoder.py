@@ -3,7 +3,8 @@
 Several streams go on at once, each with a prompt, settings, a seed and an end of its own; however many tokens each has, they are computed together.
 What a stream says depends on these four alone, not on its neighbours: its n-th token is chosen by the n-th random number of its own seed. Only where
 chance, or the likeliest of two tokens, falls within the rounding of the network's output can company make a difference, because matrix
-products of other sizes may round otherwise.
+products of other sizes may round otherwise. In float32 that is rare. In int8, where numbers are rounded to bfloat16, it is not: one in four of the shipped
+model's answers of 60 tokens was another one in the company of seven of other lengths.
 """
 
 from bisect import bisect_left
@@ -106,7 +107,7 @@ class Decoder:
         """Go on with the streams of these numbers alone, in this order; one may come several times. rows: a list"""
         if len(rows) > len(self.tokens):
             self.state = self.state.select(rows)
-        else:           # in the memory where they are: those are copied that have another place now, from the token on where another text stands there
+        else:           # where they are in memory: those are copied that have another place now, from the token on where another text stands there
             moved = [(place, row) for place, row in enumerate(rows) if place != row]
             if moved:
                 places, origins = map(list, zip(*moved))
@@ -193,9 +194,9 @@ class Generation:
         self._sort_settings()
 
     def _sort_settings(self):
-        self._alike = defaultdict(list)             # settings -> the rows that have them
+        self._rows_of = defaultdict(list)           # settings -> the rows that have them
         for row, how in enumerate(self._settings):
-            self._alike[how].append(row)
+            self._rows_of[how].append(row)
 
     def _choose(self):
         """A token for each row."""
@@ -203,8 +204,8 @@ class Generation:
         chances = np.array([random.random() for random in self._random])
         if not isinstance(logits, np.ndarray):
             chances = torch.from_numpy(chances).to(logits.device)
-        for how, rows in self._alike.items():
-            some, chance = (logits, chances) if len(self._alike) == 1 else (logits[rows], chances[rows])
+        for how, rows in self._rows_of.items():
+            some, chance = (logits, chances) if len(self._rows_of) == 1 else (logits[rows], chances[rows])
             some = penalised(some, [self._decoder.tokens[row] for row in rows], how)
             for row, token in zip(rows, pick(*probabilities(some, how.temperature, how.top_k, how.top_p, how.min_p), chance).tolist()):
                 picked[row] = token
