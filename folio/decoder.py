@@ -3,8 +3,8 @@
 Several streams go on at once, each with a prompt, settings, a seed and an end of its own; however many tokens each has, they are computed together.
 What a stream says depends on these four alone, not on its neighbours: its n-th token is chosen by the n-th random number of its own seed. Only where
 chance, or the likeliest of two tokens, falls within the rounding of the network's output can company make a difference, because matrix
-products of other sizes may round otherwise. In float32 that is rare. In int8, where numbers are rounded to bfloat16, it is not: one in four of the shipped
-model's answers of 60 tokens was another one in the company of seven of other lengths.
+products of other sizes may round otherwise. In float32 that is rare. In int8, where numbers are rounded to bfloat16, it is not: one in four of the
+shipped model's answers of 60 tokens was another one in the company of seven of other lengths.
 """
 
 from bisect import bisect_left
@@ -18,7 +18,7 @@ from folio.numpy_decoder import in_numpy
 from folio.sampling import only, penalised, pick, probabilities
 from Model_Params import GenerationParams
 
-AT_ONCE = 1 << 16           # tokens of a prompt, or of several, that are read at once: 256 MB for each 1,000 numbers that the network keeps of a token
+AT_ONCE = 1 << 16           # tokens of prompts that are read at once: 256 MB for each 1,000 numbers that the network keeps of a token meanwhile
 CHOOSES = ("cuda",)         # kinds of device on which tokens are chosen as well; not MPS, which has no float64
 
 
