@@ -37,6 +37,14 @@ def window_start(length, block_size):
     return (restarts + 1) * (block_size + 1 - kept)
 
 
+def single_tokens(net, precision):
+    """What computes single tokens: a NumpyTransformer, or None where `net` does that too. Raises ValueError for a precision that is not for it."""
+    found = in_numpy(net, precision)
+    if precision != "float32" and found is None:
+        raise ValueError(f"precision={precision} is for transformers in float32 on the CPU: leave it out.")
+    return found
+
+
 class Decoder:
     """Some streams, read once each: what the network has computed for their earlier tokens is kept."""
 
@@ -45,9 +53,7 @@ class Decoder:
         precision that is not for this network."""
         self.net = net
         self.device = next(net.parameters()).device
-        self.in_numpy = in_numpy(net, precision)
-        if precision != "float32" and self.in_numpy is None:
-            raise ValueError(f"precision={precision} is for transformers in float32 on the CPU: leave it out.")
+        self.in_numpy = single_tokens(net, precision)
         self.tokens = [[] for _ in prompts]             # of each stream
         self.starts = [None] * len(prompts)             # of the window in them
         self.state = None                               # of the windows up to the last token

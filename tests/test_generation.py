@@ -384,5 +384,11 @@ def test_the_answer_to_a_character_that_is_cut_in_two_tokens_has_whole_character
     (dict(stream=-1), ["stream=-1"]), (dict(beams=2, stream=-1), ["stream=-1"])])
 def test_settings_that_cannot_work_are_refused_in_one_sentence(model, wrong, words):
     with pytest.raises(ValueError) as refused:
-        model.stream("x", **wrong)
+        model.stream("x", **wrong)          # before any text is asked for
     assert len(str(refused.value).splitlines()) == 1 and all(word in str(refused.value) for word in words)
+
+
+def test_a_precision_that_is_not_for_this_network_is_refused_before_any_text_is_asked_for(model):
+    lstm = networks.build(ModelParams(family="lstm", vocab_size=model.tokenizer.vocab_size, emb_len=16)).eval()
+    with pytest.raises(ValueError, match="precision=int8 is for transformers in float32 on the CPU: leave it out"):
+        replace(model, net=lstm).stream("x", precision="int8")
