@@ -22,7 +22,8 @@ from folio.kernels import causal_attention
 
 NORM_EPS = 1e-6             # Qwen3's
 ROTARY_BASE = 10_000        # Su et al., 2021
-FUSED_ATTENTION_LEN = 512   # on a CPU, plain matrix products train twice as fast up to here, and beyond it memory matters more; without a gradient they are slower
+FUSED_ATTENTION_LEN = 512   # on a CPU, plain matrix products train twice as fast up to here, and beyond it memory matters more;
+                            # without a gradient they are slower
 
 
 class Transformer(nn.Module):
@@ -126,8 +127,8 @@ class Attention(nn.Module):
 
 
 def attend(query, key, value, dropout, visible=None):
-    """Each of T queries sees those of S positions that are `visible`, (T, S) or (B, 1, T, S) of truth values; by default all up to itself (T = S), or
-    all where it is the only one.
+    """Each of T queries sees those of S positions that are `visible`, (B, 1, T, S) of truth values; by default all up to itself (T = S), or all
+    where it is the only one.
 
     query: (B, H, T, D); key, value: (B, G, S, D), each shared by H / G query heads in a row -> (B, H, T, D)
     """

@@ -249,20 +249,22 @@ FINE_TUNING = {"learning_rate": 0.0015}        # between the two best, with 8 wi
 @dataclass(frozen=True)
 class GenerationParams:
     """How a trained network goes on with a text."""
-    tokens: int = option(300, "length of the answer, unless the text ends before", low=0)
+    tokens: int = option(300, "length of the answer, unless the text ends before", low=0, high=2**63 - 1)
     temperature: float | None = option(None, "below 1 safer, above 1 wilder; 0 always takes the likeliest token (default: 0.8)", low=0)
     top_k: int | None = option(None, "choose among this many likeliest tokens (default: all)", low=1)
     top_p: float | None = option(None, "choose among the fewest tokens that together have this probability (default: all)", above=0, high=1)
     min_p: float | None = option(None, "choose among tokens at least this share as likely as the likeliest (default: all)", low=0, high=1)
     repetition_penalty: float = option(1.0, "make tokens that came before less likely: logits are divided by this, or multiplied below 0; 1: no penalty",
-                                       above=0, high=100)
+                                       low=0.01, high=100)         # what is divided by far less may be beyond float32
     frequency_penalty: float = option(0.0, "make tokens less likely the more often they came: so much off the logit for each time; 0: no penalty",
                                       low=0, high=100)
     penalty_window: int = option(64, "tokens, the prompt's included, that the two penalties look back on", low=1)       # 64: llama.cpp's
     no_repeat_ngram: int | None = option(None, "let no sequence of this many tokens come twice (default: all may)", low=1)
-    beams: int | None = option(None, "leave nothing to chance: look for the likeliest text as a whole, with so many candidates at once (default: chance decides)", low=1, high=4096)
+    beams: int | None = option(None, "leave nothing to chance: look for the likeliest text as a whole, with so many candidates at once "
+                                     "(default: chance decides)", low=1, high=4096)
     length_penalty: float | None = option(None, "with beams: 0 favours short texts, more favours longer ones (default: 0.6)", low=0, high=10)
-    precision: str = option("float32", "int8 fetches a quarter of the bytes for each token, and rounds the weights to that", choices=("float32", "int8"))
+    precision: str = option("float32", "what the weights are rounded to: float32, or int8, a quarter of the bytes and a little less exact",
+                            choices=("float32", "int8"))
     stop: tuple[str, ...] = option((), "end before this text where it comes; can be given several times")
     seed: int | None = option(None, "makes an answer repeatable (default: a new one each time)", low=0, high=2**63 - 1)
 

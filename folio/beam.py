@@ -75,7 +75,7 @@ def log_softmax(logits):
 
 
 def _likeliest_first(totals, soon):
-    """Yield (total, row, token) of all totals, (beams, vocabulary). The first `soon` are quick; the rest is sorted where texts to stop at end many."""
+    """Yield (total, row, token) of all totals, (beams, vocabulary). The first `soon` are quick; the rest is sorted only where so many of them end."""
     falling = -totals.ravel()
     parts = np.split(np.argpartition(falling, soon), [soon]) if soon < len(falling) else [np.arange(len(falling))]
     for part in parts:
@@ -84,7 +84,7 @@ def _likeliest_first(totals, soon):
 
 
 def _in_place(going_on):
-    """The same in an order in which as many as can be keep the row of what they continue, so that the decoder copies little. Each begins with that row."""
+    """The same in an order in which as many as can be keep the row of what they continue, with which each begins: so the decoder copies little."""
     ordered, others = [None] * len(going_on), []
     for each in going_on:
         if each[0] < len(ordered) and ordered[each[0]] is None:

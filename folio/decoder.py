@@ -3,7 +3,8 @@
 Several streams go on at once, each with a prompt, settings, a seed and an end of its own; however many tokens each has, they are computed together.
 What a stream says depends on these four alone, not on its neighbours: its n-th token is chosen by the n-th random number of its own seed. Only where
 chance, or the likeliest of two tokens, falls within the rounding of the network's output can company make a difference, because matrix
-products of other sizes may round otherwise.
+products of other sizes may round otherwise. In float32 that is rare. In int8, where numbers are rounded to bfloat16, it is not: one in four of the
+shipped model's answers of 60 tokens was another one in the company of seven of other lengths.
 """
 
 from bisect import bisect_left
@@ -17,7 +18,8 @@ from folio.numpy_decoder import in_numpy
 from folio.sampling import only, penalised, pick, probabilities
 from Model_Params import GenerationParams
 
-AT_ONCE = 1 << 16           # tokens of a prompt, or of several, that a network reads at once: 256 MB for each 1,000 numbers that it keeps of a token meanwhile
+AT_ONCE = 1 << 16           # tokens of prompts that are read at once: 256 MB for each 1,000 numbers that the network keeps of a token meanwhile
+CHOOSES = ("cuda",)         # kinds of device on which tokens are chosen as well; not MPS, which has no float64
 
 
 def window_start(length, block_size):
@@ -35,6 +37,14 @@ def window_start(length, block_size):
     return (restarts + 1) * (block_size + 1 - kept)
 
 
+def single_tokens(net, precision):
+    """What computes single tokens: a NumpyTransformer, or None where `net` does that too. Raises ValueError for a precision that is not for it."""
+    found = in_numpy(net, precision)
+    if precision != "float32" and found is None:
+        raise ValueError(f"precision={precision} is for transformers in float32 on the CPU: leave it out.")
+    return found
+
+
 class Decoder:
     """Some streams, read once each: what the network has computed for their earlier tokens is kept."""
 
@@ -43,17 +53,15 @@ class Decoder:
         precision that is not for this network."""
         self.net = net
         self.device = next(net.parameters()).device
-        self.in_numpy = in_numpy(net, precision)
-        if precision != "float32" and self.in_numpy is None:
-            raise ValueError(f"precision={precision} is for transformers in float32 on the CPU: leave it out.")
+        self.in_numpy = single_tokens(net, precision)
         self.tokens = [[] for _ in prompts]             # of each stream
         self.starts = [None] * len(prompts)             # of the window in them
         self.state = None                               # of the windows up to the last token
         self.logits = self.read(prompts)                # for the token that comes next
 
     def read(self, pieces):
-        """Take in some tokens, ids, at least one, of each stream. -> the logits for those that come next: (streams, vocabulary), float32, in NumPy
-        on the CPU and in torch elsewhere
+        """Take in some tokens, ids, at least one, of each stream. -> the logits for those that come next: (streams, vocabulary), float32, on the
+        device where it CHOOSES, else in NumPy
 
         Raises ValueError where they are not finite.
         """
@@ -98,14 +106,14 @@ class Decoder:
         with torch.inference_mode():
             logits, self.state = self.net.continue_from(self.state, torch.tensor(last, device=self.device)[:, None])
             logits = logits[:, 0].float()
-            return logits.numpy() if self.device.type == "cpu" else logits
+            return logits if self.device.type in CHOOSES else logits.cpu().numpy()
 
     @torch.inference_mode()
     def select(self, rows):
         """Go on with the streams of these numbers alone, in this order; one may come several times. rows: a list"""
         if len(rows) > len(self.tokens):
             self.state = self.state.select(rows)
-        else:           # in the memory where they are: those are copied that have another place now, from the token on where another text stands there
+        else:           # where they are in memory: those are copied that have another place now, from the token on where another text stands there
             moved = [(place, row) for place, row in enumerate(rows) if place != row]
             if moved:
                 places, origins = map(list, zip(*moved))
@@ -152,9 +160,10 @@ class Generation:
             if others:
                 raise ValueError("Streams that are computed together have one precision: give all the same.")
             self._decoder = Decoder(net, [stream.prompt for stream in own], precision)
-            for row, stream in enumerate(own):
-                if stream.first is not None:
-                    self._decoder.logits[row] = only(self._decoder.logits[row], stream.first)
+            with torch.inference_mode():            # in which the decoder's tensors are made, and without which they may not be changed
+                for row, stream in enumerate(own):
+                    if stream.first is not None:
+                        self._decoder.logits[row] = only(self._decoder.logits[row], stream.first)
 
     def step(self):
         """The next token of each stream that is running, [(which, token)]; one that has come to its end is left out, and runs no more."""
@@ -191,9 +200,9 @@ class Generation:
         self._sort_settings()
 
     def _sort_settings(self):
-        self._alike = defaultdict(list)             # settings -> the rows that have them
+        self._rows_of = defaultdict(list)           # settings -> the rows that have them
         for row, how in enumerate(self._settings):
-            self._alike[how].append(row)
+            self._rows_of[how].append(row)
 
     def _choose(self):
         """A token for each row."""
@@ -201,8 +210,8 @@ class Generation:
         chances = np.array([random.random() for random in self._random])
         if not isinstance(logits, np.ndarray):
             chances = torch.from_numpy(chances).to(logits.device)
-        for how, rows in self._alike.items():
-            some, chance = (logits, chances) if len(self._alike) == 1 else (logits[rows], chances[rows])
+        for how, rows in self._rows_of.items():
+            some, chance = (logits, chances) if len(self._rows_of) == 1 else (logits[rows], chances[rows])
             some = penalised(some, [self._decoder.tokens[row] for row in rows], how)
             for row, token in zip(rows, pick(*probabilities(some, how.temperature, how.top_k, how.top_p, how.min_p), chance).tolist()):
                 picked[row] = token

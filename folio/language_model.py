@@ -18,7 +18,7 @@ import tokenizer as tokenizers
 from folio import checkpoint, hardware
 from folio.beam import beam_search
 from folio.bits_per_byte import evaluate, predictions, window_len, windows_at_once
-from folio.decoder import Decoder, Generation, Stream
+from folio.decoder import Decoder, Generation, Stream, single_tokens
 from folio.stopping import UpTo
 from Model_Params import GenerationParams
 
@@ -98,6 +98,7 @@ class LanguageModel:
             problems = [f"beams={params.beams} find no more than {params.beams} answers, and this would be number {number + 1}: give more beams."]
         if problems:
             raise ValueError("\n".join(problems))
+        single_tokens(self.net, params.precision)           # may refuse it, here and not when a prompt is shown already
         ids, first, known_bytes = self.tokenizer.encode(prompt) or self.opening, None, 0
         if prompt and params.tokens:
             ids, first, known_bytes = self._healed(ids)

@@ -7,13 +7,14 @@
     net.predict(x) -> logits                        ... which this makes of what it gives
     state.select(rows) -> state                     of these streams alone, in this order, each as often as it is named; rows: a list
     state.put(rows, other)                          another state's streams take the places of these
-    state.move(origins, rows, alike)                copies of some streams take the places of others, that have so many tokens in common at the beginning
+    state.move(origins, rows, alike)                copies of some streams take the places of others, whose first `alike` tokens are the same
     state.first(count) -> state                     of the first streams alone
     net.context                                     tokens it can look back on, None where there is no end to them
     net.blocks                                      the part whose matrices Muon and weight decay are for
 
-`continue_from` may use its state up; `select` copies, so that both states can go on; `first` leaves the streams in the memory where they are. The state of a recurrent network can be carried on in training as
-well: what folio/streams.py takes for that (count, detach, joined, rows as a slice) is in folio/lstm.py.
+`continue_from` may use its state up; `select` copies, so that both states can go on; `first` leaves the streams in the memory where they are.
+The state of a recurrent network can be carried on in training as well: what folio/streams.py takes for that (count, detach, joined, rows as a
+slice) is in folio/lstm.py.
 """
 
 from copy import deepcopy

@@ -122,6 +122,17 @@ def test_a_stream_says_the_same_alone_and_in_any_company(net):
     assert len({len(each) for each in alone}) > 5 and all(each[0] in (7, 9) for each in alone[1::2])
 
 
+def test_where_the_device_chooses_tokens_it_chooses_the_same(net, monkeypatch):
+    streams = list(company())
+    monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: None)
+    expected = said_by(net, streams)
+    monkeypatch.setattr(decoder, "CHOOSES", ("cpu",))           # as CUDA does
+    assert isinstance(Decoder(net, [[1]]).logits, torch.Tensor)
+    assert said_by(net, streams) == expected
+    how = replace(WILD, temperature=None, tokens=5, beams=3)
+    assert beam_search(net, Stream([3], how, first=np.array([7, 9])))[0].tokens[0] in (7, 9)
+
+
 @pytest.mark.parametrize("serves", ["numpy", "torch"])
 def test_streams_are_computed_together_and_those_that_have_ended_no_more(net, serves, monkeypatch):
     steps, prompts, step, advance = [], [], Decoder._step, net.advance
@@ -367,10 +378,17 @@ def test_the_answer_to_a_character_that_is_cut_in_two_tokens_has_whole_character
 @pytest.mark.parametrize("wrong, words", [
     (dict(beams=3, temperature=0.5, top_k=4), ["beams=3", "temperature and top_k"]), (dict(beams=0), ["beams=0"]), (dict(length_penalty=1.0), ["length_penalty=1.0", "beams"]),
     (dict(stop=["a", ""]), ["stop", "empty"]), (dict(stop=[1]), ["stop=1", "str"]), (dict(min_p=1.5), ["min_p=1.5"]), (dict(min_p=math.nan), ["min_p=nan"]),
-    (dict(repetition_penalty=0.0), ["repetition_penalty=0.0"]), (dict(frequency_penalty=-1.0), ["frequency_penalty=-1.0"]),
+    (dict(repetition_penalty=0.0), ["repetition_penalty=0.0"]), (dict(repetition_penalty=1e-45), ["repetition_penalty=1e-45", "0.01"]),
+    (dict(tokens=10**40, beams=2, length_penalty=10.0), ["tokens=1000", "largest"]), (dict(frequency_penalty=-1.0), ["frequency_penalty=-1.0"]),
     (dict(penalty_window=0), ["penalty_window=0"]), (dict(no_repeat_ngram=0), ["no_repeat_ngram=0"]), (dict(beams=2, stream=2), ["beams=2", "number 3"]),
     (dict(stream=-1), ["stream=-1"]), (dict(beams=2, stream=-1), ["stream=-1"])])
 def test_settings_that_cannot_work_are_refused_in_one_sentence(model, wrong, words):
     with pytest.raises(ValueError) as refused:
-        model.stream("x", **wrong)
+        model.stream("x", **wrong)          # before any text is asked for
     assert len(str(refused.value).splitlines()) == 1 and all(word in str(refused.value) for word in words)
+
+
+def test_a_precision_that_is_not_for_this_network_is_refused_before_any_text_is_asked_for(model):
+    lstm = networks.build(ModelParams(family="lstm", vocab_size=model.tokenizer.vocab_size, emb_len=16)).eval()
+    with pytest.raises(ValueError, match="precision=int8 is for transformers in float32 on the CPU: leave it out"):
+        replace(model, net=lstm).stream("x", precision="int8")
