@@ -127,8 +127,8 @@ class Attention(nn.Module):
 
 
 def attend(query, key, value, dropout, visible=None):
-    """Each of T queries sees those of S positions that are `visible`, (B, 1, T, S) of truth values; by default all up to itself (T = S), or all
-    where it is the only one.
+    """Each of T queries sees those of S positions that are `visible`, (T, S) or (B, 1, T, S) of truth values; by default all up to itself (T = S), or
+    all where it is the only one.
 
     query: (B, H, T, D); key, value: (B, G, S, D), each shared by H / G query heads in a row -> (B, H, T, D)
     """
@@ -165,10 +165,14 @@ class Span(NamedTuple):
     def after(cls, lengths, time, device):
         """`time` tokens after what each stream has seen. lengths: a list of integers"""
         start, end = lengths[0], max(lengths) + time
-        if all(length == start for length in lengths) and (time == 1 or start == 0):
+        are_alike = all(length == start for length in lengths)
+        if are_alike and (time == 1 or start == 0):
             return cls.of(start, time)
-        places = torch.tensor(lengths, device=device)[:, None] + torch.arange(time, device=device)                  # (B, T)
-        return cls(places, end, (torch.arange(end, device=device) <= places[..., None])[:, None])
+        everywhere, ahead = torch.arange(end, device=device), torch.arange(time, device=device)
+        if are_alike:
+            return cls(slice(start, end), end, everywhere <= start + ahead[:, None])                                    # (T, S)
+        places = torch.tensor(lengths, device=device)[:, None] + ahead                                                  # (B, T)
+        return cls(places, end, (everywhere <= places[..., None])[:, None])
 
 
 # --- What a block is composed of: each table names the choices of one field of ModelParams ---
