@@ -112,8 +112,9 @@ class Conversation:
         else:
             self.turns, self.given_up = self.given_up, []
         self.screen.note("Taken back. Now the text ends:" if self.text else "Taken back: the text is empty again.")
-        self._show_end(self.text)
-        self.screen.end_line()
+        if self.text:
+            self._show_end(self.text)
+            self.screen.end_line()
 
     def new(self):
         """Begin a new text, as if just started."""
@@ -174,8 +175,9 @@ class Conversation:
     def _show_end(self, text):
         """Show as much of a text's end again as one row holds, so that it is seen what goes on."""
         wrap = WordWrap(self.screen.width)
-        last_line = harmless(text[-4 * wrap.width:]).rpartition("\n")[2]            # four rows, so that the last begins with a word
-        self.screen.write((wrap.add(last_line) + wrap.end()).rpartition("\n")[2], DIM)
+        written = text.rstrip("\n")
+        last_line = harmless(written[-4 * wrap.width:]).rpartition("\n")[2]         # four rows, so that the last begins with a word
+        self.screen.write((wrap.add(last_line) + wrap.end()).rpartition("\n")[2] + text[len(written):], DIM)
 
     # --- What the model thinks ---
 

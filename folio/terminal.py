@@ -228,6 +228,7 @@ class Screen:
         self.has_colours = shows_colours()
         self._end = "\n\n"           # of what was written: its last two characters
         self._wrap = WordWrap(0)
+        self._is_open = False       # whether something was written since end_line
         self._left = None           # (column, width) where end_line left the text, while nothing else was written
         self._follows_note = False
 
@@ -241,7 +242,7 @@ class Screen:
 
     def write(self, text, style=""):
         """Show some text at once; of a word that may not be complete, as much as can stay where it is."""
-        self._left, self._follows_note = None, False
+        self._is_open, self._left, self._follows_note = True, None, False
         for start in range(0, len(text), WRITTEN_AT_ONCE):
             self._put(text[start:start + WRITTEN_AT_ONCE], style)
 
@@ -258,11 +259,13 @@ class Screen:
 
     def end_line(self):
         """Go to the start of a line, unless there already."""
+        if not self._is_open:
+            return
         self._send(self._wrap.end())
         self._left = self._wrap.column, self.width
         if not self._end.endswith("\n"):
             self._send("\n")
-        self._wrap.column = 0
+        self._wrap.column, self._is_open = 0, False
 
     def go_back(self):
         """Go back to where end_line left the text; where something was written since, or the width changed, leave an empty line. -> whether it went"""
@@ -271,7 +274,7 @@ class Screen:
             return False
         if column := self._left[0]:
             sys.stdout.write(f"\x1b[A\x1b[{column}C")
-            self._wrap.column, self._end = column, ""
+            self._wrap.column, self._end, self._is_open = column, "", True
         return True
 
     def stay(self):
@@ -279,22 +282,20 @@ class Screen:
         self._left = None
 
     def note(self, text):
-        """Show some text that is not part of what is written, on lines of its own."""
-        self._begin_note()
+        """Show some text that is not part of what is written, on lines of its own; after an empty one, or other notes."""
+        self.end_line()
+        if not self._follows_note:
+            self._leave_empty_line()
         self.write(text, DIM)
         self.end_line()
         self._left, self._follows_note = None, True
 
     def show(self, lines):
-        """The same with lines that are ready: harmless, no wider than the terminal, their styles in them."""
-        self._begin_note()
+        """Show lines that are ready, after an empty one: harmless, no wider than the terminal, their styles in them."""
+        self.end_line()
+        self._leave_empty_line()
         self._send("".join(line + "\n" for line in lines))
         self._left, self._follows_note = None, False
-
-    def _begin_note(self):
-        self.end_line()
-        if not self._follows_note:
-            self._leave_empty_line()
 
     def _leave_empty_line(self):
         if self._end != "\n\n":

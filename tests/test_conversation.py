@@ -105,6 +105,16 @@ def test_where_something_stands_between_the_end_of_the_text_is_shown_again(begin
     assert story.said("") == "\nTwice <16.1> <23.2> <30.3>\n"
 
 
+def test_the_text_goes_on_where_it_ended_also_after_ctrl_c(begin):
+    story = begin()
+    story.said("Once")
+    story.screen.end_line()                                 # as after Ctrl-C, during the answer or while words are asked for
+    assert story.said("") == "\x1b[A\x1b[10C <10.1>\n"
+    story.said("/temperature 1")
+    story.screen.end_line()
+    assert story.said("") == "\nOnce <4.0> <10.1> <17.2>\n"
+
+
 def test_two_slashes_are_text_that_begins_with_one(begin):
     story = begin()
     story.said("//home")
@@ -201,6 +211,13 @@ def test_words_that_the_model_refuses_change_nothing(begin):
     assert streams(story) == [[0], [1]]
 
 
+def test_after_undo_the_end_of_the_text_is_shown_and_what_comes_next_stands_apart(begin):
+    story = begin()
+    story.model.tells = " end.\n"
+    assert story.said("Once", "Twice", "/undo").endswith("the text ends:\nOnce end.\n")
+    assert story.said("/undo", "Twice").endswith("empty again.\n\nTwice end.\n")
+
+
 def test_nothing_to_do_again_is_a_sentence(begin):
     story = begin()
     for typed in ("/again", "/undo", "/surprise", "/save x.txt"):
@@ -279,7 +296,9 @@ def test_what_cannot_be_saved_is_a_sentence(begin, tmp_path, monkeypatch, name):
 # --- What the model thinks ---
 
 def test_top_is_a_table_of_the_ten_likeliest_and_commands_nothing(begin):
-    lines = begin().said("/top").strip().splitlines()
+    story = begin()
+    _, empty, *lines = story.said("/temperature 1", "/top").strip().splitlines()
+    assert empty == ""
     assert len(lines) == 10 and "\x1b" not in "".join(lines)
     assert [line.split("  ")[0] for line in lines[:4]] == ["·hands", "⏎", "\\x1b[2J", "中"]
     assert {line.index("%") for line in lines[:3]} == {14}
