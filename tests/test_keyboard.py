@@ -1,10 +1,10 @@
-"""What is typed is remembered: from session to session, whatever has happened to the file."""
+"""What is typed is remembered: from session to session, whatever has happened to the file; and commands no terminal while one types."""
 
 import os
 
 import pytest
 
-from folio.keyboard import LONGEST, REMEMBERED, History
+from folio.keyboard import LONGEST, REMEMBERED, History, LineEditor
 
 
 def test_a_session_remembers_what_the_one_before_was_told(tmp_path):
@@ -35,3 +35,16 @@ def test_a_history_that_cannot_be_kept_is_no_failure(tmp_path, path):
     (tmp_path / "folder").mkdir()
     history = History(tmp_path / path)
     assert history.add("Once") and history.entries == ["Once"]
+
+
+def test_the_arrow_key_brings_back_nothing_that_commands_a_terminal(tmp_path, monkeypatch):
+    readline = pytest.importorskip("readline")
+    remembered, commanding = [], "\u202egnp.exe \x9b31m"
+    monkeypatch.setattr(readline, "add_history", remembered.append)
+    history = History(tmp_path / "history")
+    history.add(commanding), history.add("one\ntwo")
+    editor = LineEditor(history)
+    for text in (commanding, "three"):
+        monkeypatch.setattr("builtins.input", lambda ask, text=text: text)
+        assert editor.read() == text
+    assert remembered == ["one\ntwo", "three"]

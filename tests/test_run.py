@@ -386,6 +386,18 @@ def test_a_conversation_in_a_terminal(converse, environment, model):
     assert "one\ntwo\n" in until_asked(child)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a terminal of its own")
+def test_what_is_pasted_commands_no_terminal_while_one_types(converse):
+    pytest.importorskip("prompt_toolkit")
+    child = converse("--tokens", 0)
+    child.send("\x1b[200~\u202egnp.exe \x9b31m 中\x1b[201~")
+    child.expect("gnp.exe.*中")
+    shown = child.before + child.after
+    child.send("\r")
+    assert r"\u202egnp.exe \x9b31m 中" in until_asked(child)         # the model was given what was pasted
+    assert not set("\u202e\x9b") & set(shown)
+
+
 def start(project, *words):
     return subprocess.Popen([sys.executable, ROOT / "run.py", "--home", project.folder, PROMPT, "--tokens", str(LONG), *words],
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
