@@ -130,6 +130,8 @@ class Conversation:
             raise ValueError(f"{name} is no name that a file can have.")
         if path.is_dir():
             raise ValueError(f"{name} is a folder. Say which file in it: /save {path / 'text.txt'}")
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{name} is no file that a text could take the place of.")
         if path.exists() and path.absolute() not in self.may_overwrite:
             self.may_overwrite.add(path.absolute())
             raise ValueError(f"{name} is there already, and as it was. The same command once more overwrites it.")

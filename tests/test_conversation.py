@@ -1,6 +1,7 @@
 """A text written in turns: what is typed, what the model sees, what is on the screen."""
 
 import io
+import os
 import sys
 from dataclasses import asdict
 
@@ -291,6 +292,13 @@ def test_what_cannot_be_saved_is_a_sentence(begin, tmp_path, monkeypatch, name):
     story.said("Once")
     said = story.said(f"/save {name}")
     assert said.strip() and "\x1b" not in said and "\0" not in said and list(tmp_path.iterdir()) == [] and story.text == "Once <4.0>"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name")
+def test_save_replaces_no_pipe_or_device(begin, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    story = begin()
+    assert story.said("Once", *2 * [f"/save {tmp_path / 'pipe'}"]).count("is no file") == 2 and (tmp_path / "pipe").is_fifo()
 
 
 # --- What the model thinks ---
