@@ -162,7 +162,7 @@ def _program():
 
 
 def _open_streams():
-    """Make standard input, output and errors UTF-8, lines in files and pipes ending in \\n also on Windows; one that is closed is empty, or hears nothing."""
+    """Make the standard streams UTF-8, and a line in a file or pipe end in \\n, also on Windows; a closed one is empty, or hears nothing."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))

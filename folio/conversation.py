@@ -15,7 +15,8 @@ from folio.configuration import hint
 from folio.files import replacing
 from folio.keyboard import nothing_typed_is_shown, open_keyboard
 from folio.memory import is_out_of_memory
-from folio.terminal import BOLD, DIM, WARMTH, Screen, WordWrap, columns, cut, folded, harmless, on_one_line, styled, table, warmth
+from folio.lines import WordWrap, columns, cut, folded, styled, table
+from folio.terminal import BOLD, DIM, WARMTH, Screen, harmless, on_one_line, warmth
 from folio.tokens import shown
 from Model_Params import GenerationParams, takes_several, value_type
 
