@@ -37,7 +37,7 @@ def converse(loaded, model, params, samples, home):
         try:
             typed = keyboard.read()
             if keyboard.leaves_typed:
-                screen.stay()
+                screen.stay(below_typed=True)
             with nothing_typed_is_shown():
                 conversation.reply(typed)
         except EOFError:

@@ -109,9 +109,11 @@ class Screen:
             self._wrap.column, self._end, self._is_open = column, "", True
         return True
 
-    def stay(self):
-        """Let what is written next begin where the cursor is: at the start of a line."""
+    def stay(self, below_typed=False):
+        """Let what is written next begin where the cursor is: at the start of a line; below_typed: of which the one above was typed, not written."""
         self._left = None
+        if below_typed:
+            self._end, self._follows_note = "\n", False
 
     def note(self, text):
         """Show some text that is not part of what is written, on lines of its own; after an empty one, or other notes."""

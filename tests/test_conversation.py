@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 from dataclasses import asdict
 
@@ -114,6 +115,13 @@ def test_the_text_goes_on_where_it_ended_also_after_ctrl_c(begin):
     story.said("/temperature 1")
     story.screen.end_line()
     assert story.said("") == "\nOnce <4.0> <10.1> <17.2>\n"
+
+
+def test_below_what_was_typed_and_stays_there_is_an_empty_line(begin):
+    story = begin()
+    for typed in ("Once", "Twice", "/seed 1", "/seed 2", "/top"):
+        story.screen.stay(below_typed=True)
+        assert re.match("\n[^\n]", story.said(typed))
 
 
 def test_two_slashes_are_text_that_begins_with_one(begin):
@@ -262,6 +270,13 @@ def test_several_stop_texts_also_of_several_lines(begin):
     story = begin()
     assert story.said("/stop \n\n", "/stop THE END").endswith("stop '\\n\\n' 'THE END'\n")
     assert story.params.stop == ("\n\n", "THE END")
+
+
+@pytest.mark.parametrize("width", range(1, 12))
+@pytest.mark.parametrize("colours", [False, True])
+def test_the_narrowest_terminal_shows_everything_too(begin, width, colours):
+    story = begin(width=width, colours=colours)
+    assert all(story.said(typed) for typed in ("Once 中🎭", "", "/seed 1", "/help", "/top", "/surprise", "/undo", "Twice", "/again"))
 
 
 @pytest.mark.parametrize("width", [24, 40, 80, 200])
