@@ -143,7 +143,7 @@ class History:
 
 
 def _line(text):
-    return json.dumps(text) + "\n"
+    return "\n" + json.dumps(text)          # ends what may be half a line first
 
 
 def _for_nobody_else(path, flags):

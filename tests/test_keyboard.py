@@ -26,8 +26,11 @@ def test_what_is_damaged_is_left_out_and_what_is_long_ago_is_forgotten(tmp_path)
     path = tmp_path / "history"
     path.write_bytes(b'"good"\n"half a li\n7\n\xff\xfe\n"also good"\n')
     assert History(path).entries == ["good", "also good"]
+    path.write_bytes(b'"good"\n"half a li')
+    History(path).add("the next one")
+    assert History(path).entries == ["good", "the next one"]
     path.write_text("".join(f'"{number}"\n' for number in range(2 * REMEMBERED + 1)))
-    assert History(path).entries[0] == str(REMEMBERED + 1) and len(path.read_text().splitlines()) == REMEMBERED
+    assert History(path).entries[0] == str(REMEMBERED + 1) and len(path.read_text().split()) == REMEMBERED
 
 
 @pytest.mark.parametrize("path", ["folder", "nowhere/history"])
