@@ -5,6 +5,7 @@
     echo "Once upon" | python run.py    # the beginning comes through a pipe
 """
 
+import re
 import sys
 from dataclasses import asdict
 
@@ -59,7 +60,7 @@ def read_prompt():
     if sys.stdin.isatty():
         print("Type the beginning of a text. Ctrl-D ends it.", file=sys.stderr)
     try:
-        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+        return re.sub(r"\r?\n\Z", "", sys.stdin.buffer.read().decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"Standard input is not in UTF-8: its byte {error.start} belongs to no character.") from None
 
@@ -70,11 +71,13 @@ def answer(model, prompt, samples, settings):
     texts = model.stream_each([prompt] * samples, **settings)       # before anything is shown: it may refuse the prompt
     others = [""] * samples
     screen.write(prompt, BOLD)
-    for sample, text in texts:
-        if sample == 0:             # is shown while it is made, and the others meanwhile
-            screen.write(text)
-        others[sample] += text
-    screen.end_line()
+    try:
+        for sample, text in texts:
+            if sample == 0:         # is shown while it is made, and the others meanwhile
+                screen.write(text)
+            others[sample] += text
+    finally:                        # after Ctrl-C too
+        screen.end_line()
     for text in others[1:]:
         screen.write(prompt, BOLD)
         screen.write(text)

@@ -133,9 +133,7 @@ def front_door(main):
 
     Of several processes that torchrun started only the first is heard.
     """
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.reconfigure(encoding="utf-8", errors="surrogateescape" if stream is sys.stdin else "replace")
+    _open_streams()
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0":
         sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
     try:
@@ -161,6 +159,16 @@ def _program():
     if spec is not None and spec.name.startswith("folio."):
         return f"python -m {spec.name}", Path(__file__).resolve().parent.parent
     return f"python {script.name}", script.resolve().parent
+
+
+def _open_streams():
+    """Make the standard streams UTF-8, and a line in a file or pipe end in \\n, also on Windows; a closed one is empty, or hears nothing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
+    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline=None if sys.stdout.isatty() else "\n")
+    sys.stderr.reconfigure(encoding="utf-8", errors="replace")
 
 
 def _leave_pipe():

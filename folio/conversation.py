@@ -15,7 +15,8 @@ from folio.configuration import hint
 from folio.files import replacing
 from folio.keyboard import nothing_typed_is_shown, open_keyboard
 from folio.memory import is_out_of_memory
-from folio.terminal import BOLD, DIM, WARMTH, Screen, WordWrap, columns, cut, folded, harmless, on_one_line, styled, table, warmth
+from folio.lines import WordWrap, columns, cut, folded, styled, table
+from folio.terminal import BOLD, DIM, WARMTH, Screen, harmless, on_one_line, warmth
 from folio.tokens import shown
 from Model_Params import GenerationParams, takes_several, value_type
 
@@ -36,7 +37,7 @@ def converse(loaded, model, params, samples, home):
         try:
             typed = keyboard.read()
             if keyboard.leaves_typed:
-                screen.stay()
+                screen.stay(below_typed=True)
             with nothing_typed_is_shown():
                 conversation.reply(typed)
         except EOFError:
@@ -112,8 +113,9 @@ class Conversation:
         else:
             self.turns, self.given_up = self.given_up, []
         self.screen.note("Taken back. Now the text ends:" if self.text else "Taken back: the text is empty again.")
-        self._show_end(self.text)
-        self.screen.end_line()
+        if self.text:
+            self._show_end(self.text)
+            self.screen.end_line()
 
     def new(self):
         """Begin a new text, as if just started."""
@@ -129,6 +131,8 @@ class Conversation:
             raise ValueError(f"{name} is no name that a file can have.")
         if path.is_dir():
             raise ValueError(f"{name} is a folder. Say which file in it: /save {path / 'text.txt'}")
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{name} is no file that a text could take the place of.")
         if path.exists() and path.absolute() not in self.may_overwrite:
             self.may_overwrite.add(path.absolute())
             raise ValueError(f"{name} is there already, and as it was. The same command once more overwrites it.")
@@ -174,8 +178,9 @@ class Conversation:
     def _show_end(self, text):
         """Show as much of a text's end again as one row holds, so that it is seen what goes on."""
         wrap = WordWrap(self.screen.width)
-        last_line = harmless(text[-4 * wrap.width:]).rpartition("\n")[2]            # four rows, so that the last begins with a word
-        self.screen.write((wrap.add(last_line) + wrap.end()).rpartition("\n")[2], DIM)
+        written = text.rstrip("\n")
+        last_line = harmless(written[-4 * wrap.width:]).rpartition("\n")[2]         # four rows, so that the last begins with a word
+        self.screen.write((wrap.add(last_line) + wrap.end()).rpartition("\n")[2] + text[len(written):], DIM)
 
     # --- What the model thinks ---
 

@@ -20,7 +20,8 @@ from folio.sources import Documents
 from folio.spelling import nearest
 from folio.splitting import to_bytes
 from folio.suffixes import longest_matches
-from folio.terminal import cut, folded, harmless, on_one_line, shows_colours, styled, table, warmth
+from folio.lines import cut, folded, styled, table
+from folio.terminal import harmless, on_one_line, shows_colours, warmth
 from Model_Params import GenerationParams, TextParams
 from tokenizer import StreamingDecoder
 

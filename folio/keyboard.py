@@ -6,10 +6,11 @@ import sys
 from contextlib import contextmanager, suppress
 
 from folio.files import replacing
-from folio.terminal import shows_colours
+from folio.terminal import harmless, shows_colours
 
 ASK, ASK_ON = "> ", "  "            # what stands before the first line, and before those that go on
 REMEMBERED = 1000                   # entries of the history
+STAND_IN = "\ufffd"                 # is shown, while one types, for a character that could command the terminal
 LONGEST = 10_000                    # characters of an entry: a whole book, pasted, is not typed again by the arrow key
 
 
@@ -38,6 +39,7 @@ class TextEditor:
         from prompt_toolkit.completion import WordCompleter
         from prompt_toolkit.history import InMemoryHistory
         from prompt_toolkit.key_binding import KeyBindings
+        from prompt_toolkit.layout.processors import Processor, Transformation
         from prompt_toolkit.output import create_output
         from prompt_toolkit.shortcuts import CompleteStyle
         from prompt_toolkit.styles import Style
@@ -56,11 +58,16 @@ class TextEditor:
         def alt_enter(event):
             event.current_buffer.newline(copy_margin=False)
 
+        class OnlyHarmless(Processor):
+            def apply_transformation(self, line):
+                return Transformation([(style, "".join(each if harmless(each) == each else STAND_IN for each in text), *rest)
+                                       for style, text, *rest in line.fragments])
+
         output = create_output()
         output.enable_cpr = False           # it asks the terminal where the cursor is, for menus that we do not have, and warns where none answers
         self._history = history
         self._session = PromptSession(
-            ASK, multiline=True, prompt_continuation=ASK_ON, key_bindings=keys, output=output, erase_when_done=True,
+            ASK, multiline=True, prompt_continuation=ASK_ON, key_bindings=keys, output=output, erase_when_done=True, input_processors=[OnlyHarmless()],
             style=Style([("", "bold"), ("prompt", "nobold fg:ansibrightblack")]) if shows_colours() else None,
             completer=WordCompleter(commands, sentence=True), complete_while_typing=False, complete_style=CompleteStyle.READLINE_LIKE,
             history=InMemoryHistory(history.entries))
@@ -85,7 +92,7 @@ class LineEditor:
             self._readline = readline
             readline.set_auto_history(False)
             for entry in history.entries:
-                readline.add_history(entry)
+                self._remember(entry)
 
     def read(self):
         """What was typed. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C; either begins a new line of the screen."""
@@ -99,8 +106,12 @@ class LineEditor:
             raise
         text = "\n".join(lines)
         if self._history.add(text) and self._readline:
-            self._readline.add_history(text)
+            self._remember(text)
         return text
+
+    def _remember(self, text):
+        if harmless(text) == text:              # readline would show it as it is
+            self._readline.add_history(text)
 
 
 class History:
@@ -132,7 +143,7 @@ class History:
 
 
 def _line(text):
-    return json.dumps(text) + "\n"
+    return "\n" + json.dumps(text)          # ends what may be half a line first
 
 
 def _for_nobody_else(path, flags):

@@ -24,7 +24,8 @@ from folio.paths import find_files
 from folio.sources import Documents
 from folio.spelling import nearest
 from folio.splitting import CODE_POINTS, INHABITED, to_bytes
-from folio.terminal import columns, cut, harmless, head, shows_colours, table, takes_no_room
+from folio.lines import columns, cut, head, table, takes_no_room
+from folio.terminal import harmless, shows_colours
 from Model_Params import TextParams
 from tokenizer import END_OF_TEXT, count_pieces, load
 

@@ -1,6 +1,8 @@
 """A text written in turns: what is typed, what the model sees, what is on the screen."""
 
 import io
+import os
+import re
 import sys
 from dataclasses import asdict
 
@@ -105,6 +107,23 @@ def test_where_something_stands_between_the_end_of_the_text_is_shown_again(begin
     assert story.said("") == "\nTwice <16.1> <23.2> <30.3>\n"
 
 
+def test_the_text_goes_on_where_it_ended_also_after_ctrl_c(begin):
+    story = begin()
+    story.said("Once")
+    story.screen.end_line()                                 # as after Ctrl-C, during the answer or while words are asked for
+    assert story.said("") == "\x1b[A\x1b[10C <10.1>\n"
+    story.said("/temperature 1")
+    story.screen.end_line()
+    assert story.said("") == "\nOnce <4.0> <10.1> <17.2>\n"
+
+
+def test_below_what_was_typed_and_stays_there_is_an_empty_line(begin):
+    story = begin()
+    for typed in ("Once", "Twice", "/seed 1", "/seed 2", "/top"):
+        story.screen.stay(below_typed=True)
+        assert re.match("\n[^\n]", story.said(typed))
+
+
 def test_two_slashes_are_text_that_begins_with_one(begin):
     story = begin()
     story.said("//home")
@@ -201,6 +220,13 @@ def test_words_that_the_model_refuses_change_nothing(begin):
     assert streams(story) == [[0], [1]]
 
 
+def test_after_undo_the_end_of_the_text_is_shown_and_what_comes_next_stands_apart(begin):
+    story = begin()
+    story.model.tells = " end.\n"
+    assert story.said("Once", "Twice", "/undo").endswith("the text ends:\nOnce end.\n")
+    assert story.said("/undo", "Twice").endswith("empty again.\n\nTwice end.\n")
+
+
 def test_nothing_to_do_again_is_a_sentence(begin):
     story = begin()
     for typed in ("/again", "/undo", "/surprise", "/save x.txt"):
@@ -246,6 +272,13 @@ def test_several_stop_texts_also_of_several_lines(begin):
     assert story.params.stop == ("\n\n", "THE END")
 
 
+@pytest.mark.parametrize("width", range(1, 12))
+@pytest.mark.parametrize("colours", [False, True])
+def test_the_narrowest_terminal_shows_everything_too(begin, width, colours):
+    story = begin(width=width, colours=colours)
+    assert all(story.said(typed) for typed in ("Once 中🎭", "", "/seed 1", "/help", "/top", "/surprise", "/undo", "Twice", "/again"))
+
+
 @pytest.mark.parametrize("width", [24, 40, 80, 200])
 def test_help_names_every_command_and_setting_at_any_width(begin, width):
     lines = begin(width=width).said("/help").splitlines()
@@ -276,10 +309,19 @@ def test_what_cannot_be_saved_is_a_sentence(begin, tmp_path, monkeypatch, name):
     assert said.strip() and "\x1b" not in said and "\0" not in said and list(tmp_path.iterdir()) == [] and story.text == "Once <4.0>"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name")
+def test_save_replaces_no_pipe_or_device(begin, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    story = begin()
+    assert story.said("Once", *2 * [f"/save {tmp_path / 'pipe'}"]).count("is no file") == 2 and (tmp_path / "pipe").is_fifo()
+
+
 # --- What the model thinks ---
 
 def test_top_is_a_table_of_the_ten_likeliest_and_commands_nothing(begin):
-    lines = begin().said("/top").strip().splitlines()
+    story = begin()
+    _, empty, *lines = story.said("/temperature 1", "/top").strip().splitlines()
+    assert empty == ""
     assert len(lines) == 10 and "\x1b" not in "".join(lines)
     assert [line.split("  ")[0] for line in lines[:4]] == ["·hands", "⏎", "\\x1b[2J", "中"]
     assert {line.index("%") for line in lines[:3]} == {14}

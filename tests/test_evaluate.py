@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import folio
-from folio import bits_per_byte, checkpoint, corpus, evaluate, runs, terminal
+from folio import bits_per_byte, checkpoint, corpus, evaluate, runs
 from folio.home import Home
+from folio.lines import columns as columns_of
 from Model_Params import ModelParams, Params, TextParams, TrainingParams
 from tokenizer import BPETokenizer
 
@@ -283,7 +284,7 @@ def test_the_report_fits_the_terminal_and_commands_nothing(project, ask, tmp_pat
     path = tmp_path / "awkward.txt"
     path.write_text("Plain text. \x1b[2J\x07 中文中文中文 \u202eright to left\u202c\ttab\n" * 20, encoding="utf-8")
     lines = ask(project, "--text", path, columns=columns).splitlines()
-    assert all(terminal.columns(line) <= columns for line in lines)
+    assert all(columns_of(line) <= columns for line in lines)
     assert all(line.isprintable() for line in lines)
     assert "\\x1b[2J" in "".join(lines) or columns == 40
 

@@ -1,10 +1,10 @@
-"""What is typed is remembered: from session to session, whatever has happened to the file."""
+"""What is typed is remembered: from session to session, whatever has happened to the file; and commands no terminal while one types."""
 
 import os
 
 import pytest
 
-from folio.keyboard import LONGEST, REMEMBERED, History
+from folio.keyboard import LONGEST, REMEMBERED, History, LineEditor
 
 
 def test_a_session_remembers_what_the_one_before_was_told(tmp_path):
@@ -26,8 +26,11 @@ def test_what_is_damaged_is_left_out_and_what_is_long_ago_is_forgotten(tmp_path)
     path = tmp_path / "history"
     path.write_bytes(b'"good"\n"half a li\n7\n\xff\xfe\n"also good"\n')
     assert History(path).entries == ["good", "also good"]
+    path.write_bytes(b'"good"\n"half a li')
+    History(path).add("the next one")
+    assert History(path).entries == ["good", "the next one"]
     path.write_text("".join(f'"{number}"\n' for number in range(2 * REMEMBERED + 1)))
-    assert History(path).entries[0] == str(REMEMBERED + 1) and len(path.read_text().splitlines()) == REMEMBERED
+    assert History(path).entries[0] == str(REMEMBERED + 1) and len(path.read_text().split()) == REMEMBERED
 
 
 @pytest.mark.parametrize("path", ["folder", "nowhere/history"])
@@ -35,3 +38,16 @@ def test_a_history_that_cannot_be_kept_is_no_failure(tmp_path, path):
     (tmp_path / "folder").mkdir()
     history = History(tmp_path / path)
     assert history.add("Once") and history.entries == ["Once"]
+
+
+def test_the_arrow_key_brings_back_nothing_that_commands_a_terminal(tmp_path, monkeypatch):
+    readline = pytest.importorskip("readline")
+    remembered, commanding = [], "\u202egnp.exe \x9b31m"
+    monkeypatch.setattr(readline, "add_history", remembered.append)
+    history = History(tmp_path / "history")
+    history.add(commanding), history.add("one\ntwo")
+    editor = LineEditor(history)
+    for text in (commanding, "three"):
+        monkeypatch.setattr("builtins.input", lambda ask, text=text: text)
+        assert editor.read() == text
+    assert remembered == ["one\ntwo", "three"]

@@ -13,7 +13,7 @@ LAYERS = [
     ["paths", "sources", "corpus", "batches", "networks", "streams", "checkpoint", "interchange"],
     ["numpy_decoder", "decoder", "beam", "bits_per_byte", "attention_weights", "plan", "distributed"],
     ["training", "runs", "language_model"],
-    ["terminal", "keyboard", "configuration", "command_line", "convert", "tokens", "pictures", "plot", "evaluate", "conversation"],
+    ["lines", "terminal", "keyboard", "configuration", "command_line", "convert", "tokens", "pictures", "plot", "evaluate", "conversation"],
     ["init", "train", "run"],
 ]
 LEAVES = 1

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import folio
 import run as run_door
 from folio import checkpoint, corpus, language_model, runs
+from folio.command_line import front_door
 from folio.home import Home
 from folio.language_model import find_weights, newest_weights
 from folio.terminal import Screen, harmless
@@ -307,6 +308,42 @@ def test_bytes_that_are_no_text_are_refused(ask):
         ask(stdin="half \udce4")
 
 
+def test_the_last_newline_of_windows_is_one_too(ask):
+    how = ("--seed", 3, "--tokens", 10)
+    assert ask(*how, stdin=PROMPT + "\r\n").out == ask(*how, stdin=PROMPT).out != ask(*how, stdin=PROMPT + "\r").out
+
+
+def test_lines_end_in_the_same_byte_on_every_system(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, newline="\r\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO()))
+    with pytest.raises(SystemExit):
+        front_door(lambda: print("one\r\ntwo"))
+    sys.stdout.flush()
+    assert written.getvalue() == b"one\r\ntwo\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_closed_stream_is_no_traceback(project, closed):
+    done = subprocess.run(["sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, ROOT / "run.py", "--home", project.folder, "--tokens", "3"],
+                          input="", capture_output=True, encoding="utf-8")
+    assert done.returncode == 0 and "Traceback" not in done.stderr and bool(done.stdout) == (closed != ">&-")
+
+
+def test_ctrl_c_ends_the_line_of_the_answer(monkeypatch):
+    class Stopped:
+        def stream_each(self, prompts, **settings):
+            yield 0, " upon a ti"
+            raise KeyboardInterrupt
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("NO_COLOR", "1")
+    with pytest.raises(KeyboardInterrupt):
+        run_door.answer(Stopped(), "Once", 1, {})
+    assert sys.stdout.getvalue() == "Once upon a ti\n"
+
+
 def test_error_messages_command_no_terminal(project):
     for words in (["--weights", "\x1b[31mred"], ["--\x1b[31m", "x"]):
         done = run_script("run.py", "--home", project.folder, *words, "Take")
@@ -384,6 +421,18 @@ def test_a_conversation_in_a_terminal(converse, environment, model):
     child = converse("--tokens", 0, **environment)          # and a second session remembers
     child.send("\x1b[A\r")
     assert "one\ntwo\n" in until_asked(child)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a terminal of its own")
+def test_what_is_pasted_commands_no_terminal_while_one_types(converse):
+    pytest.importorskip("prompt_toolkit")
+    child = converse("--tokens", 0)
+    child.send("\x1b[200~\u202egnp.exe \x9b31m 中\x1b[201~")
+    child.expect("gnp.exe.*中")
+    shown = child.before + child.after
+    child.send("\r")
+    assert r"\u202egnp.exe \x9b31m 中" in until_asked(child)         # the model was given what was pasted
+    assert not set("\u202e\x9b") & set(shown)
 
 
 def start(project, *words):

@@ -8,7 +8,7 @@ import numpy as np
 import regex
 
 from folio.pictures.canvas import COLOURS, GREY, Sheet, counted, darker, shortened, style
-from folio.terminal import columns, cut
+from folio.lines import columns, cut
 from folio.tokens import shown
 
 SIZE = 11.0, 8.0                # inches

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from folio.terminal import BOLD, WordWrap, columns, harmless
+from folio.lines import WordWrap, columns
+from folio.terminal import BOLD, harmless
 
 SPACES = " \u3000"
 LETTERS = st.one_of(st.sampled_from("aab   -.é中。「」ー👍🏽\u0301\u200d\u3000\u00a0"), st.characters(codec="utf-8", exclude_characters="\n\t"))
