@@ -281,6 +281,8 @@ class GenerationParams:
             return
         if "" in self.stop:
             yield "A stop text is empty, and every text begins with that: leave it out, or say where to stop."
+        if any("\ud800" <= character <= "\udfff" for text in self.stop for character in text):
+            yield "A stop text has half a surrogate pair, or a byte that is not UTF-8, which no text has: give whole characters."
         chances = [name for name in ("temperature", "top_k", "top_p", "min_p") if getattr(self, name) is not None]
         if self.beams is not None and chances:
             yield f"beams={self.beams} leaves nothing to chance, and {' and '.join(chances)} would shape it: give the one or the other."

@@ -85,4 +85,4 @@ def answer(model, prompt, samples, settings):
 
 
 if __name__ == "__main__":
-    front_door(main)
+    front_door(main, needs_less="fewer --samples or --beams")

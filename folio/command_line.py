@@ -128,8 +128,8 @@ def sentence(error):
     return str(error)
 
 
-def front_door(main):
-    """Run `main` as a script: what a user can cause becomes one message on stderr, without a traceback, and exit code 1.
+def front_door(main, needs_less="a smaller --block-size or --emb-len"):
+    """Run `main` as a script: what a user can cause becomes one message on stderr, without a traceback, and exit code 1. needs_less: of memory
 
     Of several processes that torchrun started only the first is heard.
     """
@@ -146,7 +146,7 @@ def front_door(main):
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        print("There is not enough memory for this. Try a smaller --block-size or --emb-len.", file=sys.stderr)
+        print(f"There is not enough memory for this. Try {needs_less}.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("Stopped. Nothing half-written was left behind.", file=sys.stderr)

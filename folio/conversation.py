@@ -74,7 +74,8 @@ class Conversation:
         return _joined(self.turns)
 
     def reply(self, typed):
-        """Do what was typed. What cannot be done is told in a sentence, and changes nothing; Ctrl-C ends it early."""
+        """Do what was typed. What cannot be done is told in a sentence, and changes nothing; of an answer that fails or that Ctrl-C ends, what
+        is on the screen is part of the text."""
         try:
             if typed.startswith("/") and not typed.startswith("//"):
                 self._command(typed)

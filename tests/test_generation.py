@@ -377,7 +377,7 @@ def test_the_answer_to_a_character_that_is_cut_in_two_tokens_has_whole_character
 
 @pytest.mark.parametrize("wrong, words", [
     (dict(beams=3, temperature=0.5, top_k=4), ["beams=3", "temperature and top_k"]), (dict(beams=0), ["beams=0"]), (dict(length_penalty=1.0), ["length_penalty=1.0", "beams"]),
-    (dict(stop=["a", ""]), ["stop", "empty"]), (dict(stop=[1]), ["stop=1", "str"]), (dict(min_p=1.5), ["min_p=1.5"]), (dict(min_p=math.nan), ["min_p=nan"]),
+    (dict(stop=["a", ""]), ["stop", "empty"]), (dict(stop="\udcff"), ["stop", "surrogate"]), (dict(stop=[1]), ["stop=1", "str"]), (dict(min_p=1.5), ["min_p=1.5"]), (dict(min_p=math.nan), ["min_p=nan"]),
     (dict(repetition_penalty=0.0), ["repetition_penalty=0.0"]), (dict(repetition_penalty=1e-45), ["repetition_penalty=1e-45", "0.01"]),
     (dict(tokens=10**40, beams=2, length_penalty=10.0), ["tokens=1000", "largest"]), (dict(frequency_penalty=-1.0), ["frequency_penalty=-1.0"]),
     (dict(penalty_window=0), ["penalty_window=0"]), (dict(no_repeat_ngram=0), ["no_repeat_ngram=0"]), (dict(beams=2, stream=2), ["beams=2", "number 3"]),
