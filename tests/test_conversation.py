@@ -313,7 +313,8 @@ def test_what_cannot_be_saved_is_a_sentence(begin, tmp_path, monkeypatch, name):
 def test_save_replaces_no_pipe_or_device(begin, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     story = begin()
-    assert story.said("Once", *2 * [f"/save {tmp_path / 'pipe'}"]).count("is no file") == 2 and (tmp_path / "pipe").is_fifo()
+    said = story.said("Once", *2 * [f"/save {tmp_path / 'pipe'}"])
+    assert " ".join(said.split()).count("is no file") == 2 and (tmp_path / "pipe").is_fifo()            # lines break where the folder's name wants it
 
 
 # --- What the model thinks ---
