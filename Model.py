@@ -351,8 +351,9 @@ class Cache:
 
     @cached_property
     def arrays(self):
-        """The keys and values as NumPy sees them: the same memory."""
-        return self.keys.numpy(), self.values.numpy()
+        """The keys and values as NumPy sees them, in the same memory; as they are where it cannot."""
+        parts = self.keys, self.values
+        return tuple(part.numpy() for part in parts) if self.keys.is_cpu and self.keys.dtype == torch.float32 else parts
 
     def extend(self, key, value, span):
         """key, value: (B, G, T, D) of the positions of `span` -> (B, G, S, D) of all positions so far"""
@@ -377,8 +378,8 @@ class Cache:
 
     def move(self, origins, rows, alike, seen):
         """Let copies of some streams take the places of others, from the position `alike` on."""
-        for part in (self.keys[:, :, alike:seen], self.values[:, :, alike:seen]):
-            part.index_copy_(0, self._numbers(rows), part.index_select(0, self._numbers(origins)))
+        for part in self.arrays:            # in NumPy, whose copies need no threads, for which those of a step would wait
+            part[rows, :, alike:seen] = part[origins, :, alike:seen]
 
     def first(self, count):
         """The first streams alone, in the same memory."""

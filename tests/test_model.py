@@ -205,6 +205,16 @@ def test_streams_of_different_lengths_go_on_together_by_any_number_of_tokens(par
         assert state.lengths == [6, 11, 9]
 
 
+@pytest.mark.parametrize("type", [torch.float32, torch.bfloat16], ids=str)
+def test_streams_take_the_places_of_others_all_at_once(type):
+    net, tokens = networks.in_type(network(TINY), type), some_tokens(TINY, 3, 9)
+    with torch.no_grad():
+        state = net.continue_from(net.empty_state(3), tokens[:, :8])[1]
+        expected = net.continue_from(state.select([2, 0, 2]), tokens[:, 8:])[0]
+        state.move([2, 0], [0, 1])
+        torch.testing.assert_close(net.continue_from(state, tokens[:, 8:])[0], expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("params", [TINY, CLASSIC], ids=["folio", "classic"])
 def test_a_full_context_refuses_more(params):
     net = network(params)
