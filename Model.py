@@ -49,7 +49,7 @@ class Transformer(nn.Module):
 
     def empty_state(self, batch_size):
         """The state before the first token: room for the keys and values of block_size positions of each stream."""
-        return State([0] * batch_size, [Cache.empty(batch_size, self.params, self.embedding.weight) for _ in self.blocks])
+        return State([0] * batch_size, [Cache.empty(batch_size, self.params, self.head.weight) for _ in self.blocks])
 
     def continue_from(self, state, tokens):
         """Go on after the tokens that `state` has seen; `state` itself is used up.
