@@ -58,6 +58,7 @@ def of_preset(name):
 
 RECIPES = {
     **{name: of_preset(name) for name in PRESETS},
+    "6-seconds": Recipe(train=("--minutes=0.09", "--learning-rate=0.015", "--warmup-steps=5")),
     "10-seconds": Recipe(train=("--minutes=0.155", "--learning-rate=0.01", "--warmup-steps=8")),
     "50-seconds": Recipe(train=("--minutes=0.82", "--learning-rate=0.006")),
     "90-seconds": Recipe(train=("--minutes=1.45",)),
