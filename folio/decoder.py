@@ -9,11 +9,13 @@ shipped model's answers of 60 tokens was another one in the company of seven of 
 
 from bisect import bisect_left
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from folio.hardware import one_thread
 from folio.numpy_decoder import in_numpy
 from folio.sampling import only, penalised, pick, probabilities
 from Model_Params import GenerationParams
@@ -74,8 +76,11 @@ class Decoder:
                 ahead[True, len(tokens) - 1 - start][row] = tokens[start:-1]
             elif len(piece) > 1:
                 ahead[False, len(piece) - 1][row] = piece[:-1]
-        for (begins, _), unread in ahead.items():
-            self._read_ahead(begins, unread)
+        if ahead:
+            others_wait = self.in_numpy is not None and self.state is not None and sum(map(len, ahead.values())) < len(self.tokens)
+            with one_thread() if others_wait else nullcontext():            # for those of the next steps' products would find no core for 10 ms
+                for (begins, _), unread in ahead.items():
+                    self._read_ahead(begins, unread)
         self.logits = self._step([tokens[-1] for tokens in self.tokens])
         if not (np.isfinite(self.logits) if isinstance(self.logits, np.ndarray) else self.logits.isfinite()).all():
             raise ValueError("The model's output is not finite: its weights are unusable. Train it again with a lower learning rate.")

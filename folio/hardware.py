@@ -4,7 +4,7 @@ import ctypes
 import importlib.util
 import os
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import torch
@@ -107,6 +107,17 @@ def keep_memory():
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, 1 << 30)
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+@contextmanager
+def one_thread():
+    """Let torch compute with one processor thread in the block, and leave none that waits actively for more work when it is over."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def gradient_scaler(training):

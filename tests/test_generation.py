@@ -166,6 +166,19 @@ def test_whatever_lengths_they_have_streams_are_read_as_each_alone(net, serves, 
             torch.testing.assert_close(torch.as_tensor(logits).log_softmax(-1), expected, rtol=0, atol=1e-4)
 
 
+def test_a_window_that_restarts_beside_others_is_read_by_one_thread_and_all_windows_at_once_by_all(net, monkeypatch):
+    threads, advance = [], net.advance
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: threads.append(count))
+    monkeypatch.setattr(net, "advance", lambda state, tokens: tokens.shape[1] > 1 and threads.append("reads") or advance(state, tokens))
+    for prompts, expected in (([[1, 2], [1, 2, 3]], [1, "reads", 5] * 2), ([[1, 2, 3], [4, 5, 6]], ["reads"])):
+        both = Decoder(net, prompts)
+        threads.clear()
+        for _ in range(7 if len(prompts[0]) == 2 else 6):
+            both.read([[7], [8]])
+        assert threads == expected
+
+
 def test_a_stream_can_be_stopped_from_outside(net):
     streams = [Stream([1, 2], WILD, number) for number in range(3)]
     whole, generation, said = said_by(net, streams), Generation(net, streams), [[], [], []]
