@@ -15,6 +15,7 @@ from Model_Params import PRESETS, TextParams
 
 
 def main():
+    """Read what is wanted, learn a tokenizer, and write the text as its tokens."""
     started_at = time.perf_counter()
     parser = Parser("Learn a tokenizer from your text and encode the text with it.")
     parser.add_argument("paths", nargs="*", metavar="PATH", help="what to read: files, folders and globs of plain text or .jsonl, packed as .gz or not, "

@@ -16,6 +16,7 @@ from Model_Params import GenerationParams
 
 
 def main():
+    """Read what is wanted, load a model, and converse or answer once."""
     parser = Parser("Complete the beginning of a text.", free_text=["--prompt", "--stop"])
     parser.add_argument("prompt", nargs="?",
                         help="the beginning of a text; - reads it from standard input (default: the same where that is no terminal, or else ask)")

@@ -20,6 +20,7 @@ from Model_Params import FINE_TUNING, PRESETS, ModelParams, TextParams, Training
 
 
 def main():
+    """Read what is wanted, and begin a run or go on with one."""
     parser = Parser("Train a transformer on the text that init.py prepared, or on one that a preset prepares by itself.")
     parser.add_preset()
     parser.add_argument("--name", help="what to call the run's files (default: the preset's name, or tuned)")

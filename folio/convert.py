@@ -12,6 +12,7 @@ FORMATS = "|".join(WRITERS)
 
 
 def main():
+    """Read what is wanted, and write or read a tokenizer."""
     parser = Parser("Write the tokenizer for other libraries, all ids as they are; or take over one of theirs, with Folio's ids.")
     parser.add_argument("direction", choices=["export", "import"], help="out of tokenizer_save, or into it")
     parser.add_argument("words", nargs="+", metavar="WORD", help=f"export: {FORMATS} and where to (a file; for gpt2 a folder); "

@@ -78,7 +78,7 @@ class Decoder:
                 ahead[False, len(piece) - 1][row] = piece[:-1]
         if ahead:
             others_wait = self.in_numpy is not None and self.state is not None and sum(map(len, ahead.values())) < len(self.tokens)
-            with one_thread() if others_wait else nullcontext():            # for those of the next steps' products would find no core for 10 ms
+            with one_thread() if others_wait else nullcontext():            # for several wait actively afterwards, and take the cores of the next products
                 for (begins, _), unread in ahead.items():
                     self._read_ahead(begins, unread)
         self.logits = self._step([tokens[-1] for tokens in self.tokens])

@@ -35,6 +35,7 @@ _QUIET = {"leave": False, "disable": None, "delay": 1}
 
 
 def main():
+    """Read what is wanted, measure, and show the report."""
     parser = Parser("Tell how good a trained model is: how well it predicts a text, what it finds hardest, how much of what it writes is copied.")
     parser.add_argument("--weights", metavar="FILE", help="a file in Saved_Weights, or a run's name (default: the newest)")
     parser.add_argument("--text", type=Path, metavar="FILE", help="measure on this file or folder (default: the part of the project's text that is held out)")
@@ -262,6 +263,7 @@ def look_for_copies(written, held_out, project):
     corpus, searched = project.corpus, 0
 
     def training_text():
+        """Yield it in parts, as bytes, up to SEARCHED_BYTES of it."""
         nonlocal searched
         with tqdm(total=min(corpus.train_bytes, SEARCHED_BYTES), desc="Looking for copies", unit="B", unit_scale=True, **_QUIET) as bar:
             for start in range(0, corpus.train_tokens, PART_TOKENS):

@@ -24,6 +24,7 @@ from folio.tokens import named_text, shown
 
 
 def main():
+    """Draw the picture that the first word names."""
     word = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if word not in PICTURES:
         parser = Parser("Draw a picture of what a run did or a model has inside. Each has flags of its own: python -m folio.plot loss --help")

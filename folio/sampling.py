@@ -44,8 +44,7 @@ def frequency_penalty(logits, recent, penalty):
     logits: (vocabulary,), recent: a list of ids -> logits
     """
     ids, counts = np.unique(recent, return_counts=True)
-    off = _library(logits).zeros_like(logits[ids])
-    off[:] = _library(logits).asarray(penalty * counts)
+    off = _library(logits).asarray(penalty * counts, dtype=logits.dtype, device=logits.device)
     return _changed(logits, ids, logits[ids] - off)
 
 

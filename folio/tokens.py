@@ -46,6 +46,7 @@ _MARKS = regex.compile("[·→⏎◌]+")
 
 
 def main():
+    """Read what is wanted, and show tokens and report."""
     parser = Parser("Show how the tokenizer sees a text: its tokens, and a report on them.", free_text=["--text"])
     parser.add_argument("named", nargs="?", metavar="TEXT-OR-FILE",
                         help="a text, or a file or folder to read it from; - reads it from standard input")
