@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 from folio import configuration
 from folio.command_line import Parser, front_door
+from folio.errors import FolioError
 from folio.terminal import BOLD, Screen, harmless
 from Model_Params import GenerationParams
 
@@ -57,13 +58,13 @@ def main():
 
 
 def read_prompt():
-    """All of standard input, less its last newline. Raises ValueError where it is no text."""
+    """All of standard input, less its last newline. Raises FolioError where it is no text."""
     if sys.stdin.isatty():
         print("Type the beginning of a text. Ctrl-D ends it.", file=sys.stderr)
     try:
         return re.sub(r"\r?\n\Z", "", sys.stdin.buffer.read().decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"Standard input is not in UTF-8: its byte {error.start} belongs to no character.") from None
+        raise FolioError(f"Standard input is not in UTF-8: its byte {error.start} belongs to no character.") from None
 
 
 def answer(model, prompt, samples, settings):

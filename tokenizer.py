@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import regex
 
+from folio.errors import FolioError
 from folio.files import fingerprint, replace_together
 from folio.splitting import LONG_TEXT, SPLIT_PATTERNS, distinct_pieces, in_batches, splitter, to_bytes
 
@@ -386,7 +387,7 @@ class Tokenizer:
         self._special_pattern = regex.compile("(" + "|".join(map(regex.escape, longest_first)) + ")")
         if len(set(self._names)) != len(self._names) or "" in self._names:
             twice = [name for name, count in Counter(self._names).items() if count > 1 or not name]
-            raise ValueError(f"Every token needs a spelling of its own; these have none: {twice[:5]}.")
+            raise FolioError(f"Every token needs a spelling of its own; these have none: {twice[:5]}.")
 
     @property
     def vocab_size(self):
@@ -406,12 +407,12 @@ class Tokenizer:
     def encode(self, text, allow_special=False):
         """The ids of a text. A text that spells a special token is ordinary text, unless `allow_special`.
 
-        Raises ValueError, with the position, where the text has half a surrogate pair, which is no character.
+        Raises FolioError, with the position, where the text has half a surrogate pair, which is no character.
         """
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise ValueError(f"Character {error.start} of the text, {text[error.start]!r}, is half a surrogate pair and no character; "
+            raise FolioError(f"Character {error.start} of the text, {text[error.start]!r}, is half a surrogate pair and no character; "
                              "it cannot be encoded.") from None
         if not (allow_special and self.special_tokens):
             return self._encode_ordinary(text).tolist()
@@ -423,7 +424,7 @@ class Tokenizer:
     def encode_bytes(self, content):
         """The ids of bytes. With byte pairs decode_bytes(encode_bytes(content)) == content, whether it is UTF-8 or not.
 
-        Raises ValueError where a character tokenizer finds a character that it does not know.
+        Raises FolioError where a character tokenizer finds a character that it does not know.
         """
         return self.encode_to_array(content).tolist()
 
@@ -437,15 +438,15 @@ class Tokenizer:
         return np.concatenate([np.empty(0, self.dtype), *ids]), np.cumsum(list(map(len, ids)), dtype=np.int64)
 
     def decode(self, ids):
-        """The text of some ids; what is not UTF-8 becomes U+FFFD. Raises ValueError for an id outside the vocabulary."""
+        """The text of some ids; what is not UTF-8 becomes U+FFFD. Raises FolioError for an id outside the vocabulary."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids):
-        """The bytes of some ids, exactly. Raises ValueError for an id outside the vocabulary."""
+        """The bytes of some ids, exactly. Raises FolioError for an id outside the vocabulary."""
         ids = list(ids)
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
             wrong = next(token for token in ids if not 0 <= token < self.vocab_size)
-            raise ValueError(f"Token id {wrong} is outside the vocabulary, which has the ids 0 to {self.vocab_size - 1}.")
+            raise FolioError(f"Token id {wrong} is outside the vocabulary, which has the ids 0 to {self.vocab_size - 1}.")
         return b"".join([self.token_bytes[token] for token in ids])
 
     def resegment(self, windows, dropout, random):
@@ -492,16 +493,16 @@ class BPETokenizer(Tokenizer):
     def __init__(self, merges, pattern="qwen2", special_tokens=(END_OF_TEXT,)):
         """merges: pairs of ids in the order learned; pair number n makes token 256 + n."""
         if pattern not in SPLIT_PATTERNS:
-            raise ValueError(f"Split pattern {pattern!r} is not one of {', '.join(SPLIT_PATTERNS)}.")
+            raise FolioError(f"Split pattern {pattern!r} is not one of {', '.join(SPLIT_PATTERNS)}.")
         self.pattern = pattern
         self.merges = list(map(tuple, merges))
         tokens, names = [bytes([value]) for value in range(256)], [chr(_PRINTABLE[value]) for value in range(256)]
         for left, right in self.merges:
             if left < 0 or right < 0 or left >= len(tokens) or right >= len(tokens):
-                raise ValueError(f"Merge {len(tokens) - 256} joins the tokens {left} and {right}, but only 0 to {len(tokens) - 1} exist by then.")
+                raise FolioError(f"Merge {len(tokens) - 256} joins the tokens {left} and {right}, but only 0 to {len(tokens) - 1} exist by then.")
             token = tokens[left] + tokens[right]
             if len(token) > LONGEST_TOKEN:
-                raise ValueError(f"Token {len(tokens)} would have {len(token):,} bytes; a tokenizer like this was never learned from a text.")
+                raise FolioError(f"Token {len(tokens)} would have {len(token):,} bytes; a tokenizer like this was never learned from a text.")
             tokens.append(token)
             names.append(names[left] + names[right])
         super().__init__(tokens, names, special_tokens)
@@ -512,17 +513,17 @@ class BPETokenizer(Tokenizer):
     def train(cls, texts, vocab_size, pattern="qwen2", special_tokens=(END_OF_TEXT,)):
         """Learn from texts (an iterable of str) up to `vocab_size` tokens; fewer where the text has too few pairs.
 
-        Raises ValueError where `vocab_size` has no room for the 256 bytes and the special tokens.
+        Raises FolioError where `vocab_size` has no room for the 256 bytes and the special tokens.
         """
         num_merges = cls.merges_for(vocab_size, special_tokens)
         return cls(learn_merges(count_pieces(texts, pattern), num_merges), pattern, special_tokens)
 
     @staticmethod
     def merges_for(vocab_size, special_tokens=(END_OF_TEXT,)):
-        """How many merges a vocabulary has room for. Raises ValueError where it has not even room for the bytes."""
+        """How many merges a vocabulary has room for. Raises FolioError where it has not even room for the bytes."""
         smallest = 256 + len(special_tokens)
         if vocab_size < smallest:
-            raise ValueError(f"vocab_size={vocab_size} is below the smallest possible, {smallest}: 256 bytes and {len(special_tokens)} special tokens.")
+            raise FolioError(f"vocab_size={vocab_size} is below the smallest possible, {smallest}: 256 bytes and {len(special_tokens)} special tokens.")
         return vocab_size - smallest
 
     def _encode_ordinary(self, text):
@@ -571,7 +572,7 @@ class CharTokenizer(Tokenizer):
         """characters: the vocabulary, in the order of the ids."""
         self.characters = list(characters)
         if longer := [character for character in self.characters if len(character) != 1]:
-            raise ValueError(f"The vocabulary of a character tokenizer has single characters, not {longer[0]!r}.")
+            raise FolioError(f"The vocabulary of a character tokenizer has single characters, not {longer[0]!r}.")
         self._id_of_code = np.full(sys.maxunicode + 1, -1, np.int32)        # -1: unknown
         self._id_of_code[list(map(ord, self.characters))] = np.arange(len(self.characters))
         super().__init__([character.encode("utf-8") for character in self.characters], self.characters, special_tokens)
@@ -591,7 +592,7 @@ class CharTokenizer(Tokenizer):
         if ids.size and ids.min() < 0:
             unknown = self.unknown_characters(text)
             listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown[:10])
-            raise ValueError(f"This tokenizer knows single characters, and its text never had {listed}{' and others' if len(unknown) > 10 else ''}; "
+            raise FolioError(f"This tokenizer knows single characters, and its text never had {listed}{' and others' if len(unknown) > 10 else ''}; "
                              f"the {len(self.characters)} it had are all it knows.")
         return ids.astype(self.dtype)
 
@@ -622,21 +623,21 @@ class StreamingDecoder:
 # --- From disk and from checkpoints ---
 
 def from_dict(values):
-    """The tokenizer that `to_dict` described. Raises ValueError where the values describe none."""
+    """The tokenizer that `to_dict` described. Raises FolioError where the values describe none."""
     try:
         if values["format"] > FORMAT:
-            raise ValueError(f"The tokenizer is of format {values['format']}; this Folio reads up to {FORMAT}. A newer Folio is needed.")
+            raise FolioError(f"The tokenizer is of format {values['format']}; this Folio reads up to {FORMAT}. A newer Folio is needed.")
         if values["kind"] == "bpe":
             return BPETokenizer(values["merges"], values["pattern"], values["special_tokens"])
         if values["kind"] == "char":
             return CharTokenizer(values["characters"], values["special_tokens"])
-        raise ValueError(f"Tokenizer kind {values['kind']!r} is neither bpe nor char.")
+        raise FolioError(f"Tokenizer kind {values['kind']!r} is neither bpe nor char.")
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"These values describe no tokenizer: {type(error).__name__} at {error}.") from None
+        raise FolioError(f"These values describe no tokenizer: {type(error).__name__} at {error}.") from None
 
 
 def load(folder):
-    """The tokenizer saved in `folder`. Raises FileNotFoundError or ValueError, with what to do, where there is none or it is damaged."""
+    """The tokenizer saved in `folder`. Raises FileNotFoundError or FolioError, with what to do, where there is none or it is damaged."""
     folder = Path(folder)
     missing = [name for name in FILES if not (folder / name).exists()]
     if missing:
@@ -647,14 +648,14 @@ def load(folder):
         ids, merges, about = (_parsed(name, contents[name]) for name in FILES if name != "itos.json")       # that one is stoi.json, inverted
         tokenizer = from_dict({**about, **_from_names(ids, merges, about)})
         if tokenizer.names() != list(ids) or about["vocab_size"] != len(ids):
-            raise ValueError("vocab_size.json does not describe the tokens in stoi.json")
+            raise FolioError("vocab_size.json does not describe the tokens in stoi.json")
         if changed := [name for name, known in about["hashes"].items() if fingerprint(contents[name]) != known]:
-            raise ValueError(f"{', '.join(changed)} is not the file that was written with vocab_size.json")
+            raise FolioError(f"{', '.join(changed)} is not the file that was written with vocab_size.json")
         return tokenizer
     except ValueError as error:
-        raise ValueError(f"The tokenizer in {folder} cannot be used: {str(error).rstrip('.')}. Make it again: python init.py") from None
+        raise FolioError(f"The tokenizer in {folder} cannot be used: {str(error).rstrip('.')}. Make it again: python init.py") from None
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"The tokenizer in {folder} cannot be used: vocab_size.json does not say what it should ({type(error).__name__} at {error}). "
+        raise FolioError(f"The tokenizer in {folder} cannot be used: vocab_size.json does not say what it should ({type(error).__name__} at {error}). "
                          "Make it again: python init.py") from None
 
 
@@ -662,25 +663,25 @@ def _parsed(name, content):
     try:
         return json.loads(content)
     except ValueError as error:
-        raise ValueError(f"{name} is not JSON ({error})") from None
+        raise FolioError(f"{name} is not JSON ({error})") from None
 
 
 def _from_names(ids, merges, about):
     """What from_dict wants to know of the tokens in stoi.json and merges.json: {name: id} and [[left name, right name]]."""
     if not isinstance(ids, dict):
-        raise ValueError("stoi.json does not map tokens to ids")
+        raise FolioError("stoi.json does not map tokens to ids")
     if not (isinstance(merges, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in merges)):
-        raise ValueError("merges.json is no list of pairs")
+        raise FolioError("merges.json is no list of pairs")
     if (numbers := sorted(ids.values())) != list(range(len(ids))):
         hole = next(number for number in range(len(ids)) if number not in numbers)
-        raise ValueError(f"stoi.json has a hole: no token has the id {hole}")
+        raise FolioError(f"stoi.json has a hole: no token has the id {hole}")
     ordinary = len(ids) - len(about["special_tokens"])
     if about["kind"] == "bpe" and 256 + len(merges) != ordinary:
-        raise ValueError(f"merges.json has {len(merges)} merges, and stoi.json has tokens for {ordinary - 256}")
+        raise FolioError(f"merges.json has {len(merges)} merges, and stoi.json has tokens for {ordinary - 256}")
     try:
         return {"characters": list(ids)[:ordinary], "merges": [(ids[left], ids[right]) for left, right in merges]}
     except KeyError as error:
-        raise ValueError(f"merges.json joins {error}, which is no token in stoi.json") from None
+        raise FolioError(f"merges.json joins {error}, which is no token in stoi.json") from None
 
 
 # --- Small parts ---

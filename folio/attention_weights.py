@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 import torch
 
+from folio.errors import FolioError
 from Model import Attention
 
 
@@ -16,7 +17,7 @@ from Model import Attention
 def attention_weights(net, tokens):
     """tokens: (time,) integers, at most block_size -> (layers, heads, time, time), float32: row t, column s is what token t takes from token s.
 
-    Each row sums up to 1. Raises ValueError for a network without attention.
+    Each row sums up to 1. Raises FolioError for a network without attention.
     """
     layers = attentions(net)
     left = {}           # module -> what it handed out
@@ -29,10 +30,10 @@ def attention_weights(net, tokens):
 
 
 def attentions(net):
-    """The Attention of each layer. Raises ValueError for a network without any."""
+    """The Attention of each layer. Raises FolioError for a network without any."""
     if found := [module for module in net.modules() if isinstance(module, Attention)]:
         return found
-    raise ValueError(f"A network of the family {net.params.family} has no attention: there are no maps to draw.")
+    raise FolioError(f"A network of the family {net.params.family} has no attention: there are no maps to draw.")
 
 
 def _weights(query, key):

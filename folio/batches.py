@@ -9,6 +9,8 @@ Where its windows begin is one of
 
 import numpy as np
 
+from folio.errors import FolioError
+
 ROUNDS = 8              # of mixing; four are enough for no simple test to tell an order from chance (Luby and Rackoff, 1988), for very few places too
 
 
@@ -52,10 +54,10 @@ STARTS = {"random": _random, "shuffled": _shuffled, "consecutive": _consecutive}
 
 
 def windows_per_stream(total, batch_size, block_size):
-    """How many windows follow each other in a stream of consecutive batches before it begins anew. Raises ValueError where there is not one for each."""
+    """How many windows follow each other in a stream of consecutive batches before it begins anew. Raises FolioError where there is not one for each."""
     windows = (total - 1) // batch_size // block_size
     if not windows:
-        raise ValueError(f"batches=consecutive wants batch_size={batch_size} windows of block_size={block_size} side by side, and the text has only {total:,} "
+        raise FolioError(f"batches=consecutive wants batch_size={batch_size} windows of block_size={block_size} side by side, and the text has only {total:,} "
                          f"tokens to train on: take batch_size={max(1, (total - 1) // block_size)}.")
     return windows
 

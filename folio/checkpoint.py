@@ -9,6 +9,7 @@ from hashlib import sha256
 import torch
 
 from folio import networks
+from folio.errors import FolioError
 from folio.files import replacing
 from Model_Params import ModelParams
 
@@ -26,7 +27,7 @@ def save(path, contents):
 
 
 def load(path):
-    """The dict that was saved. Raises FileNotFoundError or ValueError with one sentence where there is none, or none to trust."""
+    """The dict that was saved. Raises FileNotFoundError or FolioError with one sentence where there is none, or none to trust."""
     try:
         file = open(path, "rb")
     except OSError as error:
@@ -37,37 +38,37 @@ def load(path):
             contents = torch.load(file, map_location="cpu", weights_only=True)
             version = contents["format"]
         except Exception as error:      # what torch.load raises for damaged and foreign files is of a dozen types, none of them documented
-            raise ValueError(f"{path} is not a whole file of Folio's, or holds more than tensors and plain values; "
+            raise FolioError(f"{path} is not a whole file of Folio's, or holds more than tensors and plain values; "
                              f"nothing in it was run ({type(error).__name__}).") from None
     if not isinstance(version, int) or version > FORMAT:
-        raise ValueError(f"{path} was made by a newer Folio (format {version}; this one reads up to {FORMAT}). Update Folio.")
+        raise FolioError(f"{path} was made by a newer Folio (format {version}; this one reads up to {FORMAT}). Update Folio.")
     try:
         if contents.pop("checksum", None) == checksum(contents):
             return contents
     except (ValueError, RecursionError):
         pass
-    raise ValueError(f"{path} is damaged: its checksum does not match its contents.")
+    raise FolioError(f"{path} is damaged: its checksum does not match its contents.")
 
 
 def network(contents, path):
-    """The network in a loaded file, its shapes compared with the parameters before memory is taken. Raises ValueError, naming `path`."""
+    """The network in a loaded file, its shapes compared with the parameters before memory is taken. Raises FolioError, naming `path`."""
     try:
         params = ModelParams(**contents["params"])
         expected = {name: tensor.shape for name, tensor in networks.outline(params).state_dict().items()}
         found = {name: tensor.shape for name, tensor in contents["weights"].items()}
         if wrong := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
-            raise ValueError(f"{wrong[0]} has shape {_shape(found.get(wrong[0]))} where its parameters say {_shape(expected.get(wrong[0]))}")
+            raise FolioError(f"{wrong[0]} has shape {_shape(found.get(wrong[0]))} where its parameters say {_shape(expected.get(wrong[0]))}")
         net = networks.build(params)
         net.load_state_dict(contents["weights"])
         return net
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path} holds no model that this Folio can build: {error}.") from None
+        raise FolioError(f"{path} holds no model that this Folio can build: {error}.") from None
 
 
 def checksum(value):
     """SHA-256 over nested dicts, lists, tensors and plain values: equal exactly where all of it is equal.
 
-    Raises ValueError for a tensor that is not simply numbers in memory, or that claims more of them than it has.
+    Raises FolioError for a tensor that is not simply numbers in memory, or that claims more of them than it has.
     """
     digest = sha256()
     _feed(digest, value)
@@ -77,7 +78,7 @@ def checksum(value):
 def _feed(digest, value):
     if isinstance(value, torch.Tensor):
         if value.layout != torch.strided or value.device.type == "meta" or value.nbytes > value.untyped_storage().nbytes():
-            raise ValueError("a tensor without all of its numbers")
+            raise FolioError("a tensor without all of its numbers")
         value = value.detach().cpu().contiguous()
         digest.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)

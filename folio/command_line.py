@@ -9,7 +9,7 @@ from pathlib import Path
 
 from folio import configuration
 from folio.home import Home
-from folio.memory import is_out_of_memory
+from folio.errors import FolioError, is_out_of_memory
 from folio.spelling import nearest
 from folio.terminal import harmless
 from Model_Params import PRESETS, field_problems, one_length, takes_several, value_type
@@ -129,7 +129,8 @@ def sentence(error):
 
 
 def front_door(main, needs_less="a smaller --block-size or --emb-len"):
-    """Run `main` as a script: what a user can cause becomes one message on stderr, without a traceback, and exit code 1. needs_less: of memory
+    """Run `main` as a script: what a user can cause (FolioError, OSError) becomes one message on stderr, without a traceback, and exit code 1.
+    needs_less: of memory
 
     Of several processes that torchrun started only the first is heard.
     """
@@ -138,7 +139,7 @@ def front_door(main, needs_less="a smaller --block-size or --emb-len"):
         sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
     try:
         sys.exit(main())
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (FolioError, OSError) as error:
         if isinstance(error, BrokenPipeError):
             _leave_pipe()
         print(harmless(sentence(error)), file=sys.stderr)

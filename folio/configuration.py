@@ -8,6 +8,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+from folio.errors import FolioError
 from folio.files import replacing
 from folio.spelling import nearest
 from Model_Params import GenerationParams, ModelParams, TextParams, TrainingParams
@@ -143,4 +144,4 @@ def _syntax(text, error):
 
 
 def _refuse_constant(word):
-    raise ValueError(f"JSON has no number {word}")
+    raise FolioError(f"JSON has no number {word}")

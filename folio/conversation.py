@@ -14,7 +14,7 @@ from folio.command_line import sentence
 from folio.configuration import hint
 from folio.files import replacing
 from folio.keyboard import nothing_typed_is_shown, open_keyboard
-from folio.memory import is_out_of_memory
+from folio.errors import FolioError, is_out_of_memory
 from folio.lines import WordWrap, columns, cut, folded, styled, table
 from folio.terminal import BOLD, DIM, WARMTH, Screen, harmless, on_one_line, warmth
 from folio.tokens import shown
@@ -84,7 +84,7 @@ class Conversation:
                 self._go_on(self.turns, "\n" * _ends_inside_a_line(self.text) + typed)
             else:
                 self.more()
-        except (ValueError, OSError) as error:
+        except (FolioError, OSError) as error:
             self.screen.note(sentence(error))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -100,7 +100,7 @@ class Conversation:
     def again(self):
         """Replace the last answer by another one."""
         if not self.turns:
-            raise ValueError("There is no answer yet that another one could replace.")
+            raise FolioError("There is no answer yet that another one could replace.")
         *before, last = self.turns
         self.screen.stay()
         self._go_on(before, last.words, last.asked)
@@ -108,7 +108,7 @@ class Conversation:
     def undo(self):
         """Take back the last turn, or else the last /new."""
         if not self.turns and not self.given_up:
-            raise ValueError("There is nothing to take back.")
+            raise FolioError("There is nothing to take back.")
         if self.turns:
             self.turns = self.turns[:-1]
         else:
@@ -127,16 +127,16 @@ class Conversation:
         """Write the text to a file; one that is there already is overwritten the second time."""
         path = Path(os.path.expanduser(name))
         if not self.text:
-            raise ValueError("There is no text yet that could be saved.")
+            raise FolioError("There is no text yet that could be saved.")
         if "\0" in name:
-            raise ValueError(f"{name} is no name that a file can have.")
+            raise FolioError(f"{name} is no name that a file can have.")
         if path.is_dir():
-            raise ValueError(f"{name} is a folder. Say which file in it: /save {path / 'text.txt'}")
+            raise FolioError(f"{name} is a folder. Say which file in it: /save {path / 'text.txt'}")
         if path.exists() and not path.is_file():
-            raise ValueError(f"{name} is no file that a text could take the place of.")
+            raise FolioError(f"{name} is no file that a text could take the place of.")
         if path.exists() and path.absolute() not in self.may_overwrite:
             self.may_overwrite.add(path.absolute())
-            raise ValueError(f"{name} is there already, and as it was. The same command once more overwrites it.")
+            raise FolioError(f"{name} is there already, and as it was. The same command once more overwrites it.")
         content = self.text.encode("utf-8")
         with replacing(path) as file:
             file.write(content)
@@ -189,7 +189,7 @@ class Conversation:
         """Show the text with its tokens in colours, or else with their probabilities below them."""
         pieces = self.model.surprise(self.text)
         if not pieces:
-            raise ValueError("There is no text yet that could surprise the model.")
+            raise FolioError("There is no text yet that could surprise the model.")
         nats = [bits * math.log(2) for _, bits in pieces]
         if self.screen.has_colours:
             wrap = WordWrap(self.screen.width)
@@ -226,13 +226,13 @@ class Conversation:
         if name in COMMANDS:
             command, value = COMMANDS[name], value.strip()
             if bool(value) != bool(command.takes):
-                raise ValueError(f"It is /{name} {command.takes}." if command.takes else f"/{name} takes nothing behind it.")
+                raise FolioError(f"It is /{name} {command.takes}." if command.takes else f"/{name} takes nothing behind it.")
             command.do(self, *([value] if value else []))
         elif name in SETTINGS:
             self._set(name, value)
         else:
             told = f"There is no command /{name}{hint(name, self.commands, _command_of)}"
-            raise ValueError(f"{told}{'' if told.endswith('?') else '.'} /help lists them. (A text that begins with / is typed with two: //)")
+            raise FolioError(f"{told}{'' if told.endswith('?') else '.'} /help lists them. (A text that begins with / is typed with two: //)")
 
     def _set(self, name, value):
         each = SETTINGS[name]
@@ -245,14 +245,14 @@ class Conversation:
                 values = value_type(each)(value)
             except ValueError:
                 kind = {int: "a whole number", float: "a number"}[value_type(each)]
-                raise ValueError(f"/{name} takes {kind}, and {value.strip()!r} is none.") from None
+                raise FolioError(f"/{name} takes {kind}, and {value.strip()!r} is none.") from None
             values = (*getattr(self.params, each.name), values) if takes_several(each) else values
         params = replace(self.params, **{each.name: values})
         problems = list(params.problems())
         if params.beams is not None and params.beams < self.samples:
             problems.append(f"beams={params.beams} find no more answers than that, and --samples {self.samples} are shown.")
         if problems:
-            raise ValueError("\n".join(problems))
+            raise FolioError("\n".join(problems))
         self.params = params
         if each.name == "seed":
             self.answers = 0

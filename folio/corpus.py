@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from tqdm import tqdm
 
+from folio.errors import FolioError
 from folio.files import fingerprint, replacing
 from folio.parallel import cores, in_order
 from folio.paths import STANDARD_INPUT, absolute_paths, find_files, supply_text
@@ -87,7 +88,7 @@ def default_vocab_size(text_bytes):
 def prepare(home, text, paths=()):
     """Learn a tokenizer from the training part of the text at `paths` (default: Train_Data) and encode all of it.
 
-    text: TextParams; paths: as absolute_paths takes them. -> (tokenizer, Corpus). Raises ValueError or FileNotFoundError, with the old
+    text: TextParams; paths: as absolute_paths takes them. -> (tokenizer, Corpus). Raises FolioError or FileNotFoundError, with the old
     files as they were, where the text cannot be read or is too short.
     """
     try:
@@ -128,7 +129,7 @@ def prepared(home, wanted, say=print):
     """The tokenizer and the corpus of a home, made where they are missing as `wanted` ({field of TextParams: value}) says; the text too, as
     paths.supply_text has it.
 
-    -> (tokenizer, Corpus). Raises ValueError, with everything as it was, where the home has them already and made otherwise.
+    -> (tokenizer, Corpus). Raises FolioError, with everything as it was, where the home has them already and made otherwise.
     """
     about, made = _open(home)
     if about is None:
@@ -145,11 +146,11 @@ def prepared(home, wanted, say=print):
 def find_with(tokenizer, home, wanted=(), say=print):
     """The corpus encoded with a tokenizer that came from elsewhere, as weights bring it along; the home takes it over where it has none.
 
-    -> Corpus. Raises ValueError where the home has another tokenizer, and the same as `find` and `prepared`; nothing is changed then.
+    -> Corpus. Raises FolioError where the home has another tokenizer, and the same as `find` and `prepared`; nothing is changed then.
     """
     is_new = not _has_tokenizer(home)
     if not is_new and load(home.tokenizer).fingerprint != tokenizer.fingerprint:
-        raise ValueError(f"{home.tokenizer} has another tokenizer than the weights, and the runs that were trained with it need it. Give the new run a "
+        raise FolioError(f"{home.tokenizer} has another tokenizer than the weights, and the runs that were trained with it need it. Give the new run a "
                          "home of its own: put its text into DIR/Train_Data, add --home DIR and name the weights by their path (or move that folder away).")
     corpus = _find(home, tokenizer, say, wanted)
     if is_new:
@@ -162,7 +163,7 @@ def _find(home, tokenizer, say, wanted=()):
     about, corpus = _open(home)
     current = about is not None and about["tokenizer_fingerprint"] == tokenizer.fingerprint
     if different := list(_differences(tokenizer, corpus if current else None, dict(wanted))):
-        raise ValueError(f"The text of {home.folder} is prepared in another way than is wanted: {'; '.join(different)}. What was trained on it "
+        raise FolioError(f"The text of {home.folder} is prepared in another way than is wanted: {'; '.join(different)}. What was trained on it "
                          "needs it as it is. Give this run a home of its own: add --home DIR, where DIR may be a new folder. "
                          "(Or prepare this one anew: python init.py)")
     text = corpus.text if about else TextParams()
@@ -186,7 +187,7 @@ def _find(home, tokenizer, say, wanted=()):
     try:
         tokenizer.encode("".join(survey.alphabet))
     except ValueError as error:
-        raise ValueError(f"{error} Replace them in the text, or train from nothing with a tokenizer that is learned from it: python init.py") from None
+        raise FolioError(f"{error} Replace them in the text, or train from nothing with a tokenizer that is learned from it: python init.py") from None
     say("The text is not the one whose tokens are kept; encoding it with the tokenizer there is (python init.py learns a new one)."
         if current else "Encoding the text with the tokenizer there is.")
     return _encode(home, tokenizer, documents, survey, {"paths": _relative(home, paths), "stamps": stamps, "text": asdict(text)})
@@ -228,7 +229,7 @@ def _survey(documents, val_fraction, want_alphabet=False):
                 document_ends.popleft()
             digest.update(b"\xff%d\xff" % total)        # where documents end, so that two differ from one
     if not total:
-        raise ValueError(f"There is nothing in {documents.files[0]}{' and others' if len(documents.files) > 1 else ''}: no text, nothing to learn.")
+        raise FolioError(f"There is nothing in {documents.files[0]}{' and others' if len(documents.files) > 1 else ''}: no text, nothing to learn.")
     train_bytes = total - min(total - int(total * (1 - val_fraction)), VAL_BYTES_LIMIT)
     wanted = total - train_bytes
     # A document's end serves as well, and cuts no document, if it holds out between half and twice as much as was asked for.
@@ -271,7 +272,7 @@ def _encode(home, tokenizer, documents, survey, about):
         file.seek(0)
         _write_header(file, tokenizer.dtype, sum(tokens))
         if tokens[0] < SHORTEST_TRAINING or not sizes[1]:
-            raise ValueError(f"The text is too short: its {survey.bytes} bytes make {tokens[0]} tokens to train on and {tokens[1]} held out "
+            raise FolioError(f"The text is too short: its {survey.bytes} bytes make {tokens[0]} tokens to train on and {tokens[1]} held out "
                              "for validation. A few thousand bytes are the least that can be learned from.")
     about = {**about, "tokenizer_fingerprint": tokenizer.fingerprint, "tokens": name, "corpus": {
         "train_tokens": tokens[0], "train_bytes": sizes[0], "val_bytes": sizes[1], "characters": survey.characters,

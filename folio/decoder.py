@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from folio.errors import FolioError
 from folio.hardware import one_thread
 from folio.numpy_decoder import in_numpy
 from folio.sampling import only, penalised, pick, probabilities
@@ -40,10 +41,10 @@ def window_start(length, block_size):
 
 
 def single_tokens(net, precision):
-    """What computes single tokens: a NumpyTransformer, or None where `net` does that too. Raises ValueError for a precision that is not for it."""
+    """What computes single tokens: a NumpyTransformer, or None where `net` does that too. Raises FolioError for a precision that is not for it."""
     found = in_numpy(net, precision)
     if precision != "float32" and found is None:
-        raise ValueError(f"precision={precision} is for transformers in float32 on the CPU: leave it out.")
+        raise FolioError(f"precision={precision} is for transformers in float32 on the CPU: leave it out.")
     return found
 
 
@@ -51,7 +52,7 @@ class Decoder:
     """Some streams, read once each: what the network has computed for their earlier tokens is kept."""
 
     def __init__(self, net, prompts, precision="float32"):
-        """prompts: ids, at least one, for each stream; precision: of their single tokens (GenerationParams). Raises ValueError like `read`, and for a
+        """prompts: ids, at least one, for each stream; precision: of their single tokens (GenerationParams). Raises FolioError like `read`, and for a
         precision that is not for this network."""
         self.net = net
         self.device = next(net.parameters()).device
@@ -65,7 +66,7 @@ class Decoder:
         """Take in some tokens, ids, at least one, of each stream. -> the logits for those that come next: (streams, vocabulary), float32, on the
         device where it CHOOSES, else in NumPy
 
-        Raises ValueError where they are not finite.
+        Raises FolioError where they are not finite.
         """
         ahead = defaultdict(dict)           # (whether a window begins, how many tokens of it come before the last) -> {stream: these tokens}
         for row, (tokens, piece) in enumerate(zip(self.tokens, pieces)):
@@ -83,7 +84,7 @@ class Decoder:
                     self._read_ahead(begins, unread)
         self.logits = self._step([tokens[-1] for tokens in self.tokens])
         if not (np.isfinite(self.logits) if isinstance(self.logits, np.ndarray) else self.logits.isfinite()).all():
-            raise ValueError("The model's output is not finite: its weights are unusable. Train it again with a lower learning rate.")
+            raise FolioError("The model's output is not finite: its weights are unusable. Train it again with a lower learning rate.")
         return self.logits
 
     @torch.inference_mode()
@@ -163,7 +164,7 @@ class Generation:
         if own:
             precision, *others = {stream.settings.precision for stream in own}
             if others:
-                raise ValueError("Streams that are computed together have one precision: give all the same.")
+                raise FolioError("Streams that are computed together have one precision: give all the same.")
             self._decoder = Decoder(net, [stream.prompt for stream in own], precision)
             with torch.inference_mode():            # in which the decoder's tensors are made, and without which they may not be changed
                 for row, stream in enumerate(own):

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from folio.command_line import Parser, front_door, given
+from folio.errors import FolioError
 from folio.paths import find_files
 from folio.sources import Documents
 from folio.spelling import nearest
@@ -61,7 +62,7 @@ def main():
     model = load(path, arguments.device)
     from folio.bits_per_byte import window_len
     if arguments.stride and arguments.stride > window_len(model.net):
-        raise ValueError(f"--stride {arguments.stride} would leave out tokens: windows have {window_len(model.net)}, so take at most that.")
+        raise FolioError(f"--stride {arguments.stride} would leave out tokens: windows have {window_len(model.net)}, so take at most that.")
     notes = []
     project, missing = find_project(arguments.home)
     if arguments.text:
@@ -70,7 +71,7 @@ def main():
     elif project:
         text = held_out_text(model, project)
     else:
-        raise ValueError(f"There is no held-out text to measure on ({missing}). Pass a text: --text FILE")
+        raise FolioError(f"There is no held-out text to measure on ({missing}). Pass a text: --text FILE")
     measured = measure(model, text, arguments.stride)
     copying = None
     if project:
@@ -124,7 +125,7 @@ def held_out_text(model, project):
 def read_text(model, path, reading=TextParams()):
     """The text of a file, or of all files in a folder, and what was mended. Between documents stands what the model knows to stand there.
 
-    Raises FileNotFoundError or ValueError where there is no text, or none that the model's tokenizer can say.
+    Raises FileNotFoundError or FolioError where there is no text, or none that the model's tokenizer can say.
     """
     if not path.exists():
         known = [each.name for each in path.parent.glob("*")]
@@ -140,7 +141,7 @@ def read_text(model, path, reading=TextParams()):
             between = ends_document
             bar.update(documents.bytes_read - bar.n)
     if not text_bytes:
-        raise ValueError(f"There is nothing in {path}: no text to measure.")
+        raise FolioError(f"There is nothing in {path}: no text to measure.")
     return Text(str(path), np.concatenate([np.asarray(part, model.tokenizer.dtype) for part in parts]), text_bytes), documents.mended
 
 
@@ -170,7 +171,7 @@ class Measured:
 
 
 def measure(model, text, stride=None):
-    """Predict a Text. -> Measured. Raises ValueError where the model's output is not finite."""
+    """Predict a Text. -> Measured. Raises FolioError where the model's output is not finite."""
     from folio.bits_per_byte import bytes_of_tokens, predictions, window_len, windows_at_once
     block_size = window_len(model.net)
     parts = predictions(model.net, text.tokens, block_size=block_size, batch_size=windows_at_once(model.net),
@@ -183,7 +184,7 @@ def measure(model, text, stride=None):
             bar.update(len(some_nats))
     nats = np.concatenate(nats)
     if not np.isfinite(nats).all():
-        raise ValueError("The model's output is not finite: its weights are unusable. Train it again with a lower learning rate.")
+        raise FolioError("The model's output is not finite: its weights are unusable. Train it again with a lower learning rate.")
     return Measured(text.tokens[1:], nats, np.concatenate(right), bytes_of_tokens(model.tokenizer)[text.tokens[1:]])
 
 

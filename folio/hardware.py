@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import torch
 
+from folio.errors import FolioError
+
 # A run shorter than this gets less from torch.compile than its start costs: (minutes, floating-point operations).
 # cpu: the start took 25 to 36 s on two cores, 7 s where a run of the same shape had been compiled before, and the steps then 15 to 20 % less.
 # cuda: not measured yet.
@@ -19,7 +21,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3                     # glibc's number
 
 
 def probe(training, flops_per_step, can_compile=True):
-    """TrainingParams with device, precision, threads and compile settled. Raises ValueError for a device that is not here.
+    """TrainingParams with device, precision, threads and compile settled. Raises FolioError for a device that is not here.
 
     can_compile: whether the network gains by being compiled.
     """
@@ -35,13 +37,13 @@ def probe(training, flops_per_step, can_compile=True):
 
 
 def settle_device(device):
-    """The device that "auto" means here, or the one that is named. Raises ValueError for one that is not here."""
+    """The device that "auto" means here, or the one that is named. Raises FolioError for one that is not here."""
     found = available_devices()
     if device == "auto":
         return found[0]
     kind, _, number = device.partition(":")
     if kind not in found or number and not (number.isdecimal() and int(number) < (torch.cuda.device_count() if kind == "cuda" else 1)):
-        raise ValueError(f"device={device} is not to be had; on this machine, with this torch, there is {', '.join(found)}.")
+        raise FolioError(f"device={device} is not to be had; on this machine, with this torch, there is {', '.join(found)}.")
     return device
 
 

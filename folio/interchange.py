@@ -15,6 +15,7 @@ import re
 from contextlib import contextmanager
 from pathlib import Path
 
+from folio.errors import FolioError
 from folio.files import replace_together, replacing
 from tokenizer import END_OF_TEXT, SPLIT_PATTERNS, BPETokenizer, apply_merges
 
@@ -39,10 +40,10 @@ _LOOKS_SPECIAL = re.compile(r"<[^<>]+>")
 def write(tokenizer, format, path):
     """Write a BPETokenizer for another library, all ids as they are. path: a file; for "gpt2" a folder, which gets two.
 
-    format: "huggingface", "gpt2" or "tiktoken". Raises ValueError where the format cannot say what the tokenizer does.
+    format: "huggingface", "gpt2" or "tiktoken". Raises FolioError where the format cannot say what the tokenizer does.
     """
     if tokenizer.kind != "bpe":
-        raise ValueError(f"The tokenizer is one of characters, and the format {format} holds byte pairs only. Learn some: python init.py")
+        raise FolioError(f"The tokenizer is one of characters, and the format {format} holds byte pairs only. Learn some: python init.py")
     if format != "gpt2" and Path(path).is_dir():
         raise IsADirectoryError(f"{path} is a folder; the format {format} is one file. Name it, as in {Path(path) / 'tokenizer'}"
                                 f"{'.json' if format == 'huggingface' else '.tiktoken'}")
@@ -84,7 +85,7 @@ def _write_ranks(tokenizer, path):
     its path; who writes to the same path again sets TIKTOKEN_CACHE_DIR="", or it reads the old one.)
     """
     if never := _never_made(tokenizer):
-        raise ValueError(f"A rank file cannot say what this tokenizer does: it never makes its token {never[0]}, "
+        raise FolioError(f"A rank file cannot say what this tokenizer does: it never makes its token {never[0]}, "
                          f"{tokenizer.token_bytes[never[0]]!r}, where tiktoken would. The formats huggingface and gpt2 can.")
     with replacing(path) as file:
         for rank, token in enumerate(tokenizer.token_bytes[:256 + len(tokenizer.merges)]):
@@ -100,7 +101,7 @@ def read(*paths, pattern=None, drop=()):
     """The BPETokenizer in a tokenizer.json, a vocab.json and its merges.txt, a rank file, or a folder that has the first or the second.
 
     The same segmentation, with Folio's ids. pattern: the name of the split pattern, for files that do not say; drop: which of DROPPABLE
-    to leave out of a tokenizer.json. Raises FileNotFoundError, or ValueError, with the file's name, for what Folio cannot do as well.
+    to leave out of a tokenizer.json. Raises FileNotFoundError, or FolioError, with the file's name, for what Folio cannot do as well.
     """
     paths = [Path(path) for path in paths]
     if len(paths) == 1 and paths[0].is_dir():
@@ -112,12 +113,12 @@ def read(*paths, pattern=None, drop=()):
         vocab, merges = sorted(paths, key=lambda path: path.suffix != ".json")
         return read_vocab_and_merges(vocab, merges, pattern)
     if len(paths) != 1:
-        raise ValueError(f"A tokenizer lies in one file or two, not in {len(paths)}.")
+        raise FolioError(f"A tokenizer lies in one file or two, not in {len(paths)}.")
     if paths[0].suffix != ".json":
         return read_ranks(paths[0], pattern)
     tokenizer = read_tokenizer_json(paths[0], drop)
     if pattern not in (None, tokenizer.pattern):
-        raise ValueError(f"{paths[0]} says that it splits text as {tokenizer.pattern} does, not as {pattern}.")
+        raise FolioError(f"{paths[0]} says that it splits text as {tokenizer.pattern} does, not as {pattern}.")
     return tokenizer
 
 
@@ -129,28 +130,28 @@ def read_tokenizer_json(path, drop=()):
     with _about(path, "a tokenizer.json"):
         values = _from_json(path)
         if "model" not in values:
-            raise ValueError("it has no model. If it is a vocab.json, pass its merges.txt as well.")
+            raise FolioError("it has no model. If it is a vocab.json, pass its merges.txt as well.")
         for part, does in DROPPABLE.items():
             kind = values.get(part) and values[part].get("type", "")
             if values.get(part) and part not in drop and (part, kind) != ("post_processor", "ByteLevel"):       # that one moves offsets alone
-                raise ValueError(f"its {' '.join(filter(None, [part, kind]))} {does}, and Folio does not. Leave it out with --drop {part}.")
+                raise FolioError(f"its {' '.join(filter(None, [part, kind]))} {does}, and Folio does not. Leave it out with --drop {part}.")
         model = values["model"]
         if model.get("type", "BPE") != "BPE":
-            raise ValueError(f"its model is {model['type']}; Folio has byte-level BPE only.")
+            raise FolioError(f"its model is {model['type']}; Folio has byte-level BPE only.")
         for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
             if model.get(name):
-                raise ValueError(f"its model has {name}={model[name]!r}, which byte-level BPE in Folio has not.")
+                raise FolioError(f"its model has {name}={model[name]!r}, which byte-level BPE in Folio has not.")
         pattern = _pattern_of(values["pre_tokenizer"])
         added = values["added_tokens"]
         if odd := [token for token in added if not token["special"] or token["lstrip"] or token["rstrip"] or token["single_word"]]:
             what = "which is not special" if not odd[0]["special"] else "with lstrip, rstrip or single_word"
-            raise ValueError(f"it has the added token {odd[0]['content']!r}, {what}; Folio adds special tokens only, and finds them anywhere.")
+            raise FolioError(f"it has the added token {odd[0]['content']!r}, {what}; Folio adds special tokens only, and finds them anywhere.")
         special = {token["content"]: token["id"] for token in added}
         if moved := [name for name, token in special.items() if model["vocab"].get(name, token) != token]:
-            raise ValueError(f"it gives {moved[0]!r} two ids, {special[moved[0]]} and {model['vocab'][moved[0]]}.")
+            raise FolioError(f"it gives {moved[0]!r} two ids, {special[moved[0]]} and {model['vocab'][moved[0]]}.")
         tokenizer = _from_names(model["vocab"] | special, model["merges"], special, pattern)
         if model.get("ignore_merges") and (never := _never_made(tokenizer)):
-            raise ValueError(f"no merges make its token {tokenizer.token_bytes[never[0]]!r}, and ignore_merges=true, which Folio has not, does.")
+            raise FolioError(f"no merges make its token {tokenizer.token_bytes[never[0]]!r}, and ignore_merges=true, which Folio has not, does.")
     return tokenizer
 
 
@@ -176,9 +177,9 @@ def read_ranks(path, pattern, special_tokens=(END_OF_TEXT,)):
                 token, rank = line.split()
                 token, rank = base64.b64decode(token, validate=True), int(rank)
             except ValueError:
-                raise ValueError(f"line {number}, {line[:60]!r}, is not a token in base64 and its rank, as in a rank file.") from None
+                raise FolioError(f"line {number}, {line[:60]!r}, is not a token in base64 and its rank, as in a rank file.") from None
             if token in ranks:
-                raise ValueError(f"line {number} has the token {token!r} again.")
+                raise FolioError(f"line {number} has the token {token!r} again.")
             ranks[token] = rank
         _check_ids(ranks)
         _check_bytes(ranks, {bytes([value]): value for value in range(256)})
@@ -187,7 +188,7 @@ def read_ranks(path, pattern, special_tokens=(END_OF_TEXT,)):
 
 
 def merges_of(tokens):
-    """The merges that make some tokens, bytes in rank order: a rank file does not have them. Raises ValueError where none make a token.
+    """The merges that make some tokens, bytes in rank order: a rank file does not have them. Raises FolioError where none make a token.
 
     The earlier merges, applied to a token's own bytes, leave the two parts that its own merge joins: BPE gets to a token in one way
     only, whatever stands around it. (Karpathy's minbpe recovers those of GPT-4 so.)
@@ -198,7 +199,7 @@ def merges_of(tokens):
     for token in tokens:
         parts = apply_merges(token, new_ids)
         if len(parts) != 2:
-            raise ValueError(f"no merge makes the token {token!r}: the tokens before it leave {len(parts)} parts of it, not two.")
+            raise FolioError(f"no merge makes the token {token!r}: the tokens before it leave {len(parts)} parts of it, not two.")
         new_ids[tuple(parts)] = 256 + len(new_ids)
     return list(new_ids)
 
@@ -212,29 +213,29 @@ def _from_names(ids, merges, special, pattern):
     for number, merge in enumerate(merges, 1):
         parts = merge.split(" ") if isinstance(merge, str) else merge
         if len(parts) != 2:
-            raise ValueError(f"merge {number}, {merge!r}, is not one of two tokens.")
+            raise FolioError(f"merge {number}, {merge!r}, is not one of two tokens.")
         name = "".join(parts)
         if unmade := [part for part in parts if part not in made]:
-            raise ValueError(f"merge {number}, {' '.join(parts)!r}, joins {unmade[0]!r}, which no merge before it makes.")
+            raise FolioError(f"merge {number}, {' '.join(parts)!r}, joins {unmade[0]!r}, which no merge before it makes.")
         if name not in ids:
-            raise ValueError(f"merge {number}, {' '.join(parts)!r}, makes {name!r}, which is not in the vocabulary.")
+            raise FolioError(f"merge {number}, {' '.join(parts)!r}, makes {name!r}, which is not in the vocabulary.")
         if name in made:
-            raise ValueError(f"merge {number}, {' '.join(parts)!r}, makes {name!r} a second time; in Folio a token has one merge.")
+            raise FolioError(f"merge {number}, {' '.join(parts)!r}, makes {name!r} a second time; in Folio a token has one merge.")
         pairs.append([made[part] for part in parts])
         made[name] = len(made)
     if unreachable := [name for name in ids if name not in made and name not in special]:
-        raise ValueError(f"no merge makes {len(unreachable):,} of its tokens, as {unreachable[0]!r}, and they are not special either.")
+        raise FolioError(f"no merge makes {len(unreachable):,} of its tokens, as {unreachable[0]!r}, and they are not special either.")
     return BPETokenizer(pairs, pattern, sorted(special, key=ids.get))
 
 
 def _check_ids(ids):
     if holes := set(range(len(ids))) - set(ids.values()):
-        raise ValueError(f"its {len(ids):,} tokens have not the ids 0 to {len(ids) - 1:,}: {min(holes)} is missing.")
+        raise FolioError(f"its {len(ids):,} tokens have not the ids 0 to {len(ids) - 1:,}: {min(holes)} is missing.")
 
 
 def _check_bytes(ids, bytes_of):
     if missing := [value for name, value in bytes_of.items() if name not in ids]:
-        raise ValueError(f"it has no token for {len(missing)} of the 256 bytes, as 0x{missing[0]:02X}; Folio encodes any bytes.")
+        raise FolioError(f"it has no token for {len(missing)} of the 256 bytes, as 0x{missing[0]:02X}; Folio encodes any bytes.")
 
 
 def _pattern_of(pre_tokenizer):
@@ -242,9 +243,9 @@ def _pattern_of(pre_tokenizer):
     steps = pre_tokenizer["pretokenizers"] if pre_tokenizer and pre_tokenizer["type"] == "Sequence" else [pre_tokenizer or {"type": "nothing"}]
     *splits, last = steps
     if last["type"] != "ByteLevel":
-        raise ValueError(f"its pre-tokenizer is {' and '.join(step['type'] for step in steps)}; Folio has byte-level BPE only.")
+        raise FolioError(f"its pre-tokenizer is {' and '.join(step['type'] for step in steps)}; Folio has byte-level BPE only.")
     if last.get("add_prefix_space", True):
-        raise ValueError("it puts a space before every text (add_prefix_space), and Folio does not.")
+        raise FolioError("it puts a space before every text (add_prefix_space), and Folio does not.")
     if not splits and last.get("use_regex", True):
         return "gpt2"
     if len(splits) == 1 and splits[0]["type"] == "Split" and not last.get("use_regex", True):
@@ -253,12 +254,12 @@ def _pattern_of(pre_tokenizer):
             return _PATTERNS[how[0]]
     ours = ", ".join(f"{name} {pattern}" for name, pattern in SPLIT_PATTERNS.items())
     theirs = json.dumps(splits[0].get("pattern", splits[0]) if len(splits) == 1 else steps, ensure_ascii=False)
-    raise ValueError(f"it splits text with {theirs}; Folio has only {ours}.")
+    raise FolioError(f"it splits text with {theirs}; Folio has only {ours}.")
 
 
 def _stated(pattern):
     if pattern is None:
-        raise ValueError(f"it does not say how text is split; you have to: --pattern {' or --pattern '.join(SPLIT_PATTERNS)}.")
+        raise FolioError(f"it does not say how text is split; you have to: --pattern {' or --pattern '.join(SPLIT_PATTERNS)}.")
     return pattern
 
 
@@ -283,9 +284,9 @@ def _from_json(path):
     try:
         values = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is not JSON ({error}).") from None
+        raise FolioError(f"it is not JSON ({error}).") from None
     if not isinstance(values, dict):
-        raise ValueError("it holds no JSON object.")
+        raise FolioError("it holds no JSON object.")
     return values
 
 
@@ -295,6 +296,6 @@ def _about(path, kind):
     try:
         yield
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be imported: it is not made as {kind} is, {type(error).__name__} at {error}.") from None
+        raise FolioError(f"{path} cannot be imported: it is not made as {kind} is, {type(error).__name__} at {error}.") from None
     except ValueError as error:
-        raise ValueError(f"{path} cannot be imported: {error}") from None
+        raise FolioError(f"{path} cannot be imported: {error}") from None

@@ -19,25 +19,26 @@ from folio import checkpoint, hardware
 from folio.beam import beam_search
 from folio.bits_per_byte import evaluate, predictions, window_len, windows_at_once
 from folio.decoder import Decoder, Generation, Stream, single_tokens
+from folio.errors import FolioError
 from folio.stopping import UpTo
 from Model_Params import GenerationParams
 
 
 def load(path: str | Path, device: str = "cpu") -> "LanguageModel":
-    """The LanguageModel in a weights file. Raises FileNotFoundError or ValueError, in one sentence, where there is none to trust."""
+    """The LanguageModel in a weights file. Raises FileNotFoundError or FolioError, in one sentence, where there is none to trust."""
     device = hardware.settle_device(device)
     contents = checkpoint.load(path)
     net = checkpoint.network(contents, path).to(device).eval().requires_grad_(False)
     try:
         tokenizer = tokenizers.from_dict(contents["tokenizer"])
         if tokenizer.vocab_size != net.params.vocab_size:
-            raise ValueError(f"its tokenizer has {tokenizer.vocab_size} tokens, its model {net.params.vocab_size}")
+            raise FolioError(f"its tokenizer has {tokenizer.vocab_size} tokens, its model {net.params.vocab_size}")
         if not tokenizer.decode_bytes(contents["opening"]):
-            raise ValueError("it does not say how a text begins")
+            raise FolioError("it does not say how a text begins")
         return LanguageModel(contents["name"], net, tokenizer, list(contents["opening"]), int(contents["step"]),
                              None if contents["val_bpb"] is None else float(contents["val_bpb"]), contents.get("learned_from"))
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"{path} holds no model that this Folio can use: {error}.") from None
+        raise FolioError(f"{path} holds no model that this Folio can use: {error}.") from None
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class LanguageModel:
         """Iterate over the text that goes on after `prompt`, a few characters at a time, as it is generated.
 
         settings: the fields of GenerationParams; `stop` may be one text or several. `stream` tells apart several answers of one seed; with
-        `beams` it is the place among the best ones, from 0 on, below `beams`. Raises ValueError where a setting is out of bounds, or where the prompt has
+        `beams` it is the place among the best ones, from 0 on, below `beams`. Raises FolioError where a setting is out of bounds, or where the prompt has
         characters that a character tokenizer does not know.
         """
         return (text for _, text in self.stream_each([{"prompt": prompt, "stream": stream}], **settings))
@@ -69,7 +70,7 @@ class LanguageModel:
 
         A prompt is a text, or a dictionary with a `prompt` and settings of its own; its `stream` is its place, where it does not say another one.
         Each text is the one that `stream` gives for it alone, but for rounding; without a seed, all have the same new one. What the network remembers of
-        each is in memory at once. Raises ValueError like `stream`.
+        each is in memory at once. Raises FolioError like `stream`.
         """
         new_seed = random.SystemRandom().getrandbits(32)
         answers = [self._answer(place, new_seed, settings | ({"prompt": each} if isinstance(each, str) else each)) for place, each in enumerate(prompts)]
@@ -97,7 +98,7 @@ class LanguageModel:
         if not problems and params.beams is not None and number >= params.beams:
             problems = [f"beams={params.beams} find no more than {params.beams} answers, and this would be number {number + 1}: give more beams."]
         if problems:
-            raise ValueError("\n".join(problems))
+            raise FolioError("\n".join(problems))
         single_tokens(self.net, params.precision)           # may refuse it, here and not when a prompt is shown already
         ids, first, known_bytes = self.tokenizer.encode(prompt) or self.opening, None, 0
         if prompt and params.tokens:
@@ -152,16 +153,16 @@ class LanguageModel:
         return ends
 
     def bits_per_byte(self, text: str) -> float:
-        """How well the model predicts a text, in bits per byte. Raises ValueError for a text without a byte."""
+        """How well the model predicts a text, in bits per byte. Raises FolioError for a text without a byte."""
         if not text:
-            raise ValueError("An empty text has no bits per byte.")
+            raise FolioError("An empty text has no bits per byte.")
         return evaluate(self.net, self._opened(text), len(text.encode("utf-8")), **self._measuring()).bits_per_byte
 
     def surprise(self, text: str) -> list[tuple[str, float]]:
         """Where a text surprises the model: [(piece, bits)], in the order of the text, of which the pieces make up all.
 
         A piece is the text of a token; where a character is spread over several tokens, that of them together. Each is predicted from
-        at least half a context, where so much stands before it. Raises ValueError where a character tokenizer does not know a character.
+        at least half a context, where so much stands before it. Raises FolioError where a character tokenizer does not know a character.
         """
         ids, decoder, found, bits = self._opened(text), tokenizers.StreamingDecoder(self.tokenizer), [], 0.0
         costs = predictions(self.net, ids, stride=max(1, window_len(self.net) // 2), **self._measuring()) if text else ()
@@ -176,7 +177,7 @@ class LanguageModel:
     def next_token_probabilities(self, text: str = "") -> list[tuple[str, float]]:
         """What the model expects after a text: [(piece, probability)] of all its tokens, the likeliest first.
 
-        A list and no dictionary, for two tokens may read the same: half a character is U+FFFD. Raises ValueError like `stream`.
+        A list and no dictionary, for two tokens may read the same: half a character is U+FFFD. Raises FolioError like `stream`.
         """
         logits = Decoder(self.net, [self.tokenizer.encode(text) or self.opening]).logits[0]
         likely, tokens = torch.as_tensor(logits).double().softmax(-1).sort(descending=True, stable=True)

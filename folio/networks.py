@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from folio.errors import FolioError
 from folio.lstm import LSTM
 from Model import Transformer
 
@@ -33,7 +34,7 @@ MATRICES = (nn.Linear, nn.LSTM)         # the modules that compute in the precis
 def build(params):
     """A new network with random weights (torch's global generator). params: ModelParams; raises ValueError with all their problems."""
     if problems := list(params.problems()):
-        raise ValueError("\n".join(problems))
+        raise FolioError("\n".join(problems))
     if params.vocab_size is None:
         raise ValueError("vocab_size is not set: a network needs to know how many tokens its tokenizer has.")
     return NETWORKS[params.family](params.resolved())

@@ -9,6 +9,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
+from folio.errors import FolioError
 from folio.files import replacing
 from folio.home import Home
 from folio.spelling import nearest
@@ -28,7 +29,7 @@ def absolute_paths(names, home):
 
     A name is a file, a folder, a glob such as "notes/**/*.md", "-" (standard input, which is read now and kept in home.tokens) or
     "tinyshakespeare" (downloaded to home.downloads if it is not there); what really lies there under such a name comes first.
-    Raises FileNotFoundError or ValueError where that text cannot be had.
+    Raises FileNotFoundError or FolioError where that text cannot be had.
     """
     return [_absolute_path(str(name), home) for name in names] or [home.train_data]
 
@@ -78,7 +79,7 @@ def find_files(paths, ignored=()):
         else:
             raise FileNotFoundError(f"There is no {path}{_nearest_path(path) or '.'} {_WHERE_TEXT_GOES}")
     if not files:
-        raise ValueError(f"There is no text in {', '.join(map(str, paths))}. {_WHERE_TEXT_GOES}")
+        raise FolioError(f"There is no text in {', '.join(map(str, paths))}. {_WHERE_TEXT_GOES}")
     return files
 
 
@@ -132,11 +133,11 @@ def _tiny_shakespeare(path):
         except (OSError, HTTPException) as error:
             raise FileNotFoundError(f"{TINY_SHAKESPEARE} cannot be downloaded ({error}); {by_hand}.") from None
         if sha256(content).hexdigest() != TINY_SHAKESPEARE_SHA256:
-            raise ValueError(f"What came from the network is not {TINY_SHAKESPEARE} (whose SHA-256 is {TINY_SHAKESPEARE_SHA256}) "
+            raise FolioError(f"What came from the network is not {TINY_SHAKESPEARE} (whose SHA-256 is {TINY_SHAKESPEARE_SHA256}) "
                              f"and was not kept; {by_hand}.")
         with replacing(path) as file:
             file.write(content)
     elif sha256(path.read_bytes()).hexdigest() != TINY_SHAKESPEARE_SHA256:
-        raise ValueError(f"{path} is not {TINY_SHAKESPEARE} (whose SHA-256 is {TINY_SHAKESPEARE_SHA256}), or not all of it. "
+        raise FolioError(f"{path} is not {TINY_SHAKESPEARE} (whose SHA-256 is {TINY_SHAKESPEARE_SHA256}), or not all of it. "
                          f"Remove it and run this again, or {by_hand}.")
     return path.resolve()

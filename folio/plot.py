@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from folio.command_line import Parser, front_door
+from folio.errors import FolioError
 from folio.pictures.attention import MOST_TOKENS, attention_figure
 from folio.pictures.canvas import ENDINGS, counted, refuse_foreign, require_matplotlib, save
 from folio.pictures.loss import POSITIONS, default_output, find_logs, loss_figure, reports_of
@@ -60,7 +61,7 @@ def attention(parser, words):
     ids = model.tokenizer.encode(arguments.prompt)
     most = min(MOST_TOKENS, model.net.params.block_size)
     if not 0 < len(ids) <= most:
-        raise ValueError(f"The text has {counted(len(ids), 'token')}; maps of attention take from 1 to {most}"
+        raise FolioError(f"The text has {counted(len(ids), 'token')}; maps of attention take from 1 to {most}"
                          f"{' (as many as this model looks back on)' if most < MOST_TOKENS else ''}. Give a {'shorter' if ids else 'longer'} one.")
     weights = _finite(attention_weights(model.net, torch.tensor(ids)))
     save(attention_figure(model.name, [shown(model.tokenizer.token_bytes[token]) for token in ids], weights), output)
@@ -86,7 +87,7 @@ def surprise(parser, words):
         text += some[:MOST_CHARACTERS - len(text)]
         length += len(some)
     if not text:
-        raise ValueError("There is no text: nothing that could surprise the model.")
+        raise FolioError("There is no text: nothing that could surprise the model.")
     pieces = model.surprise(text)
     _finite(np.array([bits for _, bits in pieces]))
     save(surprise_figure(model.name, pieces, length - len(text)), output)
@@ -123,10 +124,10 @@ def _opened(parser, words, picture):
 
 
 def _finite(values):
-    """The values as an array. Raises ValueError where they cannot be drawn."""
+    """The values as an array. Raises FolioError where they cannot be drawn."""
     values = np.asarray(values)
     if not np.isfinite(values).all():
-        raise ValueError("The model's output is not finite: its weights are unusable. Train it again with a lower learning rate.")
+        raise FolioError("The model's output is not finite: its weights are unusable. Train it again with a lower learning rate.")
     return values
 
 

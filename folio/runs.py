@@ -10,6 +10,7 @@ import torch
 
 from folio import checkpoint, distributed, hardware, networks, plan
 from folio.batches import fitting_block_size, steps_per_epoch
+from folio.errors import FolioError
 from folio.files import only_one, remove_leftovers
 from folio.training import Progress, Run
 from Model_Params import LENGTHS, ModelParams, Params, TextParams, TrainingParams
@@ -43,7 +44,7 @@ def new_run(home, name, params, tokenizer, corpus, started_at, say=print, start=
 def tuned_model(start, flags):
     """The ModelParams of a LanguageModel to start from, with the flags that keep the shape of its weights.
 
-    Raises ValueError with a list of those that do not. The context may shrink; with rotary positions, which have no weights, it may also grow
+    Raises FolioError with a list of those that do not. The context may shrink; with rotary positions, which have no weights, it may also grow
     (the shipped model, before any training, on the plays' end: 1.460 nats per byte at its own 256, 1.466 at 512, 1.499 at 1,024).
     """
     model = start.net.params
@@ -53,7 +54,7 @@ def tuned_model(start, flags):
     if model.positions == "learned" and wanted.get("block_size", 0) > model.block_size:
         different.append(f"it has learned the positions up to block_size={model.block_size}, not {wanted['block_size']}")
     if different:
-        raise ValueError(f"The weights of {start.name!r} can only be trained on as they are: {'; '.join(different)}. "
+        raise FolioError(f"The weights of {start.name!r} can only be trained on as they are: {'; '.join(different)}. "
                          "Leave that as it is, or train from nothing, without --start-from.")
     if "dropout" in wanted:
         model = replace(model, attention_dropout=None)          # it may follow dropout, as in the family classic
@@ -73,7 +74,7 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
         distributed.agreed(None)            # the others wait until it is held
         contents, stored = _load_resume(home, name)
         if different := _differences(home, contents, stored, preset, flags, tokenizer, corpus):
-            raise ValueError(f"The run {name} can only go on as it began: {'; '.join(different)}. "
+            raise FolioError(f"The run {name} can only go on as it began: {'; '.join(different)}. "
                              "Leave that as it is, or start a new run without --resume.")
         training = replace(stored.training, **{key: value for key, value in flags.items()
                                                if key in _MAY_CHANGE and value is not None or key in LENGTHS})
@@ -88,10 +89,10 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
         run = Run(home, name, replace(stored, training=training), tokenizer, corpus, started_at=started_at)
         run.restore(contents)
         if run.out_of_patience:
-            raise ValueError(f"The run {name} was stopped by its patience of {run.training.patience} validations after step {run.progress.step:,}. "
+            raise FolioError(f"The run {name} was stopped by its patience of {run.training.patience} validations after step {run.progress.step:,}. "
                              f"To train it further, allow more: --resume --name {name} --patience {2 * run.training.patience}")
         if run.done:
-            raise ValueError(f"The run {name} has made all its {run.progress.step:,} steps. To train it further, say how far: "
+            raise FolioError(f"The run {name} has made all its {run.progress.step:,} steps. To train it further, say how far: "
                              f"--resume --name {name} --steps {2 * run.progress.step}")
         if contents["torch"] != torch.__version__:
             say(f"This run began with torch {contents['torch']}, and this is {torch.__version__}: the last digits may differ.")
@@ -146,12 +147,12 @@ def _steps_per_epoch(training, block_size, corpus):
 
 
 def _settled(model, training):
-    """The TrainingParams with all that the machine decides, the same in every process. Raises ValueError with everything that is wrong."""
+    """The TrainingParams with all that the machine decides, the same in every process. Raises FolioError with everything that is wrong."""
     if problems := list(Params(model=model, training=training).problems()):
-        raise ValueError("\n".join(problems))
+        raise FolioError("\n".join(problems))
     training = distributed.agreed(hardware.probe(training, plan.flops_per_step(model, training), can_compile=not model.is_recurrent))
     if problems := list(distributed.problems(training)):
-        raise ValueError("\n".join(problems))
+        raise FolioError("\n".join(problems))
     return training
 
 
@@ -199,7 +200,7 @@ _HOW_FILES_ARE_READ = {"field", "invalid_bytes"}        # the text that came of 
 
 
 def _load_resume(home, name):
-    """-> contents of a run's resume file, and the Params in it. Raises FileNotFoundError or ValueError where there is none to go on from."""
+    """-> contents of a run's resume file, and the Params in it. Raises FileNotFoundError or FolioError where there is none to go on from."""
     if not home.resume(name).exists():
         there = ", ".join(each.stem.removeprefix("resume-") for each in home.newest("resume-*.pth")) or "none"
         raise FileNotFoundError(f"There is no run {name} to go on with; runs that can: {there}.")
@@ -209,7 +210,7 @@ def _load_resume(home, name):
         parts = contents["params"]
         return contents, Params(TextParams(**parts["text"]), ModelParams(**parts["model"]), TrainingParams(**_BEFORE_IT_WAS_THERE | parts["training"]))
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{home.resume(name)} is not a resume file of this Folio: {error}.") from None
+        raise FolioError(f"{home.resume(name)} is not a resume file of this Folio: {error}.") from None
 
 
 def _newest_unfinished(home):

@@ -12,6 +12,7 @@ from pathlib import PurePath
 
 import regex
 
+from folio.errors import FolioError
 from tokenizer import END_OF_TEXT
 
 BLOCK_BYTES = 1 << 19           # read at a time; memory stays a small multiple of this. Four times as much is hardly faster, and takes twice the memory
@@ -71,7 +72,7 @@ class Documents:
         suffix = PurePath(path.name.lower().removesuffix(".gz")).suffix
         if suffix == ".parquet":
             if path.name.lower().endswith(".gz"):
-                raise ValueError(f"{path} is Parquet inside gzip, which has to be unpacked first: gunzip {path.name}")
+                raise FolioError(f"{path} is Parquet inside gzip, which has to be unpacked first: gunzip {path.name}")
             return self._read_parquet(path)
         if suffix in (".jsonl", ".ndjson"):
             return self._read_json_lines(path)
@@ -84,12 +85,12 @@ class Documents:
         read = 0                            # bytes of the text before this block
         for block in chain(self._unpacked(path, lambda file: file.read(BLOCK_BYTES)), [b""]):
             if self.invalid_bytes == "refuse" and (nul := block.find(0)) >= 0:
-                raise ValueError(_not_text(path, 0, read + nul, block if read == 0 else b""))
+                raise FolioError(_not_text(path, 0, read + nul, block if read == 0 else b""))
             try:
                 text = held_back + decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
                 offset = read + len(block) - len(error.object) + error.start
-                raise ValueError(_not_text(path, error.object[error.start], offset, block if read == 0 else b"")) from None
+                raise FolioError(_not_text(path, error.object[error.start], offset, block if read == 0 else b"")) from None
             if read == 0:
                 text = self._without_mark(text)
             held_back = "\r" if block and text.endswith("\r") else ""
@@ -114,20 +115,20 @@ class Documents:
         try:
             record = json.loads(line, strict=self.invalid_bytes == "refuse")
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where} is not JSON ({error}). Mend it, or give the file another suffix, such as .txt, to read it as plain text."
+            raise FolioError(f"{where} is not JSON ({error}). Mend it, or give the file another suffix, such as .txt, to read it as plain text."
                              ) from None
         if not isinstance(record, dict):
-            raise ValueError(f"{where} is no JSON object but {_KINDS[type(record)]}. Each line should be like "
+            raise FolioError(f"{where} is no JSON object but {_KINDS[type(record)]}. Each line should be like "
                              f"{{\"{self.field}\": \"Once upon...\"}}.")
         if self.field not in record:
-            raise ValueError(f"{where} has no field {self.field!r}, only {_listed(record)}. Say which one has the text: --field NAME.")
+            raise FolioError(f"{where} has no field {self.field!r}, only {_listed(record)}. Say which one has the text: --field NAME.")
         text = record[self.field]
         if not isinstance(text, str):
-            raise ValueError(f"{where} has {_KINDS[type(text)]} in its field {self.field!r}, not text. Its fields are {_listed(record)}. "
+            raise FolioError(f"{where} has {_KINDS[type(text)]} in its field {self.field!r}, not text. Its fields are {_listed(record)}. "
                              "Say which one has the text: --field NAME.")
         if "\\u" in line and (wrong := _NO_TEXT[self.invalid_bytes].search(text)):
             if self.invalid_bytes == "refuse":
-                raise ValueError(f"{where} has \\u{ord(wrong[0]):04x} in its field {self.field!r}, which is no text. "
+                raise FolioError(f"{where} has \\u{ord(wrong[0]):04x} in its field {self.field!r}, which is no text. "
                                  "Take it out, or pass --invalid-bytes replace (by U+FFFD).")
             text, count = _NO_TEXT[self.invalid_bytes].subn("\ufffd", text)
             if self.invalid_bytes == "keep":        # else it is counted with all the others
@@ -139,12 +140,12 @@ class Documents:
             import pyarrow
             from pyarrow import parquet
         except ImportError:
-            raise ValueError(f"To read {path} takes pyarrow, which is not installed: python -m pip install pyarrow") from None
+            raise FolioError(f"To read {path} takes pyarrow, which is not installed: python -m pip install pyarrow") from None
         start, number = self.bytes_read, 0
         try:
             with path.open("rb") as file, parquet.ParquetFile(file) as rows:
                 if self.field not in rows.schema_arrow.names:
-                    raise ValueError(f"{path} has no column {self.field!r}, only {_listed(rows.schema_arrow.names)}. "
+                    raise FolioError(f"{path} has no column {self.field!r}, only {_listed(rows.schema_arrow.names)}. "
                                      "Say which one has the text: --field NAME.")
                 about = rows.metadata
                 unpacked = sum(about.row_group(index).total_byte_size for index in range(about.num_row_groups))
@@ -153,7 +154,7 @@ class Documents:
                     try:
                         contents = batch.column(0).cast(pyarrow.large_binary()).to_pylist()
                     except pyarrow.ArrowNotImplementedError:
-                        raise ValueError(f"{path} has {batch.column(0).type} in its column {self.field!r}, not text. "
+                        raise FolioError(f"{path} has {batch.column(0).type} in its column {self.field!r}, not text. "
                                          f"Its columns are {_listed(rows.schema_arrow.names)}. Say which one has the text: --field NAME.") from None
                     for number, content in enumerate(contents, number + 1):
                         if content is not None:
@@ -163,7 +164,7 @@ class Documents:
             if isinstance(error, OSError) and error.errno:
                 raise                       # the system's own: no such file, no permission
             reason = " ".join(str(error).split())       # which may have several lines
-            raise ValueError(f"{path} is damaged, or no Parquet file ({reason}). Fetch it anew.") from None
+            raise FolioError(f"{path} is damaged, or no Parquet file ({reason}). Fetch it anew.") from None
 
     def _unpacked(self, path, read):
         """Yield what `read` takes from a file, unpacked if it ends in .gz, until there is no more."""
@@ -174,16 +175,16 @@ class Documents:
                     self.bytes_read = start + file.tell()
                     yield piece
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path} is damaged, or no gzip file ({error}). Fetch it anew.") from None
+            raise FolioError(f"{path} is damaged, or no gzip file ({error}). Fetch it anew.") from None
 
     def _decode(self, content, where):
         """The text of a line or row."""
         if self.invalid_bytes == "refuse" and (nul := content.find(0)) >= 0:
-            raise ValueError(_not_text(where, 0, nul, content))
+            raise FolioError(_not_text(where, 0, nul, content))
         try:
             return content.decode("utf-8", _ERRORS[self.invalid_bytes])
         except UnicodeDecodeError as error:
-            raise ValueError(_not_text(where, content[error.start], error.start, content)) from None
+            raise FolioError(_not_text(where, content[error.start], error.start, content)) from None
 
     def _without_mark(self, text):
         if text.startswith("\ufeff"):

@@ -7,6 +7,8 @@ its events anew from there, so that no point is doubled and none is missing, als
 import time
 from contextlib import suppress
 
+from folio.errors import FolioError
+
 POSITIONS = ("step", "seconds", "tokens")       # where a report stands; the rest is what it says
 
 
@@ -14,11 +16,11 @@ class Events:
     """Writes reports to an event file in a folder of its own, each at once on the disk."""
 
     def __init__(self, folder):
-        """Raises ValueError where TensorBoard is not installed."""
+        """Raises FolioError where TensorBoard is not installed."""
         try:
             import torch.utils.tensorboard      # noqa: F401  (it wants the package, and that long before the first report)
         except ImportError:
-            raise ValueError("--tensorboard takes TensorBoard, which is not installed: python -m pip install tensorboard") from None
+            raise FolioError("--tensorboard takes TensorBoard, which is not installed: python -m pip install tensorboard") from None
         self.folder, self.path = folder, None
 
     def append(self, report):

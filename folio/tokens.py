@@ -20,6 +20,7 @@ import regex
 from tqdm import tqdm
 
 from folio.command_line import Parser, front_door
+from folio.errors import FolioError
 from folio.paths import find_files
 from folio.sources import Documents
 from folio.spelling import nearest
@@ -63,7 +64,7 @@ def main():
 
     chunks = [(arguments.text, True)] if arguments.named is None else named_text(arguments.named, arguments.field)
     if not any(text for text, _ in chunks):
-        raise ValueError("There is no text: nothing to make tokens of.")
+        raise FolioError("There is no text: nothing to make tokens of.")
     tokenizer = load(arguments.home.tokenizer)
     width = max(20, shutil.get_terminal_size().columns)
     counted = take_census(tokenizer, _with_bar(chunks)) if arguments.only != "tokens" else None     # first: it may refuse the text
@@ -163,7 +164,7 @@ class Census:
 def take_census(tokenizer, chunks):
     """Count what is in a text: (text, ends_document), a chunk at a time. -> Census
 
-    Raises ValueError where a character tokenizer finds a character that it does not know.
+    Raises FolioError where a character tokenizer finds a character that it does not know.
     """
     lengths = np.array([len(token) for token in tokenizer.token_bytes])
     total = characters = 0

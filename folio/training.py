@@ -20,7 +20,7 @@ from folio import checkpoint, distributed, hardware, networks, optimizers
 from folio.batches import batch_at, windows_per_stream
 from folio.bits_per_byte import Score, evaluate, window_len
 from folio.decoder import generate
-from folio.memory import is_out_of_memory
+from folio.errors import FolioError, is_out_of_memory
 from folio.run_log import RunLog
 from folio.schedules import decay_start_for, share_of_peak, time_to_decay, total_steps_for
 from folio.streams import Streams
@@ -87,7 +87,7 @@ class Run:
     # --- One step ---
 
     def step(self):
-        """Learn from one batch. -> its loss in nats per token. Raises FloatingPointError, with no weight changed, where it is not finite."""
+        """Learn from one batch. -> its loss in nats per token. Raises FolioError, with no weight changed, where it is not finite."""
         step = self.progress.step
         inputs, targets = self._batch(step)                                             # (this process's share of the batch, time) each
         total = distributed.summed(self._in_memory(lambda: self._gradient(inputs, targets))) / distributed.count()
@@ -97,7 +97,7 @@ class Run:
         length = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.training.gradient_clip or math.inf).item()
         overflowed = not math.isfinite(length)
         if not math.isfinite(total) or overflowed and self.scaler.get_scale() <= 1:         # without a scaler it is 1
-            raise FloatingPointError(f"At step {step} the loss is {total} and the gradient's length {length}: nothing can be learned from "
+            raise FolioError(f"At step {step} the loss is {total} and the gradient's length {length}: nothing can be learned from "
                                      f"that. {_LAST_GOOD}")
         for optimizer in self.optimizers * (not overflowed):        # where fp16 overflowed, the step is left out and the scale halved
             for group in optimizer.param_groups:
@@ -204,7 +204,7 @@ class Run:
     def train(self):
         """Train to the end, or until Ctrl-C or SIGTERM. -> the signal's number, or None at the end.
 
-        Raises FloatingPointError, with the last good files kept, where the loss stops being finite.
+        Raises FolioError, with the last good files kept, where the loss stops being finite.
         """
         with stop_signals() as received, self._bar() as bar:
             self._compile()
@@ -352,7 +352,7 @@ class Run:
         self.working_net.train()
         nats = distributed.summed(score.nats)
         if not math.isfinite(nats):         # nothing would ever be better than that
-            raise FloatingPointError(f"After step {self.progress.step} the text held out costs {nats} nats. {_LAST_GOOD}")
+            raise FolioError(f"After step {self.progress.step} the text held out costs {nats} nats. {_LAST_GOOD}")
         return Score(nats, self.corpus.val_tokens, self.corpus.val_bytes)
 
     def sample(self):
@@ -392,7 +392,7 @@ class Run:
 
     def _refuse_useless_weights(self):
         if not all(parameter.isfinite().all() for parameter in self.net.parameters()):
-            raise FloatingPointError(f"After step {self.progress.step} the weights are not finite. {_LAST_GOOD}")
+            raise FolioError(f"After step {self.progress.step} the weights are not finite. {_LAST_GOOD}")
 
     def restore(self, contents):
         """Go back to where a loaded resume file was written; the log is cut back to there."""

@@ -16,6 +16,7 @@ from conftest import FullDisk, refusal, run_python, run_script
 
 import folio
 from folio import checkpoint, files, networks
+from folio.errors import FolioError
 from Model_Params import ModelParams
 from tokenizer import CharTokenizer
 
@@ -68,7 +69,7 @@ def forged(path, contents):
 
 def sentence(action, path):
     """The one sentence with which something refuses a file, which it names."""
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(FolioError) as refused:
         action(path)
     message = str(refused.value)
     assert str(path) in message and len(message.splitlines()) == 1, message
@@ -212,7 +213,7 @@ def test_another_programs_torch_file_is_refused(content, tmp_path):
 
 
 def test_a_directory_is_refused(tmp_path):
-    with pytest.raises((ValueError, FileNotFoundError), match="folder"):
+    with pytest.raises((FolioError, FileNotFoundError), match="folder"):
         (tmp_path / "folder").mkdir()
         checkpoint.load(tmp_path / "folder")
 
@@ -308,7 +309,7 @@ def test_a_file_in_which_something_is_missing_is_refused_in_one_sentence(missing
 def test_the_weight_that_does_not_fit_is_named_with_both_shapes(saved):
     path, contents = saved
     contents["weights"]["blocks.1.attention.key.weight"] = torch.zeros(8, 5)
-    with pytest.raises(ValueError, match=r"blocks\.1\.attention\.key\.weight has shape 8x5 where its parameters say 8x8"):
+    with pytest.raises(FolioError, match=r"blocks\.1\.attention\.key\.weight has shape 8x5 where its parameters say 8x8"):
         checkpoint.network(contents, path)
 
 

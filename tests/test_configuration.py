@@ -15,6 +15,7 @@ import run as run_door
 import train
 from folio import checkpoint, configuration, corpus, networks, paths, runs
 from folio.command_line import Parser, chosen
+from folio.errors import FolioError
 from Model_Params import PRESETS, GenerationParams, ModelParams, Params, TextParams, TrainingParams, value_type
 from tokenizer import load
 
@@ -180,11 +181,11 @@ def test_what_was_saved_makes_the_same_run_again(door, home, plays, tmp_path):
     assert checkpoint.load(made.weights("run"))["training"] == checkpoint.load(made.weights("run-2"))["training"]
     assert checkpoint.checksum(checkpoint.load(made.weights("run"))["weights"]) == checkpoint.checksum(checkpoint.load(made.weights("run-2"))["weights"])
     assert "going on after step 3" in door(train, made, "--resume", "--name", "run", "--config", path, "--steps", 4)
-    with pytest.raises(ValueError, match="seed is 1, not 2"):
+    with pytest.raises(FolioError, match="seed is 1, not 2"):
         door(train, made, "--resume", "--name", "run", "--config", path, "--steps", 5, "--seed", 2)
     tuned = door(train, made, "--start-from", "run", "--steps", 2, "--save-config", path, *SMALL[8:])
     assert "learning_rate=0.0015" in tuned
-    with pytest.raises(ValueError, match="val_fraction is 0.1, not 0.3"):
+    with pytest.raises(FolioError, match="val_fraction is 0.1, not 0.3"):
         door(train, made, "--start-from", "run", "--val-fraction", 0.3)
     again = door(train, made, "--start-from", "run", "--config", path)
     assert [line for line in again.splitlines() if "learning_rate" in line] == [line for line in tuned.splitlines() if "learning_rate" in line]
@@ -288,7 +289,7 @@ def test_a_preset_takes_the_homes_own_text_then_tiny_shakespeare_then_the_plays(
     (own.downloads / "tinyshakespeare.txt").write_bytes(text)
     assert taken(home("mine")) == b"mine" and taken(home({})) == text
     assert taken(home({"downloads/tinyshakespeare.txt": text})) == text
-    with pytest.raises(ValueError, match="is not tinyshakespeare"):
+    with pytest.raises(FolioError, match="is not tinyshakespeare"):
         taken(home({"downloads/tinyshakespeare.txt": text[:-1]}))
 
 
@@ -304,7 +305,7 @@ def test_what_was_prepared_otherwise_is_named_and_never_replaced(made_with, want
     made = home(plays[:3000])
     corpus.prepare(made, made_with)
     before = {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError) as stopped:
+    with pytest.raises(FolioError) as stopped:
         door(train, made, *(word for pair in wanted.items() for word in pair))
     assert f"wanted: {words}. " in str(stopped.value) and "--home DIR" in str(stopped.value)
     assert before == {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()}

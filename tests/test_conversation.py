@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from folio.conversation import COMMANDS, SETTINGS, Conversation
+from folio.errors import FolioError
 from folio.terminal import Screen, warmth
 from Model_Params import GenerationParams
 
@@ -23,7 +24,7 @@ class Telling:
 
     def stream_each(self, prompts, **settings):
         if "☃" in prompts[0]["prompt"]:
-            raise ValueError("The model does not know '☃'.")
+            raise FolioError("The model does not know '☃'.")
         self.asked.append((prompts, settings))
         return self._pieces(prompts)
 

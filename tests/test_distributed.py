@@ -17,6 +17,7 @@ from test_training import assert_the_same_to_rounding, continued, half_done, mak
 
 from folio import checkpoint, distributed, run_log
 from folio.bits_per_byte import evaluate
+from folio.errors import FolioError
 from folio.training import stop_signals
 from Model_Params import TrainingParams
 
@@ -74,7 +75,7 @@ def test_two_processes_make_the_steps_of_one_even_where_one_of_them_has_less_mem
     assert out.count("Step 0: 2 windows at once need more memory than there is; from here on 1 at once.") == 1
     one = make_run("one", optimizer="adamw", bpe_dropout=bpe_dropout)
     one.train()
-    with pytest.raises(ValueError, match="has made all its 20 steps"), continued(project, "two"):
+    with pytest.raises(FolioError, match="has made all its 20 steps"), continued(project, "two"):
         pass
     two = make_run("two", optimizer="adamw", bpe_dropout=bpe_dropout)
     two.net.load_state_dict(checkpoint.load(project.resume("two"))["weights"])

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import folio
 from folio import bits_per_byte, checkpoint, corpus, evaluate, runs
+from folio.errors import FolioError
 from folio.home import Home
 from folio.lines import columns as columns_of
 from Model_Params import ModelParams, Params, TextParams, TrainingParams
@@ -252,7 +253,7 @@ def test_weights_alone_are_measured_on_a_text_and_the_copying_is_left_out(projec
     path.write_text("I have the key.", encoding="utf-8")
     told = " ".join(ask(alone, "--text", path).split())
     assert "bits" in told and "How much is copied cannot be said without the training text (" in told
-    with pytest.raises(ValueError, match=r"no held-out text to measure on \(.*\). Pass a text: --text FILE"):
+    with pytest.raises(FolioError, match=r"no held-out text to measure on \(.*\). Pass a text: --text FILE"):
         ask(alone)
 
 
@@ -321,14 +322,14 @@ def test_what_is_no_text_is_refused_in_a_sentence(project, tmp_path, ask, conten
     path = tmp_path / "text.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises((ValueError, FileNotFoundError), match=said):
+    with pytest.raises((FolioError, FileNotFoundError), match=said):
         ask(project, "--text", path)
 
 
 def test_a_character_that_a_character_model_does_not_know_is_named(characters, tmp_path, ask, tell):
     path = tmp_path / "text.txt"
     path.write_text("I have the key, 世界", encoding="utf-8")
-    with pytest.raises(ValueError, match="'世'"):
+    with pytest.raises(FolioError, match="'世'"):
         ask(characters, "--text", path)
     told = tell(characters)
     assert told["bytes"] >= told["tokens"] and told["copying"]["written"]["longest"] > 0
@@ -346,5 +347,5 @@ def test_weights_that_are_not_finite_are_refused(project, copy_of, ask):
     contents = checkpoint.load(home.weights("tiny"))
     contents["weights"]["head.weight"][0] = math.nan
     checkpoint.save(home.weights("tiny"), contents)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(FolioError, match="not finite"):
         ask(home, "--samples", 0)

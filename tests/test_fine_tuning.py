@@ -12,6 +12,7 @@ from conftest import ROOT, refusal, run_script
 import folio
 import train
 from folio import checkpoint, corpus, language_model, networks, run_log, runs
+from folio.errors import FolioError
 from Model_Params import FINE_TUNING, PRESETS, ModelParams, Params, TextParams, TrainingParams
 
 PRETRAINED = ROOT / "Saved_Weights" / "weights-pretrained.pth"
@@ -145,7 +146,7 @@ def test_weights_that_training_only_makes_worse_are_kept_as_they_were(home, weig
 def test_flags_that_change_the_shape_are_refused_together_before_anything_is_written(home, weights, tune):
     start, made = weights(), home(PROSE)
     before = everything_in(made)
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(FolioError) as refused:
         tune(made, start, "--emb-len", 32, "--mlp", "gelu", "--num-layers", 1, "--dropout", 0.1)
     assert "as they are: emb_len is 16, not 32; mlp is swiglu, not gelu. Leave that as it is" in str(refused.value)
     assert everything_in(made) == before
@@ -178,7 +179,7 @@ def test_the_context_may_shrink_and_with_rotary_positions_grow(weights, family, 
 
 
 def test_learned_positions_do_not_grow(weights):
-    with pytest.raises(ValueError, match="learned the positions up to block_size=16, not 17"):
+    with pytest.raises(FolioError, match="learned the positions up to block_size=16, not 17"):
         runs.tuned_model(folio.load(weights(family="classic")), {"block_size": 17})
 
 
@@ -186,7 +187,7 @@ def test_another_tokenizer_in_the_home_is_neither_used_nor_replaced(home, weight
     start, made = weights(), home(PROSE)
     corpus.prepare(made, TextParams(vocab_size=280))
     before = everything_in(made)
-    with pytest.raises(ValueError, match=r"tokenizer_save has another tokenizer than the weights, .* --home DIR"):
+    with pytest.raises(FolioError, match=r"tokenizer_save has another tokenizer than the weights, .* --home DIR"):
         tune(made, start)
     assert everything_in(made) == before
 
@@ -211,7 +212,7 @@ def test_weights_that_are_damaged_or_a_text_that_is_not_there_leave_no_trace(hom
         tune(empty, start)
     assert not empty.folder.exists()
     start.write_bytes(start.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="not a whole file"):
+    with pytest.raises(FolioError, match="not a whole file"):
         tune(made, start)
     assert [path.name for path in everything_in(made)] == ["input.txt"]
 

@@ -17,6 +17,7 @@ import folio
 from folio import decoder, networks, sampling
 from folio.beam import beam_search, length_penalty
 from folio.decoder import Decoder, Generation, Stream, generate, window_start
+from folio.errors import FolioError
 from folio.stopping import UpTo
 from Model_Params import GenerationParams, ModelParams
 
@@ -396,12 +397,12 @@ def test_the_answer_to_a_character_that_is_cut_in_two_tokens_has_whole_character
     (dict(penalty_window=0), ["penalty_window=0"]), (dict(no_repeat_ngram=0), ["no_repeat_ngram=0"]), (dict(beams=2, stream=2), ["beams=2", "number 3"]),
     (dict(stream=-1), ["stream=-1"]), (dict(beams=2, stream=-1), ["stream=-1"])])
 def test_settings_that_cannot_work_are_refused_in_one_sentence(model, wrong, words):
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(FolioError) as refused:
         model.stream("x", **wrong)          # before any text is asked for
     assert len(str(refused.value).splitlines()) == 1 and all(word in str(refused.value) for word in words)
 
 
 def test_a_precision_that_is_not_for_this_network_is_refused_before_any_text_is_asked_for(model):
     lstm = networks.build(ModelParams(family="lstm", vocab_size=model.tokenizer.vocab_size, emb_len=16)).eval()
-    with pytest.raises(ValueError, match="precision=int8 is for transformers in float32 on the CPU: leave it out"):
+    with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU: leave it out"):
         replace(model, net=lstm).stream("x", precision="int8")

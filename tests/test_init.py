@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folio import corpus, parallel, paths, sources
+from folio.errors import FolioError
 from folio.files import replacing
 from folio.home import Home
 from Model_Params import TextParams
@@ -246,7 +247,7 @@ def test_an_empty_folder_and_a_path_that_is_not_there_are_named(home, tmp_path):
 def test_the_shortest_text_has_three_tokens_to_train_on_and_one_byte_held_out(home):
     tokenizer, made = corpus.prepare(home("abcd"), CHARACTERS)
     assert (made.train_tokens, made.val_tokens, made.val_bytes) == (3, 1, 1)
-    with pytest.raises(ValueError, match="too short: its 3 bytes make 2 tokens to train on and 1 held out"):
+    with pytest.raises(FolioError, match="too short: its 3 bytes make 2 tokens to train on and 1 held out"):
         corpus.prepare(home("abc"), CHARACTERS)
 
 
@@ -347,10 +348,10 @@ def test_a_byte_that_is_not_utf_8_is_named_with_its_offset_in_the_file(tmp_path,
     monkeypatch.setattr(sources, "BLOCK_BYTES", block_bytes)
     (tmp_path / "good.txt").write_bytes(b"all is well")
     (tmp_path / "wrong.txt").write_bytes(content)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(FolioError) as caught:
         list(sources.Documents([tmp_path / "good.txt", tmp_path / "wrong.txt"]))
     assert str(caught.value).startswith(f"{tmp_path / 'wrong.txt'} is not UTF-8 text: byte 0x{value:02X} at offset {offset}. ")
-    assert "--invalid-bytes keep" in str(caught.value) and type(caught.value) is ValueError
+    assert "--invalid-bytes keep" in str(caught.value) and type(caught.value) is FolioError
 
 
 def test_a_wrong_byte_far_into_a_file_is_found(home):
@@ -601,7 +602,7 @@ def test_a_character_the_tokenizer_never_saw_is_named_when_the_text_has_changed(
     corpus.prepare(project, CHARACTERS)
     before = everything_below(project.tokens)
     (project.train_data / "input.txt").write_text(WORDS + "Ω", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"'Ω' \(U\+03A9\)"):
+    with pytest.raises(FolioError, match=r"'Ω' \(U\+03A9\)"):
         corpus.find(project)
     assert everything_below(project.tokens) == before
 

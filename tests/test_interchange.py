@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from test_tokenizer import SAMPLES, saved, small_words, tricky_texts
 
 from folio import corpus
+from folio.errors import FolioError
 from folio.interchange import merges_of, read, read_ranks, write
 from tokenizer import END_OF_TEXT, SPLIT_PATTERNS, BPETokenizer, CharTokenizer, learn_merges, load
 
@@ -163,14 +164,14 @@ def test_merges_that_no_training_would_learn_are_written_rightly_or_refused(tmp_
 
 def test_a_token_that_tiktoken_would_make_and_we_never_do_is_refused_and_nothing_is_written(tmp_path):
     ours = BPETokenizer([(98, 99), (97, 98), (257, 99)])           # b+c comes before ab+c can
-    with pytest.raises(ValueError, match=r"token 258, b'abc', where tiktoken would. The formats huggingface and gpt2 can"):
+    with pytest.raises(FolioError, match=r"token 258, b'abc', where tiktoken would. The formats huggingface and gpt2 can"):
         written(ours, "tiktoken", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_tokenizer_of_characters_has_no_byte_pairs_to_write(tmp_path, format):
-    with pytest.raises(ValueError, match=f"one of characters, and the format {format} holds byte pairs"):
+    with pytest.raises(FolioError, match=f"one of characters, and the format {format} holds byte pairs"):
         written(CharTokenizer("abc"), format, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -438,16 +439,16 @@ REFUSED = {
 @pytest.mark.parametrize("change, said", REFUSED.values(), ids=REFUSED)
 def test_what_folio_cannot_do_as_well_is_refused_in_one_sentence_with_the_files_name(tmp_path, change, said):
     path = a_tokenizer_json(tmp_path, change)
-    with pytest.raises(ValueError, match=said) as caught:
+    with pytest.raises(FolioError, match=said) as caught:
         read(path)
-    assert type(caught.value) is ValueError and str(caught.value).startswith(f"{path} cannot be imported: ") and "\n" not in str(caught.value)
+    assert type(caught.value) is FolioError and str(caught.value).startswith(f"{path} cannot be imported: ") and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("part, value", [("normalizer", {"type": "NFC"}), ("post_processor", {"type": "TemplateProcessing"}),
                                          ("truncation", {"max_length": 5}), ("padding", {"pad_id": 0})])
 def test_what_is_refused_may_be_left_out_by_name(tmp_path, part, value):
     path = a_tokenizer_json(tmp_path, set_in(part, value))
-    with pytest.raises(ValueError, match=f"--drop {part}"):
+    with pytest.raises(FolioError, match=f"--drop {part}"):
         read(path, drop=[other for other in ("normalizer", "post_processor", "truncation", "padding") if other != part])
     assert read(path, drop=[part]).merges == [(97, 98), (256, 99)]
 
@@ -459,7 +460,7 @@ def test_what_is_refused_may_be_left_out_by_name(tmp_path, part, value):
 def test_a_damaged_tokenizer_json_is_refused(tmp_path, content, said):
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=said) as caught:
+    with pytest.raises(FolioError, match=said) as caught:
         read(path)
     assert str(path) in str(caught.value)
 
@@ -488,7 +489,7 @@ BYTES = b"".join(line(bytes([value]), value) for value in range(256))
 def test_a_rank_file_that_says_no_tokenizer_is_refused(tmp_path, content, said):
     path = tmp_path / "ranks.tiktoken"
     path.write_bytes(content)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(FolioError) as caught:
         read(path, pattern="gpt2")
     assert said in str(caught.value) and str(caught.value).startswith(f"{path} cannot be imported: ")
 
@@ -506,7 +507,7 @@ def test_a_vocabulary_that_does_not_go_with_its_merges_is_refused(tmp_path, chan
     change(vocab, merges)
     vocab_file.write_text(json.dumps(vocab), encoding="utf-8")
     merges_file.write_text("\n".join(merges), encoding="utf-8")
-    with pytest.raises(ValueError, match=said) as caught:
+    with pytest.raises(FolioError, match=said) as caught:
         read(vocab_file, merges_file, pattern="gpt2")
     assert str(caught.value).startswith(f"{vocab_file} with merges.txt cannot be imported: ")
 
@@ -514,16 +515,16 @@ def test_a_vocabulary_that_does_not_go_with_its_merges_is_refused(tmp_path, chan
 @pytest.mark.parametrize("format", ["gpt2", "tiktoken"])
 def test_files_that_do_not_say_how_text_is_split_want_it_said(tmp_path, format):
     paths = written(BPETokenizer([]), format, tmp_path)
-    with pytest.raises(ValueError, match="does not say how text is split; you have to: --pattern qwen2 or --pattern gpt2"):
+    with pytest.raises(FolioError, match="does not say how text is split; you have to: --pattern qwen2 or --pattern gpt2"):
         read(*paths)
-    with pytest.raises(ValueError, match="Split pattern 'gpt4' is not one of qwen2, gpt2"):
+    with pytest.raises(FolioError, match="Split pattern 'gpt4' is not one of qwen2, gpt2"):
         read(*paths, pattern="gpt4")
 
 
 def test_a_pattern_that_contradicts_the_file_is_refused(tmp_path):
     path, = written(BPETokenizer([], "gpt2"), "huggingface", tmp_path)
     assert read(path, pattern="gpt2").pattern == "gpt2"
-    with pytest.raises(ValueError, match="splits text as gpt2 does, not as qwen2"):
+    with pytest.raises(FolioError, match="splits text as gpt2 does, not as qwen2"):
         read(path, pattern="qwen2")
 
 

@@ -22,6 +22,7 @@ import folio
 import run as run_door
 from folio import bits_per_byte, checkpoint, corpus, decoder, evaluate, networks, plan, plot, run_log, runs
 from folio.batches import batch_at, permuted, steps_per_epoch, windows_per_stream
+from folio.errors import FolioError
 from Model_Params import IN_BLOCKS, PRESETS, ModelParams, Params, TrainingParams, one_length
 
 SMALL = ModelParams(family="lstm", vocab_size=30, block_size=8, emb_len=6, hidden_len=10, num_layers=2)
@@ -233,7 +234,7 @@ def test_consecutive_windows_go_on_where_the_last_ones_ended_until_all_begin_ane
 
 
 def test_a_text_too_short_for_all_streams_is_refused_with_what_fits():
-    with pytest.raises(ValueError, match="batch_size=8 windows of block_size=10.*only 71 tokens.*take batch_size=7"):
+    with pytest.raises(FolioError, match="batch_size=8 windows of block_size=10.*only 71 tokens.*take batch_size=7"):
         windows_per_stream(71, 8, 10)
     assert windows_per_stream(71, 7, 10) == 1
 
@@ -439,7 +440,7 @@ def test_fine_tuning_a_transformer_refuses_what_only_a_recurrent_network_can_do(
     run.save_weights(None)
     start, (tokenizer, text) = folio.load(project.weights("test")), corpus.find(project)
     params = Params(model=start.net.params, training=trained(steps=3, batches="consecutive"))
-    with pytest.raises(ValueError, match="none beyond its window"), runs.new_run(project, "tuned", params, tokenizer, text, 0.0, start=start):
+    with pytest.raises(FolioError, match="none beyond its window"), runs.new_run(project, "tuned", params, tokenizer, text, 0.0, start=start):
         pass
 
 

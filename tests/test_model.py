@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import Model
 from folio import networks
+from folio.errors import FolioError
 from Model_Params import ModelParams
 
 TINY = ModelParams(vocab_size=50, block_size=16, emb_len=24, num_layers=2, num_heads=4, dropout=0.0)
@@ -220,9 +221,9 @@ def test_a_full_context_refuses_more(params):
     net = network(params)
     with torch.no_grad():
         state = net.continue_from(net.empty_state(1), some_tokens(params, 1, params.block_size))[1]
-        with pytest.raises(ValueError, match="17 tokens do not fit into a context of block_size=16"):
+        with pytest.raises(FolioError, match="17 tokens do not fit into a context of block_size=16"):
             net.continue_from(state, some_tokens(params, 1, 1))
-        with pytest.raises(ValueError, match="17 tokens"):
+        with pytest.raises(FolioError, match="17 tokens"):
             net.continue_from(net.empty_state(1), some_tokens(params, 1, 17))
 
 
@@ -346,16 +347,16 @@ def test_every_parameter_learns():
 # --- Parameters that make no network ---
 
 def test_all_problems_of_the_parameters_are_said_together():
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(FolioError) as refused:
         networks.build(ModelParams(vocab_size=65, emb_len=0, num_layers=-1, norm="batch", dropout=float("nan")))
     assert len(str(refused.value).splitlines()) == 4
     for name in ("emb_len=0", "num_layers=-1", "norm='batch'", "dropout=nan"):
         assert name in str(refused.value)
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(FolioError) as refused:
         networks.build(ModelParams(vocab_size=65, emb_len=100, num_heads=3, num_kv_heads=2))
     assert "emb_len=100" in str(refused.value) and "num_kv_heads=2" in str(refused.value)
 
 
 def test_a_network_needs_to_know_its_vocabulary():
-    with pytest.raises(ValueError, match="vocab_size"):
+    with pytest.raises(FolioError, match="vocab_size"):
         networks.build(ModelParams())

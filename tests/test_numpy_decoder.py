@@ -12,6 +12,7 @@ from test_model import CLASSIC, COMBINATIONS, TINY, network, some_tokens
 import folio
 from folio import networks
 from folio.decoder import Decoder, Generation, Stream, generate, window_start
+from folio.errors import FolioError
 from folio.numpy_decoder import HeadsNorm, Int8Linear, NumpyTransformer, in_numpy
 from Model_Params import GenerationParams, ModelParams
 
@@ -53,7 +54,7 @@ def test_a_full_context_refuses_more():
     net = network(TINY)
     with torch.inference_mode():
         state = net.continue_from(net.empty_state(1), some_tokens(TINY, 1, TINY.block_size))[1]
-        with pytest.raises(ValueError, match="17 tokens do not fit into a context of block_size=16"):
+        with pytest.raises(FolioError, match="17 tokens do not fit into a context of block_size=16"):
             in_numpy(net).continue_from(state, [1])
 
 
@@ -62,7 +63,7 @@ def test_weights_that_are_unusable_are_refused_in_one_sentence_and_no_warning(va
     net = network(TINY)
     with torch.no_grad():
         net.blocks[0].mlp.up.weight[0, 0] = net.head.weight[0, 0] = value
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(FolioError, match="not finite"):
         Decoder(net, [[1]])
     assert not recwarn.list
 
@@ -121,11 +122,11 @@ def test_an_int8_matrix_is_the_nearest_that_has_127_steps_to_each_side_and_bfloa
 
 
 def test_int8_is_for_transformers_on_the_cpu_and_for_one_precision_at_a_time():
-    with pytest.raises(ValueError, match="precision=int8 is for transformers in float32 on the CPU: leave it out"):
+    with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU: leave it out"):
         Decoder(network(ModelParams(family="lstm", vocab_size=50, emb_len=16)), [[1]], "int8")
     one, other = (GenerationParams(seed=1, precision=precision).resolved() for precision in ("int8", "float32"))
     assert said_by(network(TINY), [Stream([1], one), Stream([1, 2], one)])          # whatever the width: TINY's is no multiple of 16
-    with pytest.raises(ValueError, match="one precision"):
+    with pytest.raises(FolioError, match="one precision"):
         Generation(network(TINY), [Stream([1], one), Stream([1], other)])
 
 

@@ -14,6 +14,7 @@ from test_plot import draw, panel
 
 from folio import checkpoint, networks
 from folio.attention_weights import attention_weights
+from folio.errors import FolioError
 from folio.home import Home
 from Model_Params import ModelParams
 
@@ -68,7 +69,7 @@ def test_the_weights_mix_the_values_as_the_network_mixes_them(parts):
 def test_a_network_without_attention_is_answered_in_one_sentence():
     class Recurrent(torch.nn.LSTM):
         params = ModelParams()
-    with pytest.raises(ValueError, match="has no attention"):
+    with pytest.raises(FolioError, match="has no attention"):
         attention_weights(Recurrent(4, 4), torch.arange(3))
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from folio import plot, run_log
 from folio.command_line import sentence
+from folio.errors import FolioError
 from folio.home import Home
 from folio.pictures.canvas import save
 from folio.pictures.loss import MOST_RUNS, SMOOTH_FROM, default_output, find_logs, loss_figure, reports_of, running_mean, spread
@@ -209,7 +210,7 @@ def test_as_many_runs_as_can_be_told_apart_all_look_different(number):
     height = 72 * figure.get_size_inches()[1]
     tops = [text.get_position()[1] * height for text in figure.texts if text.get_text().startswith("run-")]
     assert len(tops) == number and min(tops) > 0 and max(tops) < height
-    with pytest.raises(ValueError, match=f"take {MOST_RUNS} or fewer"):
+    with pytest.raises(FolioError, match=f"take {MOST_RUNS} or fewer"):
         loss_figure({f"run-{each}": reports() for each in range(MOST_RUNS + 1)})
 
 

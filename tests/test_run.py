@@ -19,6 +19,7 @@ import folio
 import run as run_door
 from folio import checkpoint, corpus, language_model, runs
 from folio.command_line import front_door
+from folio.errors import FolioError
 from folio.home import Home
 from folio.language_model import find_weights, newest_weights
 from folio.terminal import Screen, harmless
@@ -238,14 +239,14 @@ def test_unknown_weights_list_what_there_is(project, tmp_path, ask):
 def test_damaged_weights_get_one_sentence_that_names_them(project, tmp_path, ask, capsys, damage):
     made = copies(project, tmp_path, "bad")
     made.weights("bad").write_bytes(damage(made.weights("bad").read_bytes()))
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(FolioError) as refused:
         ask(PROMPT, home=made)
     assert str(made.weights("bad")) in str(refused.value) and len(str(refused.value).splitlines()) == 1
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_resume_file_is_no_weights_file_and_that_is_said(project, ask):
-    with pytest.raises(ValueError, match="resume-tiny.pth"):
+    with pytest.raises(FolioError, match="resume-tiny.pth"):
         ask(PROMPT, "--weights", "resume-tiny.pth")
 
 
@@ -253,7 +254,7 @@ def test_a_resume_file_is_no_weights_file_and_that_is_said(project, ask):
 def test_a_device_that_is_not_here_is_refused_in_one_sentence(device, ask, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises((ValueError, SystemExit)) as refused:
+    with pytest.raises((FolioError, SystemExit)) as refused:
         ask(PROMPT, "--device", device)
     assert len(str(refused.value).splitlines()) == 1
 
@@ -274,7 +275,7 @@ def refusal_of_prompt(home, prompt):
 
 
 def test_half_a_surrogate_pair_is_no_character(ask):
-    with pytest.raises(ValueError, match="surrogate"):
+    with pytest.raises(FolioError, match="surrogate"):
         ask("half \ud83d")
 
 
@@ -304,7 +305,7 @@ def test_a_prompt_of_ten_megabytes_is_gone_on_with(ask, plays):
 
 
 def test_bytes_that_are_no_text_are_refused(ask):
-    with pytest.raises(ValueError, match="not in UTF-8: its byte 5"):
+    with pytest.raises(FolioError, match="not in UTF-8: its byte 5"):
         ask(stdin="half \udce4")
 
 
@@ -575,7 +576,7 @@ def test_bits_per_byte_of_a_text_are_its_cross_entropy(model):
     bits = -sum(likely[place, token].item() for place, token in enumerate(ids[1:])) / 0.6931471805599453
     assert model.bits_per_byte(text) == pytest.approx(bits / len(text.encode()), rel=1e-5)
     assert model.bits_per_byte(text) < model.bits_per_byte("xq#Zzk@@~9Kvv")
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(FolioError, match="empty"):
         model.bits_per_byte("")
 
 
@@ -616,7 +617,7 @@ def test_next_token_probabilities_are_those_of_the_network_the_likeliest_first(m
 
 
 def test_settings_out_of_bounds_are_named_together(model):
-    with pytest.raises(ValueError, match="(?s)tokens=-1.*temperature=-2"):
+    with pytest.raises(FolioError, match="(?s)tokens=-1.*temperature=-2"):
         model.complete(PROMPT, tokens=-1, temperature=-2)
     with pytest.raises(TypeError, match="temprature"):
         model.complete(PROMPT, temprature=1.0)

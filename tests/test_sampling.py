@@ -14,6 +14,7 @@ from folio import decoder, networks
 from folio.batches import batch_at, fitting_block_size
 from folio.bits_per_byte import Score, evaluate
 from folio.decoder import Decoder, generate, window_start
+from folio.errors import FolioError
 from folio.sampling import only, penalised, pick, probabilities
 from folio.schedules import SCHEDULES, decay_start_for, share_of_peak, time_to_decay, total_steps_for
 from Model_Params import GenerationParams, ModelParams
@@ -292,7 +293,7 @@ def test_tokens_come_as_they_are_made():
 
 @pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
 def test_logits_that_are_not_finite_are_refused(logit):
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(FolioError, match="not finite"):
         list(generate(Saying(logit), [9], tokens=3, **PLAIN, seed=0))
 
 

@@ -18,6 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from folio import corpus, parallel, paths, sources, splitting
+from folio.errors import FolioError
 from folio.home import Home
 from folio.paths import absolute_paths, find_files
 from folio.sources import Documents
@@ -56,9 +57,9 @@ def trained_on(made, tokenizer):
 
 
 def message_of(action, *arguments, **options):
-    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+    with pytest.raises((FolioError, FileNotFoundError)) as caught:
         action(*arguments, **options)
-    assert type(caught.value) in (ValueError, FileNotFoundError) and "\n" not in str(caught.value)
+    assert type(caught.value) in (FolioError, FileNotFoundError) and "\n" not in str(caught.value)
     return str(caught.value)
 
 

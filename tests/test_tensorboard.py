@@ -10,6 +10,7 @@ from conftest import run_python, run_script
 from test_training import FLAGS, VOCABULARY, continued, make_run, project      # noqa: F401  (fixtures)
 
 from folio import run_log, runs
+from folio.errors import FolioError
 from folio.tensorboard import POSITIONS, Events
 
 pytest.importorskip("tensorboard")
@@ -121,7 +122,7 @@ def test_without_tensorboard_one_line_says_so_before_the_training_begins(project
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     params = replace(run.params, training=replace(run.training, tensorboard=True))
     said = []
-    with pytest.raises(ValueError, match="python -m pip install tensorboard"):
+    with pytest.raises(FolioError, match="python -m pip install tensorboard"):
         with runs.new_run(project, "night", params, run.tokenizer, run.corpus, 0.0, say=said.append):
             pass
     assert not said and not list(project.saved_weights.glob("*night*"))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import tokenizer as tokenizer_module
 from folio import sources, splitting
+from folio.errors import FolioError
 from folio.files import fingerprint
 from tokenizer import (END_OF_TEXT, FILES, SPLIT_PATTERNS, BPETokenizer, CharTokenizer, MergeTable, StreamingDecoder, apply_merges,
                        count_pieces, from_dict, learn_merges, load)
@@ -145,9 +146,9 @@ def test_a_text_with_few_pairs_gives_fewer_tokens():
 
 def test_a_vocabulary_without_room_for_all_bytes_is_refused_with_the_smallest_possible():
     assert BPETokenizer.train(["aaaa"], 257).vocab_size == 257
-    with pytest.raises(ValueError, match="256 .* smallest possible, 257"):
+    with pytest.raises(FolioError, match="256 .* smallest possible, 257"):
         BPETokenizer.train(["aaaa"], 256)
-    with pytest.raises(ValueError, match="smallest possible, 256"):
+    with pytest.raises(FolioError, match="smallest possible, 256"):
         BPETokenizer.train(["aaaa"], 255, special_tokens=())
 
 
@@ -390,7 +391,7 @@ def test_special_tokens_added_later_change_no_other_id(tokenizers, plays):
         assert more.vocab_size == tokenizer.vocab_size + 2
         assert more.names()[:tokenizer.vocab_size] == tokenizer.names()
         assert more.encode("<|user|>I<|assistant|>", allow_special=True)[::2] == [tokenizer.vocab_size, tokenizer.vocab_size + 1]
-        with pytest.raises(ValueError, match="spelling of its own"):
+        with pytest.raises(FolioError, match="spelling of its own"):
             more.with_special_tokens(["<|user|>"])
 
 
@@ -426,9 +427,9 @@ def test_the_bytes_of_a_text_have_the_ids_of_the_text(tokenizer, text):
 @pytest.mark.parametrize("make", [lambda: BPETokenizer([]), lambda: CharTokenizer("ab")], ids=["bpe", "char"])
 @pytest.mark.parametrize("half", ["\ud800", "\udcff", "\udfff"])
 def test_half_a_surrogate_pair_is_refused_with_its_position(make, half):
-    with pytest.raises(ValueError, match="^Character 2 of the text, .*surrogate") as caught:
+    with pytest.raises(FolioError, match="^Character 2 of the text, .*surrogate") as caught:
         make().encode("ab" + half)
-    assert type(caught.value) is ValueError
+    assert type(caught.value) is FolioError
 
 
 def test_bytes_that_are_not_text_are_decoded_as_the_replacement_character():
@@ -438,7 +439,7 @@ def test_bytes_that_are_not_text_are_decoded_as_the_replacement_character():
 @pytest.mark.parametrize("wrong", [-1, -258, 257, 10**9])
 def test_an_id_outside_the_vocabulary_is_refused_and_named(wrong):
     for decode in (BPETokenizer([]).decode, BPETokenizer([]).decode_bytes):
-        with pytest.raises(ValueError, match=f"Token id {wrong} .*0 to 256"):
+        with pytest.raises(FolioError, match=f"Token id {wrong} .*0 to 256"):
             decode([65, wrong, 66])
 
 
@@ -505,9 +506,9 @@ def test_the_character_tokenizer_has_no_special_token_and_65_characters_for_tiny
 def test_characters_the_tokenizer_never_saw_are_named():
     tokenizer = CharTokenizer("abc")
     assert tokenizer.unknown_characters("xabyc") == ["x", "y"]
-    with pytest.raises(ValueError, match=r"'x' \(U\+0078\), 'é' \(U\+00E9\); the 3 it had"):
+    with pytest.raises(FolioError, match=r"'x' \(U\+0078\), 'é' \(U\+00E9\); the 3 it had"):
         tokenizer.encode("éabxc")
-    with pytest.raises(ValueError, match="and others; the 3"):
+    with pytest.raises(FolioError, match="and others; the 3"):
         tokenizer.encode("defghijklmnop")
 
 
@@ -590,7 +591,7 @@ def test_what_is_wrong_with_a_vocabulary_or_its_merges_is_said(tmp_path, name, c
     BPETokenizer([(108, 111), (256, 119), (257, 101), (258, 114), (258, 115), (260, 116), (32, 257), (262, 101)]).save(tmp_path)
     path = tmp_path / name
     path.write_text(json.dumps(change(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
-    assert said in assert_refused_in_a_sentence(tmp_path, ValueError)
+    assert said in assert_refused_in_a_sentence(tmp_path, FolioError)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -606,7 +607,7 @@ def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, kind, name, damage)
         assert name in assert_refused_in_a_sentence(tmp_path, FileNotFoundError)
         return
     path.write_bytes({"truncated": content[:-len(content) // 3], "empty": b"", "not UTF-8": b"\xff" + content, "another value": b"[1, 2, 3]"}[damage])
-    message = assert_refused_in_a_sentence(tmp_path, ValueError)
+    message = assert_refused_in_a_sentence(tmp_path, FolioError)
     assert name in message or name == "vocab_size.json"         # where the one that vouches is wrong, any of them may be
 
 
@@ -615,7 +616,7 @@ def test_a_file_that_differs_in_one_space_is_not_the_one_that_was_written(tmp_pa
     CharTokenizer("abc").save(tmp_path)
     with (tmp_path / name).open("ab") as file:
         file.write(b" ")
-    assert name in assert_refused_in_a_sentence(tmp_path, ValueError)
+    assert name in assert_refused_in_a_sentence(tmp_path, FolioError)
 
 
 @pytest.mark.parametrize("field, value", [("vocab_size", 263), ("vocab_size", 1), ("vocab_size", "264"), ("special_tokens", []),
@@ -625,14 +626,14 @@ def test_a_description_that_contradicts_the_other_files_is_refused(tmp_path, fie
     BPETokenizer.train(["low lower lowest"], 264).save(tmp_path)
     about = json.loads((tmp_path / "vocab_size.json").read_text(encoding="utf-8"))
     (tmp_path / "vocab_size.json").write_text(json.dumps({**about, field: value}), encoding="utf-8")
-    assert_refused_in_a_sentence(tmp_path, ValueError)
+    assert_refused_in_a_sentence(tmp_path, FolioError)
 
 
 def test_a_character_tokenizer_whose_size_was_edited_is_refused(tmp_path):
     CharTokenizer("abcd").save(tmp_path)
     about = (tmp_path / "vocab_size.json").read_bytes()
     (tmp_path / "vocab_size.json").write_bytes(about.replace(b'"vocab_size": 4', b'"vocab_size": 3'))
-    assert_refused_in_a_sentence(tmp_path, ValueError)
+    assert_refused_in_a_sentence(tmp_path, FolioError)
 
 
 def test_a_folder_without_a_tokenizer_says_how_to_make_one(tmp_path):
@@ -652,7 +653,7 @@ def test_a_folder_without_a_tokenizer_says_how_to_make_one(tmp_path):
     {"format": 1, "kind": "words", "special_tokens": []},
 ], ids=repr)
 def test_values_that_describe_no_tokenizer_are_refused(values):
-    with pytest.raises(ValueError):
+    with pytest.raises(FolioError):
         from_dict(values)
 
 
@@ -685,7 +686,7 @@ def test_saving_that_ends_between_two_renames_is_noticed_by_load(tmp_path, monke
     if good_renames == 0:
         assert load(tmp_path).to_dict() == old.to_dict()
     else:
-        assert_refused_in_a_sentence(tmp_path, ValueError)
+        assert_refused_in_a_sentence(tmp_path, FolioError)
 
 
 def test_the_tokenizer_that_comes_with_the_repository_loads():

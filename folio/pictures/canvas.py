@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from folio.errors import FolioError
 from folio.files import replacing
 from folio.terminal import harmless
 
@@ -141,11 +142,11 @@ def darker(colour):
 # --- Files ---
 
 def require_matplotlib():
-    """Raise ValueError, with the command that installs it, where matplotlib is not there."""
+    """Raise FolioError, with the command that installs it, where matplotlib is not there."""
     try:
         import matplotlib       # noqa: F401
     except ImportError:
-        raise ValueError("To draw takes matplotlib, which is not installed: python -m pip install matplotlib") from None
+        raise FolioError("To draw takes matplotlib, which is not installed: python -m pip install matplotlib") from None
 
 
 def refuse_foreign(path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from folio import run_log
+from folio.errors import FolioError
 from folio.pictures.canvas import COLOURS, GREY, counted, darker, shortened, style
 from folio.spelling import nearest
 
@@ -73,11 +74,11 @@ def _find_log(home, word, there):
 
 
 def reports_of(path):
-    """The reports in a log that is to be drawn. Raises ValueError where there are none; says how many lines were passed over."""
+    """The reports in a log that is to be drawn. Raises FolioError where there are none; says how many lines were passed over."""
     lines = list(run_log.each_line(path))
     reports = [report for report in lines if report is not None]
     if not reports:
-        raise ValueError(f"{path} has nothing to draw yet: of its {counted(len(lines), 'line')} none is a report. "
+        raise FolioError(f"{path} has nothing to draw yet: of its {counted(len(lines), 'line')} none is a report. "
                          "A run writes its first one after some steps.")
     if damaged := lines[:-1].count(None):           # half a line at the end is being written, or was when the run was killed
         print(f"{path}: {counted(damaged, 'damaged line')} passed over.", file=sys.stderr)
@@ -90,12 +91,12 @@ def loss_figure(runs, x="steps"):
     """Draw how runs learned. -> matplotlib Figure
 
     runs: {name: reports of its log, oldest first}; x: a key of POSITIONS. Each of PANELS is an Axes whose label is the field; in it each run
-    is a line whose label is the run's name, with the values that its log has. Raises ValueError where the runs are too many to be told apart.
+    is a line whose label is the run's name, with the values that its log has. Raises FolioError where the runs are too many to be told apart.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     if len(runs) > MOST_RUNS:
-        raise ValueError(f"{len(runs)} runs are too many for one picture: take {MOST_RUNS} or fewer.")
+        raise FolioError(f"{len(runs)} runs are too many for one picture: take {MOST_RUNS} or fewer.")
     unit, scale = x_unit(runs.values(), x)
     curves = [Curves(name, reports, POSITIONS[x], scale, COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS)])
               for number, (name, reports) in enumerate(runs.items())]

@@ -1,4 +1,11 @@
-"""What an error looks like when the memory has run out."""
+"""The errors that a user can cause, and what an error looks like when the memory has run out."""
+
+
+class FolioError(ValueError):
+    """What a user can cause: its text is one message that says what happened, what was found, and what to do next.
+
+    The scripts print that message alone. Any other exception but an OSError is a mistake of ours, and shows where it happened.
+    """
 
 
 def is_out_of_memory(error):
