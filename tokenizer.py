@@ -632,7 +632,9 @@ def from_dict(values):
         if values["kind"] == "char":
             return CharTokenizer(values["characters"], values["special_tokens"])
         raise FolioError(f"Tokenizer kind {values['kind']!r} is neither bpe nor char.")
-    except (KeyError, TypeError, AttributeError) as error:
+    except FolioError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise FolioError(f"These values describe no tokenizer: {type(error).__name__} at {error}.") from None
 
 

@@ -80,7 +80,7 @@ class NumpyTransformer:
     def continue_from(self, state, tokens):
         """Go on after the tokens that `state`, a Model.State, has seen; it is used up.
 
-        tokens: an id for each stream -> logits: (streams, vocabulary), an array; state. Raises FolioError where the context is full.
+        tokens: an id for each stream -> logits: (streams, vocabulary), an array; state. Raises ValueError where the context is full.
         """
         state.check_room(1, self.block_size)
         span = Span.after(state.lengths)

@@ -54,7 +54,7 @@ def test_a_full_context_refuses_more():
     net = network(TINY)
     with torch.inference_mode():
         state = net.continue_from(net.empty_state(1), some_tokens(TINY, 1, TINY.block_size))[1]
-        with pytest.raises(FolioError, match="17 tokens do not fit into a context of block_size=16"):
+        with pytest.raises(ValueError, match="17 tokens do not fit into a context of block_size=16"):
             in_numpy(net).continue_from(state, [1])
 
 
