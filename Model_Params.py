@@ -182,6 +182,19 @@ class ModelParams:
 
 
 LENGTHS = ("steps", "minutes", "epochs")         # of a run: it has one of them
+USUAL_STEPS = 1000              # of a run whose length nobody has said or estimated
+
+
+def for_length(steps, shorter_first=True):
+    """What suits a run of so many steps: {field of TrainingParams: value}. Found on four texts, from 40 to 4,000 steps (benchmarks/LOG.md).
+
+    shorter_first: whether it may begin with shorter sequences (sequence length warm-up: Li et al., 2022), which teach a beginner more for each token.
+    >>> for_length(100)
+    {'learning_rate': 0.009, 'warmup_steps': 5, 'length_warmup': 50}
+    """
+    learning_rate = min(0.015, max(0.002, 0.09 / steps ** 0.5))
+    return {"learning_rate": float(f"{learning_rate:.2g}"), "warmup_steps": min(20, max(3, steps // 20)),
+            "length_warmup": steps // 2 if shorter_first else 0}
 
 
 @dataclass(frozen=True)
@@ -198,13 +211,17 @@ class TrainingParams:
                                          low=1, may_change=True)
     optimizer: str = option("muon", "muon (for the matrices; adamw for the rest), adamw, sgd or rmsprop (for all)",
                             choices=("muon", "adamw", "sgd", "rmsprop"))
-    learning_rate: float = option(0.003, "step length at its highest", above=0)
+    learning_rate: float | None = option(None, "peak learning rate (default: the fewer steps, the higher)", above=0)
+    embedding_rate: float | None = option(None, "times the learning rate, for the embedding (default: 5 with muon, else 1)", above=0)
     weight_decay: float = option(1.0, "pull of the matrices towards zero", low=0)
     bpe_dropout: float | None = option(None, "share of merges left out, anew in each batch, so that words come in other tokens; falls with the "
                                        "learning rate (default: the more often the text will be read, the more)", low=0, high=1)
     beta1: float = option(0.9, "adamw, sgd: memory of the gradient", low=0, high=0.9999)
     beta2: float = option(0.95, "adamw, rmsprop: memory of the squared gradient", low=0, high=0.999999)
-    warmup_steps: int = option(20, "steps over which the learning rate rises", low=0)
+    momentum_warmup: int | None = option(None, "muon: steps over which its momentum rises from 0.85 to 0.95 (default: 300)", low=0)
+    warmup_steps: int | None = option(None, "steps over which the learning rate rises (default: by the number of steps)", low=0)
+    length_warmup: int | None = option(None, "first steps, with sequences a quarter as long and four times as many; at most up to the decay "
+                                       "(default: by the number of steps)", low=0)
     schedule: str = option("trapezoid", "how the learning rate goes on: trapezoid (stays, then falls), cosine, linear, constant",
                            choices=("trapezoid", "cosine", "linear", "constant"))
     decay_fraction: float = option(0.4, "trapezoid: last share of the run, over which the learning rate falls to zero", low=0, high=0.9)
@@ -221,11 +238,16 @@ class TrainingParams:
     threads: int | None = option(None, "processor threads (default: one a core)", low=1, high=1024)
     compile: bool | None = option(None, "let torch.compile make the step faster; needs a C++ compiler (default: where it pays)")
 
-    def resolved(self):
-        """The same parameters with every None that other parameters decide worked out; folio/plan.py knows a better bpe_dropout for some texts."""
-        usual = 0.0 if self.batches == "consecutive" else 0.1
-        return replace(self, micro_batch_size=self.micro_batch_size or self.batch_size,
-                       bpe_dropout=usual if self.bpe_dropout is None else self.bpe_dropout)
+    def resolved(self, steps=None):
+        """The same parameters with every None that other parameters decide worked out; folio/plan.py knows a better bpe_dropout for some texts.
+
+        steps: about how many the run will make, where `steps` does not say it (default: USUAL_STEPS).
+        """
+        steps = self.steps or steps or USUAL_STEPS
+        muon, random = self.optimizer == "muon", self.batches == "random"
+        usual = {"micro_batch_size": self.batch_size, "bpe_dropout": 0.0 if self.batches == "consecutive" else 0.1,
+                 "embedding_rate": 5.0 if muon else 1.0, "momentum_warmup": 300 if muon else 0} | for_length(steps, random)
+        return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})
 
     def problems(self):
         """Yield a sentence for everything that is wrong."""

@@ -105,6 +105,14 @@ def _mixed(numbers):
     return numbers ^ numbers >> np.uint64(31)
 
 
+def parts_of_a_sequence(block_size):
+    """In how many parts a sequence is cut while the network warms up to its length: four, or one where they would be too short to say much.
+    >>> parts_of_a_sequence(256), parts_of_a_sequence(32)
+    (4, 1)
+    """
+    return 4 if block_size >= 64 and block_size % 4 == 0 else 1
+
+
 def fitting_block_size(block_size, train_tokens):
     """The context a text is long enough for: at least eight different windows' worth of it, in powers of two where it must shrink.
     >>> fitting_block_size(256, 1000)

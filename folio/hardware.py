@@ -1,4 +1,4 @@
-"""What this machine can do: device, precision, threads, compiler. Chosen from what it has, never by a stopwatch."""
+"""What this machine has: devices, memory, a compiler; and how a process is set up to use it. What is fastest on it, folio/fastest.py measures."""
 
 import ctypes
 import importlib.util
@@ -6,6 +6,7 @@ import os
 import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -21,19 +22,18 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3                     # glibc's number
 
 
 def probe(training, flops_per_step, can_compile=True):
-    """TrainingParams with device, precision, threads and compile settled. Raises FolioError for a device that is not here.
+    """TrainingParams with device and compile settled. Raises FolioError for a device that is not here.
 
     can_compile: whether the network gains by being compiled.
     """
     device = settle_device(training.device)
     kind = device.partition(":")[0]
-    precision = best_precision(kind) if training.precision == "auto" else training.precision
     compile = training.compile
     if compile is None:
         minutes, flops = WORTH_COMPILING.get(kind, (float("inf"), float("inf")))
         long_enough = training.minutes >= minutes if training.minutes else training.steps * flops_per_step >= flops
         compile = can_compile and long_enough and has_compiler(kind)
-    return replace(training, device=device, precision=precision, threads=training.threads or torch.get_num_threads(), compile=compile)
+    return replace(training, device=device, compile=compile)
 
 
 def settle_device(device):
@@ -52,23 +52,16 @@ def available_devices():
     return ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
 
 
-def best_precision(kind):
-    """The numbers for matrix products that this device is quickest with: bf16, or fp16, whose range needs watching, or fp32.
+def usual_precision(device):
+    """The precision of matrix products that is taken where none is measured: bf16 or fp16 on GPUs that have units for it, else fp32.
 
     MPS computes in both halves too, but what they gain there nobody has measured: they are for those who ask.
     """
-    if has_fast_bf16(kind):
+    if not device.startswith("cuda"):
+        return "fp32"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16"
-    has_fp16_units = kind == "cuda" and torch.cuda.get_device_capability() >= (7, 0)       # Volta has the first; GPUs before it may be slower in fp16
-    return "fp16" if has_fp16_units else "fp32"
-
-
-def has_fast_bf16(kind):
-    """Whether matrix products of bfloat16 are quicker than of float32; elsewhere they are emulated, and slower."""
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return kind == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return "fp16" if torch.cuda.get_device_capability() >= (7, 0) else "fp32"       # Volta has the first units; GPUs before it may be slower in fp16
 
 
 def has_compiler(kind):
@@ -79,13 +72,23 @@ def has_compiler(kind):
 
 
 def memory_bytes(device):
-    """Memory to compute in: what is free on a GPU, else all that the machine has; None where the system does not say."""
+    """Memory to compute in: what is free on a GPU, else all that the machine has or the container may use; None where the system does not say."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
-    try:
+    known = [memory for memory in (_physical_memory(), _container_memory()) if memory]
+    return min(known, default=None)
+
+
+def _physical_memory():
+    with suppress(AttributeError, ValueError, OSError):         # as on Windows
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):           # as on Windows
-        return None
+
+
+def _container_memory(groups=Path("/sys/fs/cgroup")):
+    """The limit that a container has been given, by Linux's control groups of version 2 or 1; None where there is none."""
+    for limit in (groups / "memory.max", groups / "memory" / "memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):                     # "max" is no number
+            return int(limit.read_text(encoding="ascii"))
 
 
 def use(training):

@@ -6,18 +6,41 @@ import torch
 
 ADAM_EPS = 1e-10        # small next to the gradients of rare tokens, which AdamW is here for; its 1e-8 would hold them back
 NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315         # x -> a x + b x^3 + c x^5 for the singular values: steepest at 0 of those that stay near 1 (Jordan, 2024)
+MOMENTUM = 0.85, 0.95           # Muon's, at the first step and after its warm-up: early gradients change too fast to be averaged for long
 STEP_LENGTH = 0.2       # root mean square of a step's elements, as a share of the learning rate: about AdamW's (Liu et al., 2025)
 
 
 def build(net, training):
-    """-> a list of optimizers that share the parameters of `net` between them. The matrices inside the blocks alone decay."""
+    """-> a list of optimizers that share the parameters of `net` between them. The matrices inside the blocks alone decay.
+
+    training: TrainingParams, resolved. A group's `rate`, where it has one, is what the learning rate is multiplied by; `schedule` does.
+    """
     matrices = [parameter for parameter in net.blocks.parameters() if parameter.ndim == 2]
-    in_matrices = set(map(id, matrices))
-    others = [parameter for parameter in net.parameters() if id(parameter) not in in_matrices]
+    embedding = [net.embedding.weight] * (training.embedding_rate != 1 and not net.params.tied_head)         # a tied one is the head as well
+    apart = set(map(id, matrices + embedding))
+    others = [parameter for parameter in net.parameters() if id(parameter) not in apart]
+    groups = [{"params": embedding, "weight_decay": 0.0, "rate": training.embedding_rate}] * len(embedding) + [{"params": others, "weight_decay": 0.0}]
     if training.optimizer == "muon":
-        return [Muon(matrices, training.weight_decay), _adamw([{"params": others, "weight_decay": 0.0}], training)]
-    return [OPTIMIZERS[training.optimizer]([{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}],
-                                           training)]
+        return [Muon(matrices, training.weight_decay), _adamw(groups, training)]
+    return [OPTIMIZERS[training.optimizer]([{"params": matrices, "weight_decay": training.weight_decay}, *groups], training)]
+
+
+def schedule(optimizers, step, learning_rate, training):
+    """Set what the optimizers take a step with: their learning rates and Muon's momentum. training: TrainingParams, resolved"""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * group.get("rate", 1.0)
+            if isinstance(optimizer, Muon):
+                group["momentum"] = momentum_at(step, training.momentum_warmup)
+
+
+def momentum_at(step, warmup_steps):
+    """Muon's momentum at a step: it rises in a line over the warm-up.
+    >>> [round(momentum_at(step, 300), 3) for step in (0, 150, 300, 1000)], momentum_at(0, 0)
+    ([0.85, 0.9, 0.95, 0.95], 0.95)
+    """
+    first, last = MOMENTUM
+    return last - (last - first) * max(0.0, 1 - step / max(1, warmup_steps)) * (warmup_steps > 0)
 
 
 class Muon(torch.optim.Optimizer):
@@ -27,8 +50,8 @@ class Muon(torch.optim.Optimizer):
     matrix by matrix is computed here for all matrices of one shape together, in half the time on a CPU.
     """
 
-    def __init__(self, matrices, weight_decay, momentum=0.95):
-        """matrices: parameters of two dimensions; the learning rate `lr` is set in the groups, before each step."""
+    def __init__(self, matrices, weight_decay, momentum=MOMENTUM[-1]):
+        """matrices: parameters of two dimensions; the learning rate `lr` is set in the groups, before each step (see `schedule`)."""
         super().__init__(matrices, {"lr": 0.0, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()

@@ -31,7 +31,7 @@ PASSES, PASSES_BYTES, PASSES_AT_LEAST = 20, 500_000, 4
 WITHOUT_BPE_DROPOUT = 0.5
 # BPE-dropout for each pass over the text, and the most: in half a pass none ended at 1.719 nats per byte and 0.05 at 1.732, after 11 passes over the plays
 # 0.2 gave 1.619 where 0.1 gave 1.651 (benchmarks/LOG.md).
-BPE_DROPOUT_PER_PASS, BPE_DROPOUT_AT_MOST = 0.02, 0.2
+BPE_DROPOUT_PER_PASS, BPE_DROPOUT_AT_MOST, PASSES_WITHOUT_BPE_DROPOUT = 0.02, 0.2, 1
 MUCH_SMALLER, MUCH_LARGER = 0.4, 2.5        # of the parameters that suit: no need to speak of less
 
 # --- How long: by kind of device and bits, operations a second of a core (cpu), a multiprocessor (cuda) or all of it (mps) on products that are wide,
@@ -130,17 +130,20 @@ def width_for(train_bytes, training, model, kind):
     return max((width for width in WIDTHS if block_parameters(model.sized(width)) <= most), default=WIDTHS[0])
 
 
-def with_bpe_dropout(training, model, corpus, kind):
-    """TrainingParams with the bpe_dropout that suits how often the text will be read, where it is open. model: ModelParams, sized"""
+def with_bpe_dropout(training, model, corpus, steps):
+    """TrainingParams with the bpe_dropout that suits how often so many steps read the text, where it is open. model: ModelParams, sized"""
     if training.bpe_dropout is not None:
         return training
-    if corpus.text.tokenizer != "bpe" or training.batches == "consecutive":        # one way to say a text; windows that have to end where they end
+    passes = steps * training.batch_size * model.block_size / corpus.train_tokens
+    one_way = corpus.text.tokenizer != "bpe" or training.batches == "consecutive"       # to say a text; or windows that have to end where they end
+    if one_way or passes < PASSES_WITHOUT_BPE_DROPOUT:
         return replace(training, bpe_dropout=0.0)
-    if training.steps:
-        tokens = training.steps * training.batch_size * model.block_size
-    else:
-        tokens = FLOPS_AT_HAND[kind] * 60 * training.minutes / (6 * (block_parameters(model) + model.emb_len * model.vocab_size))
-    return replace(training, bpe_dropout=round(min(BPE_DROPOUT_AT_MOST, BPE_DROPOUT_PER_PASS * tokens / corpus.train_tokens), 3))
+    return replace(training, bpe_dropout=round(min(BPE_DROPOUT_AT_MOST, BPE_DROPOUT_PER_PASS * passes), 3))
+
+
+def steps_in(seconds, seconds_per_step):
+    """About how many steps are made in so many seconds, with their evaluations."""
+    return max(1, round(seconds / (EVALUATIONS * seconds_per_step)))
 
 
 def block_parameters(model):

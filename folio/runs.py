@@ -2,17 +2,18 @@
 
 import math
 import textwrap
+import time
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, fields, replace
 from itertools import chain, count
 
 import torch
 
-from folio import checkpoint, distributed, hardware, networks, plan
+from folio import checkpoint, distributed, fastest, hardware, networks, plan
 from folio.batches import fitting_block_size, steps_per_epoch
 from folio.errors import FolioError
 from folio.files import only_one, remove_leftovers
-from folio.training import Progress, Run
+from folio.training import CLOSING_SECONDS, Progress, Run
 from Model_Params import LENGTHS, ModelParams, Params, TextParams, TrainingParams
 
 
@@ -28,7 +29,10 @@ def new_run(home, name, params, tokenizer, corpus, started_at, say=print, start=
     kind = hardware.settle_device(params.training.device).partition(":")[0]
     training = _in_steps(params.training, block_size, corpus)
     model = plan.sized(replace(params.model, vocab_size=tokenizer.vocab_size, block_size=block_size), training, corpus, kind).resolved()
-    training = _settled(model, plan.with_bpe_dropout(training, model, corpus, kind).resolved())
+    training, seconds_per_step = _settled(model, training)
+    seconds_left = 60 * (training.minutes or 0) - (time.perf_counter() - started_at) - CLOSING_SECONDS
+    steps = distributed.agreed(training.steps or plan.steps_in(seconds_left, seconds_per_step))
+    training = plan.with_bpe_dropout(training, model, corpus, steps).resolved(steps)
     with _claimed(home, name, say) as name:
         run = Run(home, name, Params(corpus.text, model, training), tokenizer, corpus, started_at=started_at)
         if start:
@@ -82,7 +86,7 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
         if before != now:
             say(f"The processes that make this run were {before} and are now {now}: the last digits may differ.")
             training = replace(training, threads=max(1, training.threads * before // now))
-        training = _settled(stored.model, _in_steps(training, stored.model.block_size, corpus))
+        training, _ = _settled(stored.model, _in_steps(training, stored.model.block_size, corpus))
         if distributed.is_first():
             for path in (home.weights(name), home.resume(name), home.log(name)):
                 remove_leftovers(path)
@@ -147,13 +151,16 @@ def _steps_per_epoch(training, block_size, corpus):
 
 
 def _settled(model, training):
-    """The TrainingParams with all that the machine decides, the same in every process. Raises FolioError with everything that is wrong."""
+    """TrainingParams with all that the machine decides, the same in every process, and about how many seconds a step takes.
+
+    Raises FolioError with everything that is wrong.
+    """
     if problems := list(Params(model=model, training=training).problems()):
         raise FolioError("\n".join(problems))
-    training = distributed.agreed(hardware.probe(training, plan.flops_per_step(model, training), can_compile=not model.is_recurrent))
-    if problems := list(distributed.problems(training)):
+    training = hardware.probe(training, plan.flops_per_step(model, training), can_compile=not model.is_recurrent)
+    if problems := list(distributed.problems(training.resolved())):
         raise FolioError("\n".join(problems))
-    return training
+    return distributed.agreed(fastest.settle(model, training))
 
 
 @contextmanager
@@ -193,7 +200,8 @@ def _is_free(home, name):
 
 # --- What a resumed run was, and what is wanted of it ---
 
-_BEFORE_IT_WAS_THERE = {"bpe_dropout": 0.0}      # what an older run did without saying so
+# What an older run did without saying so.
+_BEFORE_IT_WAS_THERE = {"bpe_dropout": 0.0, "embedding_rate": 1.0, "momentum_warmup": 0, "length_warmup": 0}
 _KEEPS_SHAPE = {"block_size", "dropout", "attention_dropout"}
 _MAY_CHANGE = {each.name for each in fields(TrainingParams) if each.metadata["may_change"]}
 _HOW_FILES_ARE_READ = {"field", "invalid_bytes"}        # the text that came of it is compared itself

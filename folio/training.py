@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from folio import checkpoint, distributed, hardware, networks, optimizers
-from folio.batches import batch_at, windows_per_stream
+from folio.batches import batch_at, parts_of_a_sequence, windows_per_stream
 from folio.bits_per_byte import Score, evaluate, window_len
 from folio.decoder import generate
 from folio.errors import FolioError, is_out_of_memory
@@ -99,9 +99,8 @@ class Run:
         if not math.isfinite(total) or overflowed and self.scaler.get_scale() <= 1:         # without a scaler it is 1
             raise FolioError(f"At step {step} the loss is {total} and the gradient's length {length}: nothing can be learned from "
                                      f"that. {_LAST_GOOD}")
+        optimizers.schedule(self.optimizers, step, self.learning_rate(step), self.training)
         for optimizer in self.optimizers * (not overflowed):        # where fp16 overflowed, the step is left out and the scale halved
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate(step)
             optimizer.step()
         self.scaler.update()
         if self.streams:
@@ -118,7 +117,8 @@ class Run:
             optimizer.zero_grad()
         if self.streams:
             self.streams.begin(anew=self.progress.step % self.windows_per_stream == 0)
-        micro_batches = list(zip(inputs.split(self.training.micro_batch_size), targets.split(self.training.micro_batch_size)))
+        at_once = self.training.micro_batch_size * self.params.model.block_size // inputs.shape[1]         # shorter sequences are more at once
+        micro_batches = list(zip(inputs.split(at_once), targets.split(at_once)))
         total = 0.0
         for number, (some_inputs, some_targets) in enumerate(micro_batches):
             torch.manual_seed(dropout_seed(self.training.seed, self.progress.step, number, distributed.rank()))
@@ -194,7 +194,9 @@ class Run:
 
     def _batch(self, step):
         dropout = self.bpe_dropout(step)
-        parts = batch_at(self.corpus.train, step, batch_size=self.training.batch_size, block_size=self.params.model.block_size,
+        warms_up = step < min(self.training.length_warmup, step + 1 if self.progress.decay_start is None else self.progress.decay_start)
+        shorter = parts_of_a_sequence(self.params.model.block_size) if warms_up else 1
+        parts = batch_at(self.corpus.train, step, batch_size=self.training.batch_size * shorter, block_size=self.params.model.block_size // shorter,
                          seed=self.training.seed, batches=self.training.batches,
                          resegment=dropout and (lambda windows, random: self.tokenizer.resegment(windows, dropout, random)))
         return [torch.from_numpy(part[distributed.share(len(part))]).to(self.training.device) for part in parts]

@@ -11,7 +11,7 @@ LAYERS = [
     ["folio.errors", "folio.files", "folio.splitting", "folio.kernels", "Model_Params", "tokenizer", "Model"],
     ["home", "spelling", "parallel", "hardware", "lstm", "sampling", "stopping", "schedules", "optimizers", "run_log", "tensorboard", "suffixes"],
     ["paths", "sources", "corpus", "batches", "networks", "streams", "checkpoint", "interchange"],
-    ["numpy_decoder", "decoder", "beam", "bits_per_byte", "attention_weights", "plan", "distributed"],
+    ["numpy_decoder", "decoder", "beam", "bits_per_byte", "attention_weights", "plan", "fastest", "distributed"],
     ["training", "runs", "language_model"],
     ["lines", "terminal", "keyboard", "configuration", "command_line", "convert", "tokens", "pictures", "plot", "evaluate", "conversation"],
     ["init", "train", "run"],
