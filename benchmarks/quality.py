@@ -124,6 +124,7 @@ def measure(home, name, seed):
 
 def prepare(folder, text, recipes):
     """Run init.py once for all recipes, {name: Recipe}, that want the same of it. -> {name: Home}"""
+    folder.mkdir(exist_ok=True)
     path = folder / "text.txt"
     path.write_text(text, encoding="utf-8", newline="")
     homes = {}
