@@ -70,7 +70,7 @@ def _opened(path):
             raise _not_ours(path, "a PyTorch file of another program, as Hugging Face's pytorch_model.bin is")
         version = outlines["format"]
         if not isinstance(version, int) or version > FORMAT:
-            raise FolioError(f"{path} was made by a newer Folio (format {version}; this one reads up to {FORMAT}). Update Folio.")
+            raise FolioError(f"{path} was made by a newer Folio (format {repr(version)[:80]}; this one reads up to {FORMAT}). Update Folio.")
         try:
             yield opened
         except FolioError as error:
@@ -121,7 +121,8 @@ def _feed(digest, value):
             raise FolioError("a tensor without all of its numbers")
         value = value.detach().cpu().contiguous()
         digest.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+        flat = value.as_strided((value.numel(),), (1,))         # reshape would keep the stride of a single number, whatever it is
+        digest.update(flat.view(torch.uint8).numpy().data)
     elif isinstance(value, dict):
         digest.update(f"dict {len(value)}".encode())
         for key, item in value.items():

@@ -135,9 +135,10 @@ class _Values(pickle._Unpickler):
         if module == "torch" and name in DTYPES:
             return DTYPES[name]
         known = {"collections.OrderedDict": _new_dict, "torch._utils._rebuild_tensor_v2": _outline, "_codecs.encode": _latin1}
-        if f"{module}.{name}" not in known:
-            raise FolioError(f"it holds {module}.{name}, which is neither a tensor nor a plain value")
-        return known[f"{module}.{name}"]
+        full_name = f"{module}.{name}"
+        if full_name not in known:
+            raise FolioError(f"it holds {full_name[:80]!r}, which is neither a tensor nor a plain value")
+        return known[full_name]
 
     def persistent_load(self, pid):
         """A record as torch names it -> (its name, dtype, numbers in it)"""
@@ -179,7 +180,7 @@ def _new_dict():
 
 def _latin1(text, encoding):
     if encoding != "latin1":
-        raise FolioError(f"it holds bytes in the encoding {encoding}")
+        raise FolioError(f"it holds bytes in the encoding {encoding[:80]!r}")
     return text.encode("latin1")
 
 
