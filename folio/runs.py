@@ -68,8 +68,8 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
     preset: Params or None, flags: {field: value}, as the command line has them; steps, minutes and reporting may be new. Raises
     ValueError with a list where anything else differs from what the run has, or where the text or the tokenizer is another.
     """
-    name = distributed.agreed(name or _newest_unfinished(home))
-    _load_resume(home, name)                # what is not there leaves no lock behind
+    name = distributed.agreed(name or _newest_unfinished(home, say))
+    _load_resume(home, name, checkpoint.load_metadata)          # what is not there leaves no lock behind
     with _held(home, name) if distributed.is_first() else nullcontext():
         distributed.agreed(None)            # the others wait until it is held
         contents, stored = _load_resume(home, name)
@@ -199,12 +199,12 @@ _MAY_CHANGE = {each.name for each in fields(TrainingParams) if each.metadata["ma
 _HOW_FILES_ARE_READ = {"field", "invalid_bytes"}        # the text that came of it is compared itself
 
 
-def _load_resume(home, name):
-    """-> contents of a run's resume file, and the Params in it. Raises FileNotFoundError or FolioError where there is none to go on from."""
+def _load_resume(home, name, read=checkpoint.load):
+    """-> contents of a run's resume file, and the Params in it. Raises OSError or FolioError where there is none to go on from."""
     if not home.resume(name).exists():
         there = ", ".join(each.stem.removeprefix("resume-") for each in home.newest("resume-*.pth")) or "none"
         raise FileNotFoundError(f"There is no run {name} to go on with; runs that can: {there}.")
-    contents = checkpoint.load(home.resume(name))
+    contents = read(home.resume(name))
     try:
         Progress(**contents["progress"])
         parts = contents["params"]
@@ -213,11 +213,14 @@ def _load_resume(home, name):
         raise FolioError(f"{home.resume(name)} is not a resume file of this Folio: {error}.") from None
 
 
-def _newest_unfinished(home):
+def _newest_unfinished(home, say):
     """The name of the run whose resume file was written last and is not at its end. Raises FileNotFoundError where there is none."""
-    for path in home.newest("resume-*.pth"):
+    paths = home.newest("resume-*.pth")
+    for path in paths:
         name = path.stem.removeprefix("resume-")
-        if not _load_resume(home, name)[0]["progress"]["finished"]:
+        if not _load_resume(home, name, checkpoint.load_metadata)[0]["progress"]["finished"]:
+            if len(paths) > 1:
+                say(f"Going on with {name}, of {len(paths)} runs the newest that is not finished; --name takes another.")
             return name
     raise FileNotFoundError(f"There is no unfinished run in {home.saved_weights}. Start one (python train.py), or train a finished one further: "
                             "--resume --name NAME --steps N")

@@ -203,6 +203,33 @@ def test_the_newest_weights_are_taken_and_said(project, tmp_path, ask):
     assert ask(PROMPT, "--tokens", 1, home=made).err.startswith("weights-zebra.pth:")
 
 
+def test_weights_that_were_never_measured_are_not_preferred_to_older_ones(project, tmp_path, ask, capsys):
+    made = copies(project, tmp_path, "oldest", "good", "stopped")
+    contents = checkpoint.load(made.weights("stopped"))
+    checkpoint.save(made.weights("stopped"), contents | {"val_bpb": None, "val_nats_per_byte": None})
+    assert ask(PROMPT, "--tokens", 1, home=made).err.splitlines()[0] == (
+        "weights-stopped.pth is newer than weights-good.pth, but its run was stopped before it was measured. "
+        "--weights weights-stopped.pth takes it all the same.")
+    for name in ("good", "oldest"):
+        made.weights(name).write_bytes(b"damaged")
+    os.utime(made.weights("stopped"))
+    assert newest_weights(made, say=pytest.fail) == made.weights("stopped")         # there is none better
+    os.utime(made.weights("good"))
+    assert newest_weights(made, say=pytest.fail) == made.weights("good")            # and damage is not passed over
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name here")
+def test_what_is_no_file_is_never_the_newest(project, tmp_path, ask):
+    made = copies(project, tmp_path, "one")
+    made.weights("linked").symlink_to(made.weights("gone"))
+    made.weights("folder").mkdir()
+    os.mkfifo(made.weights("pipe"))
+    assert made.newest("weights-*.pth") == [made.weights("one")]
+    assert ask(PROMPT, "--tokens", 1, home=made).err.startswith("weights-one.pth:")
+    with pytest.raises(FolioError, match="weights-pipe.pth is a pipe or a device"):
+        ask(PROMPT, "--weights", "pipe", home=made)
+
+
 def test_weights_are_named_by_run_by_file_or_by_path(project, tmp_path, ask):
     made = copies(project, tmp_path, "one", "two")
     for wanted in ("one", "weights-one.pth", made.weights("one")):

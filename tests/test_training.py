@@ -19,7 +19,7 @@ from conftest import ROOT, FullDisk
 
 import folio
 import train
-from folio import checkpoint, corpus, hardware, networks, optimizers, run_log, runs, training
+from folio import checkpoint, corpus, hardware, networks, optimizers, run_log, runs, torch_file, training
 from folio.batches import batch_at
 from folio.bits_per_byte import Score
 from folio.command_line import front_door
@@ -583,6 +583,20 @@ def test_resume_takes_the_newest_unfinished_run(project, make_run):
         assert run.name == "second"
     with continued(project, "first") as run:
         assert run.name == "first"
+
+
+def test_resume_reads_whole_only_the_file_that_it_goes_on_from_and_that_once(project, make_run, monkeypatch):
+    for name in ("first", "second"):
+        half_done(make_run, name)
+        time.sleep(0.02)
+    make_run("finished").train()
+    whole, contents = [], torch_file.TorchFile.contents
+    monkeypatch.setattr(torch_file.TorchFile, "contents", lambda self: whole.append(self._file.name) or contents(self))
+    said = []
+    with continued(project, say=said.append) as run:
+        assert run.name == "second"
+    assert whole == [project.resume("second")]
+    assert said[0] == "Going on with second, of 3 runs the newest that is not finished; --name takes another."
 
 
 def test_resume_with_other_hyperparameters_lists_all_of_them(project, make_run):
