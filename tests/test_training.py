@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,10 +66,10 @@ def continued(project, name=None, preset=None, say=lambda text: None, **flags):
     return runs.resumed_run(project, name, preset, flags, tokenizer, text, time.perf_counter(), say=say)
 
 
-def run_train(project, *words):
-    """train.py as a process of its own. -> Popen"""
-    return subprocess.Popen([sys.executable, ROOT / "train.py", "--home", project.folder, *map(str, words)], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, encoding="utf-8")
+def run_train(project, *words, through=(), env=None):
+    """train.py as a process of its own, `through` another command. -> Popen"""
+    return subprocess.Popen([*through, sys.executable, ROOT / "train.py", "--home", project.folder, *map(str, words)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, encoding="utf-8", env=env)
 
 
 def train_here(project, monkeypatch, capsys, *words):
@@ -463,6 +464,51 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(project, uninterrupted):
     assert_ended_like(project, uninterrupted)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="SIGHUP")
+def test_a_terminal_that_is_closed_costs_nothing(project):
+    process = run_train(project, *FLAGS, "--steps", 100_000)
+    wait_for(process, lambda: len(run_log.read(project.log("default"))) >= 3)
+    for _ in range(3):                                          # the shell sends it, and then the system
+        process.send_signal(signal.SIGHUP)
+    out, err = process.communicate()
+    assert process.returncode == 128 + signal.SIGHUP and "everything is saved" in out, err
+    assert checkpoint.load(project.resume("default"))["progress"]["step"] >= 15 and project.weights("default").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="nohup")
+def test_a_run_under_nohup_goes_on_without_its_terminal(project):
+    process = run_train(project, *FLAGS, "--steps", 40, through=["nohup"])
+    wait_for(process, lambda: run_log.read(project.log("default")))
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate()
+    assert process.returncode == 0 and "Done." in out, err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
+def test_a_run_whose_terminal_is_gone_saves_though_it_cannot_say_so(project):
+    ours, its = os.openpty()
+    words = [sys.executable, ROOT / "train.py", "--home", project.folder, *map(str, FLAGS), "--steps", "100000"]
+    process = subprocess.Popen(words, stdin=its, stdout=its, stderr=its, start_new_session=True)
+    os.close(its)
+    wait_for(process, lambda: len(run_log.read(project.log("default"))) >= 3 or not os.read(ours, 1 << 16))
+    os.close(ours)
+    time.sleep(0.2)                                             # while it writes to what is not there any more
+    process.send_signal(signal.SIGHUP)
+    assert process.wait() == 128 + signal.SIGHUP
+    assert checkpoint.load(project.resume("default"))["progress"]["step"] >= 15
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_run_whose_reader_leaves_goes_on_and_says_so(project, unbuffered):
+    process = run_train(project, *FLAGS, "--steps", 60, "--eval-interval", 10, env=os.environ | {"PYTHONUNBUFFERED": unbuffered})
+    assert process.stdout.readline().startswith("run       default")        # a line is there when it is printed
+    process.stdout.close()                                                  # as `| head -1` does
+    err = process.stderr.read()
+    assert process.wait() == 0
+    assert err.count("Nobody reads what is written here any more; the work goes on without it.") == 1 and "Traceback" not in err
+    assert checkpoint.load(project.resume("default"))["progress"]["finished"]
+
+
 class Killed(BaseException):
     """The process is gone; nothing in it catches that."""
 
@@ -591,7 +637,7 @@ def test_resume_reads_whole_only_the_file_that_it_goes_on_from_and_that_once(pro
         time.sleep(0.02)
     make_run("finished").train()
     whole, contents = [], torch_file.TorchFile.contents
-    monkeypatch.setattr(torch_file.TorchFile, "contents", lambda self: whole.append(self._file.name) or contents(self))
+    monkeypatch.setattr(torch_file.TorchFile, "contents", lambda self: whole.append(Path(self._file.name)) or contents(self))
     said = []
     with continued(project, say=said.append) as run:
         assert run.name == "second"
