@@ -1,6 +1,7 @@
 """Which run: a new one under a free name, or an old one gone on with exactly as it was."""
 
 import math
+import re
 import textwrap
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, fields, replace
@@ -159,6 +160,8 @@ def _settled(model, training):
 @contextmanager
 def _claimed(home, name, say):
     """Yield `name`, or name-2, name-3...: the first that no run has, held against every other run; given back if nothing was saved."""
+    if distributed.is_first():
+        _remove_leftovers(home)
     with ExitStack() as stack:
         names = chain([name], (f"{name}-{number}" for number in count(2)))
         free = distributed.agreed(next(each for each in names if _claim(home, each, stack)) if distributed.is_first() else None)
@@ -171,6 +174,14 @@ def _claimed(home, name, say):
                 home.log(free).unlink(missing_ok=True)
                 with suppress(PermissionError):         # Windows keeps a file that is open, as the lock still is
                     home.lock(free).unlink(missing_ok=True)
+
+
+def _remove_leftovers(home):
+    """Remove the unfinished files of runs that were killed while they wrote them, also of runs that nobody can go on with."""
+    for leftover in home.saved_weights.glob(".*.tmp"):
+        if run := re.fullmatch(r"\.(?:weights|resume|log)-(.+)\.(?:pth|jsonl)\.[0-9a-f]{32}\.tmp", leftover.name):
+            with suppress(BlockingIOError), _held(home, run[1]):         # else it is being written right now
+                leftover.unlink(missing_ok=True)
 
 
 def _claim(home, name, stack):

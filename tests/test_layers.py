@@ -10,7 +10,7 @@ from conftest import ROOT, run_python
 LAYERS = [
     ["folio.errors", "folio.files", "folio.splitting", "folio.kernels", "Model_Params", "tokenizer", "Model"],
     ["home", "spelling", "parallel", "hardware", "lstm", "sampling", "stopping", "schedules", "optimizers", "run_log", "tensorboard", "suffixes"],
-    ["paths", "sources", "corpus", "batches", "networks", "streams", "checkpoint", "interchange"],
+    ["paths", "sources", "corpus", "batches", "networks", "streams", "torch_file", "checkpoint", "interchange"],
     ["numpy_decoder", "decoder", "beam", "bits_per_byte", "attention_weights", "plan", "distributed"],
     ["training", "runs", "language_model"],
     ["lines", "terminal", "keyboard", "configuration", "command_line", "convert", "tokens", "pictures", "plot", "evaluate", "conversation"],

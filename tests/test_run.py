@@ -14,10 +14,11 @@ import torch
 from conftest import ROOT, refusal, run_python, run_script
 from hypothesis import given
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 import folio
 import run as run_door
-from folio import checkpoint, corpus, language_model, runs
+from folio import checkpoint, corpus, language_model, runs, terminal
 from folio.command_line import front_door
 from folio.errors import FolioError
 from folio.home import Home
@@ -347,9 +348,42 @@ def test_lines_end_in_the_same_byte_on_every_system(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO()))
     with pytest.raises(SystemExit):
-        front_door(lambda: print("one\r\ntwo"))
+        front_door(lambda: terminal.send("one\r\ntwo\n"))
     sys.stdout.flush()
     assert written.getvalue() == b"one\r\ntwo\n"
+
+
+EVIL = "name\x1b]0;TITLE\x07\x9b2J"
+SHOWN = r"name\x1b]0;TITLE\x07\x9b2J"
+
+
+def test_what_is_said_commands_no_terminal_whoever_says_it(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+
+    def say():
+        print(EVIL, "and", EVIL)
+        print(EVIL, file=sys.stderr)
+        tqdm.write(EVIL)
+        for _ in tqdm([1], desc=EVIL, file=sys.stderr, disable=False):
+            pass
+        terminal.send("\x1b[1mbold\x1b[0m\n")
+        raise FolioError(EVIL)
+    with pytest.raises(SystemExit):
+        front_door(say)
+    out, err = capsys.readouterr()
+    assert out == f"{SHOWN} and {SHOWN}\n{SHOWN}\n\x1b[1mbold\x1b[0m\n"
+    assert err.startswith(SHOWN + "\n") and f"\r{SHOWN}: 100%" in err and err.endswith(SHOWN + "\n")
+    assert not {"\x1b", "\x07", "\x9b"} & set(err.replace("\x1b[A", ""))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names that Windows does not allow")
+def test_a_folder_whose_name_commands_the_terminal_is_shown_harmless(plays, tmp_path):
+    home = Home(tmp_path / EVIL)
+    home.train_data.mkdir(parents=True)
+    (home.train_data / "input.txt").write_text(plays[:5_000], encoding="utf-8")
+    done = run_script("init.py", "--home", home.folder, "--vocab-size", 270)
+    assert done.returncode == 0 and done.stdout.count(SHOWN) >= 2, done.stderr
+    assert not {"\x1b", "\x07", "\x9b"} & set(done.stdout + done.stderr)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
