@@ -36,7 +36,7 @@ def load(path):
     try:
         if contents.pop("checksum", None) == checksum(contents):
             return contents
-    except ValueError:          # FolioError, and what Python says of a number too long to be written
+    except ValueError:          # Python writes out no number of more than 4,300 digits
         pass
     raise FolioError(f"{path} is damaged: its checksum does not match its contents.")
 
@@ -108,7 +108,7 @@ def network(contents, path):
 def checksum(value):
     """SHA-256 over nested dicts, lists, tensors and plain values: equal exactly where all of it is equal.
 
-    Raises FolioError for a tensor that is not simply numbers in memory, or that claims more of them than it has.
+    Raises ValueError for what no file of ours can hold: a tensor that is not simply numbers in memory, or an object that is no plain value.
     """
     digest = sha256()
     _feed(digest, value)
@@ -118,7 +118,7 @@ def checksum(value):
 def _feed(digest, value):
     if isinstance(value, torch.Tensor):
         if not _is_numbers_in_memory(value):
-            raise FolioError("a tensor without all of its numbers")
+            raise ValueError(f"a tensor of {value.dtype}, {value.layout}, that is not simply numbers in memory")
         value = value.detach().cpu().contiguous()
         digest.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
         flat = value.as_strided((value.numel(),), (1,))         # reshape would keep the stride of a single number, whatever it is
@@ -132,6 +132,8 @@ def _feed(digest, value):
         digest.update(f"list {len(value)}".encode())
         for item in value:
             _feed(digest, item)
+    elif type(value) not in torch_file.PLAIN:
+        raise ValueError(f"a {type(value).__name__}, which is neither a tensor nor a plain value")
     else:
         digest.update(f"{type(value).__name__} {value!r};".encode("utf-8", errors="surrogateescape"))
 

@@ -131,6 +131,14 @@ def test_the_checksum_is_over_all_of_it(net):
     assert checkpoint.checksum({**original, "weights": {"a": torch.arange(8.0)[::2] / 2, "b": torch.zeros(2)}}) == sums[0]
 
 
+@pytest.mark.parametrize("value", [torch.zeros(2, dtype=torch.complex64), torch.zeros(2).to_sparse(), torch.zeros(1).expand(5), {1, 2}, torch.float32],
+                         ids=["complex", "sparse", "expanded", "set", "dtype"])
+def test_what_could_not_be_loaded_again_is_not_saved(value, tmp_path):
+    with pytest.raises(ValueError, match="not simply numbers|neither a tensor nor a plain value"):
+        checkpoint.save(tmp_path / "file.pth", {"x": value})
+    assert os.listdir(tmp_path) == []
+
+
 # --- Damage ---
 
 def test_a_file_cut_off_anywhere_is_refused(saved, tmp_path):
