@@ -88,4 +88,4 @@ def train(arguments, preset, flags, params):
 
 
 if __name__ == "__main__":
-    front_door(main)
+    front_door(main, outlives_reader=True)

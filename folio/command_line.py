@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from folio import configuration
 from folio.home import Home
 from folio.errors import FolioError, is_out_of_memory
 from folio.spelling import nearest
-from folio.terminal import harmless
+from folio.terminal import Output, harmless
 from Model_Params import PRESETS, field_problems, one_length, takes_several, value_type
 
 
@@ -23,6 +24,7 @@ class Parser(argparse.ArgumentParser):
         # allow_abbrev: a flag that only happens to begin like another is a mistake, not a short form.
         program, home = _program()
         super().__init__(prog=f"{program} {command}".strip(), description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
+        self.color = False                  # Python 3.14 colors the help, by sequences that do not pass the streams of front_door
         self.free_text = free_text
         self.wrong_settings = []            # sentences about the file that --config names
         self.add_argument("--home", type=Path, default=home, metavar="DIR",
@@ -128,30 +130,31 @@ def sentence(error):
     return str(error)
 
 
-def front_door(main, needs_less="a smaller --block-size or --emb-len"):
+def front_door(main, needs_less="a smaller --block-size or --emb-len", outlives_reader=False):
     """Run `main` as a script: what a user can cause (FolioError, OSError) becomes one message on stderr, without a traceback, and exit code 1.
-    needs_less: of memory
+    needs_less: of memory; outlives_reader: whether the work goes on where nobody reads stdout any more
 
     Of several processes that torchrun started only the first is heard.
     """
-    _open_streams()
-    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0":
-        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
-    try:
-        sys.exit(main())
-    except (FolioError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            _leave_pipe()
-        print(harmless(sentence(error)), file=sys.stderr)
-        sys.exit(1)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        print(f"There is not enough memory for this. Try {needs_less}.", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("Stopped. Nothing half-written was left behind.", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+    with _harmless_streams(outlives_reader):
+        if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0":
+            sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
+        try:
+            sys.exit(main())
+        except (FolioError, OSError) as error:
+            if isinstance(error, BrokenPipeError) and isinstance(sys.stdout, Output):
+                sys.stdout.lose()       # whoever read our output has gone, as `| head` does: that is no error
+                sys.exit(0)
+            print(harmless(sentence(error)), file=sys.stderr)
+            sys.exit(1)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            print(f"There is not enough memory for this. Try {needs_less}.", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            print("Stopped. Nothing half-written was left behind.", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
 
 
 def _program():
@@ -162,20 +165,28 @@ def _program():
     return f"python {script.name}", script.resolve().parent
 
 
+@contextmanager
+def _harmless_streams(outlives_reader):
+    """Have everything that is written in the block go through an Output, a line at a time; a mistake of ours is shown by Python itself, after it."""
+    _open_streams()
+    before = sys.stdout, sys.stderr
+    unread = "Nobody reads what is written here any more; the work goes on without it."
+    sys.stdout = Output(sys.stdout, (lambda: print(unread, file=sys.stderr)) if outlives_reader else None)
+    sys.stderr = Output(sys.stderr, lambda: None, keep=r"\r|\x1b\[A")          # with which tqdm moves its bars
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
 def _open_streams():
     """Make the standard streams UTF-8, and a line in a file or pipe end in \\n, also on Windows; a closed one is empty, or hears nothing."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))
     sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline=None if sys.stdout.isatty() else "\n")
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline=None if sys.stdout.isatty() else "\n", line_buffering=True)
     sys.stderr.reconfigure(encoding="utf-8", errors="replace")
-
-
-def _leave_pipe():
-    """Whoever read our output has gone, as `| head` does: that is no error, and there is nobody left to tell."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # so that Python's own flush at exit finds no broken pipe
-    sys.exit(0)
 
 
 def _flag(name):

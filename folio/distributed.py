@@ -10,6 +10,7 @@ import sys
 from contextlib import contextmanager
 from datetime import timedelta
 
+import folio.hardware           # noqa: F401  (notes what the user has set before `joined` imports torch's compiler)
 import torch
 import torch.distributed as dist
 from torch.nn.utils import parameters_to_vector, vector_to_parameters

@@ -22,7 +22,7 @@ from folio.spelling import nearest
 from folio.splitting import to_bytes
 from folio.suffixes import longest_matches
 from folio.lines import cut, folded, styled, table
-from folio.terminal import harmless, on_one_line, shows_colours, warmth
+from folio.terminal import harmless, on_one_line, send, shows_colours, warmth
 from Model_Params import GenerationParams, TextParams
 from tokenizer import StreamingDecoder
 
@@ -84,7 +84,7 @@ def main():
     if arguments.json:
         print(json.dumps(asdict(report), indent=1))
     else:
-        print("\n".join(lines_of(report, max(40, shutil.get_terminal_size().columns), shows_colours())))
+        send("\n".join(lines_of(report, max(40, shutil.get_terminal_size().columns), shows_colours())) + "\n")
 
 
 # --- The texts ---

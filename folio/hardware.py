@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+USERS_CACHE = os.environ.get("TORCHINDUCTOR_CACHE_DIR")         # here, because torch's compiler sets it where it is not set when it is imported
+
 import torch
 
 from folio.errors import FolioError
@@ -99,8 +101,11 @@ def use(training):
 
 
 def keep_compiled(folder):
-    """Have torch.compile keep what it makes in a folder, and look there before it makes it again, where it would take one for temporary files."""
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder.resolve())
+    """Have torch.compile keep what it makes in a folder, and look there before it makes it again, where it would take one for temporary files.
+
+    The user's own TORCHINDUCTOR_CACHE_DIR comes first.
+    """
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = USERS_CACHE or str(folder.resolve())
 
 
 def keep_memory():

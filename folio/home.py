@@ -1,5 +1,7 @@
 """The three folders of a project, and the names of the files of a run."""
 
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +63,11 @@ class Home:
         return self.saved_weights / ".compiled"
 
     def newest(self, pattern):
-        """The files in Saved_Weights that match, e.g. "weights-*.pth", the newest first."""
-        found = [(path.stat().st_mtime_ns, path.name, path) for path in self.saved_weights.glob(pattern)]
+        """The files in Saved_Weights that match, e.g. "weights-*.pth", the newest first; no folders, pipes, or links to nothing."""
+        found = []
+        for path in self.saved_weights.glob(pattern):
+            with suppress(OSError):             # it may vanish at any moment
+                status = path.stat()
+                if stat.S_ISREG(status.st_mode):
+                    found.append((status.st_mtime_ns, path.name, path))
         return [path for _, _, path in sorted(found, reverse=True)]

@@ -63,7 +63,7 @@ class TextEditor:
                 return Transformation([(style, "".join(each if harmless(each) == each else STAND_IN for each in text), *rest)
                                        for style, text, *rest in line.fragments])
 
-        output = create_output()
+        output = create_output(getattr(sys.stdout, "stream", sys.stdout))        # which commands the terminal
         output.enable_cpr = False           # it asks the terminal where the cursor is, for menus that we do not have, and warns where none answers
         self._history = history
         self._session = PromptSession(

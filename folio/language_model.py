@@ -7,7 +7,9 @@
 
 import math
 import random
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from Model_Params import GenerationParams
 
 
 def load(path: str | Path, device: str = "cpu") -> "LanguageModel":
-    """The LanguageModel in a weights file. Raises FileNotFoundError or FolioError, in one sentence, where there is none to trust."""
+    """The LanguageModel in a weights file. Raises OSError where it cannot be read, FolioError where there is none to trust."""
     device = hardware.settle_device(device)
     contents = checkpoint.load(path)
     net = checkpoint.network(contents, path).to(device).eval().requires_grad_(False)
@@ -217,17 +219,32 @@ class _Text:
         return self._text.end()
 
 
-def newest_weights(home):
-    """The weights file written last. Raises FileNotFoundError where there is none."""
-    if found := home.newest("weights-*.pth"):
-        return found[0]
-    raise FileNotFoundError(f"There are no weights in {home.saved_weights}. Train first: python train.py")
+def newest_weights(home, say=lambda text: print(text, file=sys.stderr)):
+    """The weights file written last, of those that were measured if there are any. Raises FileNotFoundError where there is none.
+
+    A run that was stopped before its first validation has weights of unknown quality; it is said when such a one is newer.
+    """
+    found = home.newest("weights-*.pth")
+    if not found:
+        raise FileNotFoundError(f"There are no weights in {home.saved_weights}. Train first: python train.py{home.flag}")
+    newest, *older = found
+    if older and _is_measured(newest) is False and (measured := next(filter(_is_measured, older), None)):
+        say(f"{newest.name} is newer than {measured.name}, but its run was stopped before it was measured. "
+            f"--weights {newest.name} takes it all the same.")
+        return measured
+    return newest
+
+
+def _is_measured(path):
+    """Whether a weights file says how good it is; None where it cannot be read."""
+    with suppress(FolioError, OSError):
+        return checkpoint.load_metadata(path).get("val_bpb") is not None
 
 
 def find_weights(home, wanted):
     """The path of a weights file named by its path, its file name or its run's name. Raises FileNotFoundError, listing what there is."""
-    for path in (Path(wanted), home.saved_weights / wanted, home.weights(wanted)):
-        if path.is_file():
-            return path
+    paths = (Path(wanted), home.saved_weights / wanted, home.weights(wanted))
+    for path in [*filter(Path.is_file, paths), *filter(Path.exists, paths)]:        # what is no file is for `load` to name
+        return path
     there = ", ".join(path.name for path in home.newest("weights-*.pth")) or "nothing"
     raise FileNotFoundError(f"There are no weights named {wanted}; {home.saved_weights} has {there}.")

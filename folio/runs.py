@@ -1,6 +1,7 @@
 """Which run: a new one under a free name, or an old one gone on with exactly as it was."""
 
 import math
+import re
 import textwrap
 import time
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -72,8 +73,8 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
     preset: Params or None, flags: {field: value}, as the command line has them; steps, minutes and reporting may be new. Raises
     ValueError with a list where anything else differs from what the run has, or where the text or the tokenizer is another.
     """
-    name = distributed.agreed(name or _newest_unfinished(home))
-    _load_resume(home, name)                # what is not there leaves no lock behind
+    name = distributed.agreed(name or _newest_unfinished(home, say))
+    _load_resume(home, name, checkpoint.load_metadata)          # what is not there leaves no lock behind
     with _held(home, name) if distributed.is_first() else nullcontext():
         distributed.agreed(None)            # the others wait until it is held
         contents, stored = _load_resume(home, name)
@@ -166,6 +167,8 @@ def _settled(model, training):
 @contextmanager
 def _claimed(home, name, say):
     """Yield `name`, or name-2, name-3...: the first that no run has, held against every other run; given back if nothing was saved."""
+    if distributed.is_first():
+        _remove_leftovers(home)
     with ExitStack() as stack:
         names = chain([name], (f"{name}-{number}" for number in count(2)))
         free = distributed.agreed(next(each for each in names if _claim(home, each, stack)) if distributed.is_first() else None)
@@ -178,6 +181,14 @@ def _claimed(home, name, say):
                 home.log(free).unlink(missing_ok=True)
                 with suppress(PermissionError):         # Windows keeps a file that is open, as the lock still is
                     home.lock(free).unlink(missing_ok=True)
+
+
+def _remove_leftovers(home):
+    """Remove the unfinished files of runs that were killed while they wrote them, also of runs that nobody can go on with."""
+    for leftover in home.saved_weights.glob(".*.tmp"):
+        if run := re.fullmatch(r"\.(?:weights|resume|log)-(.+)\.(?:pth|jsonl)\.[0-9a-f]{32}\.tmp", leftover.name):
+            with suppress(BlockingIOError), _held(home, run[1]):         # else it is being written right now
+                leftover.unlink(missing_ok=True)
 
 
 def _claim(home, name, stack):
@@ -207,12 +218,12 @@ _MAY_CHANGE = {each.name for each in fields(TrainingParams) if each.metadata["ma
 _HOW_FILES_ARE_READ = {"field", "invalid_bytes"}        # the text that came of it is compared itself
 
 
-def _load_resume(home, name):
-    """-> contents of a run's resume file, and the Params in it. Raises FileNotFoundError or FolioError where there is none to go on from."""
+def _load_resume(home, name, read=checkpoint.load):
+    """-> contents of a run's resume file, and the Params in it. Raises OSError or FolioError where there is none to go on from."""
     if not home.resume(name).exists():
         there = ", ".join(each.stem.removeprefix("resume-") for each in home.newest("resume-*.pth")) or "none"
         raise FileNotFoundError(f"There is no run {name} to go on with; runs that can: {there}.")
-    contents = checkpoint.load(home.resume(name))
+    contents = read(home.resume(name))
     try:
         Progress(**contents["progress"])
         parts = contents["params"]
@@ -221,11 +232,14 @@ def _load_resume(home, name):
         raise FolioError(f"{home.resume(name)} is not a resume file of this Folio: {error}.") from None
 
 
-def _newest_unfinished(home):
+def _newest_unfinished(home, say):
     """The name of the run whose resume file was written last and is not at its end. Raises FileNotFoundError where there is none."""
-    for path in home.newest("resume-*.pth"):
+    paths = home.newest("resume-*.pth")
+    for path in paths:
         name = path.stem.removeprefix("resume-")
-        if not _load_resume(home, name)[0]["progress"]["finished"]:
+        if not _load_resume(home, name, checkpoint.load_metadata)[0]["progress"]["finished"]:
+            if len(paths) > 1:
+                say(f"Going on with {name}, of {len(paths)} runs the newest that is not finished; --name takes another.")
             return name
     raise FileNotFoundError(f"There is no unfinished run in {home.saved_weights}. Start one (python train.py), or train a finished one further: "
                             "--resume --name NAME --steps N")

@@ -13,7 +13,7 @@ POSITIONS = ("step", "seconds", "tokens")       # where a report stands; the res
 
 
 class Events:
-    """Writes reports to an event file in a folder of its own, each at once on the disk."""
+    """Writes reports to an event file in a folder of its own, and hands each to the system at once."""
 
     def __init__(self, folder):
         """Raises FolioError where TensorBoard is not installed."""

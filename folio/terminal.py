@@ -1,6 +1,8 @@
 """What reaches the terminal: nothing that could command it, colours where it has them, text in lines of its width as it comes in."""
 
+import errno
 import os
+import re
 import sys
 import unicodedata
 
@@ -32,6 +34,56 @@ def on_one_line(text):
     Exit.⏎⏎\\x1b[2JBRACK:
     """
     return harmless(text).replace("\n", "⏎").replace("\t", "→")
+
+
+# --- Standard streams ---
+
+class Output:
+    """A standard stream whose text cannot command the terminal, whatever files and names it comes from.
+
+    `send` writes text that has been made harmless already, and styles. reader_left: is called, with this, in place of an OSError where nobody reads
+    any more; what is written from then on is lost. keep: a pattern of sequences that pass, such as those that move a progress bar.
+    """
+
+    def __init__(self, stream, reader_left=None, keep=None):
+        self.stream, self._reader_left, self._keep = stream, reader_left, keep
+
+    def write(self, text):
+        parts = re.split(f"({self._keep})", text) if self._keep else [text]
+        self.send("".join(part if place % 2 else harmless(part) for place, part in enumerate(parts)))
+        return len(text)
+
+    def send(self, text):
+        """Write a text as it is."""
+        self._try(self.stream.write, text)
+
+    def flush(self):
+        self._try(self.stream.flush)
+
+    def _try(self, action, *arguments):
+        try:
+            action(*arguments)
+        except OSError as error:
+            # A pipe without a reader (Windows: EINVAL), a terminal that was closed.
+            if self._reader_left is None or error.errno not in (errno.EPIPE, errno.EINVAL, errno.EIO):
+                raise
+            self.lose()
+            self._reader_left()
+
+    def lose(self):
+        """Have everything from here on go nowhere, what is still in the buffer as well."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+def send(text):
+    """Write text that has been made harmless, styles and all, to stdout."""
+    getattr(sys.stdout, "send", sys.stdout.write)(text)
+    sys.stdout.flush()
 
 
 # --- Colours ---
@@ -85,8 +137,7 @@ class Screen:
         self._send(text)
 
     def _send(self, text):
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        send(text)
         self._end = (self._end + text[-2:])[-2:]
 
     def end_line(self):
@@ -105,7 +156,7 @@ class Screen:
             self._leave_empty_line()
             return False
         if column := self._left[0]:
-            sys.stdout.write(f"\x1b[A\x1b[{column}C")
+            send(f"\x1b[A\x1b[{column}C")
             self._wrap.column, self._end, self._is_open = column, "", True
         return True
 

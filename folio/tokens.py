@@ -26,7 +26,7 @@ from folio.sources import Documents
 from folio.spelling import nearest
 from folio.splitting import CODE_POINTS, INHABITED, to_bytes
 from folio.lines import columns, cut, head, table, takes_no_room
-from folio.terminal import harmless, shows_colours
+from folio.terminal import harmless, send, shows_colours
 from Model_Params import TextParams
 from tokenizer import END_OF_TEXT, count_pieces, load
 
@@ -86,7 +86,7 @@ def _show(tokenizer, chunks, width, arguments):
     """Print as many lines of tokens as are wanted. -> the bytes of text in them"""
     lines, shown_bytes = (rows_with_ids if arguments.ids else flow)(tokenizer, chunks, width, shows_colours()), 0
     for line, shown_bytes in islice(lines, arguments.lines or None):
-        print(line)
+        send(line + "\n")
     return shown_bytes
 
 

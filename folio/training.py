@@ -34,6 +34,8 @@ OVERFITTING = 3                 # validations in a row that are no better: one o
 _OVERFITTING = ("The model begins to learn its text by heart: it gets no better on text it has not seen. The best weights so far are kept; "
                 "more text, more --bpe-dropout or fewer steps help.")
 _LAST_GOOD = "What is saved is from before. Try a lower --learning-rate, or --precision fp32."
+SIGHUP = getattr(signal, "SIGHUP", None)        # the terminal was closed; Windows has none
+STOP_SIGNALS = [each for each in (signal.SIGINT, signal.SIGTERM, SIGHUP) if each]
 SAMPLE_TEMPERATURE = 0.8        # a little below 1 reads better than the model's own distribution
 
 
@@ -204,7 +206,7 @@ class Run:
     # --- All steps ---
 
     def train(self):
-        """Train to the end, or until Ctrl-C or SIGTERM. -> the signal's number, or None at the end.
+        """Train to the end, or until one of STOP_SIGNALS. -> the signal's number, or None at the end.
 
         Raises FolioError, with the last good files kept, where the loss stops being finite.
         """
@@ -453,7 +455,7 @@ def clock_time(seconds):
 
 @contextmanager
 def stop_signals():
-    """Yield a list that gets the number of the first Ctrl-C or SIGTERM instead of the process dying of it; the second one kills.
+    """Yield a list that gets the number of the first of STOP_SIGNALS instead of the process dying of it; the second one kills.
 
     Not so under torchrun: it repeats to each of its processes what the terminal has sent them already, and kills them itself after a while.
     """
@@ -461,6 +463,9 @@ def stop_signals():
 
     def receive(number, frame):
         received.append(number)
+        if number == SIGHUP:            # comes twice where a terminal is closed: from the shell and from the system
+            signal.signal(number, signal.SIG_IGN)
+            del previous[number]
         restore()
 
     def restore():
@@ -468,7 +473,8 @@ def stop_signals():
             signal.signal(each, handler)
 
     if threading.current_thread() is threading.main_thread():       # Python lets no other thread handle signals
-        previous = {each: signal.signal(each, receive) for each in (signal.SIGINT, signal.SIGTERM)}
+        wanted = [each for each in STOP_SIGNALS if not (each == SIGHUP and signal.getsignal(each) == signal.SIG_IGN)]       # as nohup has it
+        previous = {each: signal.signal(each, receive) for each in wanted}
     try:
         yield received
     finally:

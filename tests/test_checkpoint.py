@@ -34,7 +34,7 @@ def equal(one, other):
     """Whether two contents are the same, to the bit and to the type."""
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and one.dtype == other.dtype and one.shape == other.shape and torch.equal(
-            one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8))
+            *(each.clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8) for each in (one, other)))
     if isinstance(one, dict):
         return isinstance(other, dict) and list(one) == list(other) and all(equal(one[key], other[key]) for key in one)
     if isinstance(one, (list, tuple)):
@@ -79,7 +79,8 @@ def sentence(action, path):
 # --- There and back ---
 
 def test_what_is_loaded_is_what_was_saved(tmp_path):
-    values = {"tensors": [torch.randn(3, 4), torch.zeros(0), torch.tensor(5), torch.ones(2, dtype=torch.bfloat16), torch.tensor([True])],
+    values = {"tensors": [torch.randn(3, 4), torch.zeros(0), torch.tensor(5), torch.ones(2, dtype=torch.bfloat16), torch.tensor([True]),
+                          torch.arange(10.0)[::7][:1]],
               "plain": {"a": None, "b": True, "c": -1, "d": 2.5, "e": "ü\n\0", "f": [], 3: float("inf"), "g": b"bytes"},
               "transposed": torch.randn(3, 4).T, "part": torch.arange(10)[3:5]}
     checkpoint.save(tmp_path / "file.pth", values)
@@ -130,6 +131,14 @@ def test_the_checksum_is_over_all_of_it(net):
     assert checkpoint.checksum({**original, "weights": {"a": torch.arange(8.0)[::2] / 2, "b": torch.zeros(2)}}) == sums[0]
 
 
+@pytest.mark.parametrize("value", [torch.zeros(2, dtype=torch.complex64), torch.zeros(2).to_sparse(), torch.zeros(1).expand(5), {1, 2}, torch.float32],
+                         ids=["complex", "sparse", "expanded", "set", "dtype"])
+def test_what_could_not_be_loaded_again_is_not_saved(value, tmp_path):
+    with pytest.raises(ValueError, match="not simply numbers|neither a tensor nor a plain value"):
+        checkpoint.save(tmp_path / "file.pth", {"x": value})
+    assert os.listdir(tmp_path) == []
+
+
 # --- Damage ---
 
 def test_a_file_cut_off_anywhere_is_refused(saved, tmp_path):
@@ -176,7 +185,7 @@ def test_a_flipped_bit_in_the_weights_is_called_damage(saved, net):
 def test_a_newer_format_is_refused_with_what_to_do(version, net, tmp_path):
     path = forged(tmp_path / "newer.pth", {**contents_of(net), "format": version})
     message = sentence(checkpoint.load, path)
-    assert f"format {version}" in message and "Update Folio" in message
+    assert f"format {version!r}" in message and "Update Folio" in message
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
@@ -212,10 +221,42 @@ def test_another_programs_torch_file_is_refused(content, tmp_path):
     sentence(checkpoint.load, path)
 
 
-def test_a_directory_is_refused(tmp_path):
-    with pytest.raises((FolioError, FileNotFoundError), match="folder"):
-        (tmp_path / "folder").mkdir()
-        checkpoint.load(tmp_path / "folder")
+@pytest.mark.parametrize("name, content, known", [
+    ("model.safetensors", (2).to_bytes(8, "little") + b"{}", "a safetensors file, as Hugging Face keeps models"),
+    ("model.gguf", b"GGUF\x03\0\0\0" + bytes(100), "a GGUF file, as llama.cpp keeps models"),
+    ("old.pth", pickle.dumps({"weights": 1}), "a bare pickle, as old versions of PyTorch write"),
+])
+def test_a_model_of_another_program_is_named_as_what_it_is(name, content, known, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    for read in (checkpoint.load, checkpoint.load_metadata):
+        assert sentence(read, tmp_path / name) == f"{tmp_path / name} is {known}; nothing in it was run. Folio reads its own weights-NAME.pth."
+
+
+def test_hugging_faces_own_form_of_a_torch_file_is_named(tmp_path):
+    torch.save({"transformer.wte.weight": torch.zeros(3)}, tmp_path / "pytorch_model.bin")
+    assert "is a PyTorch file of another program, as Hugging Face's pytorch_model.bin is" in sentence(checkpoint.load, tmp_path / "pytorch_model.bin")
+
+
+def test_a_folder_is_called_a_folder(tmp_path):
+    assert "is a folder; nothing" in sentence(checkpoint.load, tmp_path)
+    (tmp_path / "config.json").touch()
+    assert "is a folder, as Hugging Face keeps models; nothing" in sentence(checkpoint.load, tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name here")
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pth")
+    assert "is a pipe or a device" in sentence(checkpoint.load, tmp_path / "pipe.pth")
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EIO, "Input/output error")], ids=str)
+def test_what_the_system_says_of_a_file_remains(error, saved, monkeypatch):
+    def refuse(*_):
+        raise error
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(OSError) as raised:
+        checkpoint.load(saved[0])
+    assert raised.value is error
 
 
 class Hostile:
@@ -327,6 +368,105 @@ def test_values_nested_too_deep_are_refused(tmp_path):
     sentence(checkpoint.load, path)
 
 
+def zip_of(path, contents):
+    """What torch.save makes of contents. -> {name of a record: bytes}"""
+    torch.save(contents, path)
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def written_as_zip(path, records, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in records.items():
+            archive.writestr(name, content)
+    return path
+
+
+def unfolding(container):
+    """40 containers that all hold the one before twice: 2 ** 40 items, of which a file tells in 1.6 kB."""
+    value = container()
+    for _ in range(40):
+        value = {"a": value, "b": value} if container is dict else container([value, value])
+    return value
+
+
+NOT_PLAIN = {
+    "lists": (lambda: unfolding(list), "again and again"), "tuples": (lambda: unfolding(tuple), "again and again"),
+    "dicts": (lambda: unfolding(dict), "again and again"), "a tensor many times": (lambda: [torch.zeros(1_000_000)] * 100_000, "again and again"),
+    "a text many times": (lambda: ["a" * 1_000_000] * 100_000, "again and again"),
+    "a conjugate": (lambda: torch.zeros(2, dtype=torch.complex64).conj(), "ComplexFloatStorage"),
+    "a negated view": (lambda: torch._neg_view(torch.ones(2)), "not simply numbers"),
+    "a nested tensor": (lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), "nested"),
+    "a sparse tensor": (lambda: torch.zeros(3).to_sparse(), "sparse"),
+    "a quantized tensor": (lambda: torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.quint8), "_rebuild_qtensor"),
+    "a tensor without memory": (lambda: torch.zeros(3, device="meta"), "meta_tensor"),
+    "a tensor of one number": (lambda: torch.zeros(1).expand(1_000_000), "without all of its numbers"),
+    "a set": (lambda: {1, 2}, "set"), "a bytearray": (lambda: bytearray(5), "bytearray"), "a complex number": (lambda: 1j, "complex"),
+    "a dtype": (lambda: torch.float32, "torch.float32"), "a number of 1,001 digits": (lambda: 10 ** 1000, "damaged"),
+    "a key whose hash is another's": (lambda: {2 ** 61 - 1: 0}, "no key"), "a tuple as key": (lambda: {(1, 2): 0}, "no key"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")           # some of these are new in torch, others old
+@pytest.mark.parametrize("name", NOT_PLAIN)
+def test_values_that_unfold_or_are_not_plain_are_refused_at_once(name, tmp_path):
+    make, why = NOT_PLAIN[name]
+    torch.save({"format": 1, "x": make(), "checksum": "0"}, tmp_path / "file.pth")
+    for read in (checkpoint.load, checkpoint.load_metadata):
+        assert why in sentence(read, tmp_path / "file.pth")
+
+
+def test_compressed_records_are_refused(saved, tmp_path):
+    with zipfile.ZipFile(saved[0]) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    assert equal(checkpoint.load(written_as_zip(tmp_path / "same.pth", records)), saved[1])
+    packed = written_as_zip(tmp_path / "bomb.pth", records | {"archive/data/0": bytes(50_000_000)}, zipfile.ZIP_DEFLATED)
+    assert "compressed records" in sentence(checkpoint.load, packed)
+
+
+def test_a_tensor_gets_no_number_from_outside_of_its_record(tmp_path):
+    records = zip_of(tmp_path / "file.pth", {"format": 1, "x": torch.arange(1000.0), "checksum": "0"})
+    longer = records["file/data.pkl"].replace(b"M\xe8\x03", b"J\x00\x00\x10\x00")           # 1,000 -> 1,048,576
+    assert longer != records["file/data.pkl"]
+    assert "has 4,000 bytes, not 4,194,304" in sentence(checkpoint.load, written_as_zip(tmp_path / "lie.pth", records | {"file/data.pkl": longer}))
+
+
+@pytest.mark.parametrize("shape, stride, offset", [((4,), (1,), 1), ((4,), (2,), 0), ((2, 2), (3, 1), 0), ((5,), (1,), 0), ((2, 2), (0, 1), 3)], ids=str)
+def test_a_view_beyond_its_record_is_refused(shape, stride, offset, tmp_path):
+    records = zip_of(tmp_path / "file.pth", {"format": 1, "x": torch.arange(4.0), "checksum": "0"})
+    told = pickle.dumps((offset, shape, stride), protocol=2)[2:-2]
+    start, end = records["file/data.pkl"].index(b"QK\x00") + 1, records["file/data.pkl"].index(b"\x89")
+    forged_values = records["file/data.pkl"][:start] + told.partition(b"(")[2].rpartition(b"t")[0] + records["file/data.pkl"][end:]
+    sentence(checkpoint.load_metadata, written_as_zip(tmp_path / "lie.pth", records | {"file/data.pkl": forged_values}))
+
+
+@pytest.mark.parametrize("pickled", [b"\x80\x02]r\xff\xff\xff\xff.", b"\x80\x02\x8d" + b"\xff" * 7 + b"\x7f.", b"\x80\x05\x96" + b"\xff" * 7 + b"\x7f.",
+                                     b"\x80\x02}}b.", b"\x80\x02.", b"\x80\x02ctorch\nFloatStorage\n)R.", b"cos\nsystem\n.", b"\x80\x02h\x05."])
+def test_pickles_as_torch_never_writes_them_are_refused(pickled, tmp_path):
+    records = zip_of(tmp_path / "file.pth", {"format": 1, "checksum": "0"})
+    sentence(checkpoint.load, written_as_zip(tmp_path / "forged.pth", records | {"file/data.pkl": pickled}))
+
+
+# --- What a file says of itself, without its tensors ---
+
+def test_metadata_has_the_plain_values_and_the_outlines_of_the_tensors(saved, net):
+    found = checkpoint.load_metadata(saved[0])
+    assert {key: found[key] for key in ("name", "step", "val_bpb", "params")} == {"name": "tiny", "step": 7, "val_bpb": 1.5, "params": asdict(net.params)}
+    assert {name: (outline.shape, outline.dtype) for name, outline in found["weights"].items()} == {
+        name: (tuple(tensor.shape), tensor.dtype) for name, tensor in net.state_dict().items()}
+
+
+def test_metadata_is_read_without_the_numbers(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path / "file.pth", {"step": 3, "weights": {str(each): torch.randn(250_000) for each in range(10)}})
+    taken, readinto, read = [], zipfile.ZipExtFile.readinto, zipfile.ZipFile.read
+    monkeypatch.setattr(zipfile.ZipExtFile, "readinto", lambda self, buffer: taken.append(self.name) or readinto(self, buffer))
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda self, name: taken.append(name.filename) or read(self, name))
+    assert checkpoint.load_metadata(tmp_path / "file.pth")["step"] == 3
+    assert {name.partition("/")[2] for name in taken} == {"data.pkl", "byteorder"}
+    checkpoint.load(tmp_path / "file.pth")
+    assert any(name.endswith("data/9") for name in taken)
+
+
 FRUGAL = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
@@ -344,13 +484,16 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, fil
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process as Linux can")
-@pytest.mark.parametrize("claim", ["emb_len", "num_layers", "block_size", "a tensor"])
+@pytest.mark.parametrize("claim", ["emb_len", "num_layers", "block_size", "a tensor", "a memo"])
 def test_huge_claims_are_refused_without_taking_memory(claim, net, tmp_path):
     path = tmp_path / "huge.pth"
     contents = contents_of(net)
     if claim == "a tensor":                                 # 16 TB, which a few bytes and a stride of 0 can claim
         contents["weights"]["embedding.weight"] = torch.zeros(1).expand(2_000_000, 2_000_000)
         torch.save({"format": 1, **contents, "checksum": "0"}, path)
+    elif claim == "a memo":                                 # of 4 billion places, which five bytes claim of a pickle's reader
+        records = zip_of(path, {"format": 1})
+        written_as_zip(path, {name: b"\x80\x02}r\xff\xff\xff\x7f." if name.endswith("data.pkl") else content for name, content in records.items()})
     else:
         contents["params"][claim] = 20_000_000 if claim == "block_size" else 10**9      # tables of positions are in no file, and grow with it
         forged(path, contents)

@@ -14,10 +14,11 @@ import torch
 from conftest import ROOT, refusal, run_python, run_script
 from hypothesis import given
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 import folio
 import run as run_door
-from folio import checkpoint, corpus, language_model, runs
+from folio import checkpoint, corpus, language_model, runs, terminal
 from folio.command_line import front_door
 from folio.errors import FolioError
 from folio.home import Home
@@ -203,6 +204,33 @@ def test_the_newest_weights_are_taken_and_said(project, tmp_path, ask):
     assert ask(PROMPT, "--tokens", 1, home=made).err.startswith("weights-zebra.pth:")
 
 
+def test_weights_that_were_never_measured_are_not_preferred_to_older_ones(project, tmp_path, ask, capsys):
+    made = copies(project, tmp_path, "oldest", "good", "stopped")
+    contents = checkpoint.load(made.weights("stopped"))
+    checkpoint.save(made.weights("stopped"), contents | {"val_bpb": None, "val_nats_per_byte": None})
+    assert ask(PROMPT, "--tokens", 1, home=made).err.splitlines()[0] == (
+        "weights-stopped.pth is newer than weights-good.pth, but its run was stopped before it was measured. "
+        "--weights weights-stopped.pth takes it all the same.")
+    for name in ("good", "oldest"):
+        made.weights(name).write_bytes(b"damaged")
+    os.utime(made.weights("stopped"))
+    assert newest_weights(made, say=pytest.fail) == made.weights("stopped")         # there is none better
+    os.utime(made.weights("good"))
+    assert newest_weights(made, say=pytest.fail) == made.weights("good")            # and damage is not passed over
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name here")
+def test_what_is_no_file_is_never_the_newest(project, tmp_path, ask):
+    made = copies(project, tmp_path, "one")
+    made.weights("linked").symlink_to(made.weights("gone"))
+    made.weights("folder").mkdir()
+    os.mkfifo(made.weights("pipe"))
+    assert made.newest("weights-*.pth") == [made.weights("one")]
+    assert ask(PROMPT, "--tokens", 1, home=made).err.startswith("weights-one.pth:")
+    with pytest.raises(FolioError, match="weights-pipe.pth is a pipe or a device"):
+        ask(PROMPT, "--weights", "pipe", home=made)
+
+
 def test_weights_are_named_by_run_by_file_or_by_path(project, tmp_path, ask):
     made = copies(project, tmp_path, "one", "two")
     for wanted in ("one", "weights-one.pth", made.weights("one")):
@@ -320,9 +348,42 @@ def test_lines_end_in_the_same_byte_on_every_system(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO()))
     with pytest.raises(SystemExit):
-        front_door(lambda: print("one\r\ntwo"))
+        front_door(lambda: terminal.send("one\r\ntwo\n"))
     sys.stdout.flush()
     assert written.getvalue() == b"one\r\ntwo\n"
+
+
+EVIL = "name\x1b]0;TITLE\x07\x9b2J"
+SHOWN = r"name\x1b]0;TITLE\x07\x9b2J"
+
+
+def test_what_is_said_commands_no_terminal_whoever_says_it(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+
+    def say():
+        print(EVIL, "and", EVIL)
+        print(EVIL, file=sys.stderr)
+        tqdm.write(EVIL)
+        for _ in tqdm([1], desc=EVIL, file=sys.stderr, disable=False):
+            pass
+        terminal.send("\x1b[1mbold\x1b[0m\n")
+        raise FolioError(EVIL)
+    with pytest.raises(SystemExit):
+        front_door(say)
+    out, err = capsys.readouterr()
+    assert out == f"{SHOWN} and {SHOWN}\n{SHOWN}\n\x1b[1mbold\x1b[0m\n"
+    assert err.startswith(SHOWN + "\n") and f"\r{SHOWN}: 100%" in err and err.endswith(SHOWN + "\n")
+    assert not {"\x1b", "\x07", "\x9b"} & set(err.replace("\x1b[A", ""))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names that Windows does not allow")
+def test_a_folder_whose_name_commands_the_terminal_is_shown_harmless(plays, tmp_path):
+    home = Home(tmp_path / EVIL)
+    home.train_data.mkdir(parents=True)
+    (home.train_data / "input.txt").write_text(plays[:5_000], encoding="utf-8")
+    done = run_script("init.py", "--home", home.folder, "--vocab-size", 270)
+    assert done.returncode == 0 and done.stdout.count(SHOWN) >= 2, done.stderr
+    assert not {"\x1b", "\x07", "\x9b"} & set(done.stdout + done.stderr)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")

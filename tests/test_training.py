@@ -10,20 +10,21 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, FullDisk
+from conftest import ROOT, FullDisk, run_python
 
 import folio
 import train
-from folio import checkpoint, corpus, hardware, networks, optimizers, run_log, runs, training
+from folio import checkpoint, corpus, hardware, networks, optimizers, run_log, runs, torch_file, training
 from folio.batches import batch_at
 from folio.bits_per_byte import Score
 from folio.command_line import front_door
-from folio.errors import FolioError
+from folio.errors import FolioError, is_out_of_memory
 from folio.training import Run, clock_time, default_eval_interval, dropout_seed
 from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams
 
@@ -65,10 +66,10 @@ def continued(project, name=None, preset=None, say=lambda text: None, **flags):
     return runs.resumed_run(project, name, preset, flags, tokenizer, text, time.perf_counter(), say=say)
 
 
-def run_train(project, *words):
-    """train.py as a process of its own. -> Popen"""
-    return subprocess.Popen([sys.executable, ROOT / "train.py", "--home", project.folder, *map(str, words)], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, encoding="utf-8")
+def run_train(project, *words, through=(), env=None):
+    """train.py as a process of its own, `through` another command. -> Popen"""
+    return subprocess.Popen([*through, sys.executable, ROOT / "train.py", "--home", project.folder, *map(str, words)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, encoding="utf-8", env=env)
 
 
 def train_here(project, monkeypatch, capsys, *words):
@@ -271,6 +272,10 @@ def gpu_runs_out():
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
 
+def onednn_runs_out():
+    raise RuntimeError("could not create a primitive")
+
+
 def with_room_for(run, windows, run_out, good_calls=0):
     """A Run whose network, after some good calls, computes no more than so many windows at once."""
     forward, calls = run.net.forward, []
@@ -284,7 +289,7 @@ def with_room_for(run, windows, run_out, good_calls=0):
     return run
 
 
-@pytest.mark.parametrize("run_out", [torch_runs_out, python_runs_out, gpu_runs_out])
+@pytest.mark.parametrize("run_out", [torch_runs_out, python_runs_out, gpu_runs_out, onednn_runs_out])
 def test_where_memory_runs_out_the_same_steps_are_made_in_smaller_parts_and_that_is_said(project, make_run, run_out, capsys):
     how = dict(optimizer="adamw", batch_size=12, steps=6, eval_interval=3)
     whole, small = make_run("whole", **how), with_room_for(make_run("small", **how), 2, run_out)
@@ -337,6 +342,14 @@ def test_a_measurement_that_runs_out_of_memory_is_made_in_smaller_parts(make_run
     score = run.evaluate()
     assert with_room_for(run, 1, torch_runs_out).evaluate().nats == pytest.approx(score.nats, rel=1e-6)
     assert run.training.micro_batch_size == 1 and run.net.training
+
+
+@pytest.mark.parametrize("error, is_it", [
+    (RuntimeError("std::bad_alloc"), True), (RuntimeError("could not execute a primitive"), True), (MemoryError(), True),
+    (RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."), True),
+    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False), (OSError("could not create a primitive"), False)], ids=str)
+def test_what_says_that_memory_has_run_out(error, is_it):
+    assert is_out_of_memory(error) is is_it
 
 
 @pytest.mark.parametrize("run_out", [torch_runs_out, python_runs_out, gpu_runs_out])
@@ -463,6 +476,69 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(project, uninterrupted):
     assert_ended_like(project, uninterrupted)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="SIGHUP")
+def test_a_terminal_that_is_closed_costs_nothing(project):
+    process = run_train(project, *FLAGS, "--steps", 100_000)
+    wait_for(process, lambda: len(run_log.read(project.log("default"))) >= 3)
+    for _ in range(3):                                          # the shell sends it, and then the system
+        process.send_signal(signal.SIGHUP)
+    out, err = process.communicate()
+    assert process.returncode == 128 + signal.SIGHUP and "everything is saved" in out, err
+    assert checkpoint.load(project.resume("default"))["progress"]["step"] >= 15 and project.weights("default").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="nohup")
+def test_a_run_under_nohup_goes_on_without_its_terminal(project):
+    process = run_train(project, *FLAGS, "--steps", 40, through=["nohup"])
+    wait_for(process, lambda: run_log.read(project.log("default")))
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate()
+    assert process.returncode == 0 and "Done." in out, err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
+def test_a_run_whose_terminal_is_gone_saves_though_it_cannot_say_so(project):
+    ours, its = os.openpty()
+    words = [sys.executable, ROOT / "train.py", "--home", project.folder, *map(str, FLAGS), "--steps", "100000"]
+    process = subprocess.Popen(words, stdin=its, stdout=its, stderr=its, start_new_session=True)
+    os.close(its)
+    wait_for(process, lambda: len(run_log.read(project.log("default"))) >= 3 or not os.read(ours, 1 << 16))
+    os.close(ours)
+    time.sleep(0.2)                                             # while it writes to what is not there any more
+    process.send_signal(signal.SIGHUP)
+    assert process.wait() == 128 + signal.SIGHUP
+    assert checkpoint.load(project.resume("default"))["progress"]["step"] >= 15
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_run_whose_reader_leaves_goes_on_and_says_so(project, unbuffered):
+    process = run_train(project, *FLAGS, "--steps", 60, "--eval-interval", 10, env=os.environ | {"PYTHONUNBUFFERED": unbuffered})
+    assert process.stdout.readline().startswith("run       default")        # a line is there when it is printed
+    process.stdout.close()                                                  # as `| head -1` does
+    err = process.stderr.read()
+    assert process.wait() == 0
+    assert err.count("Nobody reads what is written here any more; the work goes on without it.") == 1 and "Traceback" not in err
+    assert checkpoint.load(project.resume("default"))["progress"]["finished"]
+
+
+def test_a_line_of_the_log_that_is_nested_without_end_is_damage(make_run):
+    run = make_run()
+    run.log.append(step=1)
+    with run.log.path.open("a") as file:
+        file.write("[" * 100_000 + "\n" + '{"a":' * 100_000 + "\n")
+    run.log.append(step=2)
+    assert [line["step"] for line in run_log.read(run.log.path)] == [1, 2]
+
+
+@pytest.mark.parametrize("users", [{}, {"TORCHINDUCTOR_CACHE_DIR": "/their/own"}], ids=["none", "their own"])
+def test_a_folder_that_the_user_has_chosen_for_compiled_code_is_kept(users, tmp_path):
+    code = ("import os; from folio import distributed; import torch._dynamo; import pathlib; from folio import hardware;"
+            f"hardware.keep_compiled(pathlib.Path({str(tmp_path)!r})); print(os.environ['TORCHINDUCTOR_CACHE_DIR'])")
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+    done = run_python("-c", code, env=environment | users)
+    assert done.stdout.strip() == (users.get("TORCHINDUCTOR_CACHE_DIR") or str(tmp_path.resolve())), done.stderr
+
+
 class Killed(BaseException):
     """The process is gone; nothing in it catches that."""
 
@@ -585,6 +661,20 @@ def test_resume_takes_the_newest_unfinished_run(project, make_run):
         assert run.name == "first"
 
 
+def test_resume_reads_whole_only_the_file_that_it_goes_on_from_and_that_once(project, make_run, monkeypatch):
+    for name in ("first", "second"):
+        half_done(make_run, name)
+        time.sleep(0.02)
+    make_run("finished").train()
+    whole, contents = [], torch_file.TorchFile.contents
+    monkeypatch.setattr(torch_file.TorchFile, "contents", lambda self: whole.append(Path(self._file.name)) or contents(self))
+    said = []
+    with continued(project, say=said.append) as run:
+        assert run.name == "second"
+    assert whole == [project.resume("second")]
+    assert said[0] == "Going on with second, of 3 runs the newest that is not finished; --name takes another."
+
+
 def test_resume_with_other_hyperparameters_lists_all_of_them(project, make_run):
     half_done(make_run)
     message = refusal_of(continued(project, emb_len=32, seed=2, batch_size=4, learning_rate=0.5, threads=7))
@@ -690,6 +780,19 @@ def test_a_name_that_is_taken_becomes_the_next_free_one_plainly_said(project, mo
         assert path.read_bytes() == content, path               # nothing of another run was touched
     names = {path.name for path in project.saved_weights.glob("weights-*")}
     assert names == {f"weights-{name}.pth" for name in ("default", "default-2", "default-3", "night", "night-2")}
+
+
+def test_unfinished_files_of_killed_runs_are_removed_by_the_next_run(project, make_run):
+    half_done(make_run, "alive")
+    left = [path.with_name(f".{path.name}.{'0123456789abcdef' * 2}.tmp") for path in
+            (project.weights("dead"), project.resume("default"), project.log("dead.2"), project.weights("alive"))]
+    for path in [*left, project.saved_weights / ".note.tmp"]:
+        path.write_bytes(b"half")
+    with continued(project, "alive"):
+        left[-1].write_bytes(b"half")               # as if it were being written right now
+        with runs._claimed(project, "default", say=pytest.fail):
+            assert [path.exists() for path in left] == [False, False, False, True]
+    assert (project.saved_weights / ".note.tmp").exists()
 
 
 @pytest.mark.parametrize("taken_by", ["weights", "resume", "log"])
