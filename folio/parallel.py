@@ -76,7 +76,7 @@ def in_order(work, pieces, processes, set_up=None, *arguments):
         waiting = deque()
         try:
             for piece in pieces:
-                with _no_interrupts():                  # a process may be started here, and takes this over
+                with _deaf_to_interrupts():             # a process may be started here
                     future = pool.submit(_work_on, work, piece)
                 waiting.append(future)
                 if len(waiting) > 2 * processes:        # enough that no process waits for us, few enough for any memory
@@ -100,16 +100,16 @@ def _make_pool(processes, set_up, arguments):
 
 
 @contextmanager
-def _no_interrupts():
-    """Hold Ctrl-C back during the block, also from a process that is started in it, which never hears of one."""
-    if not hasattr(signal, "pthread_sigmask"):
+def _deaf_to_interrupts():
+    """Block SIGINT in this thread: a process that is started in the block takes that over, and hears no Ctrl-C even while it imports."""
+    if not hasattr(signal, "pthread_sigmask"):          # Windows
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)          # one that came meanwhile is heard now
 
 
 def _made(set_up, arguments):
