@@ -10,6 +10,7 @@ import io
 import json
 import math
 from collections import Counter, deque
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -33,6 +34,7 @@ PARALLEL_BYTES = 16_000_000         # one process encodes them in 0.7 s; two tak
 SHORTEST_TRAINING = 3               # tokens: a window of two and the token after it
 IN_MEMORY_BYTES = 1 << 28           # a token file up to this size is read, not mapped: a mapped one that somebody cuts short ends the process (SIGBUS)
 CHECKED_AT_ONCE = 1 << 24           # tokens
+SPELLED_AT_ONCE = 1 << 19           # tokens: one to three megabytes of text
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,17 @@ class Corpus:
 
     @property
     def training_part(self):
-        """What names the text that is learned from, in whatever tokens."""
-        return {"text_fingerprint": self.text_fingerprint, "train_bytes": self.train_bytes}
+        return _training_part(self.text_fingerprint, self.train_bytes)
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """A text in its two parts, for those who only measure: nothing of it is kept."""
+    val: np.ndarray                 # the validation tokens, after the one token that the first of them is predicted from
+    val_bytes: int
+    train_bytes: int
+    training_part: dict             # as Corpus has it
+    training_text: Callable         # () -> the bytes of the training part, piece by piece
 
 
 @dataclass(frozen=True)
@@ -178,25 +189,67 @@ def find_with(tokenizer, home, wanted=(), say=print):
     return corpus
 
 
+def read(home, say=print):
+    """The tokenizer that init.py made, and the text as it is now. Nothing is written: where the tokens that are kept are not of this text, or
+    are damaged, the text itself is read, and that is said.
+
+    -> (tokenizer, ReadText). Raises the same as `find`.
+    """
+    tokenizer = load(home.tokenizer)
+    record, corpus, damage = _open(home, tokenizer)
+    text, _, documents = _look_for_text(home, tokenizer, record, corpus, damage, say)
+    if documents is not None and not (corpus and record.stamps == _stamps(documents)):
+        survey = _survey(documents, text.val_fraction)
+        if not corpus or corpus.text_fingerprint != survey.fingerprint:
+            say(f"{damage or f'The tokens in {home.tokens} are not of the text that is there now.'} The text itself is read instead; "
+                "train.py will encode it.")
+            return tokenizer, _read_text(tokenizer, documents, survey)
+    return tokenizer, ReadText(corpus.val, corpus.val_bytes, corpus.train_bytes, corpus.training_part, partial(_spelled, tokenizer, corpus.train))
+
+
+def _read_text(tokenizer, documents, survey):
+    before, held_out = [], []
+    for part in _split(_bar(documents, "Reading"), survey.train_bytes):
+        _, is_val, _ = part
+        if is_val:
+            held_out.append(part)                               # VAL_BYTES_LIMIT at most
+        else:
+            before = [*(before if not part[0] else []), part]   # the last one with a text in it, and what may follow
+    encoded = list(encode_all([*before, *held_out], tokenizer, _separator(tokenizer, survey), 1))
+    tokens = np.concatenate([np.frombuffer(content, tokenizer.dtype) for content, *_ in encoded])
+    (tokens_before, _), (_, val_bytes) = (np.sum(amounts, axis=0).tolist() for amounts in list(zip(*encoded))[1:])
+    if not tokens_before or not val_bytes:
+        raise FolioError(f"The text is too short: of its {survey.bytes} bytes {val_bytes} are held out.")
+    train_bytes = survey.bytes - val_bytes
+    training_text = partial(_training_text, documents, survey.train_bytes)
+    return ReadText(tokens[tokens_before - 1:], val_bytes, train_bytes, _training_part(survey.fingerprint, train_bytes), training_text)
+
+
+def _training_text(documents, train_bytes):
+    for chunk, is_val, _ in _split(documents, train_bytes):
+        if is_val:
+            return
+        yield to_bytes(chunk)
+
+
+def _spelled(tokenizer, tokens):
+    for start in range(0, len(tokens), SPELLED_AT_ONCE):
+        yield ordinary_bytes(tokenizer, tokens[start:start + SPELLED_AT_ONCE])
+
+
+def ordinary_bytes(tokenizer, tokens):
+    """The bytes of some tokens, without those of special tokens, which are no text."""
+    return tokenizer.decode_bytes(tokens[~np.isin(tokens, list(tokenizer.special_ids.values()))].tolist())
+
+
 def _find(home, tokenizer, say, wanted=()):
     record, corpus, damage = _open(home, tokenizer)
-    made_with = record.text if record and record.tokenizer_fingerprint == tokenizer.fingerprint else None
-    if different := list(_differences(tokenizer, made_with, dict(wanted))):
+    if different := list(_differences(tokenizer, _made_with(record, tokenizer), dict(wanted))):
         raise FolioError(f"The text of {home.folder} is prepared in another way than is wanted: {'; '.join(different)}. What was trained on it "
                          "needs it as it is. Give this run a home of its own: add --home DIR, where DIR may be a new folder. "
                          "(Or prepare this one anew: python init.py)")
-    text = made_with or record and record.text or TextParams()
-    if not made_with:
-        text = replace(text, **dict(wanted) | {"tokenizer": tokenizer.kind, "pattern": tokenizer.pattern or TextParams.pattern, "vocab_size": None})
-    paths = [home.folder / name for name in record.paths] if record else [home.train_data]
-    try:
-        documents = _documents(home, text, paths)
-    except (FileNotFoundError, ValueError) as error:
-        if damage:
-            raise type(error)(f"{damage} {error}") from None
-        if not corpus:
-            raise
-        say(f"The text itself is gone ({paths[0]}); its tokens in {home.tokens} are still there and serve.")
+    text, paths, documents = _look_for_text(home, tokenizer, record, corpus, damage, say, wanted)
+    if documents is None:
         return corpus
     stamps = _stamps(documents)
     is_checked = corpus is not None and record.sha256 is not None
@@ -221,6 +274,30 @@ def _find(home, tokenizer, say, wanted=()):
         say("Encoding the text with the tokenizer there is.")
     with _alone(home):
         return _encode(home, tokenizer, documents, survey, text, _relative(home, paths), stamps)
+
+
+def _made_with(record, tokenizer):
+    """The TextParams with which a tokenizer was used before, or None."""
+    return record.text if record and record.tokenizer_fingerprint == tokenizer.fingerprint else None
+
+
+def _look_for_text(home, tokenizer, record, corpus, damage, say, wanted=()):
+    """-> (TextParams, where the text is, its Documents); None for these where it is gone and its Corpus serves, which is said.
+
+    record, corpus, damage: as _open has them. Raises FileNotFoundError or FolioError where there is neither.
+    """
+    text = _made_with(record, tokenizer) or replace(record.text if record else TextParams(), **dict(wanted) | {
+        "tokenizer": tokenizer.kind, "pattern": tokenizer.pattern or TextParams.pattern, "vocab_size": None})
+    paths = [home.folder / name for name in record.paths] if record else [home.train_data]
+    try:
+        return text, paths, _documents(home, text, paths)
+    except (FileNotFoundError, ValueError) as error:
+        if damage:
+            raise type(error)(f"{damage} {error}") from None
+        if not corpus:
+            raise
+        say(f"The text itself is gone ({paths[0]}); its tokens in {home.tokens} are still there and serve.")
+        return text, paths, None
 
 
 def _differences(tokenizer, text, wanted):
@@ -317,6 +394,11 @@ def _encode(home, tokenizer, documents, survey, text, paths, stamps):
 def _separator(tokenizer, survey):
     """The ids that stand where a document ends."""
     return [tokenizer.end_of_text] if survey.documents > 1 and tokenizer.end_of_text is not None else []
+
+
+def _training_part(text_fingerprint, train_bytes):
+    """What names the text that is learned from, in whatever tokens."""
+    return {"text_fingerprint": text_fingerprint, "train_bytes": train_bytes}
 
 
 def _fingerprint(text_fingerprint, tokenizer_fingerprint, tokens):

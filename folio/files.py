@@ -87,6 +87,18 @@ def remove_leftovers(path):
         leftover.unlink(missing_ok=True)
 
 
+def remove_abandoned(folder, lock_of):
+    """Remove what writers in `folder` left behind when they were killed, unless another process holds the lock of the file they wrote.
+
+    lock_of: the name of a file -> the path of its lock, or None where it is none of the files meant
+    """
+    for leftover in Path(folder).glob(".*.tmp"):
+        lock = lock_of(leftover.name[1:].removesuffix(".tmp").rpartition(".")[0])
+        if lock:
+            with suppress(BlockingIOError), only_one(lock, "somebody is at work"):
+                leftover.unlink(missing_ok=True)
+
+
 def fingerprint(content):
     """A short name for bytes, or for a JSON value: the first 16 hexadecimal digits of the SHA-256.
     >>> fingerprint(b"abc")

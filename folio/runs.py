@@ -1,6 +1,7 @@
 """Which run: a new one under a free name, or an old one gone on with exactly as it was."""
 
 import math
+import re
 import textwrap
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, fields, replace
@@ -11,7 +12,7 @@ import torch
 from folio import checkpoint, distributed, hardware, networks, plan
 from folio.batches import fitting_block_size, steps_per_epoch
 from folio.errors import FolioError
-from folio.files import only_one, remove_leftovers
+from folio.files import only_one, remove_abandoned, remove_leftovers
 from folio.training import Progress, Run
 from Model_Params import LENGTHS, ModelParams, Params, TextParams, TrainingParams
 
@@ -159,6 +160,8 @@ def _settled(model, training):
 @contextmanager
 def _claimed(home, name, say):
     """Yield `name`, or name-2, name-3...: the first that no run has, held against every other run; given back if nothing was saved."""
+    if distributed.is_first():
+        remove_abandoned(home.saved_weights, lambda file: (match := _FILE_OF_A_RUN.fullmatch(file)) and home.lock(match[1]))
     with ExitStack() as stack:
         names = chain([name], (f"{name}-{number}" for number in count(2)))
         free = distributed.agreed(next(each for each in names if _claim(home, each, stack)) if distributed.is_first() else None)
@@ -171,6 +174,9 @@ def _claimed(home, name, say):
                 home.log(free).unlink(missing_ok=True)
                 with suppress(PermissionError):         # Windows keeps a file that is open, as the lock still is
                     home.lock(free).unlink(missing_ok=True)
+
+
+_FILE_OF_A_RUN = re.compile(r"(?:weights|resume|log)-(.+)\.(?:pth|jsonl)")
 
 
 def _claim(home, name, stack):

@@ -717,6 +717,16 @@ def test_two_runs_that_start_at_once_get_different_names(project):
 
 # --- Losses that are not finite, disks that are full ---
 
+def test_a_new_run_removes_what_killed_ones_left_behind_and_disturbs_none_at_work(project):
+    project.saved_weights.mkdir()
+    killed = [f".weights-k.pth.{'0' * 32}.tmp", f".resume-k.pth.{'1' * 32}.tmp", f".log-other.jsonl.{'2' * 32}.tmp"]
+    kept = [f".weights-busy.pth.{'3' * 32}.tmp", f"..history.{'4' * 32}.tmp"]
+    for name in [*killed, *kept]:
+        (project.saved_weights / name).write_bytes(b"half")
+    with runs._held(project, "busy"), runs._claimed(project, "k", say=pytest.fail):
+        assert sorted(path.name for path in project.saved_weights.glob(".*.tmp")) == sorted(kept)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_files(project, make_run):
     run = make_run(steps=20)
     loss = run.loss
