@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from folio.errors import FolioError
-from folio.files import fingerprint, only_one, remove_leftovers, replacing
+from folio.files import fingerprint, only_one, remove_leftovers, replace_together, replacing
 from folio.parallel import cores, in_order
 from folio.paths import STANDARD_INPUT, absolute_paths, find_files, supply_text
 from folio.sources import Documents
@@ -112,22 +112,23 @@ def default_vocab_size(text_bytes):
     return 1 << math.isqrt(4 * min(max(text_bytes, 256 ** 2), 2048 ** 2)).bit_length() - 1
 
 
-def prepare(home, text, paths=()):
+def prepare(home, text, paths=(), needed_by=lambda tokenizer: [], say=print):
     """Learn a tokenizer from the training part of the text at `paths` (default: Train_Data) and encode all of it.
 
-    text: TextParams; paths: as absolute_paths takes them. -> (tokenizer, Corpus). Raises FolioError or FileNotFoundError, with the old
+    text: TextParams; paths: as absolute_paths takes them; needed_by: an old tokenizer -> the names of runs that need it, for which it is
+    kept beside the new one, and that is said. -> (tokenizer, Corpus). Raises FolioError or FileNotFoundError, with the old
     files as they were, where the text cannot be read or is too short, and BlockingIOError where another process is at it.
     """
     with _alone(home):
         try:
-            return _prepare(home, text, absolute_paths(paths, home))
+            return _prepare(home, text, absolute_paths(paths, home), needed_by, say)
         except BaseException:
             if record := _read_record(home)[0]:         # else nobody knows which of the files there is the old one
                 _remove_stale(home, record)
             raise
 
 
-def _prepare(home, text, paths):
+def _prepare(home, text, paths, needed_by, say):
     documents = _documents(home, text, paths)
     stamps = _stamps(documents)
     survey = _survey(documents, text.val_fraction, want_alphabet=text.tokenizer == "char")
@@ -140,8 +141,23 @@ def _prepare(home, text, paths):
         merges = learn_merges(counts, num_merges)
         tokenizer = BPETokenizer(tqdm(merges, "Learning merges", total=num_merges, **_QUIET), text.pattern)
     corpus = _encode(home, tokenizer, documents, survey, text, _relative(home, paths), stamps)
+    _keep_tokenizer(home, tokenizer, needed_by, say)
     tokenizer.save(home.tokenizer, survey.fingerprint)
     return tokenizer, corpus
+
+
+def _keep_tokenizer(home, new, needed_by, say):
+    """Copy the tokenizer of a home to a folder beside it where `new` is another and runs need the old one, and say so."""
+    try:
+        old = load(home.tokenizer)
+    except (OSError, ValueError):
+        return
+    names = needed_by(old) if old.fingerprint != new.fingerprint else []
+    if names:
+        kept = home.kept_tokenizer(old.fingerprint)
+        replace_together(kept, {name: (home.tokenizer / name).read_bytes() for name in FILES})
+        say(f"Unfinished runs need the tokenizer that was in {home.tokenizer}: {', '.join(names)}. It is kept in {kept}. To go on with one of them, "
+            f"copy the files there back to {home.tokenizer}, and with the text that it had: python train.py --resume --name {names[0]}{home.flag}")
 
 
 def find(home, say=print):

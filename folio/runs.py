@@ -238,7 +238,9 @@ def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
     different = [f"{key} is {has[key]}, not {value}" for key, value in wanted.items()
                  if key not in _MAY_CHANGE | _HOW_FILES_ARE_READ and value not in (None, "auto", has[key])]
     if tokenizer.fingerprint != contents["tokenizer"]:
-        different.append(f"its tokenizer is another than the one in {home.tokenizer}")
+        kept = home.kept_tokenizer(contents["tokenizer"])
+        way_back = f" (init.py kept its own: copy the files in {kept} back there)" if kept.exists() else ""
+        different.append(f"its tokenizer is another than the one in {home.tokenizer}{way_back}")
     elif corpus.fingerprint != contents["corpus"]:
         different.append(f"its text is another than the one in {home.train_data}")
     return different

@@ -5,6 +5,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, FullDisk
+from conftest import ROOT, FullDisk, refusal, run_script
 
 import folio
 import train
@@ -26,6 +27,7 @@ from folio.command_line import front_door
 from folio.errors import FolioError
 from folio.training import Run, clock_time, default_eval_interval, dropout_seed
 from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams
+from tokenizer import load
 
 VOCABULARY = TextParams(vocab_size=270)
 MODEL = ModelParams(emb_len=16, num_layers=1, num_heads=2, block_size=16, dropout=0.0)
@@ -603,6 +605,32 @@ def test_resume_with_another_tokenizer_is_refused(project, make_run):
     half_done(make_run)
     corpus.prepare(project, replace(VOCABULARY, vocab_size=280))
     assert "tokenizer is another" in refusal_of(continued(project))
+
+
+def test_init_keeps_the_tokenizer_that_an_unfinished_run_needs_and_train_says_where(project, make_run):
+    half_done(make_run)
+    old = load(project.tokenizer)
+    kept = project.kept_tokenizer(old.fingerprint)
+    words = "--home", project.folder, "--vocab-size", 280
+    told = run_script("init.py", *words).stdout
+    assert told.startswith(f"Unfinished runs need the tokenizer that was in {project.tokenizer}: test. It is kept in {kept}.")
+    assert f"python train.py --resume --name test --home {project.folder}\n" in told
+    assert "Unfinished" not in run_script("init.py", *words).stdout         # nothing is replaced, and nothing needs the new one
+    assert load(kept).to_dict() == old.to_dict() != load(project.tokenizer).to_dict()
+    said = refusal(run_script("train.py", "--home", project.folder, "--resume"))
+    assert f"its tokenizer is another than the one in {project.tokenizer} (init.py kept its own: copy the files in {kept} back there)" in said
+    shutil.copytree(kept, project.tokenizer, dirs_exist_ok=True)
+    with continued(project) as run:
+        run.train()
+    assert run.progress.finished
+
+
+def test_a_finished_run_and_a_damaged_one_need_no_tokenizer(project, make_run):
+    make_run(steps=3).train()
+    project.resume("bad").write_bytes(b"nothing")
+    told = run_script("init.py", "--home", project.folder, "--vocab-size", 280)
+    assert (told.returncode, told.stderr) == (0, "") and "Unfinished" not in told.stdout
+    assert not list(project.tokenizer.glob("before-*"))
 
 
 def test_resume_with_another_text_is_refused(project, make_run):
