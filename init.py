@@ -33,7 +33,8 @@ def main():
     from folio import corpus
     if arguments.preset and not arguments.paths:
         supply_text(arguments.home)
-    tokenizer, made = corpus.prepare(arguments.home, text, arguments.paths, needed_by=partial(unfinished_runs, arguments.home))
+    tokenizer, made = corpus.prepare(arguments.home, text, arguments.paths,
+                                     needed_by=partial(unfinished_runs, arguments.home))
     if arguments.save_config:
         configuration.save(arguments.save_config, asdict(text))
 

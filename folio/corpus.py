@@ -2,8 +2,8 @@
 
 The text is read in three passes, never held whole: one to measure and fingerprint it, one to learn from the training part, one to
 encode. The tokens of the training part, then those of the validation part, lie in one memory-mapped .npy file, so that the first
-validation token can be predicted from the last training token. `corpus.json` beside it says what it was made from, with checksums over
-the tokens and over itself; whatever does not match them is made again from the text.
+validation token can be predicted from the last training token. `corpus.json` beside it says what it was made from. It
+has checksums over the tokens and over itself; what does not match them is made again from the text.
 """
 
 import io
@@ -32,14 +32,15 @@ from tokenizer import END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, count_pie
 VAL_BYTES_LIMIT = 1_000_000         # more measures hardly better and takes time away: of 2.2 minutes of one core, 4 MB (16,384 tokens in the vocabulary) left two steps
 PARALLEL_BYTES = 16_000_000         # one process encodes them in 0.7 s; two take as long with their start
 SHORTEST_TRAINING = 3               # tokens: a window of two and the token after it
-IN_MEMORY_BYTES = 1 << 28           # a token file up to this size is read, not mapped: a mapped one that somebody cuts short ends the process (SIGBUS)
+# A token file up to this size is read, not mapped: a mapped one that somebody cuts short ends the process (SIGBUS).
+IN_MEMORY_BYTES = 1 << 28
 CHECKED_AT_ONCE = 1 << 24           # tokens
 SPELLED_AT_ONCE = 1 << 19           # tokens: one to three megabytes of text
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text as tokens. `train` and `val` are integers in arrays that may be memory-mapped; the bytes are the text's, separators not counted."""
+    """A text as tokens: integers in an array, maybe memory-mapped. The bytes are the text's, separators not counted."""
     tokens: np.ndarray
     train_tokens: int
     train_bytes: int
@@ -72,7 +73,7 @@ class Corpus:
 @dataclass(frozen=True)
 class ReadText:
     """A text in its two parts, for those who only measure: nothing of it is kept."""
-    val: np.ndarray                 # the validation tokens, after the one token that the first of them is predicted from
+    val: np.ndarray                 # as Corpus has it
     val_bytes: int
     train_bytes: int
     training_part: dict             # as Corpus has it
@@ -115,9 +116,10 @@ def default_vocab_size(text_bytes):
 def prepare(home, text, paths=(), needed_by=lambda tokenizer: [], say=print):
     """Learn a tokenizer from the training part of the text at `paths` (default: Train_Data) and encode all of it.
 
-    text: TextParams; paths: as absolute_paths takes them; needed_by: an old tokenizer -> the names of runs that need it, for which it is
-    kept beside the new one, and that is said. -> (tokenizer, Corpus). Raises FolioError or FileNotFoundError, with the old
-    files as they were, where the text cannot be read or is too short, and BlockingIOError where another process is at it.
+    text: TextParams; paths: as absolute_paths takes them; needed_by: an old tokenizer -> the names of runs that need
+    it, for which it is kept beside the new one, and that is said. -> (tokenizer, Corpus). Raises FolioError or
+    FileNotFoundError, with the old files as they were, where the text cannot be read or is too short, and
+    BlockingIOError where another process is at it.
     """
     with _alone(home):
         try:
@@ -147,7 +149,7 @@ def _prepare(home, text, paths, needed_by, say):
 
 
 def _keep_tokenizer(home, new, needed_by, say):
-    """Copy the tokenizer of a home to a folder beside it where `new` is another and runs need the old one, and say so."""
+    """Copy the tokenizer of a home to a folder of its own where `new` is another and runs need the old one."""
     try:
         old = load(home.tokenizer)
     except (OSError, ValueError):
@@ -156,13 +158,15 @@ def _keep_tokenizer(home, new, needed_by, say):
     if names:
         kept = home.kept_tokenizer(old.fingerprint)
         replace_together(kept, {name: (home.tokenizer / name).read_bytes() for name in FILES})
-        say(f"Unfinished runs need the tokenizer that was in {home.tokenizer}: {', '.join(names)}. It is kept in {kept}. To go on with one of them, "
-            f"copy the files there back to {home.tokenizer}, and with the text that it had: python train.py --resume --name {names[0]}{home.flag}")
+        say(f"Unfinished runs need the tokenizer that was in {home.tokenizer}: {', '.join(names)}. "
+            f"It is kept in {kept}. To go on with one of them, copy the files there back to {home.tokenizer}, and with the text that it had: "
+            f"python train.py --resume --name {names[0]}{home.flag}")
 
 
 def find(home, say=print):
-    """The tokenizer that init.py made and the corpus encoded with it; encoded again, and that said, where the text has changed
-    since or the tokens are damaged.
+    """The tokenizer that init.py made and the corpus encoded with it.
+
+    Where the text has changed since, or the tokens are damaged, it is encoded again, and that is said.
 
     -> (tokenizer, Corpus). Raises FileNotFoundError where there is no tokenizer or no text, ValueError where the one has no token for the other.
     """
@@ -206,9 +210,9 @@ def find_with(tokenizer, home, wanted=(), say=print):
 
 
 def read(home, say=print):
-    """The tokenizer that init.py made, and the text as it is now. Nothing is written: where the tokens that are kept are not of this text, or
-    are damaged, the text itself is read, and that is said.
+    """The tokenizer that init.py made, and the text as it is now. Nothing is written.
 
+    Where the tokens that are kept are not of this text, or are damaged, the text itself is read, and that is said.
     -> (tokenizer, ReadText). Raises the same as `find`.
     """
     tokenizer = load(home.tokenizer)
@@ -217,10 +221,11 @@ def read(home, say=print):
     if documents is not None and not (corpus and record.stamps == _stamps(documents)):
         survey = _survey(documents, text.val_fraction)
         if not corpus or corpus.text_fingerprint != survey.fingerprint:
-            say(f"{damage or f'The tokens in {home.tokens} are not of the text that is there now.'} The text itself is read instead; "
-                "train.py will encode it.")
+            reason = damage or f"The tokens in {home.tokens} are not of the text that is there now."
+            say(f"{reason} The text itself is read instead; train.py will encode it.")
             return tokenizer, _read_text(tokenizer, documents, survey)
-    return tokenizer, ReadText(corpus.val, corpus.val_bytes, corpus.train_bytes, corpus.training_part, partial(_spelled, tokenizer, corpus.train))
+    return tokenizer, ReadText(corpus.val, corpus.val_bytes, corpus.train_bytes, corpus.training_part,
+                               partial(_spelled, tokenizer, corpus.train))
 
 
 def _read_text(tokenizer, documents, survey):
@@ -238,7 +243,8 @@ def _read_text(tokenizer, documents, survey):
         raise FolioError(f"The text is too short: of its {survey.bytes} bytes {val_bytes} are held out.")
     train_bytes = survey.bytes - val_bytes
     training_text = partial(_training_text, documents, survey.train_bytes)
-    return ReadText(tokens[tokens_before - 1:], val_bytes, train_bytes, _training_part(survey.fingerprint, train_bytes), training_text)
+    return ReadText(tokens[tokens_before - 1:], val_bytes, train_bytes, _training_part(survey.fingerprint, train_bytes),
+                    training_text)
 
 
 def _training_text(documents, train_bytes):
@@ -285,7 +291,8 @@ def _find(home, tokenizer, say, wanted=()):
     if damage:
         say(f"{damage} Encoding the text in {', '.join(map(str, paths))} again with the tokenizer there is.")
     elif corpus:
-        say("The text is not the one whose tokens are kept; encoding it with the tokenizer there is (python init.py learns a new one).")
+        say("The text is not the one whose tokens are kept; encoding it with the tokenizer there is "
+            "(python init.py learns a new one).")
     else:
         say("Encoding the text with the tokenizer there is.")
     with _alone(home):
@@ -298,7 +305,7 @@ def _made_with(record, tokenizer):
 
 
 def _look_for_text(home, tokenizer, record, corpus, damage, say, wanted=()):
-    """-> (TextParams, where the text is, its Documents); None for these where it is gone and its Corpus serves, which is said.
+    """-> (TextParams, where the text is, its Documents); None for these where it is gone and the Corpus serves, which is said.
 
     record, corpus, damage: as _open has them. Raises FileNotFoundError or FolioError where there is neither.
     """
@@ -317,7 +324,10 @@ def _look_for_text(home, tokenizer, record, corpus, damage, say, wanted=()):
 
 
 def _differences(tokenizer, text, wanted):
-    """-> a phrase for everything in which a tokenizer, and the TextParams it was used with (or None), are not as wanted ({field of TextParams: value})."""
+    """-> a phrase for everything in which a tokenizer, and the TextParams it was used with (or None), differ from `wanted`.
+
+    wanted: {field of TextParams: value}
+    """
     has = {"tokenizer": tokenizer.kind, "pattern": tokenizer.pattern, "vocab_size": tokenizer.vocab_size,
            "val_fraction": text and text.val_fraction}
     for name in [name for name in has if name in wanted]:
@@ -485,11 +495,12 @@ def _relative(home, paths):
 
 @contextmanager
 def _alone(home):
-    """Hold the tokens and the tokenizer of a home against every other writer, and remove what killed ones left behind."""
+    """Hold the tokens and the tokenizer of a home against other writers, and remove what killed ones left behind."""
     new_folders = [folder for folder in (home.tokens, *home.tokens.parents) if not folder.exists()]
     lock = home.tokens / ".lock"
     try:
-        with only_one(lock, f"Another process is encoding the text of {home.folder} right now. Wait until it has ended, and run this again."):
+        with only_one(lock, f"Another process is encoding the text of {home.folder} right now. "
+                            "Wait until it has ended, and run this again."):
             try:
                 for folder in (home.tokens, home.tokenizer):
                     remove_leftovers(folder / "*")
@@ -507,7 +518,7 @@ def _alone(home):
 # --- The files ---
 
 def _open(home, tokenizer):
-    """-> (what corpus.json says, the Corpus encoded with this tokenizer, a sentence about what is damaged); None for each that there is not."""
+    """-> (what corpus.json says, the Corpus encoded with this tokenizer, a sentence about what is damaged), each or None."""
     record, damage = _read_record(home)
     if record is None or record.tokenizer_fingerprint != tokenizer.fingerprint:
         return record, None, damage
@@ -516,7 +527,8 @@ def _open(home, tokenizer):
     if tokens is None:
         return record, None, f"{path} is not whole."
     counts = [numbers["train_tokens"], len(tokens) - numbers["train_tokens"]]
-    if counts[1] < 1 or _fingerprint(numbers["text_fingerprint"], tokenizer.fingerprint, counts) != numbers["fingerprint"]:
+    expected = _fingerprint(numbers["text_fingerprint"], tokenizer.fingerprint, counts)
+    if counts[1] < 1 or numbers["fingerprint"] != expected:
         return record, None, f"{path} has not as many tokens as {_ABOUT} says."
     checksum, largest = _inspect(tokens)
     if largest >= tokenizer.vocab_size or record.sha256 not in (None, checksum):
@@ -525,7 +537,7 @@ def _open(home, tokenizer):
 
 
 def _open_tokens(path, dtype):
-    """The integers in a one-dimensional .npy file, or None where it is not exactly that. Its header is compared, never interpreted."""
+    """The integers in a one-dimensional .npy file, or None where it is not that. The header is compared, not evaluated."""
     try:
         with path.open("rb") as file:
             file_bytes = path.stat().st_size
@@ -558,7 +570,7 @@ def _corpus(record, tokens):
 
 
 def _read_record(home):
-    """-> (what corpus.json says, a sentence about what is damaged); None for each that there is not: it can be made again."""
+    """-> (what corpus.json says, a sentence about what is damaged in it); each may be None: it can be made again."""
     path = home.tokens / _ABOUT
     try:
         about = json.loads(path.read_bytes())
@@ -576,10 +588,11 @@ def _read_record(home):
 def _makes_sense(record):
     """Whether everything in a record is of its type and in its bounds."""
     numbers = dict(record.corpus)
-    names = [numbers.pop("fingerprint"), numbers.pop("text_fingerprint"), record.tokenizer_fingerprint, record.tokens, *record.paths]
-    mended = numbers.pop("mended")
-    return (all(isinstance(name, str) for name in [*names, *mended]) and isinstance(record.paths, list) and record.paths != []
-            and record.tokens == _token_file(record.corpus["text_fingerprint"], record.tokenizer_fingerprint)
+    mended, text_fingerprint = numbers.pop("mended"), numbers.pop("text_fingerprint")
+    names = [numbers.pop("fingerprint"), text_fingerprint, record.tokenizer_fingerprint, *record.paths, *mended]
+    return (all(isinstance(name, str) for name in names)
+            and isinstance(record.paths, list) and record.paths != []
+            and record.tokens == _token_file(text_fingerprint, record.tokenizer_fingerprint)
             and isinstance(record.sha256, str | None) and not list(field_problems(record.text))
             and numbers.keys() == {"train_tokens", "train_bytes", "val_bytes", "characters", "documents"}
             and all(type(number) is int and number > 0 for number in [*numbers.values(), *mended.values()])

@@ -259,7 +259,8 @@ def look_for_copies(written, held_out, project):
     def training_text():
         """Yield up to SEARCHED_BYTES of it."""
         nonlocal searched
-        with tqdm(total=min(train_bytes, SEARCHED_BYTES), desc="Looking for copies", unit="B", unit_scale=True, **_QUIET) as bar:
+        total = min(train_bytes, SEARCHED_BYTES)
+        with tqdm(total=total, desc="Looking for copies", unit="B", unit_scale=True, **_QUIET) as bar:
             for content in project.text.training_text():
                 content = content[:SEARCHED_BYTES - searched]
                 yield content

@@ -37,8 +37,8 @@ def replacing(path):
 def replace_together(folder, contents):
     """Write {name: bytes} into `folder`: all of the files or none, even if the process is killed in between.
 
-    Every new file is on the disk under a temporary name before a marker appears; the marker is what decides. Once it is there,
-    finish_replacing completes the set, now or before the next reader. Until then no old file is touched.
+    Every new file is on the disk under a temporary name before a marker appears, and until then no old file is touched.
+    Once the marker is there, finish_replacing completes the set, now or for the next reader.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def replace_together(folder, contents):
             with path.open("xb") as file:
                 file.write(content)
                 _to_disk(file)
-        _folder_to_disk(folder)             # so that the marker is never on the disk without the files that it speaks for
+        _folder_to_disk(folder)             # so that the marker is never on the disk without the files it speaks for
         with replacing(marker):
             pass
     except BaseException as error:
@@ -65,7 +65,7 @@ def replace_together(folder, contents):
 
 
 def finish_replacing(folder):
-    """Complete what replace_together decided in `folder` and was killed in. Every reader of such a set of files calls it first."""
+    """Complete what replace_together decided in `folder` and was killed in. Readers of such files call it first."""
     folder = Path(folder)
     for marker in folder.glob(f".*{_MARKER}"):
         ending = f".{marker.name[1:].removesuffix(_MARKER)}.tmp"
@@ -88,7 +88,7 @@ def remove_leftovers(path):
 
 
 def remove_abandoned(folder, lock_of):
-    """Remove what writers in `folder` left behind when they were killed, unless another process holds the lock of the file they wrote.
+    """Remove what killed writers left behind in `folder`, unless another process holds the lock of the file they wrote.
 
     lock_of: the name of a file -> the path of its lock, or None where it is none of the files meant
     """
@@ -145,7 +145,7 @@ def _to_disk(file):
 
 
 def _folder_to_disk(folder):
-    """Make the names in a folder survive a power cut, where the system can: Windows opens no folder, and some file systems sync none."""
+    """Make the names in a folder survive a power cut where the system can: Windows opens no folder."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -20,7 +20,7 @@ MOST_PROCESSES = 61 if sys.platform == "win32" else math.inf        # what Windo
 
 
 def cores():
-    """Processor cores this process may use: the machine's, its affinity, or its container's share of time, whichever is least."""
+    """Processor cores this process may use: those of its affinity, or its container's share if less."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(available, cgroup_cores())
 
@@ -28,8 +28,8 @@ def cores():
 def cgroup_cores(membership=Path("/proc/self/cgroup"), root=Path("/sys/fs/cgroup")):
     """Cores that Linux control groups, which containers are made of, allow this process; math.inf without a limit.
 
-    The limit is processor time per period, so 1.5 cores are possible; they count as two. Both versions are read, and all groups around
-    this process's own, each of which may set a limit. Inside a container its own group is often the one at `root`.
+    The limit is processor time per period, so 1.5 cores are possible; they count as two. Versions 1 and 2 are read, and
+    all groups around this process's own, each of which may set a limit. In a container its own is often `root`.
     """
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
@@ -58,15 +58,15 @@ def _limit_v2(folder):
 
 
 def _limit_v1(folder):
-    quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text(encoding="ascii")) for name in ("quota", "period"))      # -1 without
-    return math.inf if quota < 0 else math.ceil(quota / period)
+    quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text(encoding="ascii")) for name in ("quota", "period"))
+    return math.inf if quota < 0 else math.ceil(quota / period)         # -1 without a limit
 
 
 def in_order(work, pieces, processes, set_up=None, *arguments):
-    """Yield work(piece) for every piece, in their order; with one process, or where the system allows no others, here and now.
+    """Yield work(piece) for every piece, in their order; with one process, or where no others can be had, here and now.
 
-    With `set_up` it is work(set_up(*arguments), piece), set up once in each process. Both are functions of a module: a new process imports them.
-    Raises FolioError where a process is ended from outside.
+    With `set_up` it is work(set_up(*arguments), piece), set up once in each process. Both are functions of a module: a
+    new process imports them. Raises FolioError where a process is ended from outside.
     """
     pool = _make_pool(processes, set_up, arguments) if processes > 1 else None
     if pool is None:
@@ -84,24 +84,26 @@ def in_order(work, pieces, processes, set_up=None, *arguments):
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
-            raise FolioError("One of the processes that this work is spread over was ended from outside, probably because memory ran out. "
-                             "What was there before is as it was. Close other programs, and run this again.") from None
+            raise FolioError("One of the processes that this work is spread over was ended from outside, probably "
+                             "because memory ran out. What was there before is as it was. "
+                             "Close other programs, and run this again.") from None
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _make_pool(processes, set_up, arguments):
-    """A pool of processes, or None where the system has no means for them to talk, such as a container without /dev/shm."""
+    """A pool of processes, or None where they have no means to talk, as in a container without /dev/shm."""
     try:
         # spawn works alike on every system, and a process made so has no threads or locks of ours to inherit.
-        return ProcessPoolExecutor(min(processes, MOST_PROCESSES), multiprocessing.get_context("spawn"), _begin, (set_up, arguments))
-    except (OSError, ImportError, NotImplementedError):         # no semaphores: of the system, of this Python, or too few
+        spawn = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(min(processes, MOST_PROCESSES), spawn, _begin, (set_up, arguments))
+    except (OSError, ImportError, NotImplementedError):     # no semaphores: of the system, of this Python, or too few
         return None
 
 
 @contextmanager
 def _deaf_to_interrupts():
-    """Block SIGINT in this thread: a process that is started in the block takes that over, and hears no Ctrl-C even while it imports."""
+    """Block SIGINT in this thread: a process started meanwhile takes that over, and is deaf to Ctrl-C from its first moment on."""
     if not hasattr(signal, "pthread_sigmask"):          # Windows
         yield
         return

@@ -161,7 +161,8 @@ def _settled(model, training):
 def _claimed(home, name, say):
     """Yield `name`, or name-2, name-3...: the first that no run has, held against every other run; given back if nothing was saved."""
     if distributed.is_first():
-        remove_abandoned(home.saved_weights, lambda file: (match := _FILE_OF_A_RUN.fullmatch(file)) and home.lock(match[1]))
+        remove_abandoned(home.saved_weights,
+                         lambda file: (match := _FILE_OF_A_RUN.fullmatch(file)) and home.lock(match[1]))
     with ExitStack() as stack:
         names = chain([name], (f"{name}-{number}" for number in count(2)))
         free = distributed.agreed(next(each for each in names if _claim(home, each, stack)) if distributed.is_first() else None)

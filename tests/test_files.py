@@ -1,4 +1,4 @@
-"""folio/files.py: sets of files that are replaced together are the old ones or the new ones, wherever the process is killed."""
+"""folio/files.py: files that are replaced together are the old ones or the new ones, wherever the process is killed."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ def names_in(folder):
 
 @pytest.fixture
 def states(tmp_path, monkeypatch):
-    """What a process that is killed would leave: states(function, folder) -> copies of the folder before and after all that touches the disk in it."""
+    """What a killed process would leave: states(function, folder) -> copies before and after all that touches the disk."""
     def collect(function, folder):
         copies = []
 
@@ -103,7 +103,8 @@ def test_a_set_that_fails_half_way_names_its_folder_and_leaves_nothing(tmp_path,
     with pytest.raises(OSError) as caught:
         files.replace_together(tmp_path / "file", {"stoi.json": b"new"})
     assert str(caught.value.filename) == str(tmp_path / "file")
-    assert {name: (tmp_path / name).read_bytes() for name in FILES} == before and names_in(tmp_path) == sorted([*FILES, "file"])
+    assert {name: (tmp_path / name).read_bytes() for name in FILES} == before
+    assert names_in(tmp_path) == sorted([*FILES, "file"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows opens no folder")

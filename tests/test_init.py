@@ -287,7 +287,8 @@ def test_a_full_disk_is_one_message_and_leaves_the_old_tokenizer(home):
     assert everything_below(project.tokenizer) == before
 
 
-@pytest.mark.parametrize("good_calls", range(10))       # tokens, corpus.json, each with its folder, the tokenizer's four, theirs, and their marker
+# tokens, corpus.json, each with its folder, the tokenizer's four, theirs, and their marker
+@pytest.mark.parametrize("good_calls", range(10))
 def test_wherever_the_disk_fills_up_tokenizer_and_tokens_still_fit_together(home, monkeypatch, good_calls):
     project = home(WORDS)
     old, _ = corpus.prepare(project, SMALL)

@@ -55,7 +55,8 @@ def heard_by_find(home):
 def assert_made_again(home, made, *said):
     found, heard = heard_by_find(home)
     assert (found.tokens.tolist(), found.fingerprint) == (made.tokens.tolist(), made.fingerprint)
-    assert (found.train_tokens, found.val_bytes, found.text.val_fraction) == (made.train_tokens, made.val_bytes, made.text.val_fraction)
+    assert (found.train_tokens, found.val_bytes) == (made.train_tokens, made.val_bytes)
+    assert found.text.val_fraction == made.text.val_fraction
     assert len(heard) == 1 and all(part in heard[0] for part in said), heard
     assert heard_by_find(home)[1] == []                 # now they are whole
 
@@ -86,8 +87,8 @@ def in_header(old, new):
     (in_header(b",)", b",1"), "is not whole"),
     (lambda content: content[:20] + bytes(60) + content[80:], "is not whole"),
     (lambda content: b"\x93NUMPY\x09" + content[7:], "is not whole"),
-], ids=["half is a hole", "a bit", "an id that no token has", "empty", "only a header", "a byte less", "a byte more", "a token less", "a token more",
-        "byte order", "void", "objects", "no tuple", "zeros in the header", "another version"])
+], ids=["half is a hole", "a bit", "an id that no token has", "empty", "only a header", "a byte less", "a byte more",
+        "a token less", "a token more", "byte order", "void", "objects", "no tuple", "zeros in it", "another version"])
 def test_a_damaged_token_file_is_made_again_and_that_is_said(prepared, damage, said):
     home, made = prepared
     path = token_file(home)
@@ -109,10 +110,11 @@ def test_no_change_to_a_file_is_believed(prepared):
     for path in [token_file(home), home.tokens / "corpus.json"] * 40:
         content = path.read_bytes()
         place, length = random.randrange(len(content)), random.randrange(40)
-        new = random.choice([random.randbytes(length), bytes(length), random.randbytes(random.randrange(40)), content[:length]])
+        new = random.choice([random.randbytes(length), bytes(length), random.randbytes(random.randrange(40)), b""])
         path.write_bytes(content[:place] + new + content[place + length:])
         found, _ = heard_by_find(home)
-        assert (found.tokens.tolist(), found.train_tokens, found.val_bytes) == (made.tokens.tolist(), made.train_tokens, made.val_bytes)
+        assert found.tokens.tolist() == made.tokens.tolist()
+        assert (found.train_tokens, found.val_bytes) == (made.train_tokens, made.val_bytes)
 
 
 def test_a_large_file_is_mapped_and_checked_all_the_same(prepared, monkeypatch):
@@ -141,9 +143,9 @@ def set_number(name, value):
 
 
 @pytest.mark.parametrize("change", [
-    set_number("val_bytes", 10), set_number("train_tokens", 5), set_number("train_bytes", 7), lambda about: about.update(paths=["elsewhere.txt"]),
-    lambda about: about["text"].update(val_fraction=0.5), lambda about: about.update(sha256=None), lambda about: about.pop("sha256"),
-    lambda about: about.pop("checksum"),
+    set_number("val_bytes", 10), set_number("train_tokens", 5), set_number("train_bytes", 7),
+    lambda about: about.update(paths=["elsewhere.txt"]), lambda about: about["text"].update(val_fraction=0.5),
+    lambda about: about.update(sha256=None), lambda about: about.pop("sha256"), lambda about: about.pop("checksum"),
 ])
 def test_an_edited_record_is_not_believed(prepared, change):
     home, made = prepared
@@ -153,14 +155,16 @@ def test_an_edited_record_is_not_believed(prepared, change):
 
 @pytest.mark.parametrize("signed", [True, False], ids=["with checksums", "without"])
 @pytest.mark.parametrize("change", [
-    set_number("train_tokens", 98_477), set_number("train_tokens", -8_477), set_number("train_tokens", 2), set_number("train_tokens", 7.0),
-    set_number("train_tokens", True), set_number("val_bytes", 0), set_number("characters", 10**9), set_number("documents", "1"),
-    set_number("mended", []), set_number("mended", {"CRLF": "1"}), set_number("fingerprint", 5), set_number("surprise", 1),
+    set_number("train_tokens", 98_477), set_number("train_tokens", -8_477), set_number("train_tokens", 2),
+    set_number("train_tokens", 7.0), set_number("train_tokens", True), set_number("val_bytes", 0),
+    set_number("characters", 10**9), set_number("documents", "1"), set_number("mended", []),
+    set_number("mended", {"CRLF": "1"}), set_number("fingerprint", 5), set_number("surprise", 1),
     lambda about: about.update(paths=7), lambda about: about.update(paths=[7]), lambda about: about.update(paths=[]),
-    lambda about: about.update(paths="Train_Data"), lambda about: about.update(tokens="../../input.txt"), lambda about: about.update(tokens=["x"]),
-    lambda about: about.update(text=[]), lambda about: about["text"].update(invalid_bytes="refusf"), lambda about: about["text"].update(val_fraction=7),
-    lambda about: about["text"].update(val_fraction=float("nan")), lambda about: about["text"].update(field=5), lambda about: about.update(corpus=None),
-    lambda about: about.update(tokenizer_fingerprint=None),
+    lambda about: about.update(paths="Train_Data"), lambda about: about.update(tokens="../../input.txt"),
+    lambda about: about.update(tokens=["x"]), lambda about: about.update(text=[]),
+    lambda about: about["text"].update(invalid_bytes="refusf"), lambda about: about["text"].update(val_fraction=7),
+    lambda about: about["text"].update(val_fraction=float("nan")), lambda about: about["text"].update(field=5),
+    lambda about: about.update(corpus=None), lambda about: about.update(tokenizer_fingerprint=None),
 ])
 def test_a_record_that_makes_no_sense_is_made_again(prepared, change, signed):
     home, made = prepared
@@ -180,8 +184,9 @@ def test_a_record_nested_too_deep_is_made_again(prepared):
 def test_without_asserts_it_is_judged_alike(prepared):
     home, _ = prepared
     edit(home, lambda about: about.pop("paths"))
-    done = run_python("-O", "-c", "import sys; from pathlib import Path; from folio import corpus; from folio.home import Home; "
-                      "corpus.find(Home(Path(sys.argv[1])))", home.folder)
+    code = ("import sys; from pathlib import Path; from folio import corpus; from folio.home import Home; "
+            "corpus.find(Home(Path(sys.argv[1])))")
+    done = run_python("-O", "-c", code, home.folder)
     assert done.returncode == 0 and "is damaged" in done.stdout, done.stderr
 
 
@@ -192,7 +197,7 @@ def test_damaged_tokens_of_a_text_that_is_gone_are_named(prepared):
     path = token_file(home)
     path.write_bytes(zero_half(path.read_bytes()))
     (home.train_data / "input.txt").unlink()
-    with pytest.raises(FolioError, match="(?s)is damaged: its checksum does not match its contents. There is no text in .*python init.py PATH"):
+    with pytest.raises(FolioError, match="is damaged: its checksum does .* There is no text in .*python init.py PATH"):
         corpus.find(home)
 
 
@@ -212,7 +217,7 @@ def test_tokens_without_checksums_serve_where_the_text_is_gone_unless_they_are_i
     assert found.tokens.tolist() == made.tokens.tolist() and "gone" in heard[0]
     path = token_file(home)
     content = path.read_bytes()
-    path.write_bytes(content[:-2] + struct.pack("<H", load(home.tokenizer).vocab_size))        # the first id that no token has
+    path.write_bytes(content[:-2] + struct.pack("<H", load(home.tokenizer).vocab_size))     # an id that no token has
     with pytest.raises(FolioError, match="is damaged"):
         corpus.find(home)
 
@@ -221,15 +226,16 @@ def test_train_makes_damaged_tokens_again_and_goes_on(prepared):
     home, _ = prepared
     path = token_file(home)
     path.write_bytes(path.read_bytes()[:20] + bytes(60) + path.read_bytes()[80:])
-    done = run_script("train.py", "--home", home.folder, "--steps", 2, "--emb-len", 16, "--num-layers", 1, "--num-heads", 1, "--threads", 1,
-                      "--sample-tokens", 0)
+    flags = "--steps 2 --emb-len 16 --num-layers 1 --num-heads 1 --threads 1 --sample-tokens 0".split()
+    done = run_script("train.py", "--home", home.folder, *flags)
     assert done.returncode == 0 and f"{path} is not whole. Encoding the text in" in done.stdout, done.stderr
 
 
 # --- One writer at a time, and what killed ones left ---
 
 LEFT_BEHIND = ["Train_Data/tokens/.tokens-0123-4567.npy.{}.tmp", "Train_Data/tokens/.corpus.json.{}.tmp",
-               "Train_Data/tokens/.standard-input-abcd.txt.{}.tmp", "tokenizer_save/.stoi.json.{}.tmp", "tokenizer_save/.vocab_size.json.{}.tmp"]
+               "Train_Data/tokens/.standard-input-abcd.txt.{}.tmp", "tokenizer_save/.stoi.json.{}.tmp",
+               "tokenizer_save/.vocab_size.json.{}.tmp"]
 
 
 def leave_behind(home):
@@ -264,7 +270,7 @@ def test_an_init_killed_while_it_encodes_leaves_nothing_after_the_next(home):
     code = """if True:
         import os, runpy, sys
         from folio import files
-        files._rename = lambda temporary, path: os._exit(9)         # at its end the whole token file is there under its temporary name
+        files._rename = lambda temporary, path: os._exit(9)     # the whole token file has its temporary name by then
         sys.argv = ["init.py", "--vocab-size", "280", "--home", sys.argv[1]]
         runpy.run_path("init.py", run_name="__main__")"""
     assert run_python("-c", code, project.folder).returncode == 9
@@ -279,10 +285,11 @@ def test_a_second_init_at_once_gets_one_sentence_and_disturbs_nothing(prepared):
     with only_one(home.tokens / ".lock", "never raised"):
         temporary.write_bytes(b"the first one is writing this")
         message = refusal(run_script("init.py", "--home", home.folder))
-        assert message == f"Another process is encoding the text of {home.folder} right now. Wait until it has ended, and run this again.\n"
+        assert message == (f"Another process is encoding the text of {home.folder} right now. "
+                           "Wait until it has ended, and run this again.\n")
         assert temporary.exists() and heard_by_find(home)[1] == []          # reading goes on
         os.utime(home.train_data / "input.txt", (0, 0))
-        assert heard_by_find(home)[0].tokens.tolist() == made.tokens.tolist()     # also where there is a new time to be noted
+        assert heard_by_find(home)[0].tokens.tolist() == made.tokens.tolist()       # also with a new time to be noted
         (home.train_data / "input.txt").write_text(WORDS * 2, encoding="utf-8")
         with pytest.raises(BlockingIOError, match="Another process is encoding the text"):
             corpus.find(home)
