@@ -159,8 +159,8 @@ def _keep_tokenizer(home, new, needed_by, say):
         kept = home.kept_tokenizer(old.fingerprint)
         replace_together(kept, {name: (home.tokenizer / name).read_bytes() for name in FILES})
         say(f"Unfinished runs need the tokenizer that was in {home.tokenizer}: {', '.join(names)}. "
-            f"It is kept in {kept}. To go on with one of them, copy the files there back to {home.tokenizer}, and with the text that it had: "
-            f"python train.py --resume --name {names[0]}{home.flag}")
+            f"It is kept in {kept}. To go on with one of them, copy the files there back to {home.tokenizer}, "
+            f"and with the text that it had: python train.py --resume --name {names[0]}{home.flag}")
 
 
 def find(home, say=print):
@@ -221,7 +221,7 @@ def read(home, say=print):
     if documents is not None and not (corpus and record.stamps == _stamps(documents)):
         survey = _survey(documents, text.val_fraction)
         if not corpus or corpus.text_fingerprint != survey.fingerprint:
-            reason = damage or f"The tokens in {home.tokens} are not of the text that is there now."
+            reason = damage or f"{home.tokens} has no tokens of the text that is there now."
             say(f"{reason} The text itself is read instead; train.py will encode it.")
             return tokenizer, _read_text(tokenizer, documents, survey)
     return tokenizer, ReadText(corpus.val, corpus.val_bytes, corpus.train_bytes, corpus.training_part,
@@ -295,6 +295,7 @@ def _find(home, tokenizer, say, wanted=()):
             "(python init.py learns a new one).")
     else:
         say("Encoding the text with the tokenizer there is.")
+    del corpus          # Windows replaces no file that is mapped
     with _alone(home):
         return _encode(home, tokenizer, documents, survey, text, _relative(home, paths), stamps)
 
@@ -305,7 +306,7 @@ def _made_with(record, tokenizer):
 
 
 def _look_for_text(home, tokenizer, record, corpus, damage, say, wanted=()):
-    """-> (TextParams, where the text is, its Documents); None for these where it is gone and the Corpus serves, which is said.
+    """-> (TextParams, where the text is, its Documents); None for these where it is gone and the Corpus serves.
 
     record, corpus, damage: as _open has them. Raises FileNotFoundError or FolioError where there is neither.
     """
@@ -324,7 +325,7 @@ def _look_for_text(home, tokenizer, record, corpus, damage, say, wanted=()):
 
 
 def _differences(tokenizer, text, wanted):
-    """-> a phrase for everything in which a tokenizer, and the TextParams it was used with (or None), differ from `wanted`.
+    """-> a phrase for everything in which a tokenizer, and the TextParams it was used with or None, are not as wanted.
 
     wanted: {field of TextParams: value}
     """
@@ -518,7 +519,7 @@ def _alone(home):
 # --- The files ---
 
 def _open(home, tokenizer):
-    """-> (what corpus.json says, the Corpus encoded with this tokenizer, a sentence about what is damaged), each or None."""
+    """-> (what corpus.json says, the Corpus made with this tokenizer, a sentence about damage); each may be None."""
     record, damage = _read_record(home)
     if record is None or record.tokenizer_fingerprint != tokenizer.fingerprint:
         return record, None, damage
@@ -537,7 +538,7 @@ def _open(home, tokenizer):
 
 
 def _open_tokens(path, dtype):
-    """The integers in a one-dimensional .npy file, or None where it is not that. The header is compared, not evaluated."""
+    """The integers in a one-dimensional .npy file, or None. Its header is compared, not evaluated."""
     try:
         with path.open("rb") as file:
             file_bytes = path.stat().st_size

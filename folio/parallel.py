@@ -103,7 +103,7 @@ def _make_pool(processes, set_up, arguments):
 
 @contextmanager
 def _deaf_to_interrupts():
-    """Block SIGINT in this thread: a process started meanwhile takes that over, and is deaf to Ctrl-C from its first moment on."""
+    """Block SIGINT in this thread: a process started in the block takes that over, and hears no Ctrl-C."""
     if not hasattr(signal, "pthread_sigmask"):          # Windows
         yield
         return

@@ -302,7 +302,7 @@ def test_a_changed_text_is_read_as_train_would_encode_it_and_nothing_is_written(
     before, said = everything_in(home), []
     tokenizer, found = corpus.read(home, say=said.append)
     assert everything_in(home) == before and len(said) == 1
-    assert said[0] == (f"The tokens in {home.tokens} are not of the text that is there now. "
+    assert said[0] == (f"{home.tokens} has no tokens of the text that is there now. "
                        "The text itself is read instead; train.py will encode it.")
     expected = corpus.find(home, say=lambda told: None)[1]
     assert found.val.tolist() == expected.val.tolist()

@@ -20,7 +20,7 @@ def names_in(folder):
 
 @pytest.fixture
 def states(tmp_path, monkeypatch):
-    """What a killed process would leave: states(function, folder) -> copies before and after all that touches the disk."""
+    """What a killed process would leave: states(function, folder) -> copies before and after what touches the disk."""
     def collect(function, folder):
         copies = []
 
