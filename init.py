@@ -6,10 +6,13 @@
 """
 
 import time
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 
 from folio import configuration
 from folio.command_line import Parser, chosen, front_door
+from folio.errors import FolioError
 from folio.paths import supply_text
 from Model_Params import PRESETS, TextParams
 
@@ -30,7 +33,8 @@ def main():
     from folio import corpus
     if arguments.preset and not arguments.paths:
         supply_text(arguments.home)
-    tokenizer, made = corpus.prepare(arguments.home, text, arguments.paths)
+    tokenizer, made = corpus.prepare(arguments.home, text, arguments.paths,
+                                     needed_by=partial(unfinished_runs, arguments.home))
     if arguments.save_config:
         configuration.save(arguments.save_config, asdict(text))
 
@@ -46,6 +50,18 @@ training    {made.train_bytes:,} bytes, {made.train_tokens:,} tokens
 validation  {made.val_bytes:,} bytes, {made.val_tokens:,} tokens
             {total_bytes / total_tokens:.2f} bytes per token, {time.perf_counter() - started_at:.1f} seconds
 Next: python train.py{f" --preset {arguments.preset}" if arguments.preset else ""}{arguments.home.flag}""")
+
+
+def unfinished_runs(home, tokenizer):
+    """The names of the runs that are not at their end and can only go on with this tokenizer, the newest first."""
+    names = []
+    for path in home.newest("resume-*.pth"):
+        from folio import checkpoint        # torch comes with it, which most calls of init.py need not wait for
+        with suppress(OSError, FolioError, KeyError, TypeError):        # what cannot be read needs nothing
+            contents = checkpoint.load(path)
+            if contents["tokenizer"] == tokenizer.fingerprint and not contents["progress"]["finished"]:
+                names.append(path.stem.removeprefix("resume-"))
+    return names
 
 
 if __name__ == "__main__":

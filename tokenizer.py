@@ -27,7 +27,7 @@ import numpy as np
 import regex
 
 from folio.errors import FolioError
-from folio.files import fingerprint, replace_together
+from folio.files import fingerprint, finish_replacing, replace_together
 from folio.splitting import LONG_TEXT, SPLIT_PATTERNS, distinct_pieces, in_batches, splitter, to_bytes
 
 END_OF_TEXT = "<|endoftext|>"
@@ -641,6 +641,7 @@ def from_dict(values):
 def load(folder):
     """The tokenizer saved in `folder`. Raises FileNotFoundError or FolioError, with what to do, where there is none or it is damaged."""
     folder = Path(folder)
+    finish_replacing(folder)
     missing = [name for name in FILES if not (folder / name).exists()]
     if missing:
         raise FileNotFoundError(f"No tokenizer in {folder}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. "

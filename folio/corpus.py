@@ -2,13 +2,16 @@
 
 The text is read in three passes, never held whole: one to measure and fingerprint it, one to learn from the training part, one to
 encode. The tokens of the training part, then those of the validation part, lie in one memory-mapped .npy file, so that the first
-validation token can be predicted from the last training token. `corpus.json` beside it says what it was made from.
+validation token can be predicted from the last training token. `corpus.json` beside it says what it was made from. It
+has checksums over the tokens and over itself; what does not match them is made again from the text.
 """
 
+import io
 import json
 import math
 from collections import Counter, deque
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -18,22 +21,26 @@ import numpy as np
 from tqdm import tqdm
 
 from folio.errors import FolioError
-from folio.files import fingerprint, replacing
+from folio.files import fingerprint, only_one, remove_leftovers, replace_together, replacing
 from folio.parallel import cores, in_order
 from folio.paths import STANDARD_INPUT, absolute_paths, find_files, supply_text
 from folio.sources import Documents
 from folio.splitting import in_batches, to_bytes
-from Model_Params import TextParams
+from Model_Params import TextParams, field_problems
 from tokenizer import END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, count_pieces, from_dict, learn_merges, load
 
 VAL_BYTES_LIMIT = 1_000_000         # more measures hardly better and takes time away: of 2.2 minutes of one core, 4 MB (16,384 tokens in the vocabulary) left two steps
 PARALLEL_BYTES = 16_000_000         # one process encodes them in 0.7 s; two take as long with their start
 SHORTEST_TRAINING = 3               # tokens: a window of two and the token after it
+# A token file up to this size is read, not mapped: a mapped one that somebody cuts short ends the process (SIGBUS).
+IN_MEMORY_BYTES = 1 << 28
+CHECKED_AT_ONCE = 1 << 24           # tokens
+SPELLED_AT_ONCE = 1 << 19           # tokens: one to three megabytes of text
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text as tokens. `train` and `val` are integers in memory-mapped arrays; the bytes are the text's, separators not counted."""
+    """A text as tokens: integers in an array, maybe memory-mapped. The bytes are the text's, separators not counted."""
     tokens: np.ndarray
     train_tokens: int
     train_bytes: int
@@ -60,8 +67,29 @@ class Corpus:
 
     @property
     def training_part(self):
-        """What names the text that is learned from, in whatever tokens."""
-        return {"text_fingerprint": self.text_fingerprint, "train_bytes": self.train_bytes}
+        return _training_part(self.text_fingerprint, self.train_bytes)
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """A text in its two parts, for those who only measure: nothing of it is kept."""
+    val: np.ndarray                 # as Corpus has it
+    val_bytes: int
+    train_bytes: int
+    training_part: dict             # as Corpus has it
+    training_text: Callable         # () -> the bytes of the training part, piece by piece
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What corpus.json says."""
+    paths: list                     # as _relative has them
+    stamps: list
+    text: TextParams
+    tokenizer_fingerprint: str
+    tokens: str                     # the name of their file
+    corpus: dict                    # what Corpus has beside the tokens and `text`
+    sha256: str | None = None       # of the tokens; None: an older Folio wrote it, which had no checksums
 
 
 @dataclass(frozen=True)
@@ -85,21 +113,24 @@ def default_vocab_size(text_bytes):
     return 1 << math.isqrt(4 * min(max(text_bytes, 256 ** 2), 2048 ** 2)).bit_length() - 1
 
 
-def prepare(home, text, paths=()):
+def prepare(home, text, paths=(), needed_by=lambda tokenizer: [], say=print):
     """Learn a tokenizer from the training part of the text at `paths` (default: Train_Data) and encode all of it.
 
-    text: TextParams; paths: as absolute_paths takes them. -> (tokenizer, Corpus). Raises FolioError or FileNotFoundError, with the old
-    files as they were, where the text cannot be read or is too short.
+    text: TextParams; paths: as absolute_paths takes them; needed_by: an old tokenizer -> the names of runs that need
+    it, for which it is kept beside the new one, and that is said. -> (tokenizer, Corpus). Raises FolioError or
+    FileNotFoundError, with the old files as they were, where the text cannot be read or is too short, and
+    BlockingIOError where another process is at it.
     """
-    try:
-        return _prepare(home, text, absolute_paths(paths, home))
-    except BaseException:
-        if about := _open(home)[0]:             # else nobody knows which of the files there is the old one
-            _remove_stale(home, about)
-        raise
+    with _alone(home):
+        try:
+            return _prepare(home, text, absolute_paths(paths, home), needed_by, say)
+        except BaseException:
+            if record := _read_record(home)[0]:         # else nobody knows which of the files there is the old one
+                _remove_stale(home, record)
+            raise
 
 
-def _prepare(home, text, paths):
+def _prepare(home, text, paths, needed_by, say):
     documents = _documents(home, text, paths)
     stamps = _stamps(documents)
     survey = _survey(documents, text.val_fraction, want_alphabet=text.tokenizer == "char")
@@ -111,13 +142,31 @@ def _prepare(home, text, paths):
         counts = count_all_pieces((part for part, is_val, _ in parts if not is_val), text.pattern, _processes(survey))
         merges = learn_merges(counts, num_merges)
         tokenizer = BPETokenizer(tqdm(merges, "Learning merges", total=num_merges, **_QUIET), text.pattern)
-    corpus = _encode(home, tokenizer, documents, survey, {"paths": _relative(home, paths), "stamps": stamps, "text": asdict(text)})
+    corpus = _encode(home, tokenizer, documents, survey, text, _relative(home, paths), stamps)
+    _keep_tokenizer(home, tokenizer, needed_by, say)
     tokenizer.save(home.tokenizer, survey.fingerprint)
     return tokenizer, corpus
 
 
+def _keep_tokenizer(home, new, needed_by, say):
+    """Copy the tokenizer of a home to a folder of its own where `new` is another and runs need the old one."""
+    try:
+        old = load(home.tokenizer)
+    except (OSError, ValueError):
+        return
+    names = needed_by(old) if old.fingerprint != new.fingerprint else []
+    if names:
+        kept = home.kept_tokenizer(old.fingerprint)
+        replace_together(kept, {name: (home.tokenizer / name).read_bytes() for name in FILES})
+        say(f"Unfinished runs need the tokenizer that was in {home.tokenizer}: {', '.join(names)}. "
+            f"It is kept in {kept}. To go on with one of them, copy the files there back to {home.tokenizer}, "
+            f"and with the text that it had: python train.py --resume --name {names[0]}{home.flag}")
+
+
 def find(home, say=print):
-    """The tokenizer that init.py made and the corpus encoded with it; encoded again, and that said, where the text has changed since.
+    """The tokenizer that init.py made and the corpus encoded with it.
+
+    Where the text has changed since, or the tokens are damaged, it is encoded again, and that is said.
 
     -> (tokenizer, Corpus). Raises FileNotFoundError where there is no tokenizer or no text, ValueError where the one has no token for the other.
     """
@@ -131,11 +180,11 @@ def prepared(home, wanted, say=print):
 
     -> (tokenizer, Corpus). Raises FolioError, with everything as it was, where the home has them already and made otherwise.
     """
-    about, made = _open(home)
-    if about is None:
+    record, _ = _read_record(home)
+    if record is None:
         supply_text(home, say)
     if not _has_tokenizer(home):
-        text, paths = (made.text, [home.folder / name for name in about["paths"]]) if about else (TextParams(), ())
+        text, paths = (record.text, [home.folder / name for name in record.paths]) if record else (TextParams(), ())
         tokenizer, made = prepare(home, replace(text, **wanted), paths)
         say(f"Learned a {tokenizer.kind} tokenizer of {tokenizer.vocab_size:,} tokens from the text; it is in {home.tokenizer}.")
         return tokenizer, made
@@ -154,52 +203,137 @@ def find_with(tokenizer, home, wanted=(), say=print):
                          "home of its own: put its text into DIR/Train_Data, add --home DIR and name the weights by their path (or move that folder away).")
     corpus = _find(home, tokenizer, say, wanted)
     if is_new:
-        tokenizer.save(home.tokenizer)
+        with _alone(home):
+            tokenizer.save(home.tokenizer)
         say(f"The tokenizer of the weights is now in {home.tokenizer}.")
     return corpus
 
 
+def read(home, say=print):
+    """The tokenizer that init.py made, and the text as it is now. Nothing is written.
+
+    Where the tokens that are kept are not of this text, or are damaged, the text itself is read, and that is said.
+    -> (tokenizer, ReadText). Raises the same as `find`.
+    """
+    tokenizer = load(home.tokenizer)
+    record, corpus, damage = _open(home, tokenizer)
+    text, _, documents = _look_for_text(home, tokenizer, record, corpus, damage, say)
+    if documents is not None and not (corpus and record.stamps == _stamps(documents)):
+        survey = _survey(documents, text.val_fraction)
+        if not corpus or corpus.text_fingerprint != survey.fingerprint:
+            reason = damage or f"{home.tokens} has no tokens of the text that is there now."
+            say(f"{reason} The text itself is read instead; train.py will encode it.")
+            return tokenizer, _read_text(tokenizer, documents, survey)
+    return tokenizer, ReadText(corpus.val, corpus.val_bytes, corpus.train_bytes, corpus.training_part,
+                               partial(_spelled, tokenizer, corpus.train))
+
+
+def _read_text(tokenizer, documents, survey):
+    before, held_out = [], []
+    for part in _split(_bar(documents, "Reading"), survey.train_bytes):
+        _, is_val, _ = part
+        if is_val:
+            held_out.append(part)                               # VAL_BYTES_LIMIT at most
+        else:
+            before = [*(before if not part[0] else []), part]   # the last one with a text in it, and what may follow
+    encoded = list(encode_all([*before, *held_out], tokenizer, _separator(tokenizer, survey), 1))
+    tokens = np.concatenate([np.frombuffer(content, tokenizer.dtype) for content, *_ in encoded])
+    (tokens_before, _), (_, val_bytes) = (np.sum(amounts, axis=0).tolist() for amounts in list(zip(*encoded))[1:])
+    if not tokens_before or not val_bytes:
+        raise FolioError(f"The text is too short: of its {survey.bytes} bytes {val_bytes} are held out.")
+    train_bytes = survey.bytes - val_bytes
+    training_text = partial(_training_text, documents, survey.train_bytes)
+    return ReadText(tokens[tokens_before - 1:], val_bytes, train_bytes, _training_part(survey.fingerprint, train_bytes),
+                    training_text)
+
+
+def _training_text(documents, train_bytes):
+    for chunk, is_val, _ in _split(documents, train_bytes):
+        if is_val:
+            return
+        yield to_bytes(chunk)
+
+
+def _spelled(tokenizer, tokens):
+    for start in range(0, len(tokens), SPELLED_AT_ONCE):
+        yield ordinary_bytes(tokenizer, tokens[start:start + SPELLED_AT_ONCE])
+
+
+def ordinary_bytes(tokenizer, tokens):
+    """The bytes of some tokens, without those of special tokens, which are no text."""
+    return tokenizer.decode_bytes(tokens[~np.isin(tokens, list(tokenizer.special_ids.values()))].tolist())
+
+
 def _find(home, tokenizer, say, wanted=()):
-    about, corpus = _open(home)
-    current = about is not None and about["tokenizer_fingerprint"] == tokenizer.fingerprint
-    if different := list(_differences(tokenizer, corpus if current else None, dict(wanted))):
+    record, corpus, damage = _open(home, tokenizer)
+    if different := list(_differences(tokenizer, _made_with(record, tokenizer), dict(wanted))):
         raise FolioError(f"The text of {home.folder} is prepared in another way than is wanted: {'; '.join(different)}. What was trained on it "
                          "needs it as it is. Give this run a home of its own: add --home DIR, where DIR may be a new folder. "
                          "(Or prepare this one anew: python init.py)")
-    text = corpus.text if about else TextParams()
-    if not current:
-        text = replace(text, **dict(wanted) | {"tokenizer": tokenizer.kind, "pattern": tokenizer.pattern or TextParams.pattern, "vocab_size": None})
-    paths = [home.folder / name for name in about["paths"]] if about else [home.train_data]
-    try:
-        documents = _documents(home, text, paths)
-    except (FileNotFoundError, ValueError):
-        if not current:
-            raise
-        say(f"The text itself is gone ({paths[0]}); its tokens in {home.tokens} are still there and serve.")
+    text, paths, documents = _look_for_text(home, tokenizer, record, corpus, damage, say, wanted)
+    if documents is None:
         return corpus
     stamps = _stamps(documents)
-    if current and about["stamps"] == stamps:
+    is_checked = corpus is not None and record.sha256 is not None
+    if is_checked and record.stamps == stamps:
         return corpus
     survey = _survey(documents, text.val_fraction, want_alphabet=tokenizer.kind == "char")
-    if current and corpus.text_fingerprint == survey.fingerprint:       # the files are new, what they say is not
-        _write_about(home, {**about, "stamps": stamps})
+    if is_checked and corpus.text_fingerprint == survey.fingerprint:       # the files are new, what they say is not
+        with suppress(BlockingIOError), _alone(home):
+            _write_record(home, replace(record, stamps=stamps))
         return corpus
     try:
         tokenizer.encode("".join(survey.alphabet))
     except ValueError as error:
         raise FolioError(f"{error} Replace them in the text, or train from nothing with a tokenizer that is learned from it: python init.py") from None
-    say("The text is not the one whose tokens are kept; encoding it with the tokenizer there is (python init.py learns a new one)."
-        if current else "Encoding the text with the tokenizer there is.")
-    return _encode(home, tokenizer, documents, survey, {"paths": _relative(home, paths), "stamps": stamps, "text": asdict(text)})
+    if corpus and corpus.text_fingerprint == survey.fingerprint:
+        damage = f"The tokens in {home.tokens} have no checksum, as an older Folio wrote them."
+    if damage:
+        say(f"{damage} Encoding the text in {', '.join(map(str, paths))} again with the tokenizer there is.")
+    elif corpus:
+        say("The text is not the one whose tokens are kept; encoding it with the tokenizer there is "
+            "(python init.py learns a new one).")
+    else:
+        say("Encoding the text with the tokenizer there is.")
+    del corpus          # Windows replaces no file that is mapped
+    with _alone(home):
+        return _encode(home, tokenizer, documents, survey, text, _relative(home, paths), stamps)
 
 
-def _differences(tokenizer, made, wanted):
-    """-> a phrase for everything in which a tokenizer, and a Corpus made with it (or None), are not as wanted ({field of TextParams: value})."""
+def _made_with(record, tokenizer):
+    """The TextParams with which a tokenizer was used before, or None."""
+    return record.text if record and record.tokenizer_fingerprint == tokenizer.fingerprint else None
+
+
+def _look_for_text(home, tokenizer, record, corpus, damage, say, wanted=()):
+    """-> (TextParams, where the text is, its Documents); None for these where it is gone and the Corpus serves.
+
+    record, corpus, damage: as _open has them. Raises FileNotFoundError or FolioError where there is neither.
+    """
+    text = _made_with(record, tokenizer) or replace(record.text if record else TextParams(), **dict(wanted) | {
+        "tokenizer": tokenizer.kind, "pattern": tokenizer.pattern or TextParams.pattern, "vocab_size": None})
+    paths = [home.folder / name for name in record.paths] if record else [home.train_data]
+    try:
+        return text, paths, _documents(home, text, paths)
+    except (FileNotFoundError, ValueError) as error:
+        if damage:
+            raise type(error)(f"{damage} {error}") from None
+        if not corpus:
+            raise
+        say(f"The text itself is gone ({paths[0]}); its tokens in {home.tokens} are still there and serve.")
+        return text, paths, None
+
+
+def _differences(tokenizer, text, wanted):
+    """-> a phrase for everything in which a tokenizer, and the TextParams it was used with or None, are not as wanted.
+
+    wanted: {field of TextParams: value}
+    """
     has = {"tokenizer": tokenizer.kind, "pattern": tokenizer.pattern, "vocab_size": tokenizer.vocab_size,
-           "val_fraction": made and made.text.val_fraction}
+           "val_fraction": text and text.val_fraction}
     for name in [name for name in has if name in wanted]:
         # Of a text too small for the vocabulary that was asked for, the fewer tokens it has got are what was asked for.
-        asked_for = made and getattr(made.text, name)
+        asked_for = text and getattr(text, name)
         if has[name] is not None and wanted[name] not in (None, has[name], asked_for):
             yield f"{name} is {has[name]}, not {wanted[name]}"
 
@@ -256,31 +390,47 @@ def _split(chunks, train_bytes):
             yield content[cut:].decode("utf-8", errors="surrogateescape"), True, ends_document
 
 
-def _encode(home, tokenizer, documents, survey, about):
-    """Write the token file and corpus.json. -> Corpus"""
-    separator = [tokenizer.end_of_text] if survey.documents > 1 and tokenizer.end_of_text is not None else []
-    name = f"tokens-{survey.fingerprint}-{tokenizer.fingerprint}.npy"
-    tokens, sizes = [0, 0], [0, 0]                          # of the training and the validation part
+def _encode(home, tokenizer, documents, survey, text, paths, stamps):
+    """Write the token file and corpus.json. text, paths, stamps: as _Record has them. -> Corpus"""
+    separator = _separator(tokenizer, survey)
+    name = _token_file(survey.fingerprint, tokenizer.fingerprint)
+    tokens, sizes, digest = [0, 0], [0, 0], sha256()        # of the training and the validation part; of both
     with replacing(home.tokens / name) as file:
-        _write_header(file, tokenizer.dtype, 0)
+        file.write(_header(tokenizer.dtype, 0))
         parts = _split(_bar(documents, "Encoding"), survey.train_bytes)
         for content, more_tokens, more_bytes in encode_all(parts, tokenizer, separator, _processes(survey)):
             file.write(content)
+            digest.update(content)
             for part in (0, 1):
                 tokens[part] += more_tokens[part]
                 sizes[part] += more_bytes[part]
         file.seek(0)
-        _write_header(file, tokenizer.dtype, sum(tokens))
+        file.write(_header(tokenizer.dtype, sum(tokens)))
         if tokens[0] < SHORTEST_TRAINING or not sizes[1]:
             raise FolioError(f"The text is too short: its {survey.bytes} bytes make {tokens[0]} tokens to train on and {tokens[1]} held out "
                              "for validation. A few thousand bytes are the least that can be learned from.")
-    about = {**about, "tokenizer_fingerprint": tokenizer.fingerprint, "tokens": name, "corpus": {
+    record = _Record(paths, stamps, text, tokenizer.fingerprint, name, {
         "train_tokens": tokens[0], "train_bytes": sizes[0], "val_bytes": sizes[1], "characters": survey.characters,
-        "documents": survey.documents, "fingerprint": fingerprint([survey.fingerprint, tokenizer.fingerprint, tokens]),
-        "text_fingerprint": survey.fingerprint, "mended": survey.mended}}
-    _write_about(home, about)
-    _remove_stale(home, about)
-    return _corpus(home, about)
+        "documents": survey.documents, "fingerprint": _fingerprint(survey.fingerprint, tokenizer.fingerprint, tokens),
+        "text_fingerprint": survey.fingerprint, "mended": survey.mended}, digest.hexdigest())
+    _write_record(home, record)
+    _remove_stale(home, record)
+    return _corpus(record, _open_tokens(home.tokens / name, tokenizer.dtype))
+
+
+def _separator(tokenizer, survey):
+    """The ids that stand where a document ends."""
+    return [tokenizer.end_of_text] if survey.documents > 1 and tokenizer.end_of_text is not None else []
+
+
+def _training_part(text_fingerprint, train_bytes):
+    """What names the text that is learned from, in whatever tokens."""
+    return {"text_fingerprint": text_fingerprint, "train_bytes": train_bytes}
+
+
+def _fingerprint(text_fingerprint, tokenizer_fingerprint, tokens):
+    """tokens: [how many to train on, how many held out]"""
+    return fingerprint([text_fingerprint, tokenizer_fingerprint, tokens])
 
 
 # --- In several processes ---
@@ -299,7 +449,7 @@ def encode_all(parts, tokenizer, separator, processes):
     Yields the ids as the bytes of an array, and how many tokens and bytes of text in them belong to training and to validation.
     """
     encode = partial(_encode_together, separator=np.array(separator, tokenizer.dtype))
-    return in_order(encode, in_batches(parts, lambda part: len(part[0])), processes, _set_tokenizer, tokenizer.to_dict())
+    return in_order(encode, in_batches(parts, lambda part: len(part[0])), processes, from_dict, tokenizer.to_dict())
 
 
 def _processes(survey):
@@ -307,14 +457,9 @@ def _processes(survey):
     return cores() if survey.bytes >= PARALLEL_BYTES else 1
 
 
-def _set_tokenizer(values):
-    global _tokenizer
-    _tokenizer = from_dict(values)
-
-
-def _encode_together(parts, separator):
+def _encode_together(tokenizer, parts, separator):
     texts, is_val, ends_document = zip(*parts)
-    ids, ends = _tokenizer.encode_many(texts)
+    ids, ends = tokenizer.encode_many(texts)
     counts = np.diff(ends, prepend=0) + len(separator) * np.array(ends_document)
     ids = np.insert(ids, ends[np.flatnonzero(ends_document)].repeat(len(separator)), np.tile(separator, sum(ends_document)))
     sizes = [len(to_bytes(text)) for text in texts]
@@ -349,23 +494,126 @@ def _relative(home, paths):
     return [str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path) for path in map(Path.resolve, paths)]
 
 
-def _open(home):
-    """-> what corpus.json says, and its Corpus; None, None where they are missing or damaged: they can be made again."""
+@contextmanager
+def _alone(home):
+    """Hold the tokens and the tokenizer of a home against other writers, and remove what killed ones left behind."""
+    new_folders = [folder for folder in (home.tokens, *home.tokens.parents) if not folder.exists()]
+    lock = home.tokens / ".lock"
     try:
-        about = json.loads((home.tokens / _ABOUT).read_bytes())
-        assert {"paths", "stamps", "tokenizer_fingerprint"} <= about.keys(), "corpus.json is of another version"
-        return about, _corpus(home, about)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, AssertionError):
+        with only_one(lock, f"Another process is encoding the text of {home.folder} right now. "
+                            "Wait until it has ended, and run this again."):
+            try:
+                for folder in (home.tokens, home.tokenizer):
+                    remove_leftovers(folder / "*")
+                yield
+            finally:
+                if not (home.tokens / _ABOUT).exists():     # then nothing came of it, and nothing is to be seen of it
+                    with suppress(PermissionError):         # Windows keeps a file that is open, as the lock still is
+                        lock.unlink()
+    finally:
+        with suppress(OSError):                             # not empty
+            for folder in new_folders:
+                folder.rmdir()
+
+
+# --- The files ---
+
+def _open(home, tokenizer):
+    """-> (what corpus.json says, the Corpus made with this tokenizer, a sentence about damage); each may be None."""
+    record, damage = _read_record(home)
+    if record is None or record.tokenizer_fingerprint != tokenizer.fingerprint:
+        return record, None, damage
+    path, numbers = home.tokens / record.tokens, record.corpus
+    tokens = _open_tokens(path, tokenizer.dtype)
+    if tokens is None:
+        return record, None, f"{path} is not whole."
+    counts = [numbers["train_tokens"], len(tokens) - numbers["train_tokens"]]
+    expected = _fingerprint(numbers["text_fingerprint"], tokenizer.fingerprint, counts)
+    if counts[1] < 1 or numbers["fingerprint"] != expected:
+        return record, None, f"{path} has not as many tokens as {_ABOUT} says."
+    checksum, largest = _inspect(tokens)
+    if largest >= tokenizer.vocab_size or record.sha256 not in (None, checksum):
+        return record, None, f"{path} is damaged: its checksum does not match its contents."
+    return record, _corpus(record, tokens), None
+
+
+def _open_tokens(path, dtype):
+    """The integers in a one-dimensional .npy file, or None. Its header is compared, not evaluated."""
+    try:
+        with path.open("rb") as file:
+            file_bytes = path.stat().st_size
+            start = len(_header(dtype, 0))
+            length, rest = divmod(file_bytes - start, dtype.itemsize)
+            if length < 0 or rest or file.read(start) != _header(dtype, length):
+                return None
+            if file_bytes > IN_MEMORY_BYTES:
+                return np.memmap(path, dtype, "r", offset=start, shape=(length,))
+            tokens = np.frombuffer(file.read(), dtype)
+            return tokens if len(tokens) == length else None
+    except (OSError, ValueError):
+        return None
+
+
+def _inspect(tokens):
+    """-> the SHA-256 of an array of tokens, and the largest of them. It takes about a second for a gigabyte."""
+    digest, largest = sha256(), 0
+    with tqdm(total=tokens.nbytes, desc="Checking the tokens", unit="B", unit_scale=True, **_QUIET) as bar:
+        for start in range(0, len(tokens), CHECKED_AT_ONCE):
+            some = tokens[start:start + CHECKED_AT_ONCE]
+            digest.update(some)
+            largest = max(largest, some.max().item())
+            bar.update(some.nbytes)
+    return digest.hexdigest(), largest
+
+
+def _corpus(record, tokens):
+    return Corpus(tokens, text=record.text, **record.corpus)
+
+
+def _read_record(home):
+    """-> (what corpus.json says, a sentence about what is damaged in it); each may be None: it can be made again."""
+    path = home.tokens / _ABOUT
+    try:
+        about = json.loads(path.read_bytes())
+        checksum = about.pop("checksum", None)
+        record = _Record(**about | {"text": TextParams(**about["text"])})
+        if _makes_sense(record) and checksum == (fingerprint(about) if record.sha256 else None):
+            return record, None
+    except FileNotFoundError:
         return None, None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    return None, f"{path} is damaged, so nobody knows which text the tokens beside it are of."
 
 
-def _corpus(home, about):
-    return Corpus(np.load(home.tokens / about["tokens"], mmap_mode="r"), text=TextParams(**about["text"]), **about["corpus"])
+def _makes_sense(record):
+    """Whether everything in a record is of its type and in its bounds."""
+    numbers = dict(record.corpus)
+    mended, text_fingerprint = numbers.pop("mended"), numbers.pop("text_fingerprint")
+    names = [numbers.pop("fingerprint"), text_fingerprint, record.tokenizer_fingerprint, *record.paths, *mended]
+    return (all(isinstance(name, str) for name in names)
+            and isinstance(record.paths, list) and record.paths != []
+            and record.tokens == _token_file(text_fingerprint, record.tokenizer_fingerprint)
+            and isinstance(record.sha256, str | None) and not list(field_problems(record.text))
+            and numbers.keys() == {"train_tokens", "train_bytes", "val_bytes", "characters", "documents"}
+            and all(type(number) is int and number > 0 for number in [*numbers.values(), *mended.values()])
+            and numbers["train_tokens"] >= SHORTEST_TRAINING
+            and numbers["characters"] <= numbers["train_bytes"] + numbers["val_bytes"])
 
 
-def _remove_stale(home, about):
+def _write_record(home, record):
+    about = asdict(record)
+    with replacing(home.tokens / _ABOUT) as file:
+        file.write(json.dumps(about | {"checksum": fingerprint(about)}, indent=1).encode("utf-8"))
+
+
+def _token_file(text_fingerprint, tokenizer_fingerprint):
+    return f"tokens-{text_fingerprint}-{tokenizer_fingerprint}.npy"
+
+
+def _remove_stale(home, record):
     """Remove the token files and the kept standard input that corpus.json does not name."""
-    named = {about["tokens"], *(PurePath(path).name for path in about["paths"])}
+    named = {record.tokens, *(PurePath(path).name for path in record.paths)}
     for pattern in ("tokens-*.npy", STANDARD_INPUT):
         for stale in home.tokens.glob(pattern):
             if stale.name not in named:
@@ -373,11 +621,8 @@ def _remove_stale(home, about):
                     stale.unlink()
 
 
-def _write_about(home, about):
-    with replacing(home.tokens / _ABOUT) as file:
-        file.write(json.dumps(about, indent=1).encode("utf-8"))
-
-
-def _write_header(file, dtype, length):
+def _header(dtype, length):
     """The header of a one-dimensional .npy file; NumPy leaves room for the length to grow, so that it can be written again."""
+    file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)})
+    return file.getvalue()

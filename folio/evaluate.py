@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from folio.command_line import Parser, front_door, given
+from folio.corpus import ordinary_bytes, read
 from folio.errors import FolioError
 from folio.paths import find_files
 from folio.sources import Documents
@@ -30,7 +31,6 @@ WRITING = GenerationParams(tokens=300, temperature=1.0, seed=1)         # temper
 SAMPLES = 8
 HARDEST = 5                         # passages that are shown
 PASSAGE_BYTES = 48                  # of each: a clause; with its figure a line of 80 columns
-PART_TOKENS = 1 << 19               # of the training text that are searched at once: one to three megabytes
 SEARCHED_BYTES = 64_000_000         # of the training text at most: a minute or two
 _QUIET = {"leave": False, "disable": None, "delay": 1}
 
@@ -64,7 +64,7 @@ def main():
     if arguments.stride and arguments.stride > window_len(model.net):
         raise FolioError(f"--stride {arguments.stride} would leave out tokens: windows have {window_len(model.net)}, so take at most that.")
     notes = []
-    project, missing = find_project(arguments.home)
+    project, missing = find_project(arguments.home) if arguments.samples or not arguments.text else (None, None)
     if arguments.text:
         text, mended = read_text(model, arguments.text, reading)
         notes += [f"Mended while reading: {count:,} x {what}." for what, count in mended.items()]
@@ -99,26 +99,24 @@ class Text:
 
 @dataclass(frozen=True)
 class Project:
-    """What a home has: its tokenizer, and the text that it made tokens of."""
+    """What a home has: its tokenizer, and its text as folio.corpus.read has it."""
     tokenizer: object
-    corpus: object
+    text: object
 
 
 def find_project(home):
     """-> Project and None, or None and the reason why there is none: weights may well be alone."""
-    from folio import corpus
     try:
-        return Project(*corpus.find(home, say=lambda told: print(told, file=sys.stderr))), None
+        return Project(*read(home, say=lambda told: print(told, file=sys.stderr))), None
     except (OSError, ValueError) as error:
         return None, str(error).removesuffix(".")
 
 
 def held_out_text(model, project):
     """The validation part of a project's text, token by token as training measures it; where the model has another tokenizer, in its tokens."""
-    corpus = project.corpus
     if model.tokenizer.fingerprint == project.tokenizer.fingerprint:
-        return Text("the held-out text", corpus.val, corpus.val_bytes)
-    content = ordinary_bytes(project.tokenizer, corpus.val[1:])
+        return Text("the held-out text", project.text.val, project.text.val_bytes)
+    content = ordinary_bytes(project.tokenizer, project.text.val[1:])
     return Text("the held-out text", np.append(model.opening[-1:], model.tokenizer.encode_to_array(content)), len(content))
 
 
@@ -145,16 +143,11 @@ def read_text(model, path, reading=TextParams()):
     return Text(str(path), np.concatenate([np.asarray(part, model.tokenizer.dtype) for part in parts]), text_bytes), documents.mended
 
 
-def ordinary_bytes(tokenizer, tokens):
-    """The bytes of some tokens, without those of special tokens, which are no text."""
-    return tokenizer.decode_bytes(tokens[~np.isin(tokens, list(tokenizer.special_ids.values()))].tolist())
-
-
 def doubts(model, project, home):
     """Yield a sentence where it is not sure that the model learned from the text that the project has now."""
     if model.learned_from is None:
         yield "These weights do not say which text they learned from; it is taken to be the one that is here."
-    elif model.learned_from != project.corpus.training_part:
+    elif model.learned_from != project.text.training_part:
         yield (f"These weights learned from another text than the one that {home.train_data} has for training: they may know what is held out here, "
                "and what they copy may not be found.")
 
@@ -261,14 +254,15 @@ def look_for_copies(written, held_out, project):
     yardsticks = spread(held_out, list(map(len, passages)))
     if not passages:
         return None
-    corpus, searched = project.corpus, 0
+    train_bytes, searched = project.text.train_bytes, 0
 
     def training_text():
-        """Yield it in parts, as bytes, up to SEARCHED_BYTES of it."""
+        """Yield up to SEARCHED_BYTES of it."""
         nonlocal searched
-        with tqdm(total=min(corpus.train_bytes, SEARCHED_BYTES), desc="Looking for copies", unit="B", unit_scale=True, **_QUIET) as bar:
-            for start in range(0, corpus.train_tokens, PART_TOKENS):
-                content = ordinary_bytes(project.tokenizer, corpus.train[start:start + PART_TOKENS])[:SEARCHED_BYTES - searched]
+        total = min(train_bytes, SEARCHED_BYTES)
+        with tqdm(total=total, desc="Looking for copies", unit="B", unit_scale=True, **_QUIET) as bar:
+            for content in project.text.training_text():
+                content = content[:SEARCHED_BYTES - searched]
                 yield content
                 searched += len(content)
                 bar.update(len(content))
@@ -276,7 +270,7 @@ def look_for_copies(written, held_out, project):
                     break
 
     found = longest_matches(training_text(), passages + yardsticks)
-    return Copying(_copied(passages, found), _copied(yardsticks, found[len(passages):]), searched, corpus.train_bytes)
+    return Copying(_copied(passages, found), _copied(yardsticks, found[len(passages):]), searched, train_bytes)
 
 
 def spread(content, lengths):

@@ -5,8 +5,10 @@ import json
 import os
 import time
 import uuid
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_MARKER = ".whole"          # in the name of a file that says: all temporaries with this key are whole
 
 
 @contextmanager
@@ -18,12 +20,13 @@ def replacing(path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = _temporary(path, uuid.uuid4().hex)
     try:
         with temporary.open("xb") as file:
             yield file
             _to_disk(file)
         _rename(temporary, path)
+        _folder_to_disk(path.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
@@ -32,22 +35,68 @@ def replacing(path):
 
 
 def replace_together(folder, contents):
-    """Write {name: bytes} into `folder`; no old file is touched before every new one is safely on the disk.
+    """Write {name: bytes} into `folder`: all of the files or none, even if the process is killed in between.
 
-    The files take their names in the order given: put last the one that vouches for the others.
+    Every new file is on the disk under a temporary name before a marker appears, and until then no old file is touched.
+    Once the marker is there, finish_replacing completes the set, now or for the next reader.
     """
-    with ExitStack() as stack:
-        for name, content in reversed(contents.items()):    # an ExitStack unwinds backwards: what is opened last is renamed first
-            file = stack.enter_context(replacing(Path(folder) / name))
-            file.write(content)
-            _to_disk(file)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    finish_replacing(folder)
+    key = uuid.uuid4().hex
+    marker = folder / f".{key}{_MARKER}"
+    temporaries = {_temporary(folder / name, key): content for name, content in contents.items()}
+    try:
+        for path, content in temporaries.items():
+            with path.open("xb") as file:
+                file.write(content)
+                _to_disk(file)
+        _folder_to_disk(folder)             # so that the marker is never on the disk without the files it speaks for
+        with replacing(marker):
+            pass
+    except BaseException as error:
+        if not marker.exists():
+            for path in temporaries:
+                path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(folder)
+        raise
+    finish_replacing(folder)
+
+
+def finish_replacing(folder):
+    """Complete what replace_together decided in `folder` and was killed in. Readers of such files call it first."""
+    folder = Path(folder)
+    for marker in folder.glob(f".*{_MARKER}"):
+        ending = f".{marker.name[1:].removesuffix(_MARKER)}.tmp"
+        for temporary in folder.glob(f".*{ending}"):
+            with suppress(FileNotFoundError):       # another reader was faster
+                _rename(temporary, folder / temporary.name[1:].removesuffix(ending))
+        _folder_to_disk(folder)
+        marker.unlink(missing_ok=True)
 
 
 def remove_leftovers(path):
-    """Remove what writers of `path` left behind when they were killed. Call it only where no other writer can be at work."""
+    """Remove what writers of `path` left behind when they were killed; of `folder / "*"`, of all writers there.
+
+    Call it only where no other writer can be at work.
+    """
     path = Path(path)
+    finish_replacing(path.parent)
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         leftover.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder, lock_of):
+    """Remove what killed writers left behind in `folder`, unless another process holds the lock of the file they wrote.
+
+    lock_of: the name of a file -> the path of its lock, or None where it is none of the files meant
+    """
+    for leftover in Path(folder).glob(".*.tmp"):
+        lock = lock_of(leftover.name[1:].removesuffix(".tmp").rpartition(".")[0])
+        if lock:
+            with suppress(BlockingIOError), only_one(lock, "somebody is at work"):
+                leftover.unlink(missing_ok=True)
 
 
 def fingerprint(content):
@@ -77,6 +126,10 @@ def only_one(path, complaint):
         yield
 
 
+def _temporary(path, key):
+    return path.with_name(f".{path.name}.{key}.tmp")
+
+
 def _rename(temporary, path):
     """os.replace, which Windows refuses for a moment while a reader or a virus scanner has the old file open."""
     for _ in range(20):
@@ -89,3 +142,13 @@ def _rename(temporary, path):
 def _to_disk(file):
     file.flush()
     os.fsync(file.fileno())
+
+
+def _folder_to_disk(folder):
+    """Make the names in a folder survive a power cut where the system can: Windows opens no folder."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

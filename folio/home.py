@@ -28,6 +28,10 @@ class Home:
     def tokenizer(self):
         return self.folder / "tokenizer_save"
 
+    def kept_tokenizer(self, fingerprint):
+        """A folder for a tokenizer that init.py replaced while runs still needed it."""
+        return self.tokenizer / f"before-{fingerprint}"
+
     @property
     def saved_weights(self):
         return self.folder / "Saved_Weights"

@@ -13,7 +13,7 @@ import torch
 from folio import checkpoint, distributed, fastest, hardware, networks, plan
 from folio.batches import fitting_block_size, steps_per_epoch
 from folio.errors import FolioError
-from folio.files import only_one, remove_leftovers
+from folio.files import only_one, remove_abandoned, remove_leftovers
 from folio.training import CLOSING_SECONDS, Progress, Run
 from Model_Params import LENGTHS, ModelParams, Params, TextParams, TrainingParams
 
@@ -168,7 +168,8 @@ def _settled(model, training):
 def _claimed(home, name, say):
     """Yield `name`, or name-2, name-3...: the first that no run has, held against every other run; given back if nothing was saved."""
     if distributed.is_first():
-        _remove_leftovers(home)
+        remove_abandoned(home.saved_weights,
+                         lambda file: (match := _FILE_OF_A_RUN.fullmatch(file)) and home.lock(match[1]))
     with ExitStack() as stack:
         names = chain([name], (f"{name}-{number}" for number in count(2)))
         free = distributed.agreed(next(each for each in names if _claim(home, each, stack)) if distributed.is_first() else None)
@@ -183,12 +184,7 @@ def _claimed(home, name, say):
                     home.lock(free).unlink(missing_ok=True)
 
 
-def _remove_leftovers(home):
-    """Remove the unfinished files of runs that were killed while they wrote them, also of runs that nobody can go on with."""
-    for leftover in home.saved_weights.glob(".*.tmp"):
-        if run := re.fullmatch(r"\.(?:weights|resume|log)-(.+)\.(?:pth|jsonl)\.[0-9a-f]{32}\.tmp", leftover.name):
-            with suppress(BlockingIOError), _held(home, run[1]):         # else it is being written right now
-                leftover.unlink(missing_ok=True)
+_FILE_OF_A_RUN = re.compile(r"(?:weights|resume|log)-(.+)\.(?:pth|jsonl)")
 
 
 def _claim(home, name, stack):
@@ -254,7 +250,9 @@ def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
     different = [f"{key} is {has[key]}, not {value}" for key, value in wanted.items()
                  if key not in _MAY_CHANGE | _HOW_FILES_ARE_READ and value not in (None, "auto", has[key])]
     if tokenizer.fingerprint != contents["tokenizer"]:
-        different.append(f"its tokenizer is another than the one in {home.tokenizer}")
+        kept = home.kept_tokenizer(contents["tokenizer"])
+        way_back = f" (init.py kept its own: copy the files in {kept} back there)" if kept.exists() else ""
+        different.append(f"its tokenizer is another than the one in {home.tokenizer}{way_back}")
     elif corpus.fingerprint != contents["corpus"]:
         different.append(f"its text is another than the one in {home.train_data}")
     return different

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import os
 import re
 import shutil
 import sys
@@ -22,7 +23,7 @@ from folio.errors import FolioError
 from folio.home import Home
 from folio.lines import columns as columns_of
 from Model_Params import ModelParams, Params, TextParams, TrainingParams
-from tokenizer import BPETokenizer
+from tokenizer import BPETokenizer, CharTokenizer
 
 
 def trained(folder, text_params, text):
@@ -210,7 +211,7 @@ def test_copies_are_those_of_a_search_of_the_training_text(project, tell):
 
 
 def test_a_text_out_of_the_training_text_is_found_whole(project, plays):
-    text = evaluate.Project(*corpus.find(project))
+    text = evaluate.Project(*corpus.read(project))
     copying = evaluate.look_for_copies([plays[3_000:3_200].encode(), b"\x00\x01"], b"zzzz" * 100, text)
     assert copying.written.longest == 200 and copying.written.stretch == plays[3_000:3_200]
     assert copying.written.mean == pytest.approx(sum(range(1, 201)) / 202)
@@ -219,7 +220,7 @@ def test_a_text_out_of_the_training_text_is_found_whole(project, plays):
 
 def test_of_a_large_text_a_part_is_searched_and_that_is_said(project, ask, monkeypatch):
     whole = ask(project)
-    monkeypatch.setattr(evaluate, "PART_TOKENS", 700)           # and in pieces nothing changes
+    monkeypatch.setattr(corpus, "SPELLED_AT_ONCE", 700)           # and in pieces nothing changes
     assert ask(project) == whole and "Copies were looked for in" not in whole
     monkeypatch.setattr(evaluate, "SEARCHED_BYTES", 5_000)
     assert "Copies were looked for in the first 5,000 of " in " ".join(ask(project).split())
@@ -276,6 +277,68 @@ def test_another_tokenizer_of_the_same_text_makes_no_doubt_and_little_difference
     told = tell(home, "--samples", 0)
     assert told["notes"] == [] and told["bytes"] == expected["bytes"]
     assert told["bits_per_byte"] == pytest.approx(expected["bits_per_byte"], rel=0.02)        # the token before, and the windows, are others
+
+
+# --- It only measures ---
+
+def everything_in(home):
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in home.folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["project", "characters"])
+@pytest.mark.parametrize("text", [
+    lambda plays: {"input.txt": plays[20_000:50_000]},
+    lambda plays: {"input.txt": plays[:20_000].replace(" ", "  ")},
+    lambda plays: {f"{number:02}.txt": plays[number * 1000:number * 1000 + 990] for number in range(30)},
+    lambda plays: {"a.txt": plays[:1000], "b.txt": "", "c.txt": plays[:10_000], "d.txt": "", "e.txt": plays[:1000]},
+], ids=["another text", "twice the spaces", "many documents", "empty ones"])
+def test_a_changed_text_is_read_as_train_would_encode_it_and_nothing_is_written(request, copy_of, plays, kind, text):
+    home = copy_of(request.getfixturevalue(kind))
+    if kind == "characters":
+        CharTokenizer(sorted(set(plays))).save(home.tokenizer)
+    (home.train_data / "input.txt").unlink()
+    for name, content in text(plays).items():
+        (home.train_data / name).write_text(content, encoding="utf-8")
+    before, said = everything_in(home), []
+    tokenizer, found = corpus.read(home, say=said.append)
+    assert everything_in(home) == before and len(said) == 1
+    assert said[0] == (f"{home.tokens} has no tokens of the text that is there now. "
+                       "The text itself is read instead; train.py will encode it.")
+    expected = corpus.find(home, say=lambda told: None)[1]
+    assert found.val.tolist() == expected.val.tolist()
+    assert (found.val_bytes, found.train_bytes) == (expected.val_bytes, expected.train_bytes)
+    assert found.training_part == expected.training_part
+    assert b"".join(found.training_text()) == corpus.ordinary_bytes(tokenizer, expected.train)
+    assert b"".join(corpus.read(home, say=pytest.fail)[1].training_text()) == b"".join(found.training_text())
+
+
+@pytest.mark.parametrize("damage", ["damaged tokens", "no tokens", "another time", "no text"])
+def test_evaluating_leaves_every_file_as_it_is(project, copy_of, tell, capsys, damage):
+    home = copy_of(project)
+    expected = tell(home)
+    [path] = home.tokens.glob("*.npy")
+    if damage == "damaged tokens":
+        path.write_bytes(path.read_bytes()[:-100] + bytes(100))
+    elif damage == "no tokens":
+        shutil.rmtree(home.tokens)
+    elif damage == "another time":
+        os.utime(home.train_data / "input.txt", (0, 0))
+    else:
+        (home.train_data / "input.txt").unlink()
+    before = everything_in(home)
+    told = tell(home)
+    assert everything_in(home) == before
+    assert {**told, "notes": 0} == {**expected, "notes": 0} and told["notes"] == []
+
+
+def test_a_text_without_samples_is_all_that_is_read(project, copy_of, ask, tmp_path, monkeypatch):
+    home = copy_of(project)
+    path = tmp_path / "text.txt"
+    path.write_text("I have the key.", encoding="utf-8")
+    expected = ask(home, "--text", path, "--samples", 0)
+    (home.train_data / "input.txt").write_bytes(b"\xff")
+    monkeypatch.setattr(evaluate, "find_project", lambda home: pytest.fail("the project was looked at"))
+    assert ask(home, "--text", path, "--samples", 0) == expected
 
 
 # --- How it looks ---

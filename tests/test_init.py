@@ -287,15 +287,16 @@ def test_a_full_disk_is_one_message_and_leaves_the_old_tokenizer(home):
     assert everything_below(project.tokenizer) == before
 
 
-@pytest.mark.parametrize("good_files", range(6))        # tokens, corpus.json, the tokenizer's four
-def test_wherever_the_disk_fills_up_tokenizer_and_tokens_still_fit_together(home, monkeypatch, good_files):
+# tokens, corpus.json, each with its folder, the tokenizer's four, theirs, and their marker
+@pytest.mark.parametrize("good_calls", range(10))
+def test_wherever_the_disk_fills_up_tokenizer_and_tokens_still_fit_together(home, monkeypatch, good_calls):
     project = home(WORDS)
     old, _ = corpus.prepare(project, SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", FullDisk(good_files))
+        patch.setattr(os, "fsync", FullDisk(good_calls))
         with pytest.raises(OSError, match="No space left"):
             corpus.prepare(project, CHARACTERS)
-    assert not list(project.folder.rglob("*.tmp"))
+    assert not [*project.folder.rglob("*.tmp"), *project.folder.rglob("*.whole")]
     tokenizer, made = corpus.find(project, say=lambda sentence: None)
     assert tokenizer.fingerprint == old.fingerprint
     assert "".join(texts_of(tokenizer, made)) == WORDS

@@ -5,6 +5,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, FullDisk, run_python
+from conftest import ROOT, FullDisk, refusal, run_python, run_script
 
 import folio
 import train
@@ -27,6 +28,7 @@ from folio.command_line import front_door
 from folio.errors import FolioError, is_out_of_memory
 from folio.training import Run, clock_time, default_eval_interval, dropout_seed
 from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams
+from tokenizer import load
 
 VOCABULARY = TextParams(vocab_size=270)
 MODEL = ModelParams(emb_len=16, num_layers=1, num_heads=2, block_size=16, dropout=0.0)
@@ -695,6 +697,33 @@ def test_resume_with_another_tokenizer_is_refused(project, make_run):
     assert "tokenizer is another" in refusal_of(continued(project))
 
 
+def test_init_keeps_the_tokenizer_that_an_unfinished_run_needs_and_train_says_where(project, make_run):
+    half_done(make_run)
+    old = load(project.tokenizer)
+    kept = project.kept_tokenizer(old.fingerprint)
+    words = "--home", project.folder, "--vocab-size", 280
+    told = run_script("init.py", *words).stdout
+    assert told.startswith(f"Unfinished runs need the tokenizer that was in {project.tokenizer}: test. It is")
+    assert f"python train.py --resume --name test --home {project.folder}\n" in told
+    assert "Unfinished" not in run_script("init.py", *words).stdout         # as nothing is replaced
+    assert load(kept).to_dict() == old.to_dict() != load(project.tokenizer).to_dict()
+    said = refusal(run_script("train.py", "--home", project.folder, "--resume"))
+    assert f"its tokenizer is another than the one in {project.tokenizer} (init.py kept its own" in said
+    assert f"copy the files in {kept} back there)" in said
+    shutil.copytree(kept, project.tokenizer, dirs_exist_ok=True)
+    with continued(project) as run:
+        run.train()
+    assert run.progress.finished
+
+
+def test_a_finished_run_and_a_damaged_one_need_no_tokenizer(project, make_run):
+    make_run(steps=3).train()
+    project.resume("bad").write_bytes(b"nothing")
+    told = run_script("init.py", "--home", project.folder, "--vocab-size", 280)
+    assert (told.returncode, told.stderr) == (0, "") and "Unfinished" not in told.stdout
+    assert not list(project.tokenizer.glob("before-*"))
+
+
 def test_resume_with_another_text_is_refused(project, make_run):
     half_done(make_run)
     path = project.train_data / "input.txt"
@@ -819,6 +848,16 @@ def test_two_runs_that_start_at_once_get_different_names(project):
 
 
 # --- Losses that are not finite, disks that are full ---
+
+def test_a_new_run_removes_what_killed_ones_left_behind_and_disturbs_none_at_work(project):
+    project.saved_weights.mkdir()
+    killed = [f".weights-k.pth.{'0' * 32}.tmp", f".resume-k.pth.{'1' * 32}.tmp", f".log-other.jsonl.{'2' * 32}.tmp"]
+    kept = [f".weights-busy.pth.{'3' * 32}.tmp", f"..history.{'4' * 32}.tmp"]
+    for name in [*killed, *kept]:
+        (project.saved_weights / name).write_bytes(b"half")
+    with runs._held(project, "busy"), runs._claimed(project, "k", say=pytest.fail):
+        assert sorted(path.name for path in project.saved_weights.glob(".*.tmp")) == sorted(kept)
+
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_files(project, make_run):
     run = make_run(steps=20)

@@ -1,0 +1,116 @@
+"""folio/files.py: files that are replaced together are the old ones or the new ones, wherever the process is killed."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from folio import files
+from tokenizer import FILES, BPETokenizer, load
+
+OLD = BPETokenizer.train(["to be or not to be, " * 9], 270)
+NEW = BPETokenizer.train(["whether 'tis nobler in the mind, " * 9], 280)
+
+
+def names_in(folder):
+    return sorted(os.listdir(folder))
+
+
+@pytest.fixture
+def states(tmp_path, monkeypatch):
+    """What a killed process would leave: states(function, folder) -> copies before and after what touches the disk."""
+    def collect(function, folder):
+        copies = []
+
+        def copy():
+            copies.append(shutil.copytree(folder, tmp_path / f"state-{len(copies)}"))
+
+        def watched(call):
+            def calling(*arguments, **named):
+                copy()
+                result = call(*arguments, **named)
+                copy()
+                return result
+            return calling
+
+        with monkeypatch.context() as patch:
+            for module, name in ((os, "fsync"), (os, "replace"), (os, "unlink"), (Path, "open"), (Path, "unlink")):
+                patch.setattr(module, name, watched(getattr(module, name)))
+            function(folder)
+        return copies
+    return collect
+
+
+def test_a_tokenizer_is_the_old_one_or_the_new_one_wherever_its_writer_is_killed(tmp_path, states):
+    OLD.save(tmp_path / "saved")
+    left = states(NEW.save, tmp_path / "saved")
+    assert len(left) > 6 * len(FILES)               # each is opened, synced and renamed
+    found = [load(folder).fingerprint for folder in left]
+    switch = found.index(NEW.fingerprint)           # there is one moment that decides
+    assert found == [OLD.fingerprint] * switch + [NEW.fingerprint] * (len(found) - switch)
+    for folder, expected in zip(left, found):
+        files.remove_leftovers(folder / "*")
+        assert names_in(folder) == sorted(FILES) and load(folder).fingerprint == expected
+
+
+def test_the_next_writer_completes_what_was_decided_wherever_the_last_one_was_killed(tmp_path, states):
+    OLD.save(tmp_path / "saved")
+    for folder in states(NEW.save, tmp_path / "saved"):
+        OLD.save(folder)
+        assert load(folder).fingerprint == OLD.fingerprint
+        files.remove_leftovers(folder / "*")
+        assert names_in(folder) == sorted(FILES)
+
+
+def test_a_reader_killed_while_it_completes_a_set_leaves_that_to_the_next(tmp_path, monkeypatch):
+    OLD.save(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "finish_replacing", lambda folder: None)
+        NEW.save(tmp_path)
+    rename, calls = files._rename, []
+
+    def fail_at_the_third(temporary, path):
+        calls.append(path)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        rename(temporary, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_rename", fail_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            load(tmp_path)
+    assert load(tmp_path).fingerprint == NEW.fingerprint
+    assert names_in(tmp_path) == sorted(FILES)
+
+
+def test_saving_over_an_unfinished_set_ends_with_the_last_one(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "finish_replacing", lambda folder: None)
+        OLD.save(tmp_path)
+    assert not set(FILES) & set(names_in(tmp_path))
+    NEW.save(tmp_path)
+    assert load(tmp_path).fingerprint == NEW.fingerprint and names_in(tmp_path) == sorted(FILES)
+
+
+def test_a_set_that_fails_half_way_names_its_folder_and_leaves_nothing(tmp_path, monkeypatch):
+    OLD.save(tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in FILES}
+    with pytest.raises(TypeError):
+        files.replace_together(tmp_path, {"stoi.json": b"new", "itos.json": "no bytes"})
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError) as caught:
+        files.replace_together(tmp_path / "file", {"stoi.json": b"new"})
+    assert str(caught.value.filename) == str(tmp_path / "file")
+    assert {name: (tmp_path / name).read_bytes() for name in FILES} == before
+    assert names_in(tmp_path) == sorted([*FILES, "file"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows opens no folder")
+def test_a_rename_is_made_to_last_by_a_sync_of_its_folder(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino) or fsync(descriptor))
+    with files.replacing(tmp_path / "a.txt") as file:
+        file.write(b"text")
+    assert synced == [(tmp_path / "a.txt").stat().st_ino, tmp_path.stat().st_ino]
