@@ -668,7 +668,7 @@ def test_a_disk_that_fills_up_while_saving_leaves_the_old_files_and_nothing_else
 
 
 @pytest.mark.parametrize("good_renames", range(5))      # the marker that decides, and the four files
-def test_saving_that_ends_between_two_renames_leaves_the_old_tokenizer_or_the_new_one(tmp_path, monkeypatch, good_renames):
+def test_saving_that_ends_between_two_renames_leaves_the_old_files_or_the_new_ones(tmp_path, monkeypatch, good_renames):
     old, new = BPETokenizer.train(["low lower lowest"], 260), BPETokenizer.train(["high higher highest"], 262)
     old.save(tmp_path)
     replace, renamed = os.replace, []
