@@ -909,7 +909,8 @@ def test_weights_that_are_useless_from_the_start_leave_nothing_behind(project, m
 
 def test_a_disk_that_gets_full_costs_nothing_that_was_saved(project, make_run, monkeypatch):
     run = make_run(steps=20)
-    monkeypatch.setattr(os, "fsync", FullDisk(good_calls=3))            # weights and resume file of step 5, weights of step 10
+    # Good are the weights and the resume file of step 5 and the weights of step 10, each with its folder.
+    monkeypatch.setattr(os, "fsync", FullDisk(good_calls=6))
     with pytest.raises(OSError):
         run.train()
     monkeypatch.undo()
