@@ -44,7 +44,7 @@ def single_tokens(net, precision):
     """What computes single tokens: a NumpyTransformer, or None where `net` does that too. Raises FolioError for a precision that is not for it."""
     found = in_numpy(net, precision)
     if precision != "float32" and found is None:
-        raise FolioError(f"precision={precision} is for transformers in float32 on the CPU: leave it out.")
+        raise FolioError(f"precision={precision} is for transformers in float32 on the CPU, with Model.py as it came: leave it out.")
     return found
 
 

@@ -18,6 +18,7 @@ from folio import decoder, networks, sampling
 from folio.beam import beam_search, length_penalty
 from folio.decoder import Decoder, Generation, Stream, generate, window_start
 from folio.errors import FolioError
+from folio.numpy_decoder import in_numpy
 from folio.stopping import UpTo
 from Model_Params import GenerationParams, ModelParams
 
@@ -137,8 +138,8 @@ def test_where_the_device_chooses_tokens_it_chooses_the_same(net, monkeypatch):
 @pytest.mark.parametrize("serves", ["numpy", "torch"])
 def test_streams_are_computed_together_and_those_that_have_ended_no_more(net, serves, monkeypatch):
     steps, prompts, step, advance = [], [], Decoder._step, net.advance
-    if serves == "torch":
-        monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: None)
+    serve = in_numpy(net) if serves == "numpy" else None
+    monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: serve)
     monkeypatch.setattr(Decoder, "_step", lambda self, last: steps.append(len(last)) or step(self, last))
     monkeypatch.setattr(net, "advance", lambda state, tokens: tokens.shape[1] > 1 and prompts.append(tuple(tokens.shape)) or advance(state, tokens))
     streams = [Stream(prompt, replace(WILD, tokens=tokens), number)
@@ -404,5 +405,5 @@ def test_settings_that_cannot_work_are_refused_in_one_sentence(model, wrong, wor
 
 def test_a_precision_that_is_not_for_this_network_is_refused_before_any_text_is_asked_for(model):
     lstm = networks.build(ModelParams(family="lstm", vocab_size=model.tokenizer.vocab_size, emb_len=16)).eval()
-    with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU: leave it out"):
+    with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU, with Model.py as it came: leave it out"):
         replace(model, net=lstm).stream("x", precision="int8")
