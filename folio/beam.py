@@ -42,11 +42,13 @@ def beam_search(net, stream, ends=lambda tokens: False):
         return [Candidate([], 0.0, 0.0)]
     decoder, summed, ended = Decoder(net, [stream.prompt], settings.precision), np.zeros((1, 1)), []
     for length in range(1, settings.tokens + 1):
-        first = continuations(decoder, 0, stream.healing, settings, stream.unsaid) if length == 1 and stream.healing is not None else None
-        if first is None:
-            totals = summed + penalised(log_softmax(as_array(decoder.logits)), [tokens[stream.unsaid:] for tokens in decoder.tokens], settings)
+        first = None
+        if length == 1 and stream.healing is not None:
+            first = continuations(decoder, 0, stream.healing, settings, stream.unsaid)
+            totals = first.logits[None]                                         # (1, continuations)
         else:
-            totals = first.logits[None]                                                                 # (beams, vocabulary)
+            said = [tokens[stream.unsaid:] for tokens in decoder.tokens]
+            totals = summed + penalised(log_softmax(as_array(decoder.logits)), said, settings)  # (beams, vocabulary)
         going_on = []
         for total, row, token in _likeliest_first(totals, 2 * settings.beams):                          # twice: half of them may end here
             piece = [token] if first is None else first.tokens(token)
@@ -72,7 +74,10 @@ def beam_search(net, stream, ends=lambda tokens: False):
 
 
 def _likeliest_first(totals, soon):
-    """Yield (total, row, token) of all totals, (beams, vocabulary); in place of a token the number of one of the Continuations. The first `soon` are quick; the rest is sorted only where so many of them end."""
+    """Yield (total, row, column) of all totals, (beams, vocabulary or continuations).
+
+    The first `soon` are quick; the rest is sorted only where so many of them end.
+    """
     falling = -totals.ravel()
     parts = np.split(np.argpartition(falling, soon), [soon]) if soon < len(falling) else [np.arange(len(falling))]
     for part in parts:

@@ -136,7 +136,7 @@ def front_door(main, needs_less="a smaller --block-size or --emb-len"):
     Of several processes that torchrun started only the first is heard.
     """
     _open_streams()
-    warnings.formatwarning = lambda message, *where, **line: f"{message}\n"         # where in the code is of no use to who only runs it
+    warnings.formatwarning = lambda message, *where, **line: f"{message}\n"      # a user needs no line of our code
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0":
         sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
     try:

@@ -46,7 +46,8 @@ def single_tokens(net, precision):
     """What computes single tokens: a NumpyTransformer, or None where `net` does that too. Raises FolioError for a precision that is not for it."""
     found = in_numpy(net, precision)
     if precision != "float32" and found is None:
-        raise FolioError(f"precision={precision} is for transformers in float32 on the CPU, with Model.py as it came: leave it out.")
+        raise FolioError(f"precision={precision} is for transformers in float32 on the CPU, with Model.py as it came: "
+                         "leave it out.")
     return found
 
 
@@ -117,7 +118,7 @@ class Decoder:
             return logits if self.device.type in CHOOSES else logits.cpu().numpy()
 
     def branch(self, rows):
-        """A Decoder that goes on with the streams of these numbers; one may come several times. This one stays as it is."""
+        """Return a Decoder that continues copies of these streams; one may come several times. This one stays."""
         other = copy(self)
         other.tokens, other.starts = [list(self.tokens[row]) for row in rows], [self.starts[row] for row in rows]
         with torch.inference_mode():
@@ -155,14 +156,15 @@ class Stream:
     settings: GenerationParams              # resolved, with a seed
     number: int = 0                         # tells apart several streams of one seed
     end: int | None = None                  # the id before which it ends
-    healing: Healing | None = None          # of the text's end that is not in the prompt (default: all of it is)
-    unsaid: int = 0                         # ids at the beginning of the prompt that stand before the text, and that no penalty counts
+    healing: Healing | None = None          # the end of the text that was taken out of the prompt, if any was
+    unsaid: int = 0                         # leading ids of the prompt that are not the text's: penalties skip them
 
 
 class Generation:
     """Some Streams on their way: `step` gives the next token of each until none is `running`.
 
-    Where a prompt's end was taken back, the first step gives the tokens of that end with the one that crosses it, which together count as one.
+    Where the end of a prompt was taken back (Healing), the first step yields its tokens and the one that crosses the
+    end; together they count as one.
     """
 
     def __init__(self, net, streams):
@@ -174,7 +176,7 @@ class Generation:
         self._random = [np.random.default_rng((stream.settings.seed, stream.number)) for stream in own]
         self._settings = [replace(stream.settings, seed=None, tokens=0, stop=()) for stream in own]          # what one token is chosen by
         self._unsaid = [stream.unsaid for stream in own]
-        self._first = [None] * len(own)             # Continuations of those whose first token is not chosen yet, and whose prompt's end was taken back
+        self._first = [None] * len(own)             # Continuations of rows with a Healing, until one is chosen
         self._picked = None                         # of each row: tokens, one or more
         self._sort_settings()
         if own:
@@ -219,8 +221,9 @@ class Generation:
                 rows.pop()
         if rows:
             self._decoder.select(rows)
+        parts = self._rows, self._random, self._settings, self._unsaid, self._first
         self._rows, self._random, self._settings, self._unsaid, self._first = (
-            [part[row] for row in rows] for part in (self._rows, self._random, self._settings, self._unsaid, self._first))
+            [part[row] for row in rows] for part in parts)
         self._picked = self._picked and [self._picked[row] for row in rows]
         self._sort_settings()
 

@@ -1,19 +1,20 @@
-"""A prompt that ends anywhere: which tokens its end may have in the text that it is the beginning of.
+"""Token healing: continue a prompt from its bytes, whatever tokens its end would have in a longer text.
 
-A tokenizer gives the end of a prompt other tokens than the same bytes have in a longer text: "The fox fi" ends with " f", "i", and "The fox finds" has
-" find", "s" there. So the end is taken back, and what comes next is drawn from what the model expects after the bytes of the prompt, not after its last
-tokens (Phan et al., 2024; Vieira et al., 2024, cover the bytes of a prompt in the same way).
+A tokenizer gives the end of a prompt other tokens than the same bytes have in a longer text: "The fox fi" ends with
+" f", "i", where "The fox finds" has " find", "s". So the end is taken back, and the first piece that follows is drawn
+from the distribution that the network has after the bytes of the prompt (Phan et al., 2024; Vieira et al., 2024).
 
-How far back. No merge crosses two pieces of the split pattern, and more text can change only the last piece, and white space at the end: "a  b" has the
-pieces "a", " ", " b" and "a  " has "a", "  ". So taken back is
-- the last piece, or
-- where the prompt ends with white space, all pieces that begin in it, if those are more,
-- but no token that begins more than MOST_TAKEN_BACK bytes before the end, and nothing if the last token alone is longer.
+How far back. No merge crosses two pre-tokens of the split pattern. More text can change only the last pre-token and
+white space at the end ("a  " splits into "a", "  ", but "a  b" into "a", " ", " b"). So these tokens are taken back:
+- those of the last pre-token;
+- where the prompt ends with white space, those of all pre-tokens that begin in it;
+- none that begins more than MOST_TAKEN_BACK bytes before the end, and none at all if the last token alone is longer.
 
-What comes in its place. A cover of the bytes taken back is a path, tokens that lie in these bytes, and a token that crosses their end. A text's tokens up to
-any place are those that the same bytes have alone, within a piece. So for each place there is one path, or some where white space may be in other pieces,
-and the tokens that cross the end from there are all that begin with the rest and go on. The probability of a cover is the product of those of
-its tokens. Covers that go on with the same bytes are one continuation, whose tokens are those of its likeliest cover.
+What takes their place. A cover of the bytes taken back is a path of tokens inside them and one token that crosses their
+end. The first tokens of a pre-token are the ones that their bytes have alone, so each place in the bytes has one path;
+white space, which may be split in several ways, has one for each way. The crossing tokens are all that begin with the
+remaining bytes and are longer. The probability of a cover is the product of its tokens' probabilities. Covers that add
+the same bytes to the prompt are one continuation, generated with the tokens of its likeliest cover.
 """
 
 from bisect import bisect_left, bisect_right
@@ -26,52 +27,56 @@ import regex
 from folio.sampling import as_array, log_softmax, penalised
 from folio.splitting import splitter, to_bytes
 
-MOST_TAKEN_BACK = 64        # bytes: longer than nearly every token, so that nearly always nothing further back matters
-GOES_ON = "", "x", "\n"      # the end of a text, a text that goes on with no blank, and with one: in each, white space before it is in other pieces
-LOOKED_AT = 4 * MOST_TAKEN_BACK         # characters at the end of a prompt that are split: the pieces of the last ones are those of the whole
+MOST_TAKEN_BACK = 64                # bytes: longer than nearly every token, so what lies further back hardly matters
+LOOKED_AT = 4 * MOST_TAKEN_BACK     # characters at the end of a prompt that are split: enough for the last pre-tokens
+GOES_ON = "", "x", "\n"             # nothing, no blank, a blank: each splits the white space before it in its own way
 
 
 class Cover(NamedTuple):
-    """Ways to cover the bytes taken back that have their path in common."""
-    path: tuple                     # ids
-    tokens: np.ndarray | None       # ids that cross the end from there; None: any, for the path is all that was taken back
-    continuations: np.ndarray | None        # the number of what each adds to the prompt: the id of the token that reads the same, or vocab_size and more
+    """The covers that have one path."""
+    path: tuple                             # ids
+    tokens: np.ndarray | None               # ids that cross the end; None: any, after a path of all bytes taken back
+    continuations: np.ndarray | None        # what each adds: the id of a token, or vocab_size + a place in others
 
 
 @dataclass(frozen=True)
 class Healing:
-    """The end of a prompt that was taken back, and its Covers."""
+    """The end of a prompt that was taken back, and its covers."""
     taken: bytes
     covers: tuple
-    others: tuple = ()              # what the continuations from vocab_size on add to the prompt: bytes that are no token
+    others: tuple = ()                      # bytes that continuations add and that are no token
 
 
 @dataclass(frozen=True)
 class Continuations:
     """What may come first after a prompt whose end was taken back."""
-    logits: np.ndarray              # (continuations,), log-probabilities in nats, float64
+    logits: np.ndarray                      # (continuations,), log-probabilities in nats, float64
     _paths: list
-    _path: np.ndarray               # of each continuation: its likeliest cover
-    _token: np.ndarray
+    _path: np.ndarray                       # of each continuation: the likeliest cover's place in _paths
+    _token: np.ndarray                      # and the id that crosses the end
 
     def tokens(self, number):
-        """The ids of a continuation, those of the bytes taken back among them."""
+        """Return the ids of a continuation, those of the bytes taken back included."""
         return [*self._paths[self._path[number]], int(self._token[number])]
 
 
 class Healer:
-    """Takes back the ends of prompts; made once for a tokenizer."""
+    """Take back the ends of prompts; made once per tokenizer."""
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
-        self._split = splitter(tokenizer.pattern) if tokenizer.pattern else None            # None: each character is a token, and no prompt ends inside one
+        self._split = splitter(tokenizer.pattern) if tokenizer.pattern else None    # None: every character is a token
         special = set(tokenizer.special_ids.values())
-        ordinary = sorted((content, token) for token, content in enumerate(tokenizer.token_bytes) if token not in special)
+        contents = enumerate(tokenizer.token_bytes)
+        ordinary = sorted((content, token) for token, content in contents if token not in special)
         self._contents, self._ids = [content for content, _ in ordinary], np.array([token for _, token in ordinary])
         self._id_of = dict(reversed(ordinary))          # of tokens that read the same, the first
 
     def take_back(self, prompt, ids):
-        """prompt: a text, and its ids -> the ids that stay, and a Healing; or all ids, and None, where there is only one way to go on."""
+        """Return the ids that stay, and a Healing; or all ids, and None, where the end has no other tokens in any text.
+
+        prompt: a text; ids: of all of it
+        """
         if self._split is None or not ids:
             return ids, None
         ways = self._ways_to_split(prompt[-LOOKED_AT:])
@@ -83,8 +88,8 @@ class Healer:
             taken, count = taken + length, count + 1
         end = b"".join(ways[0])[wanted - taken:]
         paths = self._paths(end, [_without_first(pieces, wanted - taken) for pieces in ways])
-        alike = 0                               # tokens with which all paths begin stay
-        while paths and all(len(path) > alike and path[alike] == paths[0][alike] for path in paths):
+        alike = 0                               # tokens with which all paths begin: they stay
+        while all(len(path) > alike and path[alike] == paths[0][alike] for path in paths):
             alike += 1
         if all(len(path) == alike for path in paths):
             return ids, None
@@ -93,7 +98,7 @@ class Healer:
         return [*ids[:len(ids) - count], *stays], self._healing(end, [path[alike:] for path in paths])
 
     def _ways_to_split(self, text):
-        """The end of a text that may be in other pieces where it goes on, in all ways to split it: lists of bytes."""
+        """Return the end of a text that more text may split otherwise, in all ways: lists of pre-tokens, bytes."""
         pieces, start = self._split(text), len(text)
         blank = len(text) - len(regex.search(r"\s*\Z", text)[0])
         while pieces and (start == len(text) or start - len(pieces[-1]) >= blank):
@@ -109,7 +114,7 @@ class Healer:
         return list(ways)
 
     def _paths(self, end, ways):
-        """The path to each place of the end from which a token crosses it, or several; ways: lists of the pieces that make up the end."""
+        """Return the paths to all places of the end from which a token crosses it; ways: its pre-tokens, in lists."""
         paths = {}
         for place in range(len(end) + 1):
             if place == len(end) or len(self._crossing(end[place:])):
@@ -119,9 +124,10 @@ class Healer:
         return list(paths)
 
     def _crossing(self, rest):
-        """The ids of all ordinary tokens that begin with some bytes, at least one, and go on."""
+        """Return the ids of all ordinary tokens that begin with some bytes, at least one, and are longer."""
         first = bisect_right(self._contents, rest)
-        return self._ids[first:bisect_left(self._contents, True, lo=first, key=lambda content: not content.startswith(rest))]
+        last = bisect_left(self._contents, True, lo=first, key=lambda content: not content.startswith(rest))
+        return self._ids[first:last]
 
     def _healing(self, end, paths):
         covers, others = [], {}
@@ -131,15 +137,19 @@ class Healer:
                 covers.append(Cover(path, None, None))
                 continue
             tokens = self._crossing(rest)
-            added = [self.tokenizer.token_bytes[token][len(rest):] for token in tokens.tolist()]
-            numbers = [self._id_of[content] if content in self._id_of else self.tokenizer.vocab_size + others.setdefault(content, len(others))
-                       for content in added]
+            numbers = []
+            for token in tokens.tolist():
+                added = self.tokenizer.token_bytes[token][len(rest):]
+                if added in self._id_of:
+                    numbers.append(self._id_of[added])
+                else:
+                    numbers.append(self.tokenizer.vocab_size + others.setdefault(added, len(others)))
             covers.append(Cover(path, tokens, np.array(numbers)))
         return Healing(end, tuple(covers), tuple(others))
 
 
 def _without_first(pieces, count):
-    """Some bytes, in pieces, less the first `count` of them."""
+    """Return some bytes, in pieces, without the first `count` of them."""
     kept = []
     for piece in pieces:
         kept.append(piece[count:])
@@ -152,37 +162,35 @@ def _without_last(pieces, count):
 
 
 def continuations(decoder, row, healing, settings=None, unsaid=0):
-    """What the network expects after a prompt whose end was taken back: Continuations, their probabilities summing up to 1.
+    """Return the Continuations of a prompt whose end was taken back; their probabilities sum to 1.
 
-    decoder: a Decoder that has read the rest of the prompt as its stream number `row`, and stays as it is; settings: GenerationParams whose penalties apply to the
-    tokens that cross the end, to no other; unsaid: ids at the beginning of the stream that those do not count
+    decoder: a Decoder that has read the rest of the prompt as its stream number `row`; it is not changed
+    settings: GenerationParams, whose penalties apply to the tokens that cross the end, and to no other
+    unsaid: leading ids of the stream that penalties skip
     """
     logits = _logits_after(decoder, row, [cover.path for cover in healing.covers])
     likely = {path: log_softmax(each) for path, each in logits.items()}
-    found, prompt = [], decoder.tokens[row][unsaid:]
-    for cover in healing.covers:
-        before = sum(likely[cover.path[:place]][token] for place, token in enumerate(cover.path))
-        own = likely[cover.path]
-        if settings is not None:
-            own = log_softmax(penalised(logits[cover.path][None], [[*prompt, *cover.path]], settings)[0])
-        found.append(before + (own if cover.tokens is None else own[cover.tokens]))
-    vocab_size = len(logits[()])
+    vocab_size, said = len(logits[()]), decoder.tokens[row][unsaid:]
     total = np.full(vocab_size + len(healing.others), -np.inf)
     best, path, token = total.copy(), np.zeros(len(total), np.int64), np.zeros(len(total), np.int64)
-    everything = np.arange(vocab_size)
-    for place, (cover, values) in enumerate(zip(healing.covers, found)):
-        tokens, numbers = (everything, everything) if cover.tokens is None else (cover.tokens, cover.continuations)
+    for place, cover in enumerate(healing.covers):
+        crossing = likely[cover.path]
+        if settings is not None:
+            crossing = log_softmax(penalised(logits[cover.path][None], [[*said, *cover.path]], settings)[0])
+        tokens = np.arange(vocab_size) if cover.tokens is None else cover.tokens
+        numbers = tokens if cover.tokens is None else cover.continuations
+        values = crossing[tokens] + sum(likely[cover.path[:step]][each] for step, each in enumerate(cover.path))
         np.logaddexp.at(total, numbers, values)
         better = values > best[numbers]
-        numbers, tokens = numbers[better], tokens[better]
-        best[numbers], path[numbers], token[numbers] = values[better], place, tokens
-    if not np.isfinite(total).any() and settings is not None:           # all is ruled out: let off, as everywhere
+        chosen = numbers[better]
+        best[chosen], path[chosen], token[chosen] = values[better], place, tokens[better]
+    if not np.isfinite(total).any() and settings is not None:       # all ruled out: without penalties then
         return continuations(decoder, row, healing)
     return Continuations(log_softmax(total), [cover.path for cover in healing.covers], path, token)
 
 
 def _logits_after(decoder, row, paths):
-    """{path: logits} for some paths after a stream of a decoder and for all that they begin with; those of equal length are read at once."""
+    """Return {path: logits} after a stream of a decoder, for paths and their prefixes; equal lengths are batched."""
     levels = {}
     for path in paths:
         for length in range(len(path) + 1):

@@ -74,15 +74,17 @@ class LanguageModel:
     def stream_each(self, prompts: Iterable[str | dict], **settings) -> Iterator[tuple[int, str]]:
         """Go on with several prompts at once: iterate over (place of the prompt, some text), as the texts are generated.
 
-        A prompt is a text, or a dictionary with a `prompt` and settings of its own, all but `precision`, which is the same for all; its `stream` is its
-        place, where it does not say another one.
+        A prompt is a text, or a dictionary with a `prompt` and settings of its own, except `precision`, which all
+        prompts share; its `stream` is its place, where it does not say another one.
         Each text is the one that `stream` gives for it alone, but for rounding; without a seed, all have the same new one. What the network remembers of
         each is in memory at once. Raises FolioError like `stream`.
         """
         new_seed = random.SystemRandom().getrandbits(32)
-        streams = [self._stream(place, new_seed, settings | ({"prompt": each} if isinstance(each, str) else each)) for place, each in enumerate(prompts)]
-        if len({stream.settings.precision for stream in streams}) > 1:
-            raise FolioError("Prompts that are answered at once have one precision, which their weights are rounded to: give it once, for all.")
+        prompts = [{"prompt": each} if isinstance(each, str) else each for each in prompts]
+        streams = [self._stream(place, new_seed, settings | each) for place, each in enumerate(prompts)]
+        if len(found := {stream.settings.precision for stream in streams}) > 1:
+            raise FolioError("Prompts that are answered at once share one precision, and these have "
+                             f"{' and '.join(sorted(found))}: give it once, for all.")
         return self._texts(streams)
 
     def complete_each(self, prompts: Iterable[str | dict], **settings) -> list[str]:
@@ -102,7 +104,8 @@ class LanguageModel:
         if unknown := [name for name in settings if name not in SETTINGS]:
             raise FolioError("\n".join(f"There is no setting {name}{hint(name, SETTINGS)}" for name in unknown))
         stop = settings.get("stop") or ()
-        params = GenerationParams(**settings | {"stop": tuple(stop) if isinstance(stop, (list, tuple, set)) else (stop,)})
+        stops = tuple(stop) if isinstance(stop, (list, tuple, set)) else (stop,)
+        params = GenerationParams(**settings | {"stop": stops})
         problems = list(params.problems())
         if not isinstance(prompt, str):
             problems.append(f"prompt={prompt!r} should be of type str.")
@@ -119,7 +122,7 @@ class LanguageModel:
         return self._after(prompt, params, number)
 
     def _after(self, prompt, params, number=0):
-        """The Stream that goes on after a prompt. Where no token of it stays, what stands before a text does."""
+        """Return the Stream that continues a prompt; where none of its tokens stays, after the opening."""
         ids, healing = self._healer.take_back(prompt, self.tokenizer.encode(prompt))
         unsaid = 0 if ids else len(self.opening)
         return Stream(ids or self.opening, params, number, self.tokenizer.end_of_text, healing, unsaid)
@@ -159,7 +162,10 @@ class LanguageModel:
         most = 1 + max(map(len, stops), default=0)          # tokens, each of a byte or more, that can have anything to do with it
 
         def ends(tokens):
-            content = self.tokenizer.decode_bytes(tokens)[known:] if len(tokens) <= most + known else self.tokenizer.decode_bytes(tokens[-most:])
+            if len(tokens) <= most + known:                 # else none of the last ones has a byte of the prompt
+                content = self.tokenizer.decode_bytes(tokens)[known:]
+            else:
+                content = self.tokenizer.decode_bytes(tokens[-most:])
             return any(stop in content for stop in stops)
         return ends
 
@@ -185,10 +191,11 @@ class LanguageModel:
         return found
 
     def next_token_probabilities(self, text: str = "") -> list[tuple[str, float]]:
-        """What the model expects after a text: [(piece, probability)] of all that may come next, the likeliest first.
+        """Return what may follow a text: [(piece, probability)], the likeliest first.
 
-        A piece is a token; after a text that ends inside a token, what the token adds to the text. It is what `stream` draws its first piece from, with
-        the temperature 1. A list and no dictionary, for two tokens may read the same: half a character is U+FFFD. Raises FolioError like `stream`.
+        A piece is what the next token adds to the text, which may end inside a token. `stream` draws its first piece
+        from the same distribution, shaped by its settings. It is a list and no dictionary, for two pieces may read the
+        same: half a character is U+FFFD. Raises FolioError like `stream`.
         """
         stream = self._after(text, GenerationParams())
         decoder, others = Decoder(self.net, [stream.prompt]), ()
@@ -197,7 +204,8 @@ class LanguageModel:
             logits, others = continuations(decoder, 0, stream.healing).logits, stream.healing.others
         likely = np.exp(log_softmax(logits))
         pieces = [*self.tokenizer.token_bytes, *others]
-        return [(pieces[number].decode("utf-8", errors="replace"), likely.item(number)) for number in np.argsort(-likely, kind="stable").tolist()]
+        return [(pieces[number].decode("utf-8", errors="replace"), likely.item(number))
+                for number in np.argsort(-likely, kind="stable").tolist()]
 
     def _opened(self, text):
         return self.opening[-1:] + self.tokenizer.encode(text)
@@ -207,7 +215,7 @@ class LanguageModel:
 
 
 def _taken(stream):
-    """The bytes at the end of a stream's prompt that its first tokens repeat."""
+    """Return the bytes at the end of a prompt that the first tokens of its stream repeat."""
     return b"" if stream.healing is None else stream.healing.taken
 
 

@@ -19,9 +19,9 @@ def penalised(logits, tokens, settings):
     rows = []
     for row, ids in zip(logits, tokens):
         recent = ids[-settings.penalty_window:]
-        if settings.repetition_penalty != 1:
+        if recent and settings.repetition_penalty != 1:
             row = repetition_penalty(row, recent, settings.repetition_penalty)
-        if settings.frequency_penalty:
+        if recent and settings.frequency_penalty:
             row = frequency_penalty(row, recent, settings.frequency_penalty)
         if settings.no_repeat_ngram:
             row = no_repeat_ngram(row, ids, settings.no_repeat_ngram)

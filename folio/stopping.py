@@ -6,7 +6,7 @@ ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
 
 
 def unescaped(text):
-    r"""Return a typed text with \n, \r, \t and \\ replaced by what they stand for; any other backslash stays, for it is one.
+    r"""Return a typed text with the escapes \n, \r, \t and \\ replaced; any other backslash is one.
     >>> unescaped(r"\n\nEND"), unescaped(r"\\nabla \pi")
     ('\n\nEND', '\\nabla \\pi')
     """

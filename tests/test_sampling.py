@@ -15,6 +15,7 @@ from folio.batches import batch_at, fitting_block_size
 from folio.bits_per_byte import Score, evaluate
 from folio.decoder import Decoder, generate, window_start
 from folio.errors import FolioError
+from folio.numpy_decoder import in_numpy
 from folio.sampling import penalised, pick, probabilities
 from folio.schedules import SCHEDULES, decay_start_for, share_of_peak, time_to_decay, total_steps_for
 from Model_Params import GenerationParams, ModelParams
@@ -235,7 +236,8 @@ def test_a_decoder_may_read_in_pieces_of_any_lengths(net, lengths, random):
 
 def test_a_long_prompt_is_read_in_parts_where_all_at_once_would_take_much_memory(net, monkeypatch):
     prompts, lengths, compute = torch.arange(16).view(2, 8).tolist(), [], net.advance
-    whole = Decoder(net, prompts).logits
+    whole, folded = Decoder(net, prompts).logits, in_numpy(net)
+    monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: folded)
     monkeypatch.setattr(decoder, "AT_ONCE", 3 * 2)
     monkeypatch.setattr(net, "advance", lambda state, tokens: lengths.append(tokens.shape[1]) or compute(state, tokens))
     np.testing.assert_allclose(Decoder(net, prompts).logits, whole, rtol=1e-4, atol=1e-4)
