@@ -1,9 +1,18 @@
-"""The transformer, and nothing else: tokens in, one row of logits for the next token at every position out.
+"""The transformer, its KV cache and its initialization: tokens in, one row of logits for the next token at every
+position out.
 
     embedding -> num_layers x [norm -> attention -> +, norm -> MLP -> +] -> norm -> head
 
 (Vaswani et al., 2017, with the norms before the branches as in GPT-2.) Each block is composed of parts when it is built, so that
 `forward` knows nothing of configurations. With the values of the `folio` family the equations are Qwen3's, to the letter.
+
+Change what you like: training, evaluation and generation use this file. Its equations are written a second time in
+these places, which do not follow a change by themselves:
+- folio/numpy_decoder.py: generation of single tokens in NumPy. It is compared with this network first; where the two
+  differ, a warning says so and the network itself generates.
+- folio/attention_weights.py: attention weights for `python -m folio.plot`.
+- folio/plan.py: floating-point operations per step.
+folio/kernels.py holds attention for training on a CPU up to FUSED_ATTENTION_LEN tokens; `attend` calls it.
 
 Letters: B batch, T time (positions computed now), S positions seen, C channels (emb_len), H heads, G key/value heads, D channels a head,
 V vocabulary.

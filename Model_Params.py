@@ -287,7 +287,8 @@ class GenerationParams:
     length_penalty: float | None = option(None, "with beams: 0 favours short texts, more favours longer ones (default: 0.6)", low=0, high=10)
     precision: str = option("float32", "what the weights are rounded to: float32, or int8, a quarter of the bytes and a little less exact",
                             choices=("float32", "int8"))
-    stop: tuple[str, ...] = option((), "end before this text where it comes; can be given several times")
+    stop: tuple[str, ...] = option((), r"end before this text where it comes; can be given several times; \n is a new line, "
+                                       r"\t a tab, \\ a backslash")
     seed: int | None = option(None, "makes an answer repeatable (default: a new one each time)", low=0, high=2**63 - 1)
 
     def resolved(self):

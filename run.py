@@ -12,6 +12,7 @@ from dataclasses import asdict
 from folio import configuration
 from folio.command_line import Parser, front_door
 from folio.errors import FolioError
+from folio.stopping import unescaped
 from folio.terminal import BOLD, Screen, harmless
 from Model_Params import GenerationParams
 
@@ -22,12 +23,15 @@ def main():
     parser.add_argument("prompt", nargs="?",
                         help="the beginning of a text; - reads it from standard input (default: the same where that is no terminal, or else ask)")
     parser.add_argument("--prompt", dest="prompt_flag", metavar="PROMPT", help="the same, for one that begins with a hyphen")
+    parser.add_argument("--escapes", action="store_true", help=r"take \n in the prompt for a new line, \t for a tab, \\ for a backslash")
     parser.add_argument("--weights", metavar="FILE", help="a file in Saved_Weights, or a run's name (default: the newest)")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers to a prompt (default: 1)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="where to compute: cpu, cuda, mps (default: cpu)")
     parser.add_configuration()
     parser.add_fields("generation", GenerationParams)
     arguments = parser.parse()
+    if "stop" in arguments:
+        arguments.stop = list(map(unescaped, arguments.stop))
     settings = parser.settings(arguments, GenerationParams)
     parser.check(GenerationParams(**settings))
     if arguments.prompt is not None and arguments.prompt_flag is not None:
@@ -37,6 +41,11 @@ def main():
     if arguments.samples > (settings.get("beams") or arguments.samples):
         parser.error(f"--beams {settings['beams']} find no more answers than that: --samples {arguments.samples} needs more beams")
     prompt = arguments.prompt if arguments.prompt is not None else arguments.prompt_flag
+    if prompt not in (None, "-"):
+        if arguments.escapes:
+            prompt = unescaped(prompt)
+        elif r"\n" in prompt:
+            print(r"The prompt has a backslash and an n, which stay as they are; --escapes takes \n for a new line.", file=sys.stderr)
     if arguments.save_config:
         configuration.save(arguments.save_config, asdict(GenerationParams(**settings)))
     asks = prompt is None and sys.stdin.isatty() and sys.stdout.isatty()

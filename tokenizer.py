@@ -531,6 +531,10 @@ class BPETokenizer(Tokenizer):
             return self.encode_many([text])[0]
         return np.frombuffer(b"".join(map(self._pieces.__getitem__, self._split(text))), self.dtype)
 
+    def encode_piece(self, content):
+        """The ids of bytes that are one piece, however the pattern would split them."""
+        return apply_merges(content, self._pieces.merges.new_ids)
+
     def encode_many(self, texts):
         pieces, numbers, ends = distinct_pieces(texts, self.pattern)
         found = self._pieces.look_up(pieces)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from folio.decoder import Decoder
-from folio.sampling import only, penalised
+from folio.healing import continuations
+from folio.sampling import as_array, log_softmax, penalised
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,21 @@ def beam_search(net, stream, ends=lambda tokens: False):
         return [Candidate([], 0.0, 0.0)]
     decoder, summed, ended = Decoder(net, [stream.prompt], settings.precision), np.zeros((1, 1)), []
     for length in range(1, settings.tokens + 1):
-        logits = decoder.logits if isinstance(decoder.logits, np.ndarray) else decoder.logits.cpu().numpy()
-        if length == 1 and stream.first is not None:
-            logits = only(logits[0], stream.first)[None]
-        totals = summed + penalised(log_softmax(logits), decoder.tokens, settings)                      # (beams, vocabulary)
+        first = None
+        if length == 1 and stream.healing is not None:
+            first = continuations(decoder, 0, stream.healing, settings, stream.unsaid)
+            totals = first.logits[None]                                         # (1, continuations)
+        else:
+            said = [tokens[stream.unsaid:] for tokens in decoder.tokens]
+            totals = summed + penalised(log_softmax(as_array(decoder.logits)), said, settings)  # (beams, vocabulary)
         going_on = []
         for total, row, token in _likeliest_first(totals, 2 * settings.beams):                          # twice: half of them may end here
-            tokens = decoder.tokens[row][len(stream.prompt):] + [token]
+            piece = [token] if first is None else first.tokens(token)
+            tokens = decoder.tokens[row][len(stream.prompt):] + piece
             if total == -math.inf or len(going_on) == settings.beams:
                 break
             if token != stream.end and not ends(tokens):
-                going_on.append((row, token, total, tokens))
+                going_on.append((row, piece, total, tokens))
             else:
                 ended.append(Candidate(tokens[:-1] if token == stream.end else tokens, total, total / length_penalty(length, settings.length_penalty)))
         ended = _best(ended, settings.beams)
@@ -62,20 +67,17 @@ def beam_search(net, stream, ends=lambda tokens: False):
         if length < settings.tokens:
             going_on = _in_place(going_on)
             decoder.select([row for row, *_ in going_on])
-            decoder.read([[token] for _, token, *_ in going_on])
+            decoder.read([piece for _, piece, *_ in going_on])
         summed = np.array([[total] for *_, total, _ in going_on])
     return _best(ended + [Candidate(tokens, total, total / length_penalty(length, settings.length_penalty)) for *_, total, tokens in going_on],
                  settings.beams)
 
 
-def log_softmax(logits):
-    """logits: (..., vocabulary) -> log-probabilities (nats), float64"""
-    logits = logits - logits.max(axis=-1, keepdims=True).astype(np.float64)
-    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-
-
 def _likeliest_first(totals, soon):
-    """Yield (total, row, token) of all totals, (beams, vocabulary). The first `soon` are quick; the rest is sorted only where so many of them end."""
+    """Yield (total, row, column) of all totals, (beams, vocabulary or continuations).
+
+    The first `soon` are quick; the rest is sorted only where so many of them end.
+    """
     falling = -totals.ravel()
     parts = np.split(np.argpartition(falling, soon), [soon]) if soon < len(falling) else [np.arange(len(falling))]
     for part in parts:

@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -136,6 +137,7 @@ def front_door(main, needs_less="a smaller --block-size or --emb-len", outlives_
 
     Of several processes that torchrun started only the first is heard.
     """
+    warnings.formatwarning = lambda message, *where, **line: f"{message}\n"      # a user needs no line of our code
     with _harmless_streams(outlives_reader):
         if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0":
             sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")

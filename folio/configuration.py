@@ -48,13 +48,13 @@ OTHER_NAMES = {other: ours for ours, others in {
     "seed": "random_seed rng_seed manual_seed",
     "threads": "num_threads n_threads",
     "val_fraction": "val_split validation_split val_ratio val_size test_size",
-    "tokens": "max_new_tokens num_tokens_to_generate gen_length length",
+    "tokens": "max_new_tokens max_tokens max_completion_tokens num_predict n_predict num_tokens_to_generate gen_length length",
     "temperature": "temp",
     "repetition_penalty": "repeat_penalty",
     "penalty_window": "repeat_last_n",
     "no_repeat_ngram": "no_repeat_ngram_size",
     "beams": "num_beams beam_size beam_width n_beams",
-    "stop": "stop_strings stop_sequences stop_texts",
+    "stop": "stop_strings stop_sequences stop_sequence stop_texts stop_words reverse_prompt",
 }.items() for other in others.split()}
 
 # What other programs keep in their configurations, and is said in another way here.
@@ -67,6 +67,8 @@ ELSEWHERE = {
     **dict.fromkeys(("train_split", "train_ratio", "train_fraction"), "val_fraction is the share that is held out"),
     **dict.fromkeys("gradient_accumulation_steps accumulation_steps grad_accum_steps".split(),
                     "micro_batch_size is how many windows of the batch_size are computed at once"),
+    **dict.fromkeys(("n", "num_return_sequences", "num_samples", "best_of"),
+                    "several answers are --samples in run.py, and the same prompt several times in complete_each"),
     **dict.fromkeys(("init_from", "resume_from_checkpoint", "resume_from"), "that is said by --resume or --start-from"),
 }
 

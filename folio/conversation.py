@@ -16,6 +16,7 @@ from folio.files import replacing
 from folio.keyboard import nothing_typed_is_shown, open_keyboard
 from folio.errors import FolioError, is_out_of_memory
 from folio.lines import WordWrap, columns, cut, folded, styled, table
+from folio.stopping import unescaped
 from folio.terminal import BOLD, DIM, WARMTH, Screen, harmless, on_one_line, warmth
 from folio.tokens import shown
 from Model_Params import GenerationParams, takes_several, value_type
@@ -246,7 +247,7 @@ class Conversation:
             except ValueError:
                 kind = {int: "a whole number", float: "a number"}[value_type(each)]
                 raise FolioError(f"/{name} takes {kind}, and {value.strip()!r} is none.") from None
-            values = (*getattr(self.params, each.name), values) if takes_several(each) else values
+            values = (*getattr(self.params, each.name), unescaped(values)) if takes_several(each) else values
         params = replace(self.params, **{each.name: values})
         problems = list(params.problems())
         if params.beams is not None and params.beams < self.samples:
@@ -275,7 +276,7 @@ COMMANDS = {
     "more": Command(Conversation.more, "go on without new words; Enter alone does the same"),
     "again": Command(Conversation.again, "another answer in place of the last one"),
     "undo": Command(Conversation.undo, "take back what was typed last, and its answer"),
-    "top": Command(Conversation.top, f"the {SHOWN_TOKENS} likeliest next tokens"),
+    "top": Command(Conversation.top, f"the {SHOWN_TOKENS} likeliest next tokens, or rests of one"),
     "surprise": Command(Conversation.surprise, "the text, with how likely each of its tokens was"),
     "save": Command(Conversation.save, "write the text to a file", "FILE"),
     "new": Command(Conversation.new, "begin a new text"),

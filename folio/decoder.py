@@ -9,6 +9,7 @@ shipped model's answers of 60 tokens was another one in the company of seven of 
 
 from bisect import bisect_left
 from collections import defaultdict
+from copy import copy
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -17,8 +18,9 @@ import torch
 
 from folio.errors import FolioError
 from folio.hardware import one_thread
+from folio.healing import Healing, continuations
 from folio.numpy_decoder import in_numpy
-from folio.sampling import only, penalised, pick, probabilities
+from folio.sampling import penalised, pick, probabilities
 from Model_Params import GenerationParams
 
 AT_ONCE = 1 << 16           # tokens of prompts that are read at once: 256 MB for each 1,000 numbers that the network keeps of a token meanwhile
@@ -44,7 +46,8 @@ def single_tokens(net, precision):
     """What computes single tokens: a NumpyTransformer, or None where `net` does that too. Raises FolioError for a precision that is not for it."""
     found = in_numpy(net, precision)
     if precision != "float32" and found is None:
-        raise FolioError(f"precision={precision} is for transformers in float32 on the CPU: leave it out.")
+        raise FolioError(f"precision={precision} is for transformers in float32 on the CPU, with Model.py as it came: "
+                         "leave it out.")
     return found
 
 
@@ -114,6 +117,14 @@ class Decoder:
             logits = logits[:, 0].float()
             return logits if self.device.type in CHOOSES else logits.cpu().numpy()
 
+    def branch(self, rows):
+        """Return a Decoder that continues copies of these streams; one may come several times. This one stays."""
+        other = copy(self)
+        other.tokens, other.starts = [list(self.tokens[row]) for row in rows], [self.starts[row] for row in rows]
+        with torch.inference_mode():
+            other.state, other.logits = self.state.select(rows), self.logits[rows]
+        return other
+
     @torch.inference_mode()
     def select(self, rows):
         """Go on with the streams of these numbers alone, in this order; one may come several times. rows: a list"""
@@ -145,11 +156,16 @@ class Stream:
     settings: GenerationParams              # resolved, with a seed
     number: int = 0                         # tells apart several streams of one seed
     end: int | None = None                  # the id before which it ends
-    first: np.ndarray | None = None         # ids, one of which has to be the first (default: any)
+    healing: Healing | None = None          # the end of the text that was taken out of the prompt, if any was
+    unsaid: int = 0                         # leading ids of the prompt that are not the text's: penalties skip them
 
 
 class Generation:
-    """Some Streams on their way: `step` gives the next token of each until none is `running`."""
+    """Some Streams on their way: `step` gives the next token of each until none is `running`.
+
+    Where the end of a prompt was taken back (Healing), the first step yields its tokens and the one that crosses the
+    end; together they count as one.
+    """
 
     def __init__(self, net, streams):
         self.running = {which for which, stream in enumerate(streams) if stream.settings.tokens}
@@ -159,17 +175,22 @@ class Generation:
         own = [streams[which] for which in self._rows]
         self._random = [np.random.default_rng((stream.settings.seed, stream.number)) for stream in own]
         self._settings = [replace(stream.settings, seed=None, tokens=0, stop=()) for stream in own]          # what one token is chosen by
-        self._picked = None
+        self._unsaid = [stream.unsaid for stream in own]
+        self._first = [None] * len(own)             # Continuations of rows with a Healing, until one is chosen
+        self._picked = None                         # of each row: tokens, one or more
         self._sort_settings()
         if own:
             precision, *others = {stream.settings.precision for stream in own}
             if others:
                 raise FolioError("Streams that are computed together have one precision: give all the same.")
             self._decoder = Decoder(net, [stream.prompt for stream in own], precision)
-            with torch.inference_mode():            # in which the decoder's tensors are made, and without which they may not be changed
-                for row, stream in enumerate(own):
-                    if stream.first is not None:
-                        self._decoder.logits[row] = only(self._decoder.logits[row], stream.first)
+            found = {}                  # several streams may go on from one prompt
+            for row, (stream, how) in enumerate(zip(own, self._settings)):
+                if stream.healing is not None:
+                    key = tuple(stream.prompt), stream.healing.taken, stream.unsaid, how
+                    if key not in found:
+                        found[key] = continuations(self._decoder, row, stream.healing, how, stream.unsaid)
+                    self._first[row] = found[key]
 
     def step(self):
         """The next token of each stream that is running, [(which, token)]; one that has come to its end is left out, and runs no more."""
@@ -178,13 +199,12 @@ class Generation:
         if not self._rows:
             return []
         if self._picked is not None:
-            self._decoder.read([[token] for token in self._picked])
+            self._decoder.read(self._picked)
         self._picked, said = self._choose(), []
-        for which, token in zip(self._rows, self._picked):
+        for which, piece in zip(self._rows, self._picked):
             self._left[which] -= 1
-            if token != self._ends[which]:
-                said.append((which, token))
-            if token == self._ends[which] or not self._left[which]:
+            said += [(which, token) for token in piece if token != self._ends[which]]
+            if piece[-1] == self._ends[which] or not self._left[which]:
                 self.stop(which)
         return said
 
@@ -201,7 +221,9 @@ class Generation:
                 rows.pop()
         if rows:
             self._decoder.select(rows)
-        self._rows, self._random, self._settings = ([part[row] for row in rows] for part in (self._rows, self._random, self._settings))
+        parts = self._rows, self._random, self._settings, self._unsaid, self._first
+        self._rows, self._random, self._settings, self._unsaid, self._first = (
+            [part[row] for row in rows] for part in parts)
         self._picked = self._picked and [self._picked[row] for row in rows]
         self._sort_settings()
 
@@ -211,17 +233,26 @@ class Generation:
             self._rows_of[how].append(row)
 
     def _choose(self):
-        """A token for each row."""
+        """A token for each row, or those of a continuation: a list of lists of ids"""
         logits, picked = self._decoder.logits, [None] * len(self._rows)
         chances = np.array([random.random() for random in self._random])
         if not isinstance(logits, np.ndarray):
             chances = torch.from_numpy(chances).to(logits.device)
         for how, rows in self._rows_of.items():
             some, chance = (logits, chances) if len(self._rows_of) == 1 else (logits[rows], chances[rows])
-            some = penalised(some, [self._decoder.tokens[row] for row in rows], how)
-            for row, token in zip(rows, pick(*probabilities(some, how.temperature, how.top_k, how.top_p, how.min_p), chance).tolist()):
-                picked[row] = token
+            some = penalised(some, [self._decoder.tokens[row][self._unsaid[row]:] for row in rows], how)
+            for row, token in zip(rows, _pick(some, how, chance)):
+                picked[row] = [token]
+        for row, first in enumerate(self._first):
+            if first is not None:
+                chance = np.asarray(chances[row:row + 1].tolist())
+                picked[row] = first.tokens(_pick(first.logits[None], self._settings[row], chance)[0])
+        self._first = [None] * len(self._rows)
         return picked
+
+
+def _pick(logits, how, chance):
+    return pick(*probabilities(logits, how.temperature, how.top_k, how.top_p, how.min_p), chance).tolist()
 
 
 def generate(net, prompt, *, stream=0, end=None, **settings):

@@ -10,7 +10,8 @@ import random
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,15 @@ import tokenizer as tokenizers
 from folio import checkpoint, hardware
 from folio.beam import beam_search
 from folio.bits_per_byte import evaluate, predictions, window_len, windows_at_once
+from folio.configuration import hint
 from folio.decoder import Decoder, Generation, Stream, single_tokens
 from folio.errors import FolioError
+from folio.healing import Healer, continuations
+from folio.sampling import as_array, log_softmax
 from folio.stopping import UpTo
 from Model_Params import GenerationParams
+
+SETTINGS = [each.name for each in fields(GenerationParams)]
 
 
 def load(path: str | Path, device: str = "cpu") -> "LanguageModel":
@@ -70,13 +76,18 @@ class LanguageModel:
     def stream_each(self, prompts: Iterable[str | dict], **settings) -> Iterator[tuple[int, str]]:
         """Go on with several prompts at once: iterate over (place of the prompt, some text), as the texts are generated.
 
-        A prompt is a text, or a dictionary with a `prompt` and settings of its own; its `stream` is its place, where it does not say another one.
+        A prompt is a text, or a dictionary with a `prompt` and settings of its own, except `precision`, which all
+        prompts share; its `stream` is its place, where it does not say another one.
         Each text is the one that `stream` gives for it alone, but for rounding; without a seed, all have the same new one. What the network remembers of
         each is in memory at once. Raises FolioError like `stream`.
         """
         new_seed = random.SystemRandom().getrandbits(32)
-        answers = [self._answer(place, new_seed, settings | ({"prompt": each} if isinstance(each, str) else each)) for place, each in enumerate(prompts)]
-        return self._texts(answers)
+        prompts = [{"prompt": each} if isinstance(each, str) else each for each in prompts]
+        streams = [self._stream(place, new_seed, settings | each) for place, each in enumerate(prompts)]
+        if len(found := {stream.settings.precision for stream in streams}) > 1:
+            raise FolioError("Prompts that are answered at once share one precision, and these have "
+                             f"{' and '.join(sorted(found))}: give it once, for all.")
+        return self._texts(streams)
 
     def complete_each(self, prompts: Iterable[str | dict], **settings) -> list[str]:
         """The texts that go on after several prompts, generated at once; see `stream_each`.
@@ -90,53 +101,56 @@ class LanguageModel:
             texts[place].append(text)
         return ["".join(parts) for parts in texts]
 
-    def _answer(self, place, new_seed, settings):
+    def _stream(self, place, new_seed, settings):
         prompt, number = settings.pop("prompt", ""), settings.pop("stream", place)
+        if unknown := [name for name in settings if name not in SETTINGS]:
+            raise FolioError("\n".join(f"There is no setting {name}{hint(name, SETTINGS)}" for name in unknown))
         stop = settings.get("stop") or ()
-        params = GenerationParams(**settings | {"stop": (stop,) if isinstance(stop, str) else tuple(stop)})
+        stops = tuple(stop) if isinstance(stop, (list, tuple, set)) else (stop,)
+        params = GenerationParams(**settings | {"stop": stops})
         problems = list(params.problems())
-        if number < 0:
+        if not isinstance(prompt, str):
+            problems.append(f"prompt={prompt!r} should be of type str.")
+        if not isinstance(number, int):
+            problems.append(f"stream={number!r} should be of type int.")
+        elif number < 0:
             problems.append(f"stream={number} is below 0, the first of the answers of a seed.")
         if not problems and params.beams is not None and number >= params.beams:
             problems = [f"beams={params.beams} find no more than {params.beams} answers, and this would be number {number + 1}: give more beams."]
         if problems:
             raise FolioError("\n".join(problems))
         single_tokens(self.net, params.precision)           # may refuse it, here and not when a prompt is shown already
-        ids, first, known_bytes = self.tokenizer.encode(prompt) or self.opening, None, 0
-        if prompt and params.tokens:
-            ids, first, known_bytes = self._healed(ids)
-        params = replace(params, tokens=params.tokens + (first is not None), seed=new_seed if params.seed is None else params.seed).resolved()
-        return _Answer(Stream(ids, params, number, self.tokenizer.end_of_text, first), known_bytes)
+        params = replace(params, seed=new_seed if params.seed is None else params.seed).resolved()
+        return self._after(prompt, params, number)
 
-    def _healed(self, ids):
-        """A prompt less its last token where that may be the beginning of other tokens, as ":" of ":\\n", which the text would have had instead.
+    def _after(self, prompt, params, number=0):
+        """Return the Stream that continues a prompt; where none of its tokens stays, after the opening."""
+        ids, healing = self._healer.take_back(prompt, self.tokenizer.encode(prompt))
+        unsaid = 0 if ids else len(self.opening)
+        return Stream(ids or self.opening, params, number, self.tokenizer.end_of_text, healing, unsaid)
 
-        The next token has to begin with the same bytes; so whatever the text was going to be, it is found again. Where no token is left, what stands
-        before a text does. -> ids, the tokens that may come first, the bytes of them that are in the prompt
-        """
-        known, special = self.tokenizer.token_bytes[ids[-1]], self.tokenizer.special_ids.values()
-        first = [token for token, content in enumerate(self.tokenizer.token_bytes) if content.startswith(known) and token not in special]
-        return (ids[:-1] or self.opening, np.array(first), len(known)) if len(first) > 1 else (ids, None, 0)
+    @cached_property
+    def _healer(self):
+        return Healer(self.tokenizer)
 
-    def _texts(self, answers):
-        """Yield (which, text) of some _Answers."""
-        sampled = [(which, answer) for which, answer in enumerate(answers) if answer.stream.settings.beams is None]
-        texts = {which: _Text(self.tokenizer, answer) for which, answer in enumerate(answers)}
-        generation = Generation(self.net, [answer.stream for _, answer in sampled])
+    def _texts(self, streams):
+        """Yield (which, text) of some Streams."""
+        sampled = [which for which, stream in enumerate(streams) if stream.settings.beams is None]
+        texts = {which: _Text(self.tokenizer, stream) for which, stream in enumerate(streams)}
+        generation = Generation(self.net, [streams[which] for which in sampled])
         while generation.running:
             for number, token in generation.step():
-                which = sampled[number][0]
+                which = sampled[number]
                 if text := texts[which].add(token):
                     yield which, text
                 if texts[which].ended:
                     generation.stop(number)
         searched = {}           # several answers may be the best, the second best... of one search
-        for which, answer in enumerate(answers):
-            if answer.stream.settings.beams is not None:
-                stream = answer.stream
-                key = tuple(stream.prompt), None if stream.first is None else tuple(stream.first.tolist()), stream.settings
+        for which, stream in enumerate(streams):
+            if stream.settings.beams is not None:
+                key = tuple(stream.prompt), _taken(stream), stream.settings
                 if key not in searched:
-                    searched[key] = beam_search(self.net, stream, self._stops(answer))
+                    searched[key] = beam_search(self.net, stream, self._stops(stream))
                 for token in searched[key][min(stream.number, len(searched[key]) - 1)].tokens:
                     if text := texts[which].add(token):
                         yield which, text
@@ -144,13 +158,16 @@ class LanguageModel:
             if rest := text.end():
                 yield which, rest
 
-    def _stops(self, answer):
-        """Whether some tokens end in one of an answer's stop texts."""
-        stops = [stop.encode("utf-8") for stop in answer.stream.settings.stop]
+    def _stops(self, stream):
+        """Whether some tokens end in one of a stream's stop texts."""
+        stops, known = [stop.encode("utf-8") for stop in stream.settings.stop], len(_taken(stream))
         most = 1 + max(map(len, stops), default=0)          # tokens, each of a byte or more, that can have anything to do with it
 
         def ends(tokens):
-            content = self.tokenizer.decode_bytes(tokens[-most:])[answer.known_bytes if len(tokens) <= most else 0:]
+            if len(tokens) <= most + known:                 # else none of the last ones has a byte of the prompt
+                content = self.tokenizer.decode_bytes(tokens)[known:]
+            else:
+                content = self.tokenizer.decode_bytes(tokens[-most:])
             return any(stop in content for stop in stops)
         return ends
 
@@ -175,15 +192,22 @@ class LanguageModel:
                 bits = 0.0
         return found
 
-    @torch.inference_mode()
     def next_token_probabilities(self, text: str = "") -> list[tuple[str, float]]:
-        """What the model expects after a text: [(piece, probability)] of all its tokens, the likeliest first.
+        """Return what may follow a text: [(piece, probability)], the likeliest first.
 
-        A list and no dictionary, for two tokens may read the same: half a character is U+FFFD. Raises FolioError like `stream`.
+        A piece is what the next token adds to the text, which may end inside a token. `stream` draws its first piece
+        from the same distribution, shaped by its settings. It is a list and no dictionary, for two pieces may read the
+        same: half a character is U+FFFD. Raises FolioError like `stream`.
         """
-        logits = Decoder(self.net, [self.tokenizer.encode(text) or self.opening]).logits[0]
-        likely, tokens = torch.as_tensor(logits).double().softmax(-1).sort(descending=True, stable=True)
-        return [(self.tokenizer.decode([token]), probability) for token, probability in zip(tokens.tolist(), likely.tolist())]
+        stream = self._after(text, GenerationParams())
+        decoder, others = Decoder(self.net, [stream.prompt]), ()
+        logits = as_array(decoder.logits[0])
+        if stream.healing is not None:
+            logits, others = continuations(decoder, 0, stream.healing).logits, stream.healing.others
+        likely = np.exp(log_softmax(logits))
+        pieces = [*self.tokenizer.token_bytes, *others]
+        return [(pieces[number].decode("utf-8", errors="replace"), likely.item(number))
+                for number in np.argsort(-likely, kind="stable").tolist()]
 
     def _opened(self, text):
         return self.opening[-1:] + self.tokenizer.encode(text)
@@ -192,19 +216,17 @@ class LanguageModel:
         return {"block_size": window_len(self.net), "batch_size": windows_at_once(self.net), "device": next(self.net.parameters()).device}
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """A stream of tokens, and how many bytes of what it says are the end of the prompt."""
-    stream: Stream
-    known_bytes: int
+def _taken(stream):
+    """Return the bytes at the end of a prompt that the first tokens of its stream repeat."""
+    return b"" if stream.healing is None else stream.healing.taken
 
 
 class _Text:
-    """The text of an answer's tokens: whole characters, up to where it is to stop."""
+    """The text of a stream's tokens: whole characters, up to where it is to stop."""
 
-    def __init__(self, tokenizer, answer):
-        self._characters = tokenizers.StreamingDecoder(tokenizer, answer.known_bytes)
-        self._text = UpTo(answer.stream.settings.stop)
+    def __init__(self, tokenizer, stream):
+        self._characters = tokenizers.StreamingDecoder(tokenizer, len(_taken(stream)))
+        self._text = UpTo(stream.settings.stop)
 
     @property
     def ended(self):

@@ -19,9 +19,9 @@ def penalised(logits, tokens, settings):
     rows = []
     for row, ids in zip(logits, tokens):
         recent = ids[-settings.penalty_window:]
-        if settings.repetition_penalty != 1:
+        if recent and settings.repetition_penalty != 1:
             row = repetition_penalty(row, recent, settings.repetition_penalty)
-        if settings.frequency_penalty:
+        if recent and settings.frequency_penalty:
             row = frequency_penalty(row, recent, settings.frequency_penalty)
         if settings.no_repeat_ngram:
             row = no_repeat_ngram(row, ids, settings.no_repeat_ngram)
@@ -61,9 +61,15 @@ def no_repeat_ngram(logits, tokens, length):
     return kept if (kept > -math.inf).any() else logits
 
 
-def only(logits, allowed):
-    """Rule out all tokens but the allowed ones. logits: (vocabulary,), allowed: ids -> logits"""
-    return _changed(_library(logits).full_like(logits, -math.inf), allowed, logits[allowed])
+def as_array(logits):
+    """Logits in NumPy, wherever they were computed."""
+    return logits if isinstance(logits, np.ndarray) else logits.cpu().numpy()
+
+
+def log_softmax(logits):
+    """logits: (..., vocabulary), in NumPy -> log-probabilities (nats), float64"""
+    logits = logits - logits.max(axis=-1, keepdims=True).astype(np.float64)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
 def probabilities(logits, temperature, top_k=None, top_p=None, min_p=None):

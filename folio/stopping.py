@@ -1,5 +1,17 @@
 """Text up to the first of some texts at which it is to stop, however it comes in; what may become one of them is held back."""
 
+import re
+
+ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+
+
+def unescaped(text):
+    r"""Return a typed text with the escapes \n, \r, \t and \\ replaced; any other backslash is one.
+    >>> unescaped(r"\n\nEND"), unescaped(r"\\nabla \pi")
+    ('\n\nEND', '\\nabla \\pi')
+    """
+    return re.sub(r"\\([nrt\\])", lambda found: ESCAPES[found[1]], text)
+
 
 class UpTo:
     """Hands a text on as it comes, up to the first place where one of `stops` has come.

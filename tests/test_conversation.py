@@ -67,6 +67,13 @@ def begin(monkeypatch):
     return beginning
 
 
+def test_escapes_typed_behind_stop_are_what_they_stand_for(begin):
+    story = begin()
+    assert r"'\n\n'" in story.said(r"/stop \n\n")
+    story.said(r"/stop \\n")
+    assert story.params.stop == ("\n\n", r"\n")
+
+
 # --- What the model sees ---
 
 def test_words_begin_a_new_line_of_the_text_and_the_answer_goes_on_right_after_them(begin):

@@ -1,5 +1,6 @@
 """Several streams at once, what may not be repeated, beams, and texts at which to stop: each against its plain definition or another library."""
 
+import copy
 import itertools
 import math
 from dataclasses import replace
@@ -18,6 +19,8 @@ from folio import decoder, networks, sampling
 from folio.beam import beam_search, length_penalty
 from folio.decoder import Decoder, Generation, Stream, generate, window_start
 from folio.errors import FolioError
+from folio.healing import Cover, Healing
+from folio.numpy_decoder import in_numpy
 from folio.stopping import UpTo
 from Model_Params import GenerationParams, ModelParams
 
@@ -93,7 +96,28 @@ def test_no_sequence_comes_twice_and_a_stream_that_has_nothing_left_to_say_is_le
     assert len(list(generate(net, [5], **{**vars(WILD), "no_repeat_ngram": 1, "tokens": 100}))) == 100       # of 40 tokens
 
 
+@pytest.mark.parametrize("how", [dict(no_repeat_ngram=1), dict(repetition_penalty=100.0), dict(frequency_penalty=100.0)], ids=str)
+def test_what_stands_before_a_text_has_not_been_said(net, how):
+    ends = copy.deepcopy(net)
+    with torch.no_grad():
+        hidden = ends.norm(ends.advance(ends.empty_state(1), torch.tensor([[9]]))[0])[0, 0]
+        ends.head.weight[9] = hidden / hidden.square().sum() * ((ends.head.weight @ hidden).max() + 1)         # so that the end is likeliest after itself
+    for settings in (replace(WILD, temperature=0.0, **how), replace(WILD, temperature=None, beams=1, tokens=5, **how)):
+        opened, said = Stream([9], settings, end=9, unsaid=1), Stream([9], settings, end=9)
+        answers = [beam_search(ends, each)[0].tokens if settings.beams else said_by(ends, [each])[0] for each in (opened, said)]
+        assert answers[0] == [] != answers[1]
+
+
+def test_an_empty_prompt_stands_after_what_is_not_said(model):
+    assert [model._after(prompt, WILD).unsaid for prompt in ("", "h", "The sea is")] == [len(model.opening), len(model.opening), 0]
+
+
 # --- Several streams at once ---
+
+def beginning_with(*ids):
+    """A Healing after which a stream has to begin with one of these ids."""
+    return Healing(b"", (Cover((), np.array(ids), np.array(ids)),))
+
 
 def company():
     """Streams of all kinds: lengths, settings, seeds, ends, some alike."""
@@ -103,7 +127,7 @@ def company():
         how = replace(WILD, seed=number // 2, tokens=int(random.integers(0, 60)), temperature=[2.0, 0.0, 1.0][number % 3], top_k=[None, 5][number % 2],
                       repetition_penalty=[1.0, 1.3][number // 4])
         yield Stream(prompt, how, number, int(random.integers(40)))
-        yield Stream(prompt, WILD, number, first=np.array([7, 9]))
+        yield Stream(prompt, WILD, number, healing=beginning_with(7, 9))
 
 
 def said_by(net, streams):
@@ -131,14 +155,14 @@ def test_where_the_device_chooses_tokens_it_chooses_the_same(net, monkeypatch):
     assert isinstance(Decoder(net, [[1]]).logits, torch.Tensor)
     assert said_by(net, streams) == expected
     how = replace(WILD, temperature=None, tokens=5, beams=3)
-    assert beam_search(net, Stream([3], how, first=np.array([7, 9])))[0].tokens[0] in (7, 9)
+    assert beam_search(net, Stream([3], how, healing=beginning_with(7, 9)))[0].tokens[0] in (7, 9)
 
 
 @pytest.mark.parametrize("serves", ["numpy", "torch"])
 def test_streams_are_computed_together_and_those_that_have_ended_no_more(net, serves, monkeypatch):
     steps, prompts, step, advance = [], [], Decoder._step, net.advance
-    if serves == "torch":
-        monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: None)
+    serve = in_numpy(net) if serves == "numpy" else None
+    monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: serve)
     monkeypatch.setattr(Decoder, "_step", lambda self, last: steps.append(len(last)) or step(self, last))
     monkeypatch.setattr(net, "advance", lambda state, tokens: tokens.shape[1] > 1 and prompts.append(tuple(tokens.shape)) or advance(state, tokens))
     streams = [Stream(prompt, replace(WILD, tokens=tokens), number)
@@ -288,8 +312,8 @@ def test_beams_find_what_those_of_hugging_face_find():
 
 
 def test_an_impossible_continuation_is_none(net):
-    assert [each.tokens for each in beam_search(net, Stream([3], replace(WILD, tokens=1, beams=50), first=torch.tensor([7])))] == [[7]]
-    found = beam_search(net, Stream([3], replace(WILD, tokens=3, beams=50), first=torch.tensor([7])))
+    assert [each.tokens for each in beam_search(net, Stream([3], replace(WILD, tokens=1, beams=50), healing=beginning_with(7)))] == [[7]]
+    found = beam_search(net, Stream([3], replace(WILD, tokens=3, beams=50), healing=beginning_with(7)))
     assert len(found) == 50 and all(each.tokens[0] == 7 and math.isfinite(each.score) for each in found)
 
 
@@ -360,7 +384,7 @@ def test_a_prompt_that_ends_within_a_token_is_gone_on_with_as_if_it_had_ended_be
     assert tokenizer.encode("MERRAN:\n")[:-1] == tokenizer.encode("MERRAN:")[:-1] and len(tokenizer.encode(":\n")) == 1
     answers = model.complete_each(["MERRAN:"] * 20, tokens=8, seed=1)
     assert all(answer.startswith("\n") and not answer.startswith("\n\n") for answer in answers)
-    assert len(model.complete("MERRAN:", tokens=1, temperature=0.0)) > 1                       # one token, and what the prompt's last one lacked
+    assert model.complete("MERRAN:", tokens=1, temperature=0.0) == "\n"                      # of a token, what the prompt has not
     healed = model.complete("The harb", tokens=6, temperature=0.0)
     ids = tokenizer.encode("The harb")
     likely = model.next_token_probabilities("The har")               # the tokens before the last, as it happens
@@ -404,5 +428,5 @@ def test_settings_that_cannot_work_are_refused_in_one_sentence(model, wrong, wor
 
 def test_a_precision_that_is_not_for_this_network_is_refused_before_any_text_is_asked_for(model):
     lstm = networks.build(ModelParams(family="lstm", vocab_size=model.tokenizer.vocab_size, emb_len=16)).eval()
-    with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU: leave it out"):
+    with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU, with Model.py as it came: leave it out"):
         replace(model, net=lstm).stream("x", precision="int8")

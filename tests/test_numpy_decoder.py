@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+import torch.nn.functional as F
+from conftest import ROOT, run_python
 from test_generation import said_by
 from test_model import CLASSIC, COMBINATIONS, TINY, network, some_tokens
 
 import folio
-from folio import networks
+import Model
+from folio import networks, numpy_decoder
 from folio.decoder import Decoder, Generation, Stream, generate, window_start
 from folio.errors import FolioError
 from folio.numpy_decoder import HeadsNorm, Int8Linear, NumpyTransformer, in_numpy
@@ -25,6 +27,7 @@ SHAPES = [dict(num_kv_heads=1, head_len=10), dict(head_len=14, hidden_len=20), d
 def test_at_every_position_and_beyond_the_context_the_log_probabilities_are_those_of_the_model(parts, monkeypatch):
     net, tokens = network(replace(TINY, **parts)), some_tokens(TINY, 1, 40)
     expected, pieces, compute = {}, [], net.advance
+    assert in_numpy(net.requires_grad_(False)) is not None          # and kept, so that what is read from here on is the decoder's
     monkeypatch.setattr(net, "advance", lambda state, piece: pieces.append(piece.shape[1]) or compute(state, piece))
     decoder = Decoder(net, tokens[:, :1].tolist())
     for length in range(1, 41):
@@ -122,7 +125,7 @@ def test_an_int8_matrix_is_the_nearest_that_has_127_steps_to_each_side_and_bfloa
 
 
 def test_int8_is_for_transformers_on_the_cpu_and_for_one_precision_at_a_time():
-    with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU: leave it out"):
+    with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU, with Model.py as it came: leave it out"):
         Decoder(network(ModelParams(family="lstm", vocab_size=50, emb_len=16)), [[1]], "int8")
     one, other = (GenerationParams(seed=1, precision=precision).resolved() for precision in ("int8", "float32"))
     assert said_by(network(TINY), [Stream([1], one), Stream([1, 2], one)])          # whatever the width: TINY's is no multiple of 16
@@ -154,3 +157,114 @@ def test_weights_are_folded_once_and_anew_when_they_have_changed():
     net(some_tokens(TINY, 1, 5)).logsumexp(-1).sum().backward()
     torch.optim.AdamW(net.parameters(), lr=0.1, fused=True).step()
     assert not np.allclose(in_numpy(net).head.matrix, before)
+
+
+# --- What is changed in Model.py is what writes ---
+
+class Gated(Model.Attention):
+    def __init__(self, params):
+        super().__init__(params)
+        self.gate = torch.nn.Linear(params.emb_len, params.emb_len)
+
+    def forward(self, x, positions, span, cache):
+        return super().forward(x, positions, span, cache) * torch.sigmoid(self.gate(x))
+
+
+class ThreeNorms(Model.Block):
+    def __init__(self, params):
+        super().__init__(params)
+        self.last_norm = Model.RMSNorm(params.emb_len, params)
+
+    def forward(self, x, positions, span, cache):
+        return self.last_norm(super().forward(x, positions, span, cache))
+
+
+class InAnotherOrder(Model.Block):
+    def forward(self, x, positions, span, cache):
+        x = x + self.mlp(self.mlp_norm(x))
+        return x + self.attention(self.attention_norm(x), positions, span, cache)
+
+
+class OneMatrix(Model.Attention):
+    """Attention whose parts have other names and shapes."""
+    def __init__(self, params):
+        super().__init__(params)
+        self.all_three = torch.nn.Linear(params.emb_len, 3 * params.emb_len, bias=False)
+        del self.query, self.key, self.value
+        self.query, self.key, self.value = ((lambda x, part=part: self.all_three(x).chunk(3, -1)[part]) for part in range(3))
+
+
+class SoftlyCapped(Model.Transformer):
+    def predict(self, x):
+        return 15 * torch.tanh(super().predict(x) / 15)
+
+
+def sharper(query, key, value, *others, attend=Model.attend):
+    return attend(1.01 * query, key, value, *others)
+
+
+def of_a_window(query, key, value, dropout, visible=None, attend=Model.attend):
+    T, S = query.shape[2], key.shape[2]
+    ages = torch.arange(S - T, S)[:, None] - torch.arange(S)
+    return attend(query, key, value, dropout, (ages >= 0) & (ages < 8))
+
+
+CHANGES = {
+    "a gate": ("Attention", Gated), "a third norm": ("Block", ThreeNorms), "another order": ("Block", InAnotherOrder),
+    "other parts": ("Attention", OneMatrix), "a subclass": ("Transformer", SoftlyCapped), "another scale": ("attend", sharper),
+    "a window": ("attend", of_a_window),
+    "another activation": ("SwiGLU.forward", lambda self, x: self.down(F.gelu(self.gate(x)) * self.up(x)))}
+
+
+@pytest.mark.parametrize("name, change", CHANGES.values(), ids=list(CHANGES))
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_changed_model_writes_by_itself_and_that_is_said_once(name, change, trained, monkeypatch):
+    numpy_decoder._warn_of_difference.cache_clear()
+    with torch.inference_mode():
+        before = network(TINY)(some_tokens(TINY, 1, 16))
+    *inside, name = name.split(".")
+    monkeypatch.setattr(getattr(Model, *inside) if inside else Model, name, change)
+    monkeypatch.setitem(networks.NETWORKS, "folio", Model.Transformer)
+    net = network(TINY)
+    net.requires_grad_(not trained)
+    greedily = dict(tokens=TINY.block_size - 2, temperature=0.0, seed=0)
+    with pytest.warns(RuntimeWarning, match="Model.py differs from the fast decoder.*generating with the network itself, slower") as told:
+        written = [1, 2, *generate(net, [1, 2], **greedily)]
+        generate(net, [1, 2], **greedily)
+        with pytest.raises(FolioError, match="precision=int8 is for .* with Model.py as it came"):
+            Decoder(net, [[1]], "int8")
+    assert len(told) == 1
+    with torch.inference_mode():
+        for length in range(2, len(written)):
+            assert written[length] == net(torch.tensor([written[:length]]))[0, -1].argmax()
+        assert not torch.allclose(net(some_tokens(TINY, 1, 16)), before, atol=1e-4)         # the change is one
+
+
+def test_a_scripts_user_reads_of_a_change_in_one_line():
+    code = ("import sys, Model; attend = Model.attend; Model.attend = lambda query, *others: attend(2 * query, *others)\n"
+            "import run; from folio.command_line import front_door\n"
+            "sys.argv = ['run.py', 'Take', '--tokens', '3', '--samples', '2']; front_door(run.main)")
+    done = run_python("-c", code)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) >= 2
+    about, difference = done.stderr.splitlines()
+    assert "weights-pretrained.pth" in about and difference.startswith("Model.py differs from the fast decoder")
+
+
+@pytest.mark.parametrize("params", [replace(TINY, block_size=2), replace(TINY, vocab_size=1), replace(TINY, block_size=5)])
+def test_however_small_a_network_is_it_is_compared(params):
+    assert isinstance(in_numpy(networks.build(params).eval()), NumpyTransformer) and isinstance(in_numpy(network(params)), NumpyTransformer)
+
+
+@pytest.mark.parametrize("part", ["positions.cos", "embedding.weight"])
+def test_a_buffer_that_has_changed_is_noticed_as_a_weight_is(part):
+    net = network(TINY).requires_grad_(False)
+    folded = in_numpy(net)
+    with torch.no_grad():
+        dict([*net.named_parameters(), *net.named_buffers()])[part] *= 1.5
+    assert in_numpy(net) is not folded
+
+
+def test_a_constant_that_is_taken_from_the_network_itself_follows_by_itself(monkeypatch, recwarn):
+    monkeypatch.setattr(Model, "ROTARY_BASE", 500)
+    monkeypatch.setattr(Model, "NORM_EPS", 1e-3)
+    assert isinstance(in_numpy(network(TINY)), NumpyTransformer) and not recwarn.list

@@ -1,6 +1,7 @@
 """run.py and the Python interface: the answer on stdout and nothing else, the same for the same seed, and a terminal nobody can command."""
 
 import io
+import json
 import os
 import re
 import shutil
@@ -104,6 +105,30 @@ def test_the_prompt_flag_is_the_same_also_for_one_that_begins_with_a_hyphen(ask)
         assert ask(f"--prompt={prompt}", *how, stdin="-").out.startswith(prompt)
     assert ask("--prompt", "-hello", *how).out.startswith("-hello")
     assert ask("--prompt", "--a_b", *how).out.startswith("--a_b")
+
+
+def test_escapes_in_a_stop_text_are_what_they_stand_for_and_in_a_prompt_where_that_is_wanted(ask, model, tmp_path):
+    how = dict(seed=3, tokens=60)
+    words = ["--seed", 3, "--tokens", 60]
+    whole = model.complete("GROBBIN:\n", **how)
+    assert "\n" in whole[:-1]
+    stopped = lined("GROBBIN:\n" + whole[:whole.index("\n")])
+    assert ask("--escapes", r"GROBBIN:\n", *words, "--stop", r"\n").out == ask("GROBBIN:\n", *words, "--stop", "\n").out == stopped
+    assert ask("GROBBIN:\n", *words, "--stop", r"\\n").out == lined("GROBBIN:\n" + whole)       # a backslash and an n, which never come
+    typed = ask(r"GROBBIN:\n", *words)
+    assert typed.out.startswith(r"GROBBIN:\n") and r"--escapes takes \n for a new line" in typed.err and "--escapes" not in ask("GROBBIN:", *words).err
+    assert model.complete("GROBBIN:\n", stop=r"\n", **how) == whole                               # Python has escapes of its own
+    file = tmp_path / "settings.json"
+    ask("Take", "--tokens", 0, "--stop", r"\n\n", "--save-config", file)
+    assert json.loads(file.read_text(encoding="utf-8"))["stop"] == ["\n\n"]
+    assert ask("GROBBIN:\n", *words, "--config", file).out == lined("GROBBIN:\n" + model.complete("GROBBIN:\n", stop="\n\n", **how))
+
+
+def test_in_a_pipe_all_but_the_last_newline_comes_out_as_it_was(ask, model):
+    prompt = "a\tb \x1b[31m\u202e\x00  \n\n é"
+    for ends in ("", "\n"):
+        done = ask("-", "--tokens", 5, "--seed", 1, stdin=prompt + ends)
+        assert done.out == lined(prompt + model.complete(prompt, tokens=5, seed=1)) and len(done.err.splitlines()) == 1
 
 
 def test_a_prompt_given_twice_is_refused(ask, capsys):
@@ -624,8 +649,8 @@ def test_an_answer_ends_where_a_text_ends(model, monkeypatch):
     assert 299 not in saying.asked[0].prompt               # a prompt that spells it is only text
     model.complete("")
     assert saying.asked[0].prompt == model.opening != []
-    model.complete("Take <")                        # may go on with tokens that begin with "<", but not with <|endoftext|>
-    assert saying.asked[0].first is None or 299 not in saying.asked[0].first
+    model.complete("Take <")                        # no token but <|endoftext|> begins with "<", and that is none of a text's
+    assert saying.asked[0].healing is None
 
 
 def test_bits_per_byte_of_a_text_are_its_cross_entropy(model):
@@ -669,19 +694,39 @@ def test_no_token_of_a_long_text_is_predicted_from_less_than_half_a_context(mode
 
 
 def test_next_token_probabilities_are_those_of_the_network_the_likeliest_first(model):
-    found = model.next_token_probabilities(PROMPT)
+    text = next(text for text in ("GROBBIN:\nTake ☃", "Take 1") if model._healer.take_back(text, model.tokenizer.encode(text))[1] is None)
+    found = model.next_token_probabilities(text)
     assert len(found) == 300 and sum(probability for _, probability in found) == pytest.approx(1)
     assert found == sorted(found, key=lambda each: -each[1])
     with torch.inference_mode():
-        likely = model.net(torch.tensor([model.tokenizer.encode(PROMPT)]))[0, -1].softmax(-1)
+        likely = model.net(torch.tensor([model.tokenizer.encode(text)]))[0, -1].softmax(-1)
     assert found[0][0] == model.tokenizer.decode([likely.argmax().item()]) and found[0][1] == pytest.approx(likely.max().item(), rel=1e-4)
 
 
 def test_settings_out_of_bounds_are_named_together(model):
     with pytest.raises(FolioError, match="(?s)tokens=-1.*temperature=-2"):
         model.complete(PROMPT, tokens=-1, temperature=-2)
-    with pytest.raises(TypeError, match="temprature"):
-        model.complete(PROMPT, temprature=1.0)
+    for wrong, told in [(dict(prompt=5), "prompt=5 should be of type str"), (dict(stream="1"), "stream='1' should be of type int"), (dict(stop=5), "stop=5 should be of type str")]:
+        with pytest.raises(FolioError, match=told):
+            model.complete_each([{"prompt": PROMPT, **wrong}])
+
+
+@pytest.mark.parametrize("name, told", [
+    ("temprature", "did you mean temperature?"), ("max_tokens", "that is tokens here"), ("max_new_tokens", "that is tokens here"),
+    ("num_predict", "that is tokens here"), ("num_beams", "that is beams here"), ("repeat_penalty", "that is repetition_penalty here"),
+    ("stop_sequences", "that is stop here"), ("n", "the same prompt several times in complete_each"), ("zzz", "There is no setting zzz$")])
+def test_a_setting_that_is_none_is_answered_with_what_it_is_called_here(model, name, told):
+    with pytest.raises(FolioError, match=f"There is no setting {name}.*{re.escape(told) if told[-1] != '$' else ''}"):
+        model.complete(PROMPT, **{name: 1})
+    with pytest.raises(FolioError) as refused:
+        model.stream_each([{"prompt": PROMPT, name: 1}], tokens=3, lenght=4)
+    assert name in str(refused.value) and "lenght" in str(refused.value)
+
+
+def test_prompts_that_are_answered_at_once_have_one_precision(model):
+    with pytest.raises(FolioError, match="one precision.*give it once, for all"):
+        model.stream_each(["a", {"prompt": "b", "precision": "int8"}])          # before any text is asked for
+    assert len(model.complete_each(["a", "b"], precision="int8", tokens=2)) == 2
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -15,7 +15,8 @@ from folio.batches import batch_at, fitting_block_size
 from folio.bits_per_byte import Score, evaluate
 from folio.decoder import Decoder, generate, window_start
 from folio.errors import FolioError
-from folio.sampling import only, penalised, pick, probabilities
+from folio.numpy_decoder import in_numpy
+from folio.sampling import penalised, pick, probabilities
 from folio.schedules import SCHEDULES, decay_start_for, share_of_peak, time_to_decay, total_steps_for
 from Model_Params import GenerationParams, ModelParams
 
@@ -139,7 +140,8 @@ def test_of_tokens_that_are_equally_likely_the_first_stand_first(seed, top_k):
 
 def test_of_allowed_tokens_one_is_picked_and_a_stream_with_nothing_left_is_let_off():
     random, how = np.random.default_rng(0), GenerationParams(temperature=2.0, top_k=5, no_repeat_ngram=1)
-    allowed = only(random.normal(size=12).astype(np.float32), np.array([3, 7]))
+    allowed = np.full(12, -np.inf, np.float32)
+    allowed[[3, 7]] = random.normal(size=2)
     for logits in (allowed[None], penalised(allowed[None], [list(range(12))], how)):
         assert {pick(*probabilities(logits, 2.0, 5), random.random(1)).item() for _ in range(50)} == {3, 7}
 
@@ -234,7 +236,8 @@ def test_a_decoder_may_read_in_pieces_of_any_lengths(net, lengths, random):
 
 def test_a_long_prompt_is_read_in_parts_where_all_at_once_would_take_much_memory(net, monkeypatch):
     prompts, lengths, compute = torch.arange(16).view(2, 8).tolist(), [], net.advance
-    whole = Decoder(net, prompts).logits
+    whole, folded = Decoder(net, prompts).logits, in_numpy(net)
+    monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: folded)
     monkeypatch.setattr(decoder, "AT_ONCE", 3 * 2)
     monkeypatch.setattr(net, "advance", lambda state, tokens: lengths.append(tokens.shape[1]) or compute(state, tokens))
     np.testing.assert_allclose(Decoder(net, prompts).logits, whole, rtol=1e-4, atol=1e-4)
