@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from folio import configuration
 from folio.command_line import Parser, chosen, front_door
+from folio.commands import command
 from folio.paths import supply_text
 from Model_Params import PRESETS, TextParams
 
@@ -45,7 +46,7 @@ tokenizer   {tokenizer.kind}, {tokenizer.vocab_size:,} tokens -> {arguments.home
 training    {made.train_bytes:,} bytes, {made.train_tokens:,} tokens
 validation  {made.val_bytes:,} bytes, {made.val_tokens:,} tokens
             {total_bytes / total_tokens:.2f} bytes per token, {time.perf_counter() - started_at:.1f} seconds
-Next: python train.py{f" --preset {arguments.preset}" if arguments.preset else ""}{arguments.home.flag}""")
+Next: {command("train.py", *(["--preset", arguments.preset] if arguments.preset else []))}""")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ STARTED_AT = time.perf_counter()        # before the imports: what --minutes pro
 
 from folio import configuration
 from folio.command_line import Parser, chosen, front_door
+from folio.commands import command
 from folio.terminal import Screen
 from Model_Params import FINE_TUNING, PRESETS, ModelParams, TextParams, TrainingParams
 
@@ -73,7 +74,7 @@ def train(arguments, preset, flags, params):
         stopped_by = run.train()
         if stopped_by:
             print(f"Stopped after step {run.progress.step:,}; everything is saved. "
-                  f"To go on: {distributed.launcher()} train.py --resume --name {run.name}{home.flag}")
+                  f"To go on: {command('train.py', '--resume', '--name', run.name, launcher=distributed.launcher())}")
             return 128 + stopped_by
         weights = home.weights(run.name)
         print(f"Done. The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte, are in {weights}")
@@ -84,7 +85,7 @@ def train(arguments, preset, flags, params):
                 screen.write(text)
             screen.end_line()
             screen.write("\n")
-        print(f"Next: python run.py{home.flag}")
+        print(f"Next: {command('run.py')}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
-from folio import configuration
+from folio import commands, configuration
 from folio.home import Home
 from folio.errors import FolioError, is_out_of_memory
 from folio.spelling import nearest
@@ -58,8 +58,8 @@ class Parser(argparse.ArgumentParser):
             flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]        # else what follows them is unknown too
             self.error("; ".join(f"unknown flag {flag}" + configuration.hint(flag, known, _flag) for flag in flags)
                        or f"{' '.join(unknown)} belongs to no flag (a prompt or name of several words needs quotes)")
-        own = arguments.home == self.get_default("home")
-        arguments.home = Home(arguments.home, "" if own else f" --home {arguments.home}")
+        commands.remember_home(None if arguments.home == self.get_default("home") else arguments.home)
+        arguments.home = Home(arguments.home)
         return arguments
 
     def _unambiguous(self, words):

@@ -60,7 +60,7 @@ OTHER_NAMES = {other: ours for ours, others in {
 # What other programs keep in their configurations, and is said in another way here.
 ELSEWHERE = {
     **dict.fromkeys("data_file data_path data_dir dataset train_data train_file text_file input_file corpus".split(),
-                    "the text is named to init.py (python init.py FILE), or lies in Train_Data"),
+                    "the text is named to init.py, or lies in Train_Data"),
     **dict.fromkeys("out_dir output_dir save_dir checkpoint_dir save_path model_path".split(),
                     "everything lies in the project's folder, which --home names"),
     **dict.fromkeys("run_name experiment_name model_name".split(), "a run is named by --name"),

@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from tqdm import tqdm
 
+from folio.commands import command
 from folio.errors import FolioError
 from folio.files import fingerprint, replacing
 from folio.parallel import cores, in_order
@@ -165,7 +166,7 @@ def _find(home, tokenizer, say, wanted=()):
     if different := list(_differences(tokenizer, corpus if current else None, dict(wanted))):
         raise FolioError(f"The text of {home.folder} is prepared in another way than is wanted: {'; '.join(different)}. What was trained on it "
                          "needs it as it is. Give this run a home of its own: add --home DIR, where DIR may be a new folder. "
-                         "(Or prepare this one anew: python init.py)")
+                         f"(Or prepare this one anew: {command('init.py')})")
     text = corpus.text if about else TextParams()
     if not current:
         text = replace(text, **dict(wanted) | {"tokenizer": tokenizer.kind, "pattern": tokenizer.pattern or TextParams.pattern, "vocab_size": None})
@@ -187,8 +188,9 @@ def _find(home, tokenizer, say, wanted=()):
     try:
         tokenizer.encode("".join(survey.alphabet))
     except ValueError as error:
-        raise FolioError(f"{error} Replace them in the text, or train from nothing with a tokenizer that is learned from it: python init.py") from None
-    say("The text is not the one whose tokens are kept; encoding it with the tokenizer there is (python init.py learns a new one)."
+        raise FolioError(f"{error} Replace them in the text, or train from nothing with a tokenizer that is learned from it: "
+                         f"{command('init.py')}") from None
+    say(f"The text is not the one whose tokens are kept; encoding it with the tokenizer there is ({command('init.py')} learns a new one)."
         if current else "Encoding the text with the tokenizer there is.")
     return _encode(home, tokenizer, documents, survey, {"paths": _relative(home, paths), "stamps": stamps, "text": asdict(text)})
 

@@ -15,6 +15,7 @@ import re
 from contextlib import contextmanager
 from pathlib import Path
 
+from folio.commands import command
 from folio.errors import FolioError
 from folio.files import replace_together, replacing
 from tokenizer import END_OF_TEXT, SPLIT_PATTERNS, BPETokenizer, apply_merges
@@ -43,7 +44,7 @@ def write(tokenizer, format, path):
     format: "huggingface", "gpt2" or "tiktoken". Raises FolioError where the format cannot say what the tokenizer does.
     """
     if tokenizer.kind != "bpe":
-        raise FolioError(f"The tokenizer is one of characters, and the format {format} holds byte pairs only. Learn some: python init.py")
+        raise FolioError(f"The tokenizer is one of characters, and the format {format} holds byte pairs only. Learn some: {command('init.py')}")
     if format != "gpt2" and Path(path).is_dir():
         raise IsADirectoryError(f"{path} is a folder; the format {format} is one file. Name it, as in {Path(path) / 'tokenizer'}"
                                 f"{'.json' if format == 'huggingface' else '.tiktoken'}")

@@ -19,6 +19,7 @@ from folio import checkpoint, hardware
 from folio.beam import beam_search
 from folio.bits_per_byte import evaluate, predictions, window_len, windows_at_once
 from folio.decoder import Decoder, Generation, Stream, single_tokens
+from folio.commands import command
 from folio.errors import FolioError
 from folio.stopping import UpTo
 from Model_Params import GenerationParams
@@ -221,7 +222,7 @@ def newest_weights(home):
     """The weights file written last. Raises FileNotFoundError where there is none."""
     if found := home.newest("weights-*.pth"):
         return found[0]
-    raise FileNotFoundError(f"There are no weights in {home.saved_weights}. Train first: python train.py")
+    raise FileNotFoundError(f"There are no weights in {home.saved_weights}. Train first: {command('train.py')}")
 
 
 def find_weights(home, wanted):

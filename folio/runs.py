@@ -10,6 +10,7 @@ import torch
 
 from folio import checkpoint, distributed, hardware, networks, plan
 from folio.batches import fitting_block_size, steps_per_epoch
+from folio.commands import command, quoted
 from folio.errors import FolioError
 from folio.files import only_one, remove_leftovers
 from folio.training import Progress, Run
@@ -90,10 +91,11 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
         run.restore(contents)
         if run.out_of_patience:
             raise FolioError(f"The run {name} was stopped by its patience of {run.training.patience} validations after step {run.progress.step:,}. "
-                             f"To train it further, allow more: --resume --name {name} --patience {2 * run.training.patience}")
+                             f"To train it further, allow more: "
+                             f"{command('train.py', '--resume', '--name', name, '--patience', 2 * run.training.patience)}")
         if run.done:
             raise FolioError(f"The run {name} has made all its {run.progress.step:,} steps. To train it further, say how far: "
-                             f"--resume --name {name} --steps {2 * run.progress.step}")
+                             f"{command('train.py', '--resume', '--name', name, '--steps', 2 * run.progress.step)}")
         if contents["torch"] != torch.__version__:
             say(f"This run began with torch {contents['torch']}, and this is {torch.__version__}: the last digits may differ.")
         if run.progress.best_step is not None and not home.weights(name).exists():
@@ -113,7 +115,7 @@ def describe(run):
     began = f", starting from {start['name']!r} ({start['fingerprint']})" if (start := run.progress.started_from) else ""
     began += f", going on after step {run.progress.step:,}" if run.progress.step else ""
     settings = " ".join(f"{key}={value}" for key, value in replace(run.params, training=training).values().items() if value is not None)
-    events = [f"events    tensorboard --logdir {run.home.tensorboard(run.name).parent}"] if training.tensorboard else []
+    events = [f"events    tensorboard --logdir {quoted(run.home.tensorboard(run.name).parent)}"] if training.tensorboard else []
     fresh = not run.progress.step and not run.progress.started_from         # else another size is no choice any more
     expected = plan.make(model, training, corpus, plan.Machine.of(training, distributed.count()), sizes_are_open=fresh)
     return "\n".join([
@@ -219,8 +221,8 @@ def _newest_unfinished(home):
         name = path.stem.removeprefix("resume-")
         if not _load_resume(home, name)[0]["progress"]["finished"]:
             return name
-    raise FileNotFoundError(f"There is no unfinished run in {home.saved_weights}. Start one (python train.py), or train a finished one further: "
-                            "--resume --name NAME --steps N")
+    raise FileNotFoundError(f"There is no unfinished run in {home.saved_weights}. Start one ({command('train.py')}), or train a finished one further: "
+                            f"{command('train.py', '--resume', '--name', 'NAME', '--steps', 'N')}")
 
 
 def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
