@@ -23,7 +23,7 @@ def main():
                         help="the beginning of a text; - reads it from standard input (default: the same where that is no terminal, or else ask)")
     parser.add_argument("--prompt", dest="prompt_flag", metavar="PROMPT", help="the same, for one that begins with a hyphen")
     parser.add_argument("--weights", metavar="FILE", help="a file in Saved_Weights, or a run's name (default: the newest)")
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers to a prompt (default: 1)")
+    parser.add_number("--samples", 1, "answers to a prompt (default: 1)", low=1, high=4096)
     parser.add_argument("--device", default="cpu", metavar="NAME", help="where to compute: cpu, cuda, mps (default: cpu)")
     parser.add_configuration()
     parser.add_fields("generation", GenerationParams)
@@ -32,8 +32,6 @@ def main():
     parser.check(GenerationParams(**settings))
     if arguments.prompt is not None and arguments.prompt_flag is not None:
         parser.error("the prompt is there twice; give it once")
-    if arguments.samples < 1:
-        parser.error(f"--samples {arguments.samples} is below the smallest value possible, 1")
     if arguments.samples > (settings.get("beams") or arguments.samples):
         parser.error(f"--beams {settings['beams']} find no more answers than that: --samples {arguments.samples} needs more beams")
     prompt = arguments.prompt if arguments.prompt is not None else arguments.prompt_flag

@@ -22,7 +22,8 @@ from Model_Params import FINE_TUNING, PRESETS, ModelParams, TextParams, Training
 
 def main():
     """Read what is wanted, and begin a run or go on with one."""
-    parser = Parser("Train a transformer on the text that init.py prepared, or on one that a preset prepares by itself.")
+    parser = Parser("Train a transformer on the text that init.py prepared, or on one that a preset prepares by itself.",
+                    stray="a text is named to init.py, a run by --name")
     parser.add_preset()
     parser.add_argument("--name", help="what to call the run's files (default: the preset's name, or tuned)")
     parser.add_argument("--start-from", metavar="WEIGHTS", help="fine-tune: begin with these weights and their tokenizer, at a learning rate of "

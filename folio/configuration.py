@@ -48,7 +48,7 @@ OTHER_NAMES = {other: ours for ours, others in {
     "seed": "random_seed rng_seed manual_seed",
     "threads": "num_threads n_threads",
     "val_fraction": "val_split validation_split val_ratio val_size test_size",
-    "tokens": "max_new_tokens num_tokens_to_generate gen_length length",
+    "tokens": "num_predict n_predict max_new_tokens num_tokens_to_generate gen_length length",
     "temperature": "temp",
     "repetition_penalty": "repeat_penalty",
     "penalty_window": "repeat_last_n",
@@ -59,7 +59,7 @@ OTHER_NAMES = {other: ours for ours, others in {
 
 # What other programs keep in their configurations, and is said in another way here.
 ELSEWHERE = {
-    **dict.fromkeys("data_file data_path data_dir dataset train_data train_file text_file input_file corpus".split(),
+    **dict.fromkeys("data data_file data_path data_dir dataset train_data train_file text_file input_file corpus".split(),
                     "the text is named to init.py, or lies in Train_Data"),
     **dict.fromkeys("out_dir output_dir save_dir checkpoint_dir save_path model_path".split(),
                     "everything lies in the project's folder, which --home names"),
