@@ -71,6 +71,8 @@ class Parser(argparse.ArgumentParser):
                        or f"{' '.join(unknown)} belongs to no flag ({self.stray})")
         commands.remember_home(None if arguments.home == self.get_default("home") else arguments.home)
         arguments.home = Home(arguments.home)
+        if getattr(arguments, "save_config", None):         # now, rather than when the work is done
+            configuration.refuse_other(arguments.save_config)
         return arguments
 
     def _unambiguous(self, words):

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from folio.errors import FolioError
-from folio.files import replacing
+from folio.files import refuse_foreign, replacing
 from folio.spelling import nearest
 from Model_Params import GenerationParams, ModelParams, TextParams, TrainingParams
 
@@ -108,8 +108,25 @@ def load(path):
     return {name: tuple(value) if type(value) is list else value for name, value in pairs if name in NAMES}, [f"{path}: {problem}" for problem in _problems(pairs)]
 
 
+def refuse_other(path):
+    """Raise FileExistsError where something else than a file of settings lies."""
+    refuse_foreign(path, "a file of settings, as --save-config writes", _are_settings)
+
+
+def _are_settings(content):
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and (not values or not NAMES.isdisjoint(values))
+
+
 def save(path, values):
-    """Write {field: value} to a JSON file that `load` reads, whole or not at all; None becomes null: what is still to be worked out."""
+    """Write {field: value} to a JSON file that `load` reads, whole or not at all; None becomes null: what is still to be worked out.
+
+    Raises FileExistsError where something else than a file of settings lies there.
+    """
+    refuse_other(path)
     with replacing(path) as file:
         file.write((json.dumps(values, ensure_ascii=False, indent=4) + "\n").encode("utf-8"))
 
