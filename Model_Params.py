@@ -371,3 +371,8 @@ PRESETS = {
         ModelParams(family="lstm", block_size=64, emb_len=64, hidden_len=128, num_layers=1),
         replace(_PLAIN, epochs=10, batches="shuffled", batch_size=32, learning_rate=1e-3, weight_decay=0.0)),
 }
+
+
+if __name__ == "__main__":
+    from folio.startup import list_commands
+    list_commands("python Model_Params.py")

@@ -8,6 +8,11 @@
 import time
 from dataclasses import asdict
 
+from folio import startup
+
+if __name__ == "__main__":
+    startup.require("init.py")
+
 from folio import configuration
 from folio.command_line import Parser, chosen, front_door
 from folio.commands import command

@@ -9,6 +9,11 @@ import re
 import sys
 from dataclasses import asdict
 
+from folio import startup
+
+if __name__ == "__main__":
+    startup.require("run.py")
+
 from folio import configuration
 from folio.command_line import Parser, front_door
 from folio.errors import FolioError

@@ -744,3 +744,8 @@ def _printable_bytes():
 
 
 _PRINTABLE = _printable_bytes()
+
+
+if __name__ == "__main__":
+    from folio.startup import list_commands
+    list_commands("python tokenizer.py")
