@@ -199,8 +199,8 @@ LENGTHS = ("steps", "minutes", "epochs")         # of a run: it has one of them
 @dataclass(frozen=True)
 class TrainingParams:
     """How the network is trained."""
-    steps: int | None = option(None, "train this many steps (instead of minutes)", low=1, high=MOST_STEPS, may_change=True)
-    minutes: float | None = option(3.0, "train for about this long, everything included (instead of steps)", above=0, high=MOST_MINUTES, may_change=True)
+    steps: int | None = option(None, "train this many steps (instead of minutes); with --resume in all", low=1, high=MOST_STEPS, may_change=True)
+    minutes: float | None = option(3.0, "train for about this long, everything included (instead of steps); with --resume in all", above=0, high=MOST_MINUTES, may_change=True)
     epochs: float | None = option(None, "train for so many passes over the text, or, with batches=shuffled, over all places where a window can begin "
                                   "(instead of steps)", above=0, high=1e6, may_change=True)
     batches: str = option("random", "where windows begin: random (anywhere), shuffled (at every place once an epoch), consecutive (where the last ones "

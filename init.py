@@ -17,6 +17,7 @@ from folio import configuration
 from folio.command_line import Parser, chosen, front_door
 from folio.commands import command
 from folio.paths import supply_text
+from folio.spelling import counted
 from Model_Params import PRESETS, TextParams
 
 
@@ -46,7 +47,7 @@ def main():
         print(f"The text is too small for {text.vocab_size:,} tokens: no pair is seen twice after {tokenizer.vocab_size:,}.")
     total_bytes, total_tokens = made.train_bytes + made.val_bytes, len(made.tokens)
     print(f"""\
-text        {total_bytes:,} bytes, {made.characters:,} characters, {made.documents:,} document{"s" * (made.documents != 1)}
+text        {total_bytes:,} bytes, {made.characters:,} characters, {counted(made.documents, "document")}
 tokenizer   {tokenizer.kind}, {tokenizer.vocab_size:,} tokens -> {arguments.home.tokenizer}
 training    {made.train_bytes:,} bytes, {made.train_tokens:,} tokens
 validation  {made.val_bytes:,} bytes, {made.val_tokens:,} tokens

@@ -2,9 +2,12 @@
 
 import argparse
 import os
+import platform
 import signal
 import sys
+import traceback
 from dataclasses import fields, is_dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
 from folio import commands, configuration
@@ -154,8 +157,8 @@ def sentence(error):
 
 
 def front_door(main, needs_less="a smaller --block-size or --emb-len"):
-    """Run `main` as a script: what a user can cause (FolioError, OSError) becomes one message on stderr, without a traceback, and exit code 1.
-    needs_less: of memory
+    """Run `main` as a script: what a user can cause (FolioError, OSError) becomes one message on stderr, without a traceback, and exit code 1;
+    any other exception shows its traceback, and asks for a report. needs_less: of memory
 
     Of several processes that torchrun started only the first is heard.
     """
@@ -169,14 +172,25 @@ def front_door(main, needs_less="a smaller --block-size or --emb-len"):
             _leave_pipe()
         print(harmless(sentence(error)), file=sys.stderr)
         sys.exit(1)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        print(f"There is not enough memory for this. Try {needs_less}.", file=sys.stderr)
+    except Exception as error:
+        if isinstance(error, (MemoryError, RuntimeError)) and is_out_of_memory(error):
+            print(f"There is not enough memory for this. Try {needs_less}.", file=sys.stderr)
+        else:
+            print(f"{harmless(traceback.format_exc())}{_request()}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("Stopped. Nothing half-written was left behind.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+
+
+def _request():
+    """One line that asks for a report of a fault of ours, with what to include."""
+    try:
+        torch = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        torch = "none"
+    return ("This is a fault in Folio, not in what you did. Please report it with the command, all lines from Traceback on, and: "
+            f"Python {platform.python_version()}, torch {torch}, {platform.platform()}.")
 
 
 def _program():

@@ -1,4 +1,4 @@
-"""A misspelt word to the nearest right one."""
+"""Words: a misspelt one to the nearest right one, one or many."""
 
 
 def nearest(word, known):
@@ -32,3 +32,12 @@ def _mistakes(word, right):
             if i > 1 and j > 1 and letter == right[j - 2] and word[i - 2] == wanted:
                 row[-1] = min(row[-1], last[j - 2] + 1)
     return row[-1]
+
+
+def counted(number, noun, plural=None):
+    """Return a number with its noun, in the singular or the plural; a number that is rounded for display comes as text.
+    >>> counted(1, "pass", "passes"), counted(2000, "line"), counted("1", "hour"), counted("0.5", "epoch")
+    ('1 pass', '2,000 lines', '1 hour', '0.5 epochs')
+    """
+    shown = number if isinstance(number, str) else f"{number:,}"
+    return f"{shown} {noun if shown == '1' else plural or noun + 's'}"

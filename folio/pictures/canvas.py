@@ -9,6 +9,7 @@ import numpy as np
 
 from folio.errors import FolioError
 from folio.files import refuse_foreign, replacing
+from folio.spelling import counted
 from folio.terminal import harmless
 
 MADE_BY = "python -m folio.plot"        # in every picture, so that no other one is ever written over
@@ -121,11 +122,6 @@ def colour_map():
 
 
 # --- Words ---
-
-def counted(number, what):
-    """counted(1, "line") -> "1 line"; counted(2000, "line") -> "2,000 lines" """
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
 
 def shortened(name, length):
     """A name that may be too long, without its middle: what tells runs apart is mostly at the ends."""
