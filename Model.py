@@ -422,3 +422,8 @@ def initialize(net):
             module.weight.normal_(std=std)
             if getattr(module, "bias", None) is not None:
                 module.bias.zero_()
+
+
+if __name__ == "__main__":
+    from folio.startup import list_commands
+    list_commands("python Model.py")

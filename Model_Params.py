@@ -5,6 +5,7 @@ Frozen dataclasses say how the text is cut into tokens (TextParams), what the ne
 A value of None means "worked out from the others"; `resolved()` fills it in.
 """
 
+import re
 import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import get_args, get_origin
@@ -51,12 +52,21 @@ def _value_problems(each, value):
         yield f"{each.name}={value!r} should be of type {kind.__name__}."
     elif kind is float and not abs(value) <= sys.float_info.max:          # `not <=` rather than `>`: it refuses NaN too
         yield f"{each.name}={value} is not a finite number."
-    elif told["low"] is not None and value < told["low"]:
-        yield f"{each.name}={value} is below the smallest value possible, {told['low']}."
-    elif told["above"] is not None and value <= told["above"]:
-        yield f"{each.name}={value} must be above {told['above']}."
-    elif told["high"] is not None and value > told["high"]:
-        yield f"{each.name}={value} is above the largest value possible, {told['high']}."
+    elif problem := bounds_problem(value, told["low"], told["above"], told["high"]):
+        left_out = re.search(r"\(default: (.*)\)$", told["help"]) if each.default is None else None
+        yield f"{each.name}={problem}" + (f" Leave it out for the default: {left_out[1]}." if left_out else "")
+
+
+def bounds_problem(value, low=None, above=None, high=None):
+    """Return what is wrong with a number, its value first, or None where it is within its bounds."""
+    shown = str(value) if len(str(value)) <= 30 else f"{str(value)[:20]}..."
+    if low is not None and value < low:
+        return f"{shown} is below the smallest value possible, {low}."
+    if above is not None and value <= above:
+        return f"{shown} must be above {above}."
+    if high is not None and value > high:
+        return f"{shown} is above the largest value possible, {high}."
+    return None
 
 
 @dataclass(frozen=True)
@@ -181,6 +191,8 @@ class ModelParams:
             yield f"num_heads={whole.num_heads} cannot share num_kv_heads={self.num_kv_heads} evenly; take a divisor of {whole.num_heads}."
 
 
+# The largest values are far beyond what anybody will see the end of, and small enough to compute with: in 64-bit integers, in float32.
+MOST_STEPS, MOST_MINUTES, MOST_TOKENS = 10**12, 1e7, 10**9
 LENGTHS = ("steps", "minutes", "epochs")         # of a run: it has one of them
 USUAL_STEPS = 1000              # of a run whose length nobody has said or estimated
 
@@ -200,37 +212,37 @@ def for_length(steps, shorter_first=True):
 @dataclass(frozen=True)
 class TrainingParams:
     """How the network is trained."""
-    steps: int | None = option(None, "train this many steps (instead of minutes)", low=1, may_change=True)
-    minutes: float | None = option(3.0, "train for about this long, everything included (instead of steps)", above=0, may_change=True)
+    steps: int | None = option(None, "train this many steps (instead of minutes); with --resume in all", low=1, high=MOST_STEPS, may_change=True)
+    minutes: float | None = option(3.0, "train for about this long, everything included (instead of steps); with --resume in all", above=0, high=MOST_MINUTES, may_change=True)
     epochs: float | None = option(None, "train for so many passes over the text, or, with batches=shuffled, over all places where a window can begin "
-                                  "(instead of steps)", above=0, may_change=True)
+                                  "(instead of steps)", above=0, high=1e6, may_change=True)
     batches: str = option("random", "where windows begin: random (anywhere), shuffled (at every place once an epoch), consecutive (where the last ones "
                           "ended, with the state they left: for recurrent families)", choices=("random", "shuffled", "consecutive"))
-    batch_size: int = option(8, "windows of block_size tokens a step learns from", low=1)
+    batch_size: int = option(8, "windows of block_size tokens a step learns from", low=1, high=1 << 40)
     micro_batch_size: int | None = option(None, "windows computed at once; smaller takes less memory (default: batch_size, halved where it has to be)",
-                                         low=1, may_change=True)
+                                         low=1, high=1 << 40, may_change=True)
     optimizer: str = option("muon", "muon (for the matrices; adamw for the rest), adamw, sgd or rmsprop (for all)",
                             choices=("muon", "adamw", "sgd", "rmsprop"))
-    learning_rate: float | None = option(None, "peak learning rate (default: the fewer steps, the higher)", above=0)
-    embedding_rate: float | None = option(None, "times the learning rate, for the embedding (default: 5 with muon, else 1)", above=0)
-    weight_decay: float = option(1.0, "pull of the matrices towards zero", low=0)
+    learning_rate: float | None = option(None, "peak learning rate (default: the fewer steps, the higher)", above=0, high=1000)
+    embedding_rate: float | None = option(None, "times the learning rate, for the embedding (default: 5 with muon, else 1)", above=0, high=1000)
+    weight_decay: float = option(1.0, "pull of the matrices towards zero", low=0, high=10_000)
     bpe_dropout: float | None = option(None, "share of merges left out, anew in each batch, so that words come in other tokens; falls with the "
                                        "learning rate (default: the more often the text will be read, the more)", low=0, high=1)
     beta1: float = option(0.9, "adamw, sgd: memory of the gradient", low=0, high=0.9999)
     beta2: float = option(0.95, "adamw, rmsprop: memory of the squared gradient", low=0, high=0.999999)
-    momentum_warmup: int | None = option(None, "muon: steps over which its momentum rises from 0.85 to 0.95 (default: 300)", low=0)
-    warmup_steps: int | None = option(None, "steps over which the learning rate rises (default: by the number of steps)", low=0)
+    momentum_warmup: int | None = option(None, "muon: steps over which its momentum rises from 0.85 to 0.95 (default: 300)", low=0, high=MOST_STEPS)
+    warmup_steps: int | None = option(None, "steps over which the learning rate rises (default: by the number of steps)", low=0, high=MOST_STEPS)
     length_warmup: int | None = option(None, "first steps, with sequences a quarter as long and four times as many; at most up to the decay "
-                                       "(default: by the number of steps)", low=0)
+                                       "(default: by the number of steps)", low=0, high=MOST_STEPS)
     schedule: str = option("trapezoid", "how the learning rate goes on: trapezoid (stays, then falls), cosine, linear, constant",
                            choices=("trapezoid", "cosine", "linear", "constant"))
     decay_fraction: float = option(0.4, "trapezoid: last share of the run, over which the learning rate falls to zero", low=0, high=0.9)
-    gradient_clip: float = option(1.0, "longest gradient allowed, the rest is scaled down to it (0: no limit)", low=0)
-    eval_interval: int | None = option(None, "steps from one validation to the next (default: so that they take a small part of the time)", low=1)
+    gradient_clip: float = option(1.0, "longest gradient allowed, the rest is scaled down to it (0: no limit)", low=0, high=1e9)
+    eval_interval: int | None = option(None, "steps from one validation to the next (default: so that they take a small part of the time)", low=1, high=MOST_STEPS)
     patience: int | None = option(None, "stop when so many validations in a row were no better than the best (default: never)",
-                                  low=1, may_change=True)
-    sample_tokens: int = option(60, "tokens of sample text written at each validation", low=0, may_change=True)
-    closing_tokens: int = option(0, "tokens of new text that the best weights write when the run is done", low=0, may_change=True)
+                                  low=1, high=MOST_STEPS, may_change=True)
+    sample_tokens: int = option(60, "tokens of sample text written at each validation", low=0, high=MOST_TOKENS, may_change=True)
+    closing_tokens: int = option(0, "tokens of new text that the best weights write when the run is done", low=0, high=MOST_TOKENS, may_change=True)
     tensorboard: bool = option(False, "write the log also as events for TensorBoard, in Saved_Weights/tensorboard", may_change=True)
     seed: int = option(1, "the run's random choices; the same seed gives the same run", low=0, high=2**63 - 1)
     device: str = option("auto", "where to compute: auto, cpu, cuda, mps")
@@ -272,16 +284,16 @@ FINE_TUNING = {"learning_rate": 0.0015}        # between the two best, with 8 wi
 class GenerationParams:
     """How a trained network goes on with a text."""
     tokens: int = option(300, "length of the answer, unless the text ends before", low=0, high=2**63 - 1)
-    temperature: float | None = option(None, "below 1 safer, above 1 wilder; 0 always takes the likeliest token (default: 0.8)", low=0)
-    top_k: int | None = option(None, "choose among this many likeliest tokens (default: all)", low=1)
+    temperature: float | None = option(None, "below 1 safer, above 1 wilder; 0 always takes the likeliest token (default: 0.8)", low=0, high=1e6)
+    top_k: int | None = option(None, "choose among this many likeliest tokens (default: all)", low=1, high=1 << 24)
     top_p: float | None = option(None, "choose among the fewest tokens that together have this probability (default: all)", above=0, high=1)
     min_p: float | None = option(None, "choose among tokens at least this share as likely as the likeliest (default: all)", low=0, high=1)
     repetition_penalty: float = option(1.0, "make tokens that came before less likely: logits are divided by this, or multiplied below 0; 1: no penalty",
                                        low=0.01, high=100)         # what is divided by far less may be beyond float32
     frequency_penalty: float = option(0.0, "make tokens less likely the more often they came: so much off the logit for each time; 0: no penalty",
                                       low=0, high=100)
-    penalty_window: int = option(64, "tokens, the prompt's included, that the two penalties look back on", low=1)       # 64: llama.cpp's
-    no_repeat_ngram: int | None = option(None, "let no sequence of this many tokens come twice (default: all may)", low=1)
+    penalty_window: int = option(64, "tokens, the prompt's included, that the two penalties look back on", low=1, high=MOST_TOKENS)       # 64: llama.cpp's
+    no_repeat_ngram: int | None = option(None, "let no sequence of this many tokens come twice (default: all may)", low=1, high=MOST_TOKENS)
     beams: int | None = option(None, "leave nothing to chance: look for the likeliest text as a whole, with so many candidates at once "
                                      "(default: chance decides)", low=1, high=4096)
     length_penalty: float | None = option(None, "with beams: 0 favours short texts, more favours longer ones (default: 0.6)", low=0, high=10)
@@ -382,3 +394,8 @@ PRESETS = {
         ModelParams(family="lstm", block_size=64, emb_len=64, hidden_len=128, num_layers=1),
         replace(_PLAIN, epochs=10, batches="shuffled", batch_size=32, learning_rate=1e-3, weight_decay=0.0)),
 }
+
+
+if __name__ == "__main__":
+    from folio.startup import list_commands
+    list_commands("python Model_Params.py")

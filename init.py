@@ -10,10 +10,17 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 
+from folio import startup
+
+if __name__ == "__main__":
+    startup.require("init.py")
+
 from folio import configuration
 from folio.command_line import Parser, chosen, front_door
+from folio.commands import command
 from folio.errors import FolioError
 from folio.paths import supply_text
+from folio.spelling import counted
 from Model_Params import PRESETS, TextParams
 
 
@@ -44,12 +51,12 @@ def main():
         print(f"The text is too small for {text.vocab_size:,} tokens: no pair is seen twice after {tokenizer.vocab_size:,}.")
     total_bytes, total_tokens = made.train_bytes + made.val_bytes, len(made.tokens)
     print(f"""\
-text        {total_bytes:,} bytes, {made.characters:,} characters, {made.documents:,} document{"s" * (made.documents != 1)}
+text        {total_bytes:,} bytes, {made.characters:,} characters, {counted(made.documents, "document")}
 tokenizer   {tokenizer.kind}, {tokenizer.vocab_size:,} tokens -> {arguments.home.tokenizer}
 training    {made.train_bytes:,} bytes, {made.train_tokens:,} tokens
 validation  {made.val_bytes:,} bytes, {made.val_tokens:,} tokens
             {total_bytes / total_tokens:.2f} bytes per token, {time.perf_counter() - started_at:.1f} seconds
-Next: python train.py{f" --preset {arguments.preset}" if arguments.preset else ""}{arguments.home.flag}""")
+Next: {command("train.py", *(["--preset", arguments.preset] if arguments.preset else []))}""")
 
 
 def unfinished_runs(home, tokenizer):
@@ -58,7 +65,7 @@ def unfinished_runs(home, tokenizer):
     for path in home.newest("resume-*.pth"):
         from folio import checkpoint        # torch comes with it, which most calls of init.py need not wait for
         with suppress(OSError, FolioError, KeyError, TypeError):        # what cannot be read needs nothing
-            contents = checkpoint.load(path)
+            contents = checkpoint.load_metadata(path)
             if contents["tokenizer"] == tokenizer.fingerprint and not contents["progress"]["finished"]:
                 names.append(path.stem.removeprefix("resume-"))
     return names

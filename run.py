@@ -9,6 +9,11 @@ import re
 import sys
 from dataclasses import asdict
 
+from folio import startup
+
+if __name__ == "__main__":
+    startup.require("run.py")
+
 from folio import configuration
 from folio.command_line import Parser, front_door
 from folio.errors import FolioError
@@ -25,7 +30,7 @@ def main():
     parser.add_argument("--prompt", dest="prompt_flag", metavar="PROMPT", help="the same, for one that begins with a hyphen")
     parser.add_argument("--escapes", action="store_true", help=r"take \n in the prompt for a new line, \t for a tab, \\ for a backslash")
     parser.add_argument("--weights", metavar="FILE", help="a file in Saved_Weights, or a run's name (default: the newest)")
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers to a prompt (default: 1)")
+    parser.add_number("--samples", 1, "answers to a prompt (default: 1)", low=1, high=4096)
     parser.add_argument("--device", default="cpu", metavar="NAME", help="where to compute: cpu, cuda, mps (default: cpu)")
     parser.add_configuration()
     parser.add_fields("generation", GenerationParams)
@@ -36,8 +41,6 @@ def main():
     parser.check(GenerationParams(**settings))
     if arguments.prompt is not None and arguments.prompt_flag is not None:
         parser.error("the prompt is there twice; give it once")
-    if arguments.samples < 1:
-        parser.error(f"--samples {arguments.samples} is below the smallest value possible, 1")
     if arguments.samples > (settings.get("beams") or arguments.samples):
         parser.error(f"--beams {settings['beams']} find no more answers than that: --samples {arguments.samples} needs more beams")
     prompt = arguments.prompt if arguments.prompt is not None else arguments.prompt_flag

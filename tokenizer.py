@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import regex
 
+from folio.commands import command
 from folio.errors import FolioError
 from folio.files import fingerprint, finish_replacing, replace_together
 from folio.splitting import LONG_TEXT, SPLIT_PATTERNS, distinct_pieces, in_batches, splitter, to_bytes
@@ -649,7 +650,7 @@ def load(folder):
     missing = [name for name in FILES if not (folder / name).exists()]
     if missing:
         raise FileNotFoundError(f"No tokenizer in {folder}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. "
-                                "Make one first: python init.py")
+                                f"Make one first: {command('init.py')}")
     contents = {name: (folder / name).read_bytes() for name in FILES}
     try:
         ids, merges, about = (_parsed(name, contents[name]) for name in FILES if name != "itos.json")       # that one is stoi.json, inverted
@@ -660,10 +661,10 @@ def load(folder):
             raise FolioError(f"{', '.join(changed)} is not the file that was written with vocab_size.json")
         return tokenizer
     except ValueError as error:
-        raise FolioError(f"The tokenizer in {folder} cannot be used: {str(error).rstrip('.')}. Make it again: python init.py") from None
+        raise FolioError(f"The tokenizer in {folder} cannot be used: {str(error).rstrip('.')}. Make it again: {command('init.py')}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise FolioError(f"The tokenizer in {folder} cannot be used: vocab_size.json does not say what it should ({type(error).__name__} at {error}). "
-                         "Make it again: python init.py") from None
+                         f"Make it again: {command('init.py')}") from None
 
 
 def _parsed(name, content):
@@ -750,3 +751,8 @@ def _printable_bytes():
 
 
 _PRINTABLE = _printable_bytes()
+
+
+if __name__ == "__main__":
+    from folio.startup import list_commands
+    list_commands("python tokenizer.py")

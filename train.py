@@ -10,18 +10,26 @@
 import re
 import time
 from dataclasses import asdict, replace
+from functools import partial
 
-STARTED_AT = time.perf_counter()        # before the imports: what --minutes promises includes them
+from folio import startup
+
+if __name__ == "__main__":
+    STARTED_AT = time.perf_counter()        # before the imports: what --minutes promises includes them
+    startup.require("train.py")
 
 from folio import configuration
 from folio.command_line import Parser, chosen, front_door
+from folio.commands import command
 from folio.terminal import Screen
 from Model_Params import FINE_TUNING, PRESETS, ModelParams, TextParams, TrainingParams
 
 
-def main():
-    """Read what is wanted, and begin a run or go on with one."""
-    parser = Parser("Train a transformer on the text that init.py prepared, or on one that a preset prepares by itself.")
+def main(started_at=None):
+    """Read what is wanted, and begin a run or go on with one. started_at: when --minutes began, by time.perf_counter (default: now)"""
+    started_at = time.perf_counter() if started_at is None else started_at
+    parser = Parser("Train a transformer on the text that init.py prepared, or on one that a preset prepares by itself.",
+                    stray="a text is named to init.py, a run by --name")
     parser.add_preset()
     parser.add_argument("--name", help="what to call the run's files (default: the preset's name, or tuned)")
     parser.add_argument("--start-from", metavar="WEIGHTS", help="fine-tune: begin with these weights and their tokenizer, at a learning rate of "
@@ -46,10 +54,10 @@ def main():
 
     from folio import distributed       # torch comes with it, which --help need not wait for
     with distributed.joined():
-        return train(arguments, preset, flags, params)
+        return train(arguments, preset, flags, params, started_at)
 
 
-def train(arguments, preset, flags, params):
+def train(arguments, preset, flags, params, started_at):
     """Open the run that the command line means and train it. -> exit code"""
     from folio import corpus, distributed, language_model, runs
     home = arguments.home
@@ -59,21 +67,21 @@ def train(arguments, preset, flags, params):
         model = replace(runs.tuned_model(start, flags), vocab_size=None)            # the tokenizer's to say, as always
         text = distributed.after_the_first(corpus.find_with, start.tokenizer, home, wanted)
         params = replace(params, text=text.text, model=model)
-        opened = runs.new_run(home, arguments.name or "tuned", params, start.tokenizer, text, STARTED_AT, start=start)
+        opened = runs.new_run(home, arguments.name or "tuned", params, start.tokenizer, text, started_at, start=start)
     elif arguments.resume:
         tokenizer, text = distributed.after_the_first(corpus.find, home)
-        opened = runs.resumed_run(home, arguments.name, arguments.preset and PRESETS[preset], flags, tokenizer, text, STARTED_AT)
+        opened = runs.resumed_run(home, arguments.name, arguments.preset and PRESETS[preset], flags, tokenizer, text, started_at)
     else:
         tokenizer, text = distributed.after_the_first(*((corpus.prepared, home, wanted) if wanted else (corpus.find, home)))
         params = replace(params, text=text.text)
-        opened = runs.new_run(home, arguments.name or preset, params, tokenizer, text, STARTED_AT)
+        opened = runs.new_run(home, arguments.name or preset, params, tokenizer, text, started_at)
     if arguments.save_config and distributed.is_first():
         configuration.save(arguments.save_config, params.values())
     with opened as run:
         stopped_by = run.train()
         if stopped_by:
             print(f"Stopped after step {run.progress.step:,}; everything is saved. "
-                  f"To go on: {distributed.launcher()} train.py --resume --name {run.name}{home.flag}")
+                  f"To go on: {command('train.py', '--resume', '--name', run.name, launcher=distributed.launcher())}")
             return 128 + stopped_by
         weights = home.weights(run.name)
         print(f"Done. The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte, are in {weights}")
@@ -84,8 +92,8 @@ def train(arguments, preset, flags, params):
                 screen.write(text)
             screen.end_line()
             screen.write("\n")
-        print(f"Next: python run.py{home.flag}")
+        print(f"Next: {command('run.py')}")
 
 
 if __name__ == "__main__":
-    front_door(main, outlives_reader=True)
+    front_door(partial(main, STARTED_AT), outlives_reader=True)

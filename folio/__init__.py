@@ -21,3 +21,14 @@ def __getattr__(name):
         from folio.language_model import load
         return load
     raise AttributeError(f"module 'folio' has no attribute {name!r}")
+
+
+def _begin():
+    """What `python -m folio.NAME` lacks is said before that module is looked for; until then Python calls itself -m."""
+    import sys
+    if getattr(sys, "argv", [])[:1] == ["-m"]:
+        from folio.startup import require_for_module
+        require_for_module()
+
+
+_begin()

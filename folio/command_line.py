@@ -2,31 +2,36 @@
 
 import argparse
 import os
+import platform
 import signal
 import sys
+import traceback
 import warnings
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
-from folio import configuration
+from folio import commands, configuration
 from folio.home import Home
 from folio.errors import FolioError, is_out_of_memory
 from folio.spelling import nearest
 from folio.terminal import Output, harmless
-from Model_Params import PRESETS, field_problems, one_length, takes_several, value_type
+from Model_Params import PRESETS, bounds_problem, field_problems, one_length, takes_several, value_type
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that names the nearest flag when one is misspelt, and takes --emb_len for --emb-len."""
 
-    def __init__(self, description, free_text=(), command=""):
-        """free_text: flags whose value may be anything, also something that looks like a flag; command: the program's first word, if it takes one."""
+    def __init__(self, description, free_text=(), command="", stray="a prompt or name of several words needs quotes"):
+        """free_text: flags whose value may be anything, also something that looks like a flag; command: the program's first word, if it takes one;
+        stray: what to say of a word that belongs to no flag.
+        """
         # allow_abbrev: a flag that only happens to begin like another is a mistake, not a short form.
         program, home = _program()
         super().__init__(prog=f"{program} {command}".strip(), description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
         self.color = False                  # Python 3.14 colors the help, by sequences that do not pass the streams of front_door
-        self.free_text = free_text
+        self.free_text, self.stray = free_text, stray
         self.wrong_settings = []            # sentences about the file that --config names
         self.add_argument("--home", type=Path, default=home, metavar="DIR",
                           help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights (default: where the scripts lie)")
@@ -44,6 +49,15 @@ class Parser(argparse.ArgumentParser):
             how |= {"action": "append"} if takes_several(each) else {}
             group.add_argument(_flag(each.name), default=argparse.SUPPRESS, help=text.replace("%", "%%"), **how)
 
+    def add_number(self, flag, default, help, low, high):
+        """Add a flag that takes a whole number within bounds."""
+        def number(word):
+            if problem := bounds_problem(value := int(word), low, high=high):
+                raise argparse.ArgumentTypeError(problem.removesuffix("."))
+            return value
+        number.__name__ = "int"         # what argparse says of a word that is no number
+        self.add_argument(flag, type=number, default=default, metavar="N", help=help)
+
     def add_preset(self):
         """Add --preset; `preset_of` says which it is."""
         self.add_argument("--preset", metavar="NAME", help=f"named settings to start from: {', '.join(PRESETS)} (default: default)")
@@ -60,9 +74,11 @@ class Parser(argparse.ArgumentParser):
             known = [flag for action in self._actions for flag in action.option_strings]
             flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]        # else what follows them is unknown too
             self.error("; ".join(f"unknown flag {flag}" + configuration.hint(flag, known, _flag) for flag in flags)
-                       or f"{' '.join(unknown)} belongs to no flag (a prompt or name of several words needs quotes)")
-        own = arguments.home == self.get_default("home")
-        arguments.home = Home(arguments.home, "" if own else f" --home {arguments.home}")
+                       or f"{' '.join(unknown)} belongs to no flag ({self.stray})")
+        commands.remember_home(None if arguments.home == self.get_default("home") else arguments.home)
+        arguments.home = Home(arguments.home)
+        if getattr(arguments, "save_config", None):         # now, rather than when the work is done
+            configuration.refuse_other(arguments.save_config)
         return arguments
 
     def _unambiguous(self, words):
@@ -73,8 +89,20 @@ class Parser(argparse.ArgumentParser):
             flag = flag.replace("_", "-") if flag.startswith("--") else flag
             if flag in self.free_text and not equals and words:
                 equals, value = "=", words.pop(0)
+            action = self._option_string_actions.get(flag)
+            if action and action.nargs == 0 and (equals or words and words[0].lower() in ("true", "false")):
+                no = f", or --no-{flag[2:]} for the opposite" if f"--no-{flag[2:]}" in action.option_strings else ""
+                self.error(f"{flag} takes no value, and here is {value or words[0]}: write {flag} alone{no}")
             changed.append(flag + equals + value)
         return changed + words
+
+    def _get_values(self, action, words):
+        """The value of an argument; Python 3.11 loses one of a flag that is two hyphens."""
+        if action.option_strings and action.nargs is None and words == ["--"]:
+            value = self._get_value(action, words[0])
+            self._check_value(action, value)
+            return value
+        return super()._get_values(action, words)
 
     def preset_of(self, arguments):
         """The name of the preset that the command line chose, or default. Exits with code 2 where there is none of that name."""
@@ -132,10 +160,11 @@ def sentence(error):
 
 
 def front_door(main, needs_less="a smaller --block-size or --emb-len", outlives_reader=False):
-    """Run `main` as a script: what a user can cause (FolioError, OSError) becomes one message on stderr, without a traceback, and exit code 1.
-    needs_less: of memory; outlives_reader: whether the work goes on where nobody reads stdout any more
+    """Run `main` as a script: what a user can cause (FolioError, OSError) becomes one message on stderr, without a traceback, and exit code 1;
+    any other exception shows its traceback, and asks for a report.
 
-    Of several processes that torchrun started only the first is heard.
+    needs_less: of memory; outlives_reader: whether the work goes on where nobody reads stdout any more. Of several processes that torchrun started
+    only the first is heard.
     """
     warnings.formatwarning = lambda message, *where, **line: f"{message}\n"      # a user needs no line of our code
     with _harmless_streams(outlives_reader):
@@ -149,14 +178,25 @@ def front_door(main, needs_less="a smaller --block-size or --emb-len", outlives_
                 sys.exit(0)
             print(harmless(sentence(error)), file=sys.stderr)
             sys.exit(1)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            print(f"There is not enough memory for this. Try {needs_less}.", file=sys.stderr)
+        except Exception as error:
+            if isinstance(error, (MemoryError, RuntimeError)) and is_out_of_memory(error):
+                print(f"There is not enough memory for this. Try {needs_less}.", file=sys.stderr)
+            else:
+                print(f"{harmless(traceback.format_exc())}{_request()}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt:
             print("Stopped. Nothing half-written was left behind.", file=sys.stderr)
             sys.exit(128 + signal.SIGINT)
+
+
+def _request():
+    """One line that asks for a report of a fault of ours, with what to include."""
+    try:
+        torch = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        torch = "none"
+    return ("This is a fault in Folio, not in what you did. Please report it with the command, all lines from Traceback on, and: "
+            f"Python {platform.python_version()}, torch {torch}, {platform.platform()}.")
 
 
 def _program():

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from folio.errors import FolioError
-from folio.files import replacing
+from folio.files import refuse_foreign, replacing
 from folio.spelling import nearest
 from Model_Params import GenerationParams, ModelParams, TextParams, TrainingParams
 
@@ -59,8 +59,8 @@ OTHER_NAMES = {other: ours for ours, others in {
 
 # What other programs keep in their configurations, and is said in another way here.
 ELSEWHERE = {
-    **dict.fromkeys("data_file data_path data_dir dataset train_data train_file text_file input_file corpus".split(),
-                    "the text is named to init.py (python init.py FILE), or lies in Train_Data"),
+    **dict.fromkeys("data data_file data_path data_dir dataset train_data train_file text_file input_file corpus".split(),
+                    "the text is named to init.py, or lies in Train_Data"),
     **dict.fromkeys("out_dir output_dir save_dir checkpoint_dir save_path model_path".split(),
                     "everything lies in the project's folder, which --home names"),
     **dict.fromkeys("run_name experiment_name model_name".split(), "a run is named by --name"),
@@ -110,8 +110,25 @@ def load(path):
     return {name: tuple(value) if type(value) is list else value for name, value in pairs if name in NAMES}, [f"{path}: {problem}" for problem in _problems(pairs)]
 
 
+def refuse_other(path):
+    """Raise FileExistsError where something else than a file of settings lies."""
+    refuse_foreign(path, "a file of settings, as --save-config writes", _are_settings)
+
+
+def _are_settings(content):
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and (not values or not NAMES.isdisjoint(values))
+
+
 def save(path, values):
-    """Write {field: value} to a JSON file that `load` reads, whole or not at all; None becomes null: what is still to be worked out."""
+    """Write {field: value} to a JSON file that `load` reads, whole or not at all; None becomes null: what is still to be worked out.
+
+    Raises FileExistsError where something else than a file of settings lies there.
+    """
+    refuse_other(path)
     with replacing(path) as file:
         file.write((json.dumps(values, ensure_ascii=False, indent=4) + "\n").encode("utf-8"))
 

@@ -5,6 +5,7 @@
 """
 
 from folio.command_line import Parser, front_door
+from folio.commands import command
 from folio.interchange import DROPPABLE, WRITERS, read, write
 from tokenizer import FILES, SPLIT_PATTERNS, load
 
@@ -53,7 +54,7 @@ def _import(parser, arguments):
     tokenizer.save(folder)
     print(f"tokenizer   {tokenizer.kind}, {tokenizer.vocab_size:,} tokens, {len(tokenizer.merges):,} merges, "
           f"split as {tokenizer.pattern}, special: {', '.join(tokenizer.special_tokens) or 'none'} -> {folder}")
-    print(f"Next: python train.py{arguments.home.flag} (python init.py would learn another tokenizer in its place)")
+    print(f"Next: {command('train.py')} ({command('init.py')} would learn another tokenizer in its place)")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from tqdm import tqdm
 
+from folio.commands import command
 from folio.errors import FolioError
 from folio.files import fingerprint, only_one, remove_leftovers, replace_together, replacing
 from folio.parallel import cores, in_order
@@ -160,7 +161,7 @@ def _keep_tokenizer(home, new, needed_by, say):
         replace_together(kept, {name: (home.tokenizer / name).read_bytes() for name in FILES})
         say(f"Unfinished runs need the tokenizer that was in {home.tokenizer}: {', '.join(names)}. "
             f"It is kept in {kept}. To go on with one of them, copy the files there back to {home.tokenizer}, "
-            f"and with the text that it had: python train.py --resume --name {names[0]}{home.flag}")
+            f"and with the text that it had: {command('train.py', '--resume', '--name', names[0])}")
 
 
 def find(home, say=print):
@@ -269,7 +270,7 @@ def _find(home, tokenizer, say, wanted=()):
     if different := list(_differences(tokenizer, _made_with(record, tokenizer), dict(wanted))):
         raise FolioError(f"The text of {home.folder} is prepared in another way than is wanted: {'; '.join(different)}. What was trained on it "
                          "needs it as it is. Give this run a home of its own: add --home DIR, where DIR may be a new folder. "
-                         "(Or prepare this one anew: python init.py)")
+                         f"(Or prepare this one anew: {command('init.py')})")
     text, paths, documents = _look_for_text(home, tokenizer, record, corpus, damage, say, wanted)
     if documents is None:
         return corpus
@@ -285,14 +286,14 @@ def _find(home, tokenizer, say, wanted=()):
     try:
         tokenizer.encode("".join(survey.alphabet))
     except ValueError as error:
-        raise FolioError(f"{error} Replace them in the text, or train from nothing with a tokenizer that is learned from it: python init.py") from None
+        raise FolioError(f"{error} Replace them in the text, or train from nothing with a tokenizer that is learned from it: "
+                         f"{command('init.py')}") from None
     if corpus and corpus.text_fingerprint == survey.fingerprint:
         damage = f"The tokens in {home.tokens} have no checksum, as an older Folio wrote them."
     if damage:
         say(f"{damage} Encoding the text in {', '.join(map(str, paths))} again with the tokenizer there is.")
     elif corpus:
-        say("The text is not the one whose tokens are kept; encoding it with the tokenizer there is "
-            "(python init.py learns a new one).")
+        say(f"The text is not the one whose tokens are kept; encoding it with the tokenizer there is ({command('init.py')} learns a new one).")
     else:
         say("Encoding the text with the tokenizer there is.")
     del corpus          # Windows replaces no file that is mapped

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from folio.commands import command
 from folio.parallel import cores
 
 PATIENCE = timedelta(minutes=30)        # with a process that does not answer: to encode ten gigabytes takes less. One that dies is missed at once
@@ -160,7 +161,7 @@ def _exchange(function, *arguments, **how):
         function(*arguments, **how)
     except RuntimeError as error:
         raise ConnectionError("Another process of this run has ended or does not answer, so all of them end. What is saved is whole; "
-                              f"to go on from it: {launcher()} train.py --resume, with the same --home and --name") from error
+                              f"to go on from it: {command('train.py', '--resume', launcher=launcher())}, with the same --name") from error
 
 
 def _processes_here():

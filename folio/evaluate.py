@@ -40,10 +40,10 @@ def main():
     parser = Parser("Tell how good a trained model is: how well it predicts a text, what it finds hardest, how much of what it writes is copied.")
     parser.add_argument("--weights", metavar="FILE", help="a file in Saved_Weights, or a run's name (default: the newest)")
     parser.add_argument("--text", type=Path, metavar="FILE", help="measure on this file or folder (default: the part of the project's text that is held out)")
-    parser.add_argument("--stride", type=int, metavar="N", help="begin a window every N tokens, so that nearly all are predicted from at least the context "
-                        "less N: better figures, and more work (default: windows do not overlap, as in training)")
-    parser.add_argument("--samples", type=int, default=SAMPLES, metavar="N",
-                        help=f"texts that the model writes to see how much is copied; 0: leave that out (default: {SAMPLES})")
+    parser.add_number("--stride", None, "begin a window every N tokens, so that nearly all are predicted from at least the context less N: better "
+                      "figures, and more work (default: windows do not overlap, as in training)", low=1, high=1 << 24)
+    parser.add_number("--samples", SAMPLES, "texts that the model writes to see how much is copied; 0: leave that out "
+                      f"(default: {SAMPLES})", low=0, high=4096)
     parser.add_argument("--device", default="cpu", metavar="NAME", help="where to compute: cpu, cuda, mps (default: cpu)")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
     parser.add_fields("generation", WRITING, without=["beams", "length_penalty"])        # which would all write the same text
@@ -53,9 +53,6 @@ def main():
     reading = replace(TextParams(), **given(arguments, TextParams))
     parser.check(writing)
     parser.check(reading)
-    for flag, value, low in (("--stride", arguments.stride, 1), ("--samples", arguments.samples, 0)):
-        if value is not None and value < low:
-            parser.error(f"{flag} {value} is below the smallest value possible, {low}")
 
     from folio.language_model import find_weights, load, newest_weights     # torch comes with it, which --help need not wait for
     path = find_weights(arguments.home, arguments.weights) if arguments.weights else newest_weights(arguments.home)

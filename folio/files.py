@@ -76,6 +76,25 @@ def finish_replacing(folder):
         marker.unlink(missing_ok=True)
 
 
+HEAD_BYTES = 1 << 20        # of a file that is to be replaced, enough to tell what it is; a whole file of settings
+
+
+def refuse_foreign(path, kind, is_own):
+    """Raise FileExistsError where something lies at `path` that is not of the kind that is about to be written there.
+
+    kind: in words; is_own: bytes -> bool, of the first HEAD_BYTES of a file. An empty file is no loss.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise FileExistsError(f"{path} is {'a folder' if path.is_dir() else 'no ordinary file'}, and {kind} is to be written there. Name a file.")
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if head and not is_own(head):
+        raise FileExistsError(f"{path} exists, and is not {kind}; it was left as it is. Name another file, or move that one away.")
+
+
 def remove_leftovers(path):
     """Remove what writers of `path` left behind when they were killed; of `folder / "*"`, of all writers there.
 

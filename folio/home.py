@@ -10,7 +10,6 @@ from pathlib import Path
 class Home:
     """A project: everything the scripts read and write lies below `folder`. Two projects never touch each other."""
     folder: Path
-    flag: str = ""          # what a command needs to find this home again
 
     @property
     def train_data(self):

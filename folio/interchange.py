@@ -11,12 +11,14 @@ model that was trained on the foreign ids has no use for it.
 
 import base64
 import json
+import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
 
+from folio.commands import command
 from folio.errors import FolioError
-from folio.files import replace_together, replacing
+from folio.files import refuse_foreign, replace_together, replacing
 from tokenizer import END_OF_TEXT, SPLIT_PATTERNS, BPETokenizer, apply_merges
 
 MERGES_HEADER = "#version: 0.2"
@@ -43,10 +45,14 @@ def write(tokenizer, format, path):
     format: "huggingface", "gpt2" or "tiktoken". Raises FolioError where the format cannot say what the tokenizer does.
     """
     if tokenizer.kind != "bpe":
-        raise FolioError(f"The tokenizer is one of characters, and the format {format} holds byte pairs only. Learn some: python init.py")
-    if format != "gpt2" and Path(path).is_dir():
-        raise IsADirectoryError(f"{path} is a folder; the format {format} is one file. Name it, as in {Path(path) / 'tokenizer'}"
-                                f"{'.json' if format == 'huggingface' else '.tiktoken'}")
+        raise FolioError(f"The tokenizer is one of characters, and the format {format} holds byte pairs only. Learn some: {command('init.py')}")
+    ending = {"huggingface": ".json", "tiktoken": ".tiktoken"}.get(format)
+    # Without an ending a folder may be meant, and transformers looks for a tokenizer.json in one.
+    if ending and (Path(path).is_dir() or str(path).endswith(("/", os.sep)) or ending == ".json" and Path(path).suffix != ending):
+        raise IsADirectoryError(f"{path} is a folder, or may be meant as one; the format {format} is one file. "
+                                f"Name it, as in {Path(path) / 'tokenizer'}{ending}")
+    for name, looks in _LOOKS[format].items():
+        refuse_foreign(Path(path, name), f"a tokenizer in the format {format}", looks.match)
     WRITERS[format](tokenizer, Path(path))
 
 
@@ -93,6 +99,12 @@ def _write_ranks(tokenizer, path):
 
 
 WRITERS = {"huggingface": _write_tokenizer_json, "gpt2": _write_vocab_and_merges, "tiktoken": _write_ranks}
+
+
+# How their files begin, by name in the folder where there is one. Nothing else is written over.
+_LOOKS = {"huggingface": {"": re.compile(rb'\s*\{\s*"version"\s*:')},
+          "gpt2": {"vocab.json": re.compile(rb'\s*\{\s*"[^"]+"\s*:\s*\d'), "merges.txt": re.compile(rb"#version")},
+          "tiktoken": {"": re.compile(rb"[A-Za-z0-9+/]+=* \d+\n")}}
 
 
 # --- In ---

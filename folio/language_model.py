@@ -23,6 +23,7 @@ from folio.beam import beam_search
 from folio.bits_per_byte import evaluate, predictions, window_len, windows_at_once
 from folio.configuration import hint
 from folio.decoder import Decoder, Generation, Stream, single_tokens
+from folio.commands import command
 from folio.errors import FolioError
 from folio.healing import Healer, continuations
 from folio.sampling import as_array, log_softmax
@@ -248,7 +249,7 @@ def newest_weights(home, say=lambda text: print(text, file=sys.stderr)):
     """
     found = home.newest("weights-*.pth")
     if not found:
-        raise FileNotFoundError(f"There are no weights in {home.saved_weights}. Train first: python train.py{home.flag}")
+        raise FileNotFoundError(f"There are no weights in {home.saved_weights}. Train first: {command('train.py')}")
     newest, *older = found
     if older and _is_measured(newest) is False and (measured := next(filter(_is_measured, older), None)):
         say(f"{newest.name} is newer than {measured.name}, but its run was stopped before it was measured. "

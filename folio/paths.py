@@ -9,6 +9,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
+from folio.commands import command
 from folio.errors import FolioError
 from folio.files import replacing
 from folio.home import Home
@@ -21,7 +22,9 @@ STANDARD_INPUT = "standard-input-*.txt"                 # in home.tokens; a new 
 
 OWN = Home(Path(__file__).resolve().parent.parent)      # the project that comes with the scripts
 
-_WHERE_TEXT_GOES = "Put your text at Train_Data/input.txt, or pass files or folders: python init.py PATH ..."
+
+def _where_text_goes():
+    return f"Put your text at Train_Data/input.txt, or pass files or folders: {command('init.py', 'PATH')}"
 
 
 def absolute_paths(names, home):
@@ -77,9 +80,9 @@ def find_files(paths, ignored=()):
         elif glob.has_magic(str(path)):
             files += _matching_files(path, passed_over)
         else:
-            raise FileNotFoundError(f"There is no {path}{_nearest_path(path) or '.'} {_WHERE_TEXT_GOES}")
+            raise FileNotFoundError(f"There is no {path}{_nearest_path(path) or '.'} {_where_text_goes()}")
     if not files:
-        raise FolioError(f"There is no text in {', '.join(map(str, paths))}. {_WHERE_TEXT_GOES}")
+        raise FolioError(f"There is no text in {', '.join(map(str, paths))}. {_where_text_goes()}")
     return files
 
 
@@ -97,7 +100,7 @@ def _matching_files(pattern, passed_over):
         elif not _lies_in(passed_over, match):
             found.add(match)
     if not found:
-        raise FileNotFoundError(f"No file matches {pattern}. {_WHERE_TEXT_GOES}")
+        raise FileNotFoundError(f"No file matches {pattern}. {_where_text_goes()}")
     return sorted(found)
 
 

@@ -11,6 +11,7 @@ from functools import cache
 import torch
 
 from folio import hardware, networks
+from folio.spelling import counted
 from Model import FUSED_ATTENTION_LEN
 
 # --- How large: measured with 2.5 million tokens, three minutes on two cores ---
@@ -86,9 +87,9 @@ class Plan:
 
     def line(self):
         """The figures, on one line."""
-        length = f"{_round(self.steps):,} step{'s' * (self.steps > 1)}" if self.by_the_clock else _duration(self.minutes)
-        passes = f"{_round(self.passes):,}" if self.passes >= 10 else f"{self.passes:.1g}"
-        return (f"about {length}, {passes} pass{'es' * (passes != '1')} over the text, {self.tokens_per_parameter:.2g} tokens a parameter, "
+        length = counted(_round(self.steps), "step") if self.by_the_clock else _duration(self.minutes)
+        passes = f"{_round(self.passes):,}" if self.passes >= 9.5 else f"{self.passes:.1g}"
+        return (f"about {length}, {counted(passes, 'pass', 'passes')} over the text, {self.tokens_per_parameter:.2g} tokens a parameter, "
                 f"{self.memory_bytes / 1e9:.1f} GB of memory")
 
 
@@ -261,7 +262,10 @@ def _round(number):
 
 
 def _duration(minutes):
-    """_duration(0.4) -> "24 seconds"; _duration(2.94) -> "2.9 minutes"; _duration(200) -> "3.3 hours" """
-    if minutes < 1:
-        return f"{max(1, round(60 * minutes))} seconds"
-    return f"{minutes:.2g} minutes" if minutes < 99.5 else f"{minutes / 60:.2g} hours" if minutes < 5940 else f"{minutes / 1440:.2g} days"
+    """Return a length of time in the unit that suits it.
+    >>> [_duration(minutes) for minutes in (0.4, 1.0, 2.94, 60 * 24, 1e7)]
+    ['24 seconds', '1 minute', '2.9 minutes', '24 hours', '6,900 days']
+    """
+    number, unit = next(((minutes / length, unit) for unit, length, most in (("second", 1 / 60, 59.5), ("minute", 1, 99.5), ("hour", 60, 98.5))
+                         if minutes / length < most), (minutes / 1440, "day"))
+    return counted(f"{number:.2g}" if 1 <= number < 9.95 else f"{_round(number):,}", unit)

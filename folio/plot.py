@@ -15,7 +15,7 @@ import numpy as np
 from folio.command_line import Parser, front_door
 from folio.errors import FolioError
 from folio.pictures.attention import MOST_TOKENS, attention_figure
-from folio.pictures.canvas import ENDINGS, counted, refuse_foreign, require_matplotlib, save
+from folio.pictures.canvas import ENDINGS, counted, refuse_other, require_matplotlib, save
 from folio.pictures.loss import POSITIONS, default_output, find_logs, loss_figure, reports_of
 from folio.pictures.surprise import MOST_CHARACTERS, surprise_figure
 from folio.pictures.vocabulary import vocabulary_figure
@@ -46,7 +46,7 @@ def loss(parser, words):
     logs = find_logs(arguments.home, arguments.runs)
     runs = {name: reports_of(path) for name, path in logs.items()}
     output = arguments.output or default_output(logs)
-    refuse_foreign(output)
+    refuse_other(output)
     save(loss_figure(runs, arguments.x), output)
     print(f"{', '.join(map(harmless, logs))}: {counted(sum(map(len, runs.values())), 'report')} -> {output}")
 
@@ -119,7 +119,7 @@ def _opened(parser, words, picture):
     from folio.language_model import find_weights, load, newest_weights     # torch comes with it, which --help and `loss` need not wait for
     path = find_weights(arguments.home, arguments.weights) if arguments.weights else newest_weights(arguments.home)
     output = arguments.output or path.with_name(f"{picture}-{path.stem.removeprefix('weights-')}.png")
-    refuse_foreign(output)
+    refuse_other(output)
     return arguments, load(path), output
 
 

@@ -12,8 +12,10 @@ import torch
 
 from folio import checkpoint, distributed, fastest, hardware, networks, plan
 from folio.batches import fitting_block_size, steps_per_epoch
+from folio.commands import command, quoted
 from folio.errors import FolioError
 from folio.files import only_one, remove_abandoned, remove_leftovers
+from folio.spelling import counted
 from folio.training import CLOSING_SECONDS, Progress, Run
 from Model_Params import LENGTHS, ModelParams, Params, TextParams, TrainingParams
 
@@ -95,10 +97,11 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
         run.restore(contents)
         if run.out_of_patience:
             raise FolioError(f"The run {name} was stopped by its patience of {run.training.patience} validations after step {run.progress.step:,}. "
-                             f"To train it further, allow more: --resume --name {name} --patience {2 * run.training.patience}")
+                             f"To train it further, allow more: "
+                             f"{command('train.py', '--resume', '--name', name, '--patience', 2 * run.training.patience)}")
         if run.done:
-            raise FolioError(f"The run {name} has made all its {run.progress.step:,} steps. To train it further, say how far: "
-                             f"--resume --name {name} --steps {2 * run.progress.step}")
+            raise FolioError(f"The run {name} has made all its {counted(run.progress.step, 'step')}. To train it further, say how far: "
+                             f"{command('train.py', '--resume', '--name', name, '--steps', 2 * run.progress.step)}")
         if contents["torch"] != torch.__version__:
             say(f"This run began with torch {contents['torch']}, and this is {torch.__version__}: the last digits may differ.")
         if run.progress.best_step is not None and not home.weights(name).exists():
@@ -111,22 +114,26 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
 def describe(run):
     """What is about to be trained on what, what to expect of it, and every effective setting."""
     model, training, corpus = run.params.model, run.training, run.corpus
-    length = f"{training.steps:,} steps" if training.steps else f"about {training.minutes:g} minutes"
+    length = counted(training.steps, "step") if training.steps else f"about {counted(f'{training.minutes:g}', 'minute')}"
     if training.steps and training.batches != "random":
-        length += f", {training.steps / _steps_per_epoch(training, model.block_size, corpus):.3g} epochs"
-    threads = f"{distributed.count()} processes of {training.threads} threads" if distributed.count() > 1 else f"{training.threads} threads"
+        length += f", {counted(f'{training.steps / _steps_per_epoch(training, model.block_size, corpus):.3g}', 'epoch')}"
+    if run.progress.step:
+        length += " in all"
+    threads = counted(training.threads, "thread")
+    if distributed.count() > 1:
+        threads = f"{distributed.count()} processes of {threads}"
     began = f", starting from {start['name']!r} ({start['fingerprint']})" if (start := run.progress.started_from) else ""
     began += f", going on after step {run.progress.step:,}" if run.progress.step else ""
     settings = " ".join(f"{key}={value}" for key, value in replace(run.params, training=training).values().items() if value is not None)
-    events = [f"events    tensorboard --logdir {run.home.tensorboard(run.name).parent}"] if training.tensorboard else []
+    events = [f"events    tensorboard --logdir {quoted(run.home.tensorboard(run.name).parent)}"] if training.tensorboard else []
     fresh = not run.progress.step and not run.progress.started_from         # else another size is no choice any more
     expected = plan.make(model, training, corpus, plan.Machine.of(training, distributed.count()), sizes_are_open=fresh)
     return "\n".join([
         f"run       {run.name}: {length}{began}",
         f"text      {corpus.train_bytes:,} bytes to learn from, {corpus.val_bytes:,} held out; "
         f"{corpus.train_tokens:,} tokens of a vocabulary of {model.vocab_size:,}",
-        f"model     {model.family}, {expected.parameters:,} parameters: {model.num_layers} layer{'s' * (model.num_layers > 1)}, width {model.emb_len}, "
-        f"{f'{model.num_heads} heads' if model.num_heads else f'state {model.hidden_len}'}, context {model.block_size}",
+        f"model     {model.family}, {expected.parameters:,} parameters: {counted(model.num_layers, 'layer')}, width {model.emb_len}, "
+        f"{counted(model.num_heads, 'head') if model.num_heads else f'state {model.hidden_len}'}, context {model.block_size}",
         f"machine   {training.device}, {threads}, {training.precision}, {'compiled' if training.compile else 'not compiled'}",
         _paragraph("plan", f"{'in all ' * bool(run.progress.step)}{expected.line()}"),
         _paragraph("settings", settings),
@@ -237,8 +244,8 @@ def _newest_unfinished(home, say):
             if len(paths) > 1:
                 say(f"Going on with {name}, of {len(paths)} runs the newest that is not finished; --name takes another.")
             return name
-    raise FileNotFoundError(f"There is no unfinished run in {home.saved_weights}. Start one (python train.py), or train a finished one further: "
-                            "--resume --name NAME --steps N")
+    raise FileNotFoundError(f"There is no unfinished run in {home.saved_weights}. Start one ({command('train.py')}), or train a finished one further: "
+                            f"{command('train.py', '--resume', '--name', 'NAME', '--steps', 'N')}")
 
 
 def _differences(home, contents, stored, preset, flags, tokenizer, corpus):

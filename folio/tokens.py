@@ -54,13 +54,11 @@ def main():
     parser.add_argument("--text", metavar="TEXT", help="a text, also one that looks like a file or a flag")
     parser.add_argument("--only", choices=["tokens", "report"], help="tokens or report: only this part")
     parser.add_argument("--ids", action="store_true", help="put the id below each token")
-    parser.add_argument("--lines", type=int, default=SHOWN_LINES, metavar="N", help=f"show so many lines of tokens; 0: all (default: {SHOWN_LINES})")
+    parser.add_number("--lines", SHOWN_LINES, f"show so many lines of tokens; 0: all (default: {SHOWN_LINES})", low=0, high=10**9)
     parser.add_argument("--field", default=TextParams.field, metavar="NAME", help="where .jsonl and .parquet files have their text (default: text)")
     arguments = parser.parse()
     if (arguments.named is None) == (arguments.text is None):
         parser.error("pass a text or a file, once" if arguments.text is not None else "pass a text or a file, or - for standard input")
-    if arguments.lines < 0:
-        parser.error(f"--lines {arguments.lines} is below the smallest value possible, 0")
 
     chunks = [(arguments.text, True)] if arguments.named is None else named_text(arguments.named, arguments.field)
     if not any(text for text, _ in chunks):

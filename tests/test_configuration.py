@@ -358,3 +358,23 @@ def test_without_a_preset_nothing_is_prepared(home):
 def test_saving_the_settings_of_a_run_that_goes_on_is_refused(home, refused, tmp_path):
     assert "--save-config writes what a new run" in refused(train, home("text"), "--resume", "--save-config", tmp_path / "a.json")
     assert not (tmp_path / "a.json").exists()
+
+
+# --- What is there already ---
+
+@pytest.mark.parametrize("script, words", [("init.py", ["--vocab-size", 300]), ("train.py", ["--steps", 1]), ("run.py", ["Once"])])
+@pytest.mark.parametrize("content", ["Once upon a time.", '{"chapters": 3}', "[1, 2]", "\x00" * 99, "[" * 100_000])
+def test_settings_are_saved_over_nothing_but_settings(script, words, content, home):
+    made = home("Once upon a time. " * 90)
+    novel = made.folder / "novel.txt"
+    novel.write_text(content, encoding="utf-8")
+    message = refusal(run_script(script, "--home", made.folder, *words, "--save-config", novel))
+    assert "novel.txt exists, and is not a file of settings, as --save-config writes; it was left as it is." in message
+    assert novel.read_text(encoding="utf-8") == content and not made.tokenizer.exists() and not made.saved_weights.exists()
+
+
+def test_settings_may_be_saved_over_older_settings_and_an_empty_file_but_not_a_folder(file, tmp_path):
+    for content in ({"steps": 5, "emb_length": 3}, "", {"tokenizer": "char"}):
+        configuration.save(file(content), {"steps": 6})
+    with pytest.raises(FileExistsError, match="is a folder, and a file of settings.* is to be written there. Name a file."):
+        configuration.save(tmp_path, {"steps": 6})

@@ -178,7 +178,7 @@ def test_a_tokenizer_of_characters_has_no_byte_pairs_to_write(tmp_path, format):
 
 @pytest.mark.parametrize("format", ["huggingface", "tiktoken"])
 def test_a_folder_is_no_place_for_one_file(tmp_path, format):
-    with pytest.raises(OSError, match=f"is a folder; the format {format} is one file"):
+    with pytest.raises(OSError, match=f"is a folder, .* the format {format} is one file"):
         write(BPETokenizer([]), format, tmp_path)
 
 
@@ -603,3 +603,34 @@ def test_a_wrong_command_line_exits_with_code_2_and_says_how_it_goes(tmp_path, w
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
     assert "There is no nowhere.json. An import takes" in refusal(convert("import", "nowhere.json", "--home", tmp_path))
     assert "python init.py" in refusal(convert("export", "gpt2", tmp_path / "out", "--home", tmp_path))
+
+
+# --- What is there already ---
+
+@pytest.mark.parametrize("format, names", FORMATS.items())
+def test_nothing_but_a_tokenizer_of_the_format_is_written_over(format, names, tmp_path):
+    for name in names:
+        mine = tmp_path / name
+        mine.write_text('{"chapters": [1, 2]}' if name.endswith(".json") else "Once upon a time.\n", encoding="utf-8")
+        before = mine.read_bytes()
+        with pytest.raises(FileExistsError, match=f"{name} exists, and is not a tokenizer in the format {format}; it was left as it is"):
+            written(BPETokenizer([]), format, tmp_path)
+        assert mine.read_bytes() == before and sorted(path.name for path in tmp_path.iterdir()) == [name]
+        mine.unlink()
+    for merges in ([], [(97, 98)]):          # its own kind, written twice
+        written(BPETokenizer(merges), format, tmp_path)
+        written(BPETokenizer(merges), format, tmp_path)
+
+
+@pytest.mark.parametrize("format, word", [("huggingface", "out"), ("huggingface", "out/"), ("tiktoken", "out/")])
+def test_what_may_be_meant_as_a_folder_does_not_become_a_file(format, word, tmp_path):
+    with pytest.raises(IsADirectoryError, match="Name it, as in .*out.tokenizer"):
+        write(BPETokenizer([]), format, f"{tmp_path}/{word}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_convert_leaves_a_novel_as_it_was(tmp_path):
+    novel = tmp_path / "novel.txt"
+    novel.write_text("Once upon a time.", encoding="utf-8")
+    assert "novel.txt exists, and is not a tokenizer" in refusal(convert("export", "tiktoken", novel))
+    assert novel.read_text(encoding="utf-8") == "Once upon a time."

@@ -346,7 +346,7 @@ def test_a_run_of_epochs_says_its_steps_and_goes_on_with_more(project, monkeypat
     steps = math.ceil(windows / 2)
     assert not code and f"run       default: {steps} steps, {steps / windows:.3g} epochs" in out
     code, out = train_here(project, monkeypatch, capsys, *words, "--resume", "--name", "default", "--epochs", 1)
-    assert not code and f"run       default: {windows} steps, 1 epochs, going on after step {steps}" in out
+    assert not code and f"run       default: {windows} steps, 1 epoch in all, going on after step {steps}" in out
 
 
 def test_a_run_has_one_length():

@@ -8,6 +8,7 @@ from dataclasses import MISSING, asdict, fields, replace
 import pytest
 from conftest import ROOT, refusal, run_python, run_script
 
+from folio import configuration
 from folio.command_line import Parser, chosen, given
 from folio.home import Home
 from folio.spelling import nearest
@@ -208,6 +209,29 @@ def test_the_nearest_word_is_offered_only_where_there_is_one():
     assert nearest("qqq", ["default", "shakespeare-10m"]) == ""
 
 
+FLAGS = [f"--{name.replace('_', '-')}" for name in [*sorted(configuration.NAMES), *"home preset config save_config name start_from resume samples weights".split()]]
+
+
+@pytest.mark.parametrize("word, right", [
+    ("--emb-length", "--emb-len"), ("--batchsize", "--batch-size"), ("--lerning-rate", "--learning-rate"), ("--leraning_rate", "--learning-rate"),
+    ("--num-head", "--num-heads"), ("--stpes", "--steps"), ("--minute", "--minutes"), ("--temprature", "--temperature"), ("--Seed", "--seed"),
+    ("--tpo-k", "--top-k"), ("--weigths", "--weights"), ("--resum", "--resume"), ("--learning", "--learning-rate"), ("--optim", "--optimizer"),
+    ("--nam", "--name"), ("-seed", "--seed"), ("--repetition-penality", "--repetition-penalty"), ("--saveconfig", "--save-config")])
+def test_a_word_that_is_spelled_alike_is_offered(word, right):
+    assert nearest(word, FLAGS) == f"; did you mean {right}?"
+
+
+@pytest.mark.parametrize("word", "--wandb --data --num-predict --log-interval --num-workers --batch-norm --weight-init --eval-only --backend --min-lr --ddp "
+                                 "--gpu --debug --model --input --file --train --alpha --momentum --mirostat --presence-penalty --n-gpu-layers --rank "
+                                 "--cache-dir --flash-attn --push-to-hub --zzzzzz -x -- --é --🦊".split())
+def test_a_word_that_is_only_somewhat_like_another_is_not_answered_with_it(word):
+    assert nearest(word, FLAGS) == ""
+
+
+def test_a_long_word_among_many_names_is_no_long_search():
+    assert nearest("x" * 10_000, [f"{number:05}" for number in range(100_000)]) == ""
+
+
 def test_what_stands_behind_two_hyphens_is_left_as_it_was_typed():
     parser = Parser("A test.")
     parser.add_argument("prompt", nargs="?")
@@ -259,3 +283,26 @@ def test_help_and_refusals_leave_the_folder_as_it_was(script, tmp_path):
     for words in (["--help"], ["--no-such-flag"]):
         subprocess.run([sys.executable, ROOT / script, "--home", tmp_path, *words], capture_output=True, check=False)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- Habits of other programs ---
+
+@pytest.mark.parametrize("words, said", [
+    (["--compile=False"], "--compile takes no value, and here is False: write --compile alone, or --no-compile for the opposite"),
+    (["--compile", "true"], "--compile takes no value, and here is true"),
+    (["--no-compile=1"], "--no-compile takes no value"),
+    (["--resume=night"], "--resume takes no value, and here is night: write --resume alone\n"),
+    (["--resume", "night"], "night belongs to no flag (a text is named to init.py, a run by --name)"),
+    (["book.txt"], "book.txt belongs to no flag (a text is named to init.py, a run by --name)"),
+    (["--data", "book.txt"], "unknown flag --data; the text is named to init.py"),
+    (["--batch-size=--"], "invalid int value: '--'"),
+])
+def test_what_other_programs_would_take_is_answered_with_what_to_write(words, said, tmp_path):
+    assert said in refusal(run_script("train.py", "--home", tmp_path, *words), code=2)
+
+
+def test_what_other_programs_call_the_length_of_an_answer_is_answered_with_ours(tmp_path):
+    message = refusal(run_script("run.py", "--home", tmp_path, "--num-predict", 5, "--top-k=0", "Once"), code=2)
+    assert "unknown flag --num-predict; that is --tokens here" in message
+    assert "top_k=0 is below the smallest value possible, 1. Leave it out for the default: all." in refusal(
+        run_script("run.py", "--home", tmp_path, "--top-k", 0, "Once"), code=2)

@@ -358,7 +358,7 @@ def test_any_words_can_be_given_as_text(text):
 
 
 @pytest.mark.parametrize("words, said", [
-    ([], "pass a text or a file, or -"), (["a", "--text", "b"], "once"), (["a", "--lines", "-1"], "--lines -1 is below"),
+    ([], "pass a text or a file, or -"), (["a", "--text", "b"], "once"), (["a", "--lines", "-1"], "--lines: -1 is below"),
     (["a", "--only", "colours"], "colours"),
 ])
 def test_a_command_that_cannot_be_followed_is_refused_with_exit_code_2(words, said):

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from folio.errors import FolioError
-from folio.files import replacing
+from folio.files import refuse_foreign, replacing
+from folio.spelling import counted
 from folio.terminal import harmless
 
 MADE_BY = "python -m folio.plot"        # in every picture, so that no other one is ever written over
@@ -122,11 +123,6 @@ def colour_map():
 
 # --- Words ---
 
-def counted(number, what):
-    """counted(1, "line") -> "1 line"; counted(2000, "line") -> "2,000 lines" """
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
 def shortened(name, length):
     """A name that may be too long, without its middle: what tells runs apart is mostly at the ends."""
     name = harmless(name).replace("\n", " ")
@@ -149,14 +145,9 @@ def require_matplotlib():
         raise FolioError("To draw takes matplotlib, which is not installed: python -m pip install matplotlib") from None
 
 
-def refuse_foreign(path):
-    """Raise FileExistsError where a file lies that is no picture of ours."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        ours = MADE_BY.encode() in file.read(4096)
-    if not ours:
-        raise FileExistsError(f"{path} exists, and is no picture that {MADE_BY} drew. Name another file: --output FILE{path.suffix}")
+def refuse_other(path):
+    """Raise FileExistsError where something else than a picture of ours lies."""
+    refuse_foreign(path, f"a picture that {MADE_BY} drew", lambda head: MADE_BY.encode() in head[:4096])
 
 
 def drawn(figure, ending=".png"):

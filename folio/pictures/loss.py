@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from folio import run_log
+from folio.commands import command
 from folio.errors import FolioError
 from folio.pictures.canvas import COLOURS, GREY, counted, darker, shortened, style
 from folio.spelling import nearest
@@ -42,7 +43,7 @@ def find_logs(home, words):
     """{name: path} of the logs that names of runs or paths say; without any, of the newest. Raises FileNotFoundError with a list of what there is."""
     there = home.newest("log-*.jsonl")
     if not there and not words:
-        raise FileNotFoundError(f"There is no log of a run in {home.saved_weights}. Train first (python train.py{home.flag}), or name a log file.")
+        raise FileNotFoundError(f"There is no log of a run in {home.saved_weights}. Train first ({command('train.py')}), or name a log file.")
     found = {}
     for path in [_find_log(home, word, there) for word in words] or there[:1]:
         if path.resolve() not in map(Path.resolve, found.values()):

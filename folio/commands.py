@@ -1,0 +1,49 @@
+"""Commands as messages name them: pasted into a shell, they run, and find the same project."""
+
+import os
+import re
+import shlex
+
+_home = ""          # the --home of this process's own command line, quoted; empty: the scripts' own project
+
+
+def command(script, *words, launcher="python"):
+    """Return a command line that can be pasted: `script`, some words, and the --home that this process was given.
+
+    script: what Python takes, such as "train.py" or "-m folio.plot"; words: flags and values, not quoted yet.
+    >>> command("run.py", "--weights", "night")
+    'python run.py --weights night'
+    """
+    return " ".join([launcher, script, *map(quoted, words)]) + _home
+
+
+def remember_home(folder):
+    """Let every command from here on name this --home; None: the scripts' own project, which needs no flag."""
+    global _home
+    # argparse takes a value with a leading hyphen only after an equals sign.
+    _home = "" if folder is None else f" --home{'=' if str(folder).startswith('-') else ' '}{quoted(folder)}"
+
+
+def quoted(word, windows=os.name == "nt"):
+    """Return a word as a shell takes it: of POSIX, or PowerShell and cmd on Windows. Plain words get no quotes.
+    >>> print(quoted("my project", windows=False), quoted("it's", windows=False), quoted("my project", windows=True))
+    'my project' 'it'"'"'s' "my project"
+    """
+    word = str(word)
+    if windows:
+        return _quoted_on_windows(word)
+    if word.isprintable():
+        return shlex.quote(word)
+    # A control character, or a byte that is not UTF-8: as an escape, which also keeps it from commanding the terminal.
+    escaped = (c if c.isprintable() and c not in "\\'" else "".join(f"\\{byte:03o}" for byte in os.fsencode(c))
+               for c in word)
+    return f"$'{''.join(escaped)}'"
+
+
+def _quoted_on_windows(word):
+    if re.fullmatch(r"[\w.:\\/+=-]+", word):
+        return word
+    if re.search("[$`]", word):         # PowerShell replaces them inside double quotes; cmd knows no single ones
+        return "'" + word.replace("'", "''") + "'"
+    # The program that is called takes a backslash before a quote for part of it; inside, a file name has no quotes.
+    return '"' + word + "\\" * (len(word) - len(word.rstrip("\\"))) + '"'
