@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from folio import checkpoint, distributed, hardware, networks, optimizers
 from folio.batches import batch_at, windows_per_stream
-from folio.bits_per_byte import Score, evaluate, window_len
+from folio.bits_per_byte import Score, bytes_of_tokens, evaluate, evaluate_windows, spread_windows, window_len
 from folio.decoder import generate
 from folio.errors import FolioError, is_out_of_memory
 from folio.run_log import RunLog
@@ -29,7 +29,8 @@ from folio.tensorboard import Events
 CLOSING_SECONDS = 0.8           # the last sample, saving, and leaving Python, here
 SAVE_SECONDS = 60               # a killed run loses at most about this much
 LINES_PER_EVALUATION = 10       # in the log
-EVALUATION_SHARE = 0.05         # of the time, where eval_interval is not given
+EVALUATION_SHARE = 0.05         # of the time, where eval_interval is not given; training text and validation text together
+TRAIN_EVAL_SHARE = 0.01         # of the time, for the training text in it: that a short run makes fewer steps would cost more than it shows
 OVERFITTING = 3                 # validations in a row that are no better: one or two may be chance
 _OVERFITTING = ("The model begins to learn its text by heart: it gets no better on text it has not seen. The best weights so far are kept; "
                 "more text, more --bpe-dropout or fewer steps help.")
@@ -46,7 +47,8 @@ class Progress:
     training_seconds: float = 0.0           # of these, in steps
     evaluation_seconds: float | None = None         # what the last evaluation took, with its sample and the best weights saved
     decay_start: int | None = None          # the step at which the learning rate begins to fall: all that time ever decides
-    recent_losses: list = field(default_factory=list)       # since the last line in the log
+    recent_losses: list = field(default_factory=list)       # since the last line in the log, in nats per token
+    recent_bytes: list = field(default_factory=list)        # of text, that the targets of the same steps stand for
     best_nats: float | None = None          # per byte of validation text
     best_step: int | None = None
     validations_since_best: int = 0
@@ -79,6 +81,7 @@ class Run:
         self.earlier_seconds = 0.0
         self.tokens_per_step = self.training.batch_size * params.model.block_size
         self.eval_interval = self.training.eval_interval or default_eval_interval(corpus.val_tokens, self.tokens_per_step)
+        self.token_bytes = torch.from_numpy(bytes_of_tokens(tokenizer)).to(self.training.device)
         # Without a text before it, a new document begins like all the others: after a separator, or else after a line's end.
         self.opening = [tokenizer.end_of_text] if corpus.documents > 1 and tokenizer.end_of_text is not None else line_end(tokenizer)
         if self.training.steps:
@@ -110,6 +113,7 @@ class Run:
         self.renew_working_net()
         self.progress.step += 1
         self.progress.recent_losses.append(total)
+        self.progress.recent_bytes.append(distributed.summed(self.token_bytes[targets].sum().item()))
         return total
 
     def _gradient(self, inputs, targets):
@@ -301,7 +305,8 @@ class Run:
         """Write a line to the log; at an evaluation also measure, keep the best weights, and show a sample."""
         progress, now = self.progress, self.clock()
         line = {"step": progress.step, "seconds": round(self.seconds, 2), "tokens": progress.step * self.tokens_per_step,
-                "train_loss": sum(progress.recent_losses) / len(progress.recent_losses), "learning_rate": self.learning_rate(progress.step - 1),
+                "train_loss": sum(progress.recent_losses) / len(progress.recent_losses), "train_nats_per_byte": self._recent_nats_per_byte(),
+                "learning_rate": self.learning_rate(progress.step - 1),
                 "bpe_dropout": self.bpe_dropout(progress.step - 1), "gradient_length": self.gradient_length,
                 "micro_batch_size": self.training.micro_batch_size,
                 "tokens_per_second": round((progress.step - self._marked_step) * self.tokens_per_step / max(now - self._marked_at, 1e-9))}
@@ -311,9 +316,11 @@ class Run:
             bar.total = self.total_steps * self.tokens_per_step
         if self.total_steps is None:        # a guess, until the descent begins
             bar.total = int(bar.n * 60 * self.training.minutes / self.seconds)
-        bar.set_postfix_str(f"loss {line['train_loss']:.3f}", refresh=False)
+        if line["train_nats_per_byte"] is not None:
+            bar.set_postfix_str(f"training {line['train_nats_per_byte']:.3f} nats/byte", refresh=False)
         if evaluating:
-            score = self.evaluate()
+            trained, score = self.evaluate_training_text(), self.evaluate()
+            line |= {"train_eval_nats_per_byte": trained.nats_per_byte} if trained else {}
             line |= {"val_nats_per_byte": score.nats_per_byte, "val_bpb": score.bits_per_byte}
             best = progress.best_nats is None or score.nats_per_byte < progress.best_nats
             progress.validations_since_best = 0 if best else progress.validations_since_best + 1
@@ -321,7 +328,7 @@ class Run:
                 progress.best_nats, progress.best_step = score.nats_per_byte, progress.step
                 self.save_weights(score)
             line["seconds"] = round(self.seconds, 2)            # with what the evaluation took
-            tqdm.write(f"{clock_time(self.seconds):>7}  step {progress.step:<6,}  training {line['train_loss']:.3f} nats/token  "
+            tqdm.write(f"{clock_time(self.seconds):>7}  step {progress.step:<6,}  {training_figure(line)}  "
                        f"validation {score.nats_per_byte:.4f} nats/byte = {score.bits_per_byte:.4f} bits/byte{'  best' if best else ''}")
             if self.training.sample_tokens:
                 line["sample"] = self.sample()
@@ -332,8 +339,14 @@ class Run:
                 tqdm.write(f"{progress.validations_since_best} validations in a row were no better than step {progress.best_step}'s: stopping here.")
         if distributed.is_first():
             self.log.append(**line)
-        progress.recent_losses = []
+        progress.recent_losses, progress.recent_bytes = [], []
         self._marked_at, self._marked_step = self.clock(), progress.step
+
+    def _recent_nats_per_byte(self):
+        """Return the loss of the steps since the last report per byte of text, or None where their tokens stand for none."""
+        sizes = self.progress.recent_bytes          # an older run's resume file has losses without them
+        nats = self.tokens_per_step * sum(self.progress.recent_losses[-len(sizes):])
+        return nats / sum(sizes) if any(sizes) else None
 
     def keep_start(self):
         """Measure the network before its first step and keep it, so that training which makes it worse is not kept. -> Score"""
@@ -344,16 +357,33 @@ class Run:
 
     def evaluate(self):
         """The Score of the network as it is on the whole validation part, computed in the run's precision."""
-        self.working_net.eval()
-        length = window_len(self.working_net)
-        part = distributed.share_of_windows(self.corpus.val, length)
-        score = self._in_memory(lambda: evaluate(self.working_net, part, self.corpus.val_bytes, block_size=length, device=self.training.device,
-                                                 batch_size=max(1, self._windows_at_once * self.params.model.block_size // length)))
-        self.working_net.train()
-        nats = distributed.summed(score.nats)
+        part = distributed.share_of_windows(self.corpus.val, window_len(self.working_net))
+        nats = distributed.summed(self._measured(evaluate, part, self.corpus.val_bytes, block_size=window_len(self.working_net)).nats)
         if not math.isfinite(nats):         # nothing would ever be better than that
             raise FolioError(f"After step {self.progress.step} the text held out costs {nats} nats. {_LAST_GOOD}")
         return Score(nats, self.corpus.val_tokens, self.corpus.val_bytes)
+
+    def evaluate_training_text(self):
+        """Return the Score of the network as it is on a fixed sample of the training text, measured as the validation part is.
+
+        None as long as TRAIN_EVAL_SHARE of the run is too short for that.
+        """
+        total, tokens = self.corpus.train_tokens, train_eval_tokens(self.corpus.val_tokens, self.eval_interval, self.tokens_per_step)
+        length = min(window_len(self.working_net), total - 1)
+        starts = spread_windows(total, max(1, tokens // length), length)
+        if evaluation_steps(length * len(starts), self.tokens_per_step) > TRAIN_EVAL_SHARE * self.progress.step:
+            return None
+        part = starts[distributed.share(len(starts))]
+        score = self._measured(evaluate_windows, self.corpus.train, self.token_bytes.cpu().numpy(), part, block_size=length)
+        return Score(distributed.summed(score.nats), length * len(starts), distributed.summed(score.bytes))
+
+    def _measured(self, measure, *text, block_size):
+        """Return what a function of folio.bits_per_byte finds for the network as it is."""
+        self.working_net.eval()
+        score = self._in_memory(lambda: measure(self.working_net, *text, block_size=block_size, device=self.training.device,
+                                                batch_size=max(1, self._windows_at_once * self.params.model.block_size // block_size)))
+        self.working_net.train()
+        return score
 
     def sample(self):
         """What the network writes by now: a few lines."""
@@ -418,12 +448,33 @@ class Run:
 
 def default_eval_interval(val_tokens, tokens_per_step):
     """Steps from one evaluation to the next: a hundred, or more where the validation part is large."""
-    return max(100, math.ceil(evaluation_steps(val_tokens, tokens_per_step) / EVALUATION_SHARE))
+    return max(100, math.ceil(round(evaluation_steps(val_tokens, tokens_per_step) / (EVALUATION_SHARE - TRAIN_EVAL_SHARE), 6)))
+
+
+def train_eval_tokens(val_tokens, eval_interval, tokens_per_step):
+    """Return the size of the sample of the training text that evaluations measure: as the validation part, or what TRAIN_EVAL_SHARE allows.
+
+    Where evaluations are frequent because somebody wants them so, it is a quarter of the validation part.
+    """
+    return min(val_tokens, max(val_tokens // 4, int(TRAIN_EVAL_SHARE * eval_interval / evaluation_steps(1, tokens_per_step))))
 
 
 def evaluation_steps(val_tokens, tokens_per_step):
     """How many steps take as long as an evaluation: it has no backward pass, which is two thirds of a step."""
     return val_tokens / 3 / tokens_per_step
+
+
+def training_figure(report):
+    """Return what an evaluation says of the training text: as measured beside the validation, or else the running mean of its steps.
+    >>> training_figure({"train_nats_per_byte": 1.5, "train_eval_nats_per_byte": 1.25})
+    'training 1.2500'
+    >>> training_figure({"train_nats_per_byte": 1.5})
+    'training 1.5000 (running mean)'
+    """
+    if "train_eval_nats_per_byte" in report:
+        return f"training {report['train_eval_nats_per_byte']:.4f}"
+    running = report["train_nats_per_byte"]
+    return "training -" if running is None else f"training {running:.4f} (running mean)"
 
 
 def dropout_seed(seed, step, micro_batch, rank=0):

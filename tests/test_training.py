@@ -21,7 +21,7 @@ import folio
 import train
 from folio import checkpoint, corpus, hardware, networks, optimizers, run_log, runs, training
 from folio.batches import batch_at
-from folio.bits_per_byte import Score
+from folio.bits_per_byte import Score, bytes_of_tokens, spread_windows
 from folio.command_line import front_door
 from folio.errors import FolioError
 from folio.training import Run, clock_time, default_eval_interval, dropout_seed
@@ -798,7 +798,7 @@ def test_the_log_has_what_was_promised(uninterrupted):
     assert [json.loads(line) for line in made.log("default").read_text(encoding="utf-8").splitlines()] == lines
     assert [line["step"] for line in lines] == list(range(5, 301, 5))
     for line in lines:
-        assert line.keys() >= {"step", "seconds", "tokens", "train_loss", "learning_rate", "bpe_dropout", "gradient_length", "tokens_per_second"}
+        assert line.keys() >= {"step", "seconds", "tokens", "train_loss", "train_nats_per_byte", "learning_rate", "bpe_dropout", "gradient_length", "tokens_per_second"}
         assert ("sample" in line) == ("val_bpb" in line)
         assert line["bpe_dropout"] == pytest.approx(most * line["learning_rate"] / 0.01) and line["gradient_length"] > 0
         assert ("val_bpb" in line) == ("val_nats_per_byte" in line) == (line["step"] % 50 == 0)
@@ -809,6 +809,9 @@ def test_the_log_has_what_was_promised(uninterrupted):
     assert lines[3]["learning_rate"] == 0.01 and lines[-1]["learning_rate"] == pytest.approx(0.01 / 120)
     assert lines[-1]["val_bpb"] < lines[9]["val_bpb"] - 0.1                  # it learns
     assert lines[-1]["train_loss"] < lines[0]["train_loss"] - 1
+    measured = [line["step"] for line in lines if "train_eval_nats_per_byte" in line]
+    assert measured and measured == list(range(measured[0], 301, 50))
+    assert lines[-1]["train_eval_nats_per_byte"] < lines[-1]["val_nats_per_byte"]
 
 
 def test_every_field_of_the_log_is_explained(uninterrupted, project, make_run):
@@ -846,6 +849,79 @@ def test_the_training_loss_in_the_log_is_the_mean_since_the_line_before(project,
     assert [line["step"] for line in lines] == [*range(2, 25, 2), 25]
     assert lines[0]["train_loss"] == pytest.approx(np.mean(losses[:2]))
     assert lines[-1]["train_loss"] == pytest.approx(losses[-1])
+
+
+def test_training_and_validation_are_logged_in_one_unit_whatever_bpe_dropout_does(make_run, monkeypatch):
+    run = make_run(steps=4, eval_interval=20, bpe_dropout=0.3)
+    sizes, batches, losses = bytes_of_tokens(run.tokenizer), [], []
+    batch, step = run._batch, run.step
+    monkeypatch.setattr(run, "_batch", lambda number: batches.append(batch(number)) or batches[-1])
+    run.step = lambda: losses.append(step())
+    run.train()
+    expected = [64 * sum(losses[first:first + 2]) / sum(sizes[targets.numpy()].sum() for _, targets in batches[first:first + 2]) for first in (0, 2)]
+    assert [line["train_nats_per_byte"] for line in run_log.read(run.log.path)] == pytest.approx(expected)
+
+
+def test_targets_without_text_have_no_loss_per_byte(make_run, capsys):
+    run = make_run(steps=1)
+    run.token_bytes = torch.zeros_like(run.token_bytes)
+    run.train()
+    assert run_log.read(run.log.path)[0]["train_nats_per_byte"] is None
+    assert "training -  validation" in capsys.readouterr().out
+
+
+def test_evaluations_measure_a_sample_of_the_training_text_as_they_measure_the_validation(make_run):
+    run = make_run(steps=600, eval_interval=500, dropout=0.5, bpe_dropout=0.3)
+    run.progress.step = 500
+    total, score = run.corpus.train_tokens, run.evaluate_training_text()
+    starts = spread_windows(total, 960 // 16, 16)           # five steps' time; an evaluation is three times as fast as a step
+    assert starts[0] == 0 and starts[-1] == total - 17 and (np.diff(starts) >= 16).all()
+    run.net.eval()
+    windows = torch.from_numpy(np.stack([run.corpus.train[start:start + 17] for start in starts]).astype(np.int64))
+    with torch.inference_mode():
+        nats = F.cross_entropy(run.net(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten(), reduction="sum").item()
+    assert score.nats == pytest.approx(nats, rel=1e-4)
+    assert (score.tokens, score.bytes) == (16 * len(starts), bytes_of_tokens(run.tokenizer)[windows[:, 1:].numpy()].sum())
+    run.net.train()
+    assert score == run.evaluate_training_text() and run.net.training
+
+
+def test_the_training_text_is_measured_where_it_costs_no_more_than_a_hundredth_of_the_run(make_run, capsys):
+    run = make_run(steps=250, eval_interval=50, learning_rate=0.02)
+    run.train()
+    lines = [line for line in run_log.read(run.log.path) if "val_nats_per_byte" in line]
+    cost = training.evaluation_steps(16 * (training.train_eval_tokens(run.corpus.val_tokens, 50, 64) // 16), 64)
+    assert 0.5 < cost < 2.5
+    assert [line["step"] for line in lines if "train_eval_nats_per_byte" in line] == [step for step in range(50, 251, 50) if step >= 100 * cost]
+    said = [line for line in capsys.readouterr().out.splitlines() if " validation " in line]
+    assert "(running mean)  validation" in said[0] and re.search(rf"training {lines[-1]['train_eval_nats_per_byte']:.4f}  validation", said[-1])
+
+
+@pytest.mark.parametrize("val_tokens, eval_interval, expected", [
+    (1_000, 100, 1_000),                # as large as the validation part, where that is cheap
+    (100_000, 100, 25_000),             # a quarter, where somebody wants evaluations that cost more than they should
+    (100_000, 2_000, 60_000),           # a hundredth of 2,000 steps of 1,000 tokens; an evaluation is three times as fast as a step
+])
+def test_the_sample_of_the_training_text_is_as_large_as_time_allows(val_tokens, eval_interval, expected):
+    assert training.train_eval_tokens(val_tokens, eval_interval, 1000) == expected
+
+
+@pytest.mark.parametrize("val_tokens", [10, 5_000, 40_000, 3_000_000])
+def test_evaluations_have_their_share_of_the_time(val_tokens):
+    interval = default_eval_interval(val_tokens, 1000)
+    measured = val_tokens + training.train_eval_tokens(val_tokens, interval, 1000)
+    assert training.evaluation_steps(measured, 1000) <= training.EVALUATION_SHARE * interval + 1e-6
+
+
+def test_a_run_goes_on_from_a_resume_file_that_knows_no_bytes_of_its_last_losses(project, make_run):
+    run = half_done(make_run)
+    contents = checkpoint.load(project.resume("test"))
+    assert len(contents["progress"]["recent_losses"]) == 3
+    del contents["progress"]["recent_bytes"]
+    run.restore(contents)
+    assert run._recent_nats_per_byte() is None
+    run.step()
+    assert 0 < run._recent_nats_per_byte() < 10
 
 
 def test_a_resumed_run_cuts_its_log_back_to_its_step(tmp_path):
@@ -971,7 +1047,7 @@ def test_the_model_of_the_lectures_says_its_parameters_when_it_starts(home):
 def test_small_parts():
     assert (clock_time(0), clock_time(83), clock_time(3600)) == ("0:00", "1:23", "60:00")
     assert default_eval_interval(1, 1000) == 100
-    assert default_eval_interval(3_000_000, 1000) == 20_000             # 1,000 steps' worth, a twentieth of the time
+    assert default_eval_interval(3_000_000, 1000) == 25_000             # 1,000 steps' worth, a twenty-fifth of the time
 
 
 # --- By the clock ---
