@@ -12,6 +12,8 @@
     micro_batch_size    windows computed at once
     tokens_per_second   in training since the report before, without evaluations
     decay_start         the step from which on the learning rate falls: once, in the first report that knows
+    total_steps         the step at which the run is to end, each time that time decides: when the learning rate begins to fall, and when the
+                        end is moved because the machine has become faster or slower
     train_eval_nats_per_byte    at an evaluation, where the run is long enough for it: a fixed sample of the training text, measured as the
                                 validation is: without dropout, as it is encoded, in windows that do not overlap. Far below
                                 val_nats_per_byte while that one rises: overfitting

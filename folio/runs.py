@@ -206,7 +206,7 @@ def _load_resume(home, name):
         raise FileNotFoundError(f"There is no run {name} to go on with; runs that can: {there}.")
     contents = checkpoint.load(home.resume(name))
     try:
-        Progress(**contents["progress"])
+        Progress.of(contents["progress"])
         parts = contents["params"]
         return contents, Params(TextParams(**parts["text"]), ModelParams(**parts["model"]), TrainingParams(**_BEFORE_IT_WAS_THERE | parts["training"]))
     except (KeyError, TypeError, AttributeError) as error:

@@ -1,7 +1,7 @@
 """Training: the step, the loop around it, and what is kept so that a killed run ends as if nothing had happened.
 
 Step n is a function of the weights before it and of (seed, n). What the next step needs (the weights, the optimizers' memory, the
-step's number, the moment of decay) is in the resume file, so that going on from it repeats the lost steps to the bit.
+step's number, what time has decided) is in the resume file, so that going on from it repeats the lost steps to the bit.
 """
 
 import math
@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
+from statistics import median
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +22,17 @@ from folio.batches import batch_at, windows_per_stream
 from folio.bits_per_byte import Score, bytes_of_tokens, evaluate, evaluate_windows, spread_windows, window_len
 from folio.decoder import generate
 from folio.errors import FolioError, is_out_of_memory
+from folio.pace import Pace
 from folio.run_log import RunLog
-from folio.schedules import decay_start_for, share_of_peak, time_to_decay, total_steps_for
+from folio.schedules import decay_start_for, end_in_time, seconds_needed, share_of_peak, time_to_decay, total_steps_for
 from folio.streams import Streams
 from folio.tensorboard import Events
 
 CLOSING_SECONDS = 0.8           # the last sample, saving, and leaving Python, here
 SAVE_SECONDS = 60               # a killed run loses at most about this much
+FEW_STEPS = 3                   # of a sitting: the first is slow, and one more says little
+OFF_TIME = 0.02                 # of the time limit: an end that is expected so much too early or too late is moved
+SETTLED = 0.25                  # of the time left, or of the steps: so long a moved end stays, for every move is saved at once
 LINES_PER_EVALUATION = 10       # in the log
 EVALUATION_SHARE = 0.05         # of the time, where eval_interval is not given; training text and validation text together
 TRAIN_EVAL_SHARE = 0.01         # of the time, for the training text in it: that a short run makes fewer steps would cost more than it shows
@@ -45,14 +50,23 @@ class Progress:
     started_from: dict | None = None        # the name and the fingerprint of the weights before the first step, if they were not random
     seconds: float = 0.0                    # of all sittings, from the start of their processes
     training_seconds: float = 0.0           # of these, in steps
-    evaluation_seconds: float | None = None         # what the last evaluation took, with its sample and the best weights saved
-    decay_start: int | None = None          # the step at which the learning rate begins to fall: all that time ever decides
+    evaluation_steps: float | None = None           # that an evaluation takes as long as, with its sample and the best weights saved
+    decay_start: int | None = None          # the step at which the learning rate begins to fall; this and moved_ends are all that time ever decides
+    moved_ends: list = field(default_factory=list)          # [step, total_steps from then on], each time that the end was moved after that
     recent_losses: list = field(default_factory=list)       # since the last line in the log, in nats per token
     recent_bytes: list = field(default_factory=list)        # of text, that the targets of the same steps stand for
     best_nats: float | None = None          # per byte of validation text
     best_step: int | None = None
     validations_since_best: int = 0
     finished: bool = False
+
+    @classmethod
+    def of(cls, values):
+        """Return the Progress in a resume file. Raises TypeError for one of another program."""
+        return cls(**{name: value for name, value in values.items() if name not in _NO_LONGER_KEPT})
+
+
+_NO_LONGER_KEPT = {"evaluation_seconds"}        # in the resume files of older runs
 
 
 class Run:
@@ -78,6 +92,10 @@ class Run:
         self.log = RunLog(home.log(name), Events(home.tensorboard(name)) if self.training.tensorboard else None)
         self._logged_decay_start = None
         self.progress = Progress()
+        self.pace = Pace(60 * (self.training.minutes or 0))
+        self._evaluations = []          # the steps that each took as long as; at a moment when the machine changes its speed, that is far off
+        self._grace = 0.0               # seconds that a restart has cost since the descent began: they are no reason to end it earlier
+        self._settled_until = 0.0, 0    # by the clock, and the step
         self.earlier_seconds = 0.0
         self.tokens_per_step = self.training.batch_size * params.model.block_size
         self.eval_interval = self.training.eval_interval or default_eval_interval(corpus.val_tokens, self.tokens_per_step)
@@ -188,8 +206,8 @@ class Run:
         return self.training.bpe_dropout * self._share_of_peak(step)
 
     def _share_of_peak(self, step):
-        return share_of_peak(self.training.schedule, step, warmup_steps=self.training.warmup_steps,
-                             decay_start=self.progress.decay_start, total_steps=self.total_steps)
+        return share_of_peak(self.training.schedule, step, warmup_steps=self.training.warmup_steps, decay_start=self.progress.decay_start,
+                             total_steps=self._first_total_steps, moved_ends=self.progress.moved_ends)
 
     def _loss(self, inputs, targets):
         """inputs, targets: (batch, time) -> mean cross-entropy in nats per token"""
@@ -215,13 +233,15 @@ class Run:
             bar.unpause()               # else compiling would count as slow steps
             saved_at = self._marked_at = self.clock()
             self._marked_step = self.progress.step
+            self._grace = self._lost_seconds()
             while not self.done and not distributed.any_says(received):
                 began = self.clock()
                 self.step()
                 stepped = self.clock()
                 self.progress.training_seconds += stepped - began
+                self.pace.add(stepped - began)
                 bar.update(self.tokens_per_step)
-                decided = self._decide_decay()
+                decided = self._decide_end()
                 evaluating = self.done or self.progress.step % self.eval_interval == 0
                 saving = evaluating or decided or distributed.first_says(self.clock() - saved_at >= SAVE_SECONDS)
                 if saving:
@@ -229,7 +249,8 @@ class Run:
                 if evaluating or decided or self.progress.step % max(1, self.eval_interval // LINES_PER_EVALUATION) == 0:
                     self._report(evaluating, decided, bar)
                 if evaluating:
-                    self.progress.evaluation_seconds = self.clock() - stepped
+                    self._evaluations.append(self._in_steps(self.clock() - stepped))
+                    self.progress.evaluation_steps = median(self._evaluations)
                 if saving:
                     self.progress.finished = self.done
                     self.save_resume()
@@ -243,7 +264,11 @@ class Run:
 
     @property
     def total_steps(self):
-        """Steps of the whole run; None as long as time has not decided."""
+        """Steps of the whole run, by the latest decision; None as long as time has not decided."""
+        return self.progress.moved_ends[-1][1] if self.progress.moved_ends else self._first_total_steps
+
+    @property
+    def _first_total_steps(self):
         if self.training.steps:
             return self.training.steps
         return None if self.progress.decay_start is None else total_steps_for(self.progress.decay_start, self.training.decay_fraction)
@@ -263,25 +288,68 @@ class Run:
         """Time spent on this run, in all sittings."""
         return self.earlier_seconds + self.clock() - self.started_at
 
-    def _decide_decay(self):
-        """In a run with a time limit, begin the descent when it would take just the time that is left. -> whether that is now
+    def _decide_end(self):
+        """In a run with a time limit, begin the descent when it would take just the time that is left, and later move its end to where it ends
+        on time. -> whether something was decided
 
-        The decision is in the log and in the resume file before the next step uses it, so that a resumed run repeats it.
+        Decisions are in the log and in the resume file before the next step uses them, so that a resumed run repeats them.
         """
-        progress = self.progress
-        if progress.decay_start is not None:
+        progress, begins = self.progress, False
+        if self.training.steps:
             return False
-        seconds_per_step = progress.training_seconds / progress.step
-        seconds_per_evaluation = progress.evaluation_seconds
-        if seconds_per_evaluation is None:          # none has been made yet
-            seconds_per_evaluation = evaluation_steps(self.corpus.val_tokens, self.tokens_per_step) * seconds_per_step
-        seconds_left = 60 * self.training.minutes - self.seconds - CLOSING_SECONDS
-        now = time_to_decay(progress.step, decay_fraction=self.training.decay_fraction, seconds_left=seconds_left,
-                            seconds_per_step=seconds_per_step, eval_interval=self.eval_interval, seconds_per_evaluation=seconds_per_evaluation)
-        if not distributed.first_says(now):
-            return False
-        progress.decay_start = progress.step
-        return True
+        if progress.evaluation_steps is None and self.pace.steps == FEW_STEPS:
+            progress.evaluation_steps = self._guess_evaluation_steps()
+        left, costs = self._seconds_left(), self._costs(max(self.pace.seconds_per_step, 1e-6))
+        knows_pace = self.pace.steps >= FEW_STEPS or left < 2 * costs["seconds_per_step"]       # or there is no time to wait for better knowledge
+        if progress.decay_start is None:
+            begins = distributed.first_says(knows_pace and time_to_decay(progress.step, decay_fraction=self.training.decay_fraction,
+                                                                         seconds_left=left, **costs))
+            if not begins:
+                return False
+            progress.decay_start = progress.step
+        end = end_in_time(progress.step, seconds_left=left, **costs)
+        late = seconds_needed(progress.step, self.total_steps, **costs) - left
+        # Every move is saved at once, so there are few; but an end that is due is never put off.
+        settled = not begins and self.clock() < self._settled_until[0] and progress.step < self._settled_until[1] and end > progress.step
+        moves = distributed.first_says(knows_pace and not settled and end != self.total_steps and progress.step < self.total_steps
+                                       and abs(late) > OFF_TIME * 60 * self.training.minutes)
+        if moves:
+            progress.moved_ends.append([progress.step, distributed.agreed(end)])
+        if begins or moves:
+            self._settled_until = self.clock() + SETTLED * left, progress.step + SETTLED * (self.total_steps - progress.step)
+        return begins or moves
+
+    def _seconds_left(self):
+        """Return the time for steps and evaluations until the time limit."""
+        return 60 * self.training.minutes + self._grace - self.seconds - CLOSING_SECONDS
+
+    def _costs(self, seconds_per_step):
+        """Return what `seconds_needed` wants to know."""
+        steps = self.progress.evaluation_steps
+        if steps is None:
+            steps = evaluation_steps(self.corpus.val_tokens, self.tokens_per_step)
+        return {"seconds_per_step": seconds_per_step, "eval_interval": self.eval_interval, "seconds_per_evaluation": steps * seconds_per_step}
+
+    def _in_steps(self, seconds):
+        """Return how many steps take as long, at the present pace: that stays the same where the machine becomes slower."""
+        return seconds / max(self.pace.seconds_per_step, 1e-6)
+
+    def _guess_evaluation_steps(self):
+        """Return what an evaluation costs, from what one batch of it does."""
+        length = window_len(self.working_net)
+        part = distributed.share_of_windows(self.corpus.val, length)
+        batch = part[:max(1, self._windows_at_once * self.params.model.block_size // length) * length + 1]
+        began = self.clock()
+        self._measured(evaluate, batch, self.corpus.val_bytes, block_size=length)
+        return self._in_steps(self.clock() - began) * (len(part) - 1) / max(1, len(batch) - 1)
+
+    def _lost_seconds(self):
+        """Return by how much a run that goes on in its descent would end late at its usual pace: what killing and starting it again has cost."""
+        if self.training.steps or self.progress.decay_start is None:
+            return 0.0
+        seconds_per_step = self.progress.training_seconds / self.progress.step
+        after_next = seconds_needed(self.progress.step + 1, self.total_steps, **self._costs(seconds_per_step))      # what this step had is done
+        return max(0.0, seconds_per_step + after_next - self._seconds_left())
 
     def _compile(self):
         """Let torch.compile make the step; where it cannot, say so in one line and go on without."""
@@ -313,6 +381,7 @@ class Run:
         if decided or self.training.schedule == "trapezoid" and progress.decay_start not in (None, self._logged_decay_start):
             line["decay_start"] = self._logged_decay_start = progress.decay_start
         if decided:
+            line["total_steps"] = self.total_steps
             bar.total = self.total_steps * self.tokens_per_step
         if self.total_steps is None:        # a guess, until the descent begins
             bar.total = int(bar.n * 60 * self.training.minutes / self.seconds)
@@ -434,10 +503,10 @@ class Run:
         if self.streams:
             rows = distributed.share(self.training.batch_size)
             self.streams.restore({name: part[:, rows] for name, part in contents["streams"].items()})
-        fresh, self.progress = self.progress, Progress(**contents["progress"])
+        fresh, self.progress = self.progress, Progress.of(contents["progress"])
         length = contents["params"]["training"]
         if (self.training.steps, self.training.minutes) != (length["steps"], length["minutes"]):        # a new length needs a new descent
-            self.progress.decay_start = fresh.decay_start
+            self.progress.decay_start, self.progress.moved_ends = fresh.decay_start, []
         self.progress.finished = False
         self.earlier_seconds = self.progress.seconds
         kept = self.log.cut_back(self.progress.step) if distributed.is_first() else []
