@@ -75,6 +75,8 @@ def train(arguments, preset, flags, params):
             print(f"Stopped after step {run.progress.step:,}; everything is saved. "
                   f"To go on: {distributed.launcher()} train.py --resume --name {run.name}{home.flag}")
             return 128 + stopped_by
+        if missed := runs.shortfall(run):
+            print(missed)
         weights = home.weights(run.name)
         print(f"Done. The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte, are in {weights}")
         if run.training.closing_tokens and distributed.is_first():

@@ -96,6 +96,7 @@ class Run:
         self._evaluations = []          # the steps that each took as long as; at a moment when the machine changes its speed, that is far off
         self._grace = 0.0               # seconds that a restart has cost since the descent began: they are no reason to end it earlier
         self._settled_until = 0.0, 0    # by the clock, and the step
+        self._trained_from = None       # the clock, and the processor time of this process
         self.earlier_seconds = 0.0
         self.tokens_per_step = self.training.batch_size * params.model.block_size
         self.eval_interval = self.training.eval_interval or default_eval_interval(corpus.val_tokens, self.tokens_per_step)
@@ -233,7 +234,7 @@ class Run:
             bar.unpause()               # else compiling would count as slow steps
             saved_at = self._marked_at = self.clock()
             self._marked_step = self.progress.step
-            self._grace = self._lost_seconds()
+            self._grace, self._trained_from = self._lost_seconds(), (self.clock(), time.process_time())
             while not self.done and not distributed.any_says(received):
                 began = self.clock()
                 self.step()
@@ -287,6 +288,12 @@ class Run:
     def seconds(self):
         """Time spent on this run, in all sittings."""
         return self.earlier_seconds + self.clock() - self.started_at
+
+    @property
+    def processor_share(self):
+        """Processor time that this sitting's training has had so far, as a share of what its threads can have on a machine of their own."""
+        elapsed, used = self.clock() - self._trained_from[0], time.process_time() - self._trained_from[1]
+        return used / max(elapsed * self.training.threads, 1e-9)
 
     def _decide_end(self):
         """In a run with a time limit, begin the descent when it would take just the time that is left, and later move its end to where it ends

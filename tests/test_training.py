@@ -1315,6 +1315,41 @@ def test_the_decision_reaches_the_log_even_if_the_run_is_killed_before_it_is_wri
     assert [line["decay_start"] for line in run_log.read(project.log("killed")) if "decay_start" in line] == [again.progress.decay_start]
 
 
+@pytest.mark.parametrize("share, seconds_per_step, minutes, said", [
+    (0.4, 1.0, 2.0, "another program was probably using the machine, for this one had 40% of the processor time of its 1 thread."),
+    (0.95, 1.0, 2.0, "the estimate was for a faster machine than this one."),
+    (0.4, 0.001, 0.15, None)])
+def test_a_run_that_ends_far_short_of_its_plan_says_so_with_the_likely_cause(make_run, monkeypatch, share, seconds_per_step, minutes, said):
+    run, clock = by_the_clock(make_run, "timed", seconds_per_step, learns=False, minutes=minutes)
+    run.started_at = clock.now - 1
+    monkeypatch.setattr(time, "process_time", lambda: share * clock.now)
+    run.train()
+    planned = runs._expected(run).steps
+    found = runs.shortfall(run)
+    if said is None:
+        assert run.progress.step >= 0.6 * planned and found is None
+    else:
+        assert found.startswith(f"This run made {run.progress.step} steps of about {planned:,} planned: {said}")
+        assert "\n" not in found
+
+
+def test_a_run_of_steps_has_no_plan_to_fall_short_of(make_run):
+    run = make_run(steps=3)
+    run.train()
+    assert runs.shortfall(run) is None
+
+
+def test_train_says_at_its_end_how_far_short_of_the_plan_it_came(project, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "_expected", lambda run: replace(expected(run), steps=10**6))
+    code, out = train_here(project, monkeypatch, capsys, *FLAGS[:8], "--minutes", 0.05, "--threads", 1)
+    assert not code
+    made, = re.findall(r"^This run made (\d+) steps? of about 1,000,000 planned: .+$", out, re.MULTILINE)
+    assert out.index("This run made") < out.index("Done. The best weights") and int(made) >= 1
+
+
+expected = runs._expected
+
+
 def test_the_seconds_of_all_sittings_count(project, make_run):
     first, clock = by_the_clock(make_run, "sittings")
     for _ in range(30):
