@@ -138,8 +138,11 @@ def shortfall(run):
     if run.training.steps or run.out_of_patience or made >= FAR_SHORT * planned:
         return None
     if run.training.device == "cpu" and run.processor_share < BUSY:
+        threads, remedy = "1 thread", "With the machine to itself it gets further."
+        if run.training.threads > 1:
+            threads, remedy = f"{run.training.threads} threads", "With the machine to itself, or with fewer --threads, it gets further."
         cause = (f"another program was probably using the machine, for this one had {run.processor_share:.0%} of the processor time of its "
-                 f"{run.training.threads} thread{'s' if run.training.threads > 1 else ''}. With the machine to itself, or with fewer --threads, it gets further.")
+                 f"{threads}. {remedy}")
     else:
         cause = "the estimate was for a faster machine than this one. For as many steps, give it more --minutes, or a smaller --emb-len."
     return f"This run made {made:,} step{'s' if made > 1 else ''} of about {planned:,} planned: {cause}"

@@ -280,14 +280,14 @@ def _draw_training(axis, run, alone):
 
 
 def _name_curves(axis):
-    """Say in the panel which curve is which, where a single run has the colours to itself."""
+    """Say above the panel which curve is which, where a single run has the colours to itself."""
     lines = {line.get_label(): line for line in axis.lines if len(line.get_xdata())}
     names = {"training": "training text, measured the same way", "running": "training text as learned from: with dropout and BPE-dropout"}
     first = next((line for label, line in lines.items() if label not in names), None)
     handles = [each for each in (first, lines.get("training"), lines.get("running")) if each]
     if len(handles) > 1 or first is None and handles:
         axis.legend(handles, ["validation text"] * bool(first) + [names[each.get_label()] for each in handles if each is not first],
-                    loc="upper right", frameon=False, labelcolor=GREY)
+                    loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, borderaxespad=0.2, fontsize=8, labelcolor=GREY)
 
 
 def _set_scales(axis, panel, values, last, unit):
