@@ -74,7 +74,8 @@ def evaluate_random_windows(net, tokens, token_sizes, *, windows, seed, block_si
     """
     block_size = min(block_size, len(tokens) - 1)
     starts = np.random.default_rng(seed).integers(len(tokens) - block_size, size=windows)
-    return evaluate_windows(net, tokens, token_sizes, starts, block_size=block_size, batch_size=batch_size, device=device)
+    return evaluate_windows(net, tokens, token_sizes, starts,
+                            block_size=block_size, batch_size=batch_size, device=device)
 
 
 def spread_windows(total, windows, block_size):
@@ -89,8 +90,8 @@ def spread_windows(total, windows, block_size):
 def evaluate_windows(net, tokens, token_sizes, starts, *, block_size, batch_size, device):
     """Predict every token of some windows of block_size but the first of each. -> Score
 
-    starts: (windows,) integers, at most len(tokens) - 1 - block_size; token_sizes: (vocabulary,) integers, the bytes that each token
-    stands for (see `bytes_of_tokens`); the others as in `evaluate`.
+    starts: (windows,) integers, at most len(tokens) - 1 - block_size; token_sizes: (vocabulary,) integers, the bytes
+    that each token stands for (see `bytes_of_tokens`); the others as in `evaluate`.
     """
     nats, text_bytes = torch.zeros((), dtype=torch.float64), 0
     for logits, targets in _windows(net, tokens, starts, starts + 1, block_size, batch_size, device):

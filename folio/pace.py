@@ -3,10 +3,11 @@
 from collections import deque
 from statistics import median
 
-BLOCK = 1 / 200             # of the run's time: steps are counted together up to that, so that long runs of short steps keep few numbers
+BLOCK = 1 / 200             # of the run's time, up to which steps are counted together: long runs keep few numbers
 WINDOW = 1 / 10             # of the run's time that counts as the present
 FEWEST = 5                  # blocks in it, however long a step is
-STALL = 3                   # times the median block: what is longer counts as that long, for another program's burst is not the machine's speed
+STALL = 3                   # times the median block: what is longer counts as that long, for a burst is not the speed
+SHORTEST = 1e-6             # seconds of a step: clocks are coarse, and nothing is divided by zero
 
 
 class Pace:
@@ -37,6 +38,7 @@ class Pace:
     def seconds_per_step(self):
         """Return the mean of the recent steps, with stalls cut short."""
         if not self._blocks:
-            return self._first
+            return max(self._first, SHORTEST)
         longest = STALL * median(seconds / steps for seconds, steps in self._blocks)
-        return sum(min(seconds, longest * steps) for seconds, steps in self._blocks) / sum(steps for _, steps in self._blocks)
+        total = sum(steps for _, steps in self._blocks)
+        return max(SHORTEST, sum(min(seconds, longest * steps) for seconds, steps in self._blocks) / total)

@@ -133,18 +133,20 @@ def describe(run):
 
 
 def shortfall(run):
-    """Return a sentence for a run by the clock that ended with far fewer steps than planned, with the likely cause; else None."""
+    """Return a sentence, with the likely cause, for a run by the clock that made far fewer steps than planned; else None."""
     made, planned = run.progress.step, _expected(run).steps
     if run.training.steps or run.out_of_patience or made >= FAR_SHORT * planned:
         return None
     if run.training.device == "cpu" and run.processor_share < BUSY:
         threads, remedy = "1 thread", "With the machine to itself it gets further."
         if run.training.threads > 1:
-            threads, remedy = f"{run.training.threads} threads", "With the machine to itself, or with fewer --threads, it gets further."
-        cause = (f"another program was probably using the machine, for this one had {run.processor_share:.0%} of the processor time of its "
-                 f"{threads}. {remedy}")
+            threads = f"{run.training.threads} threads"
+            remedy = "With the machine to itself, or with fewer --threads, it gets further."
+        cause = (f"another program was probably using the machine, for this one had {run.processor_share:.0%} of the "
+                 f"processor time of its {threads}. {remedy}")
     else:
-        cause = "the estimate was for a faster machine than this one. For as many steps, give it more --minutes, or a smaller --emb-len."
+        cause = ("the estimate was for a faster machine than this one. For as many steps, give it more --minutes, or a "
+                 "smaller --emb-len.")
     return f"This run made {made:,} step{'s' if made > 1 else ''} of about {planned:,} planned: {cause}"
 
 

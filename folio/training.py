@@ -32,10 +32,10 @@ CLOSING_SECONDS = 0.8           # the last sample, saving, and leaving Python, h
 SAVE_SECONDS = 60               # a killed run loses at most about this much
 FEW_STEPS = 3                   # of a sitting: the first is slow, and one more says little
 OFF_TIME = 0.02                 # of the time limit: an end that is expected so much too early or too late is moved
-SETTLED = 0.25                  # of the time left, or of the steps: so long a moved end stays, for every move is saved at once
+SETTLED = 0.25                  # of the time left, or of the steps: so long a moved end stays; every move is saved at once
 LINES_PER_EVALUATION = 10       # in the log
-EVALUATION_SHARE = 0.05         # of the time, where eval_interval is not given; training text and validation text together
-TRAIN_EVAL_SHARE = 0.01         # of the time, for the training text in it: that a short run makes fewer steps would cost more than it shows
+EVALUATION_SHARE = 0.05         # of the time, where eval_interval is not given; training and validation text together
+TRAIN_EVAL_SHARE = 0.01         # of the time, for the training text in it: a short run needs its steps more
 OVERFITTING = 3                 # validations in a row that are no better: one or two may be chance
 _OVERFITTING = ("The model begins to learn its text by heart: it gets no better on text it has not seen. The best weights so far are kept; "
                 "more text, more --bpe-dropout or fewer steps help.")
@@ -50,9 +50,11 @@ class Progress:
     started_from: dict | None = None        # the name and the fingerprint of the weights before the first step, if they were not random
     seconds: float = 0.0                    # of all sittings, from the start of their processes
     training_seconds: float = 0.0           # of these, in steps
-    evaluation_steps: float | None = None           # that an evaluation takes as long as, with its sample and the best weights saved
-    decay_start: int | None = None          # the step at which the learning rate begins to fall; this and moved_ends are all that time ever decides
-    moved_ends: list = field(default_factory=list)          # [step, total_steps from then on], each time that the end was moved after that
+    evaluation_steps: float | None = None   # that an evaluation takes as long as, with its sample and the weights saved
+    # All that time ever decides: the step at which the learning rate begins to fall, and [step, total_steps from then on]
+    # each time that the end was moved after that.
+    decay_start: int | None = None
+    moved_ends: list = field(default_factory=list)
     recent_losses: list = field(default_factory=list)       # since the last line in the log, in nats per token
     recent_bytes: list = field(default_factory=list)        # of text, that the targets of the same steps stand for
     best_nats: float | None = None          # per byte of validation text
@@ -93,8 +95,8 @@ class Run:
         self._logged_decay_start = None
         self.progress = Progress()
         self.pace = Pace(60 * (self.training.minutes or 0))
-        self._evaluations = []          # the steps that each took as long as; at a moment when the machine changes its speed, that is far off
-        self._grace = 0.0               # seconds that a restart has cost since the descent began: they are no reason to end it earlier
+        self._evaluations = []          # steps that each took as long as: far off where the machine just changed its speed
+        self._grace = 0.0               # seconds that a restart has cost since the descent began: no reason to end earlier
         self._settled_until = 0.0, 0    # by the clock, and the step
         self._trained_from = None       # the clock, and the processor time of this process
         self.earlier_seconds = 0.0
@@ -207,8 +209,9 @@ class Run:
         return self.training.bpe_dropout * self._share_of_peak(step)
 
     def _share_of_peak(self, step):
-        return share_of_peak(self.training.schedule, step, warmup_steps=self.training.warmup_steps, decay_start=self.progress.decay_start,
-                             total_steps=self._first_total_steps, moved_ends=self.progress.moved_ends)
+        return share_of_peak(self.training.schedule, step, warmup_steps=self.training.warmup_steps,
+                             decay_start=self.progress.decay_start, total_steps=self._first_total_steps,
+                             moved_ends=self.progress.moved_ends)
 
     def _loss(self, inputs, targets):
         """inputs, targets: (batch, time) -> mean cross-entropy in nats per token"""
@@ -291,40 +294,47 @@ class Run:
 
     @property
     def processor_share(self):
-        """Processor time that this sitting's training has had so far, as a share of what its threads can have on a machine of their own."""
+        """Processor time that this sitting's training has had, as a share of what its threads could have."""
         elapsed, used = self.clock() - self._trained_from[0], time.process_time() - self._trained_from[1]
         return used / max(elapsed * self.training.threads, 1e-9)
 
     def _decide_end(self):
-        """In a run with a time limit, begin the descent when it would take just the time that is left, and later move its end to where it ends
-        on time. -> whether something was decided
+        """In a run with a time limit, begin the descent when it would take just the time that is left; later move its end
+        to where it ends on time. -> whether something was decided
 
-        Decisions are in the log and in the resume file before the next step uses them, so that a resumed run repeats them.
+        Decisions are in the log and in the resume file before the next step uses them: a resumed run repeats them.
         """
-        progress, begins = self.progress, False
+        progress, pace = self.progress, self.pace
         if self.training.steps:
             return False
-        if progress.evaluation_steps is None and self.pace.steps == FEW_STEPS:
+        if progress.evaluation_steps is None and pace.steps == FEW_STEPS:
             progress.evaluation_steps = self._guess_evaluation_steps()
-        left, costs = self._seconds_left(), self._costs(max(self.pace.seconds_per_step, 1e-6))
-        knows_pace = self.pace.steps >= FEW_STEPS or left < 2 * costs["seconds_per_step"]       # or there is no time to wait for better knowledge
-        if progress.decay_start is None:
-            begins = distributed.first_says(knows_pace and time_to_decay(progress.step, decay_fraction=self.training.decay_fraction,
-                                                                         seconds_left=left, **costs))
-            if not begins:
+        left, costs = self._seconds_left(), self._costs(pace.seconds_per_step)
+        if not distributed.first_says(pace.steps >= FEW_STEPS or left < 2 * pace.seconds_per_step):
+            return False                    # too little is known of the pace, and there is time to wait for more
+        begins = progress.decay_start is None
+        if begins:
+            if not distributed.first_says(time_to_decay(progress.step, seconds_left=left, **costs,
+                                                        decay_fraction=self.training.decay_fraction)):
                 return False
             progress.decay_start = progress.step
         end = end_in_time(progress.step, seconds_left=left, **costs)
-        late = seconds_needed(progress.step, self.total_steps, **costs) - left
-        # Every move is saved at once, so there are few; but an end that is due is never put off.
-        settled = not begins and self.clock() < self._settled_until[0] and progress.step < self._settled_until[1] and end > progress.step
-        moves = distributed.first_says(knows_pace and not settled and end != self.total_steps and progress.step < self.total_steps
-                                       and abs(late) > OFF_TIME * 60 * self.training.minutes)
+        moves = distributed.first_says(self._is_off_time(end, left, costs))
         if moves:
             progress.moved_ends.append([progress.step, distributed.agreed(end)])
         if begins or moves:
-            self._settled_until = self.clock() + SETTLED * left, progress.step + SETTLED * (self.total_steps - progress.step)
+            self._settled_until = (self.clock() + SETTLED * left,
+                                   progress.step + SETTLED * (self.total_steps - progress.step))
         return begins or moves
+
+    def _is_off_time(self, end, left, costs):
+        """Return whether the run's end has to be moved to `end`, the one that suits the seconds left."""
+        step, total = self.progress.step, self.total_steps
+        # Every move is saved at once, so there are few; but an end that is due is never put off.
+        settled = self.clock() < self._settled_until[0] and step < self._settled_until[1] and end > step
+        if settled or end == total or step >= total:
+            return False
+        return abs(seconds_needed(step, total, **costs) - left) > OFF_TIME * 60 * self.training.minutes
 
     def _seconds_left(self):
         """Return the time for steps and evaluations until the time limit."""
@@ -335,11 +345,12 @@ class Run:
         steps = self.progress.evaluation_steps
         if steps is None:
             steps = evaluation_steps(self.corpus.val_tokens, self.tokens_per_step)
-        return {"seconds_per_step": seconds_per_step, "eval_interval": self.eval_interval, "seconds_per_evaluation": steps * seconds_per_step}
+        return {"seconds_per_step": seconds_per_step, "seconds_per_evaluation": steps * seconds_per_step,
+                "eval_interval": self.eval_interval}
 
     def _in_steps(self, seconds):
-        """Return how many steps take as long, at the present pace: that stays the same where the machine becomes slower."""
-        return seconds / max(self.pace.seconds_per_step, 1e-6)
+        """Return how many steps take as long at present: a cost that stays the same where the machine becomes slower."""
+        return seconds / self.pace.seconds_per_step
 
     def _guess_evaluation_steps(self):
         """Return what an evaluation costs, from what one batch of it does."""
@@ -351,11 +362,16 @@ class Run:
         return self._in_steps(self.clock() - began) * (len(part) - 1) / max(1, len(batch) - 1)
 
     def _lost_seconds(self):
-        """Return by how much a run that goes on in its descent would end late at its usual pace: what killing and starting it again has cost."""
-        if self.training.steps or self.progress.decay_start is None:
+        """Return by how much a run that goes on in its descent would end late at its usual pace.
+
+        That is what killing and starting it again has cost.
+        """
+        progress = self.progress
+        if self.training.steps or progress.decay_start is None:
             return 0.0
-        seconds_per_step = self.progress.training_seconds / self.progress.step
-        after_next = seconds_needed(self.progress.step + 1, self.total_steps, **self._costs(seconds_per_step))      # what this step had is done
+        seconds_per_step = progress.training_seconds / progress.step
+        costs = self._costs(seconds_per_step)
+        after_next = seconds_needed(progress.step + 1, self.total_steps, **costs)          # what this step had is done
         return max(0.0, seconds_per_step + after_next - self._seconds_left())
 
     def _compile(self):
@@ -380,7 +396,8 @@ class Run:
         """Write a line to the log; at an evaluation also measure, keep the best weights, and show a sample."""
         progress, now = self.progress, self.clock()
         line = {"step": progress.step, "seconds": round(self.seconds, 2), "tokens": progress.step * self.tokens_per_step,
-                "train_loss": sum(progress.recent_losses) / len(progress.recent_losses), "train_nats_per_byte": self._recent_nats_per_byte(),
+                "train_loss": sum(progress.recent_losses) / len(progress.recent_losses),
+                "train_nats_per_byte": self._recent_nats_per_byte(),
                 "learning_rate": self.learning_rate(progress.step - 1),
                 "bpe_dropout": self.bpe_dropout(progress.step - 1), "gradient_length": self.gradient_length,
                 "micro_batch_size": self.training.micro_batch_size,
@@ -419,7 +436,7 @@ class Run:
         self._marked_at, self._marked_step = self.clock(), progress.step
 
     def _recent_nats_per_byte(self):
-        """Return the loss of the steps since the last report per byte of text, or None where their tokens stand for none."""
+        """Return the loss per byte of text since the last report, or None where the tokens stand for none."""
         sizes = self.progress.recent_bytes          # an older run's resume file has losses without them
         nats = self.tokens_per_step * sum(self.progress.recent_losses[-len(sizes):])
         return nats / sum(sizes) if any(sizes) else None
@@ -434,30 +451,35 @@ class Run:
     def evaluate(self):
         """The Score of the network as it is on the whole validation part, computed in the run's precision."""
         part = distributed.share_of_windows(self.corpus.val, window_len(self.working_net))
-        nats = distributed.summed(self._measured(evaluate, part, self.corpus.val_bytes, block_size=window_len(self.working_net)).nats)
+        score = self._measured(evaluate, part, self.corpus.val_bytes, block_size=window_len(self.working_net))
+        nats = distributed.summed(score.nats)
         if not math.isfinite(nats):         # nothing would ever be better than that
             raise FolioError(f"After step {self.progress.step} the text held out costs {nats} nats. {_LAST_GOOD}")
         return Score(nats, self.corpus.val_tokens, self.corpus.val_bytes)
 
     def evaluate_training_text(self):
-        """Return the Score of the network as it is on a fixed sample of the training text, measured as the validation part is.
+        """Return the Score of the network on a fixed sample of the training text, measured as the validation part is.
 
         None as long as TRAIN_EVAL_SHARE of the run is too short for that.
         """
-        total, tokens = self.corpus.train_tokens, train_eval_tokens(self.corpus.val_tokens, self.eval_interval, self.tokens_per_step)
+        total = self.corpus.train_tokens
+        tokens = train_eval_tokens(self.corpus.val_tokens, self.eval_interval, self.tokens_per_step)
         length = min(window_len(self.working_net), total - 1)
         starts = spread_windows(total, max(1, tokens // length), length)
         if evaluation_steps(length * len(starts), self.tokens_per_step) > TRAIN_EVAL_SHARE * self.progress.step:
             return None
         part = starts[distributed.share(len(starts))]
-        score = self._measured(evaluate_windows, self.corpus.train, self.token_bytes.cpu().numpy(), part, block_size=length)
+        token_sizes = self.token_bytes.cpu().numpy()
+        score = self._measured(evaluate_windows, self.corpus.train, token_sizes, part, block_size=length)
         return Score(distributed.summed(score.nats), length * len(starts), distributed.summed(score.bytes))
 
     def _measured(self, measure, *text, block_size):
         """Return what a function of folio.bits_per_byte finds for the network as it is."""
+        def windows_at_once():              # of another length than in training
+            return max(1, self._windows_at_once * self.params.model.block_size // block_size)
         self.working_net.eval()
-        score = self._in_memory(lambda: measure(self.working_net, *text, block_size=block_size, device=self.training.device,
-                                                batch_size=max(1, self._windows_at_once * self.params.model.block_size // block_size)))
+        score = self._in_memory(lambda: measure(self.working_net, *text, block_size=block_size,
+                                                batch_size=windows_at_once(), device=self.training.device))
         self.working_net.train()
         return score
 
@@ -524,15 +546,18 @@ class Run:
 
 def default_eval_interval(val_tokens, tokens_per_step):
     """Steps from one evaluation to the next: a hundred, or more where the validation part is large."""
-    return max(100, math.ceil(round(evaluation_steps(val_tokens, tokens_per_step) / (EVALUATION_SHARE - TRAIN_EVAL_SHARE), 6)))
+    steps = evaluation_steps(val_tokens, tokens_per_step)
+    return max(100, math.ceil(round(steps / (EVALUATION_SHARE - TRAIN_EVAL_SHARE), 6)))
 
 
 def train_eval_tokens(val_tokens, eval_interval, tokens_per_step):
-    """Return the size of the sample of the training text that evaluations measure: as the validation part, or what TRAIN_EVAL_SHARE allows.
+    """Return the size of the sample of the training text that evaluations measure.
 
-    Where evaluations are frequent because somebody wants them so, it is a quarter of the validation part.
+    It is as large as the validation part, or what TRAIN_EVAL_SHARE allows; where evaluations are frequent because somebody
+    wants them so, a quarter of the validation part.
     """
-    return min(val_tokens, max(val_tokens // 4, int(TRAIN_EVAL_SHARE * eval_interval / evaluation_steps(1, tokens_per_step))))
+    affordable = int(TRAIN_EVAL_SHARE * eval_interval / evaluation_steps(1, tokens_per_step))
+    return min(val_tokens, max(val_tokens // 4, affordable))
 
 
 def evaluation_steps(val_tokens, tokens_per_step):
@@ -541,7 +566,8 @@ def evaluation_steps(val_tokens, tokens_per_step):
 
 
 def training_figure(report):
-    """Return what an evaluation says of the training text: as measured beside the validation, or else the running mean of its steps.
+    """Return what an evaluation says of the training text: as measured, or else the running mean of its steps.
+
     >>> training_figure({"train_nats_per_byte": 1.5, "train_eval_nats_per_byte": 1.25})
     'training 1.2500'
     >>> training_figure({"train_nats_per_byte": 1.5})

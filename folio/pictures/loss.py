@@ -31,7 +31,7 @@ SCORE = "val_nats_per_byte"             # by which runs are compared
 TRAINING = "train_eval_nats_per_byte"   # training text, measured as the validation is
 RUNNING = "train_nats_per_byte"         # training text as it was learned from, with dropout and BPE-dropout
 LOSS = Panel(SCORE, "Loss", "nats per byte")
-PER_TOKEN = Panel("train_loss", "Training loss", "nats per token", is_noisy=True)           # of logs that have it in no other unit
+PER_TOKEN = Panel("train_loss", "Training loss", "nats per token", is_noisy=True)       # of logs without another unit
 RATES = (Panel("learning_rate", "Learning rate", "", is_rate=True),
          Panel("tokens_per_second", "Speed", "tokens per second", is_noisy=True, is_rate=True))
 CLIFF = 0.05                            # share of a run, at its start, whose height would press all that follows flat
@@ -94,9 +94,10 @@ def reports_of(path):
 def loss_figure(runs, x="steps"):
     """Draw how runs learned. -> matplotlib Figure
 
-    runs: {name: reports of its log, oldest first}; x: a key of POSITIONS. Each panel is an Axes whose label is the field; in it each run
-    is a line whose label is the run's name, with the values that its log has. The loss of the training text lies beside that of the validation
-    in lines labelled `training` and `running`. Raises FolioError where the runs are too many to be told apart.
+    runs: {name: reports of its log, oldest first}; x: a key of POSITIONS. Each panel is an Axes whose label is the
+    field; in it each run is a line whose label is the run's name, with the values that its log has. The loss of the
+    training text lies beside that of the validation, in lines labelled `training` and `running`. Raises FolioError where
+    the runs are too many to be told apart.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -129,7 +130,8 @@ class Curves:
     def __init__(self, name, reports, position, scale, colour, dashes):
         self.name, self.position, self.scale, self.colour, self.dashes = name, position, scale, colour, dashes
         self.reports = reports = [_with_nats(report) for report in reports]
-        self.is_per_token = any("train_loss" in report for report in reports) and not any(RUNNING in report for report in reports)
+        has_loss, has_unit = (any(field in report for report in reports) for field in (PER_TOKEN.field, RUNNING))
+        self.is_per_token = has_loss and not has_unit
         placed = [report for report in reports if _is_number(report.get(position))]
         self.steps = [0, *(report["step"] for report in placed)]
         self.places = [0.0, *(report[position] / scale for report in placed)]
@@ -273,8 +275,8 @@ def _draw_training(axis, run, alone):
         settled += _settled(x, y)
     if measured.size:
         x, y = measured
-        axis.plot(x, y, label="training", color=colour, linestyle="-" if alone else run.dashes, linewidth=1.7 if alone else 0.8,
-                  marker="o" if len(y) <= 40 else None, markersize=3.5 if alone else 2)
+        axis.plot(x, y, label="training", color=colour, linestyle="-" if alone else run.dashes,
+                  linewidth=1.7 if alone else 0.8, marker="o" if len(y) <= 40 else None, markersize=3.5 if alone else 2)
         settled += _settled(x, y)
     return settled
 
@@ -282,12 +284,14 @@ def _draw_training(axis, run, alone):
 def _name_curves(axis):
     """Say above the panel which curve is which, where a single run has the colours to itself."""
     lines = {line.get_label(): line for line in axis.lines if len(line.get_xdata())}
-    names = {"training": "training text, measured the same way", "running": "training text as learned from: with dropout and BPE-dropout"}
-    first = next((line for label, line in lines.items() if label not in names), None)
-    handles = [each for each in (first, lines.get("training"), lines.get("running")) if each]
-    if len(handles) > 1 or first is None and handles:
-        axis.legend(handles, ["validation text"] * bool(first) + [names[each.get_label()] for each in handles if each is not first],
-                    loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, borderaxespad=0.2, fontsize=8, labelcolor=GREY)
+    names = {"training": "training text, measured the same way",
+             "running": "training text as learned from: with dropout and BPE-dropout"}
+    validation = next((label for label in lines if label not in names), None)
+    names = {validation: "validation text", **names}
+    shown = [label for label in names if label in lines]
+    if len(shown) > 1 or "running" in shown:
+        axis.legend([lines[label] for label in shown], [names[label] for label in shown], loc="lower right", ncols=3,
+                    bbox_to_anchor=(1, 1), frameon=False, borderaxespad=0.2, fontsize=8, labelcolor=GREY)
 
 
 def _set_scales(axis, panel, values, last, unit):
@@ -306,7 +310,8 @@ def _set_scales(axis, panel, values, last, unit):
         axis.set_ylim(0, 1.15 * max(values) or 1)
     else:
         air = 0.06 * (max(values) - min(values)) or 0.06 * abs(max(values)) or 1
-        axis.set_ylim(min(values) - air, max(values) + (2 if panel.field == SCORE else 1) * air)        # above the best stands its value
+        above = 2 * air if panel.field == SCORE else air            # above the best stands its value
+        axis.set_ylim(min(values) - air, max(values) + above)
     if panel.is_rate:
         axis.set_xlabel(unit, color=GREY)
 
@@ -326,8 +331,9 @@ def _mark_best(axis, curves):
                       clip_on=False, zorder=5)
             if len(curves) == 1:
                 at_end = place[0] > 0.9 * axis.get_xlim()[1]
-                axis.annotate(f"{run.best[SCORE]:.3f}", place, xytext=(5 if at_end else 0, 8), textcoords="offset points",
-                              ha="right" if at_end else "center", va="bottom", fontsize=13, weight="bold", color=darker(run.colour))
+                axis.annotate(f"{run.best[SCORE]:.3f}", place, xytext=(5 if at_end else 0, 8),
+                              textcoords="offset points", ha="right" if at_end else "center", va="bottom",
+                              fontsize=13, weight="bold", color=darker(run.colour))
 
 
 def _place_labels(axis, labels):
@@ -378,13 +384,17 @@ def _write_header(figure, curves):
         facts += [f"best validation {_both(best.best[SCORE])} at step {best.best['step']:,}"] if best else []
     else:
         title = f"{len(curves)} runs"
-        facts = [f"best: {shortened(best.name, 60)}, {_both(best.best[SCORE])} at step {best.best['step']:,}"] if best else []
+        facts = []
+        if best:
+            facts.append(f"best: {shortened(best.name, 60)}, {_both(best.best[SCORE])} at step {best.best['step']:,}")
     write(title, 0.48, fontsize=17 if len(title) <= 50 else 11, weight="bold")
     write("   ".join(facts), 0.75, color=GREY, fontsize=10)
     lines = {line.get_label() for line in figure.axes[0].lines}
     notes = ["ring: best validation"] if best else []
-    notes += ["thick: validation; thin: training text, measured the same way"] if len(curves) > 1 and "training" in lines else []
-    notes += ["pale: training text as learned from, with dropout and BPE-dropout"] if len(curves) > 1 and "running" in lines else []
+    if len(curves) > 1 and "training" in lines:
+        notes.append("thick: validation; thin: training text, measured the same way")
+    if len(curves) > 1 and "running" in lines:
+        notes.append("pale: training text as learned from, with dropout and BPE-dropout")
     notes += ["dotted: the learning rate begins to fall"] if "decay_start" in lines else []
     notes += ["pale: every report; strong: their running mean"] if any(len(run.reports) > SMOOTH_FROM for run in curves) else []
     write("      ".join(notes), height - 0.22, color=GREY, fontsize=8)
