@@ -83,6 +83,8 @@ def train(arguments, preset, flags, params, started_at):
             print(f"Stopped after step {run.progress.step:,}; everything is saved. "
                   f"To go on: {command('train.py', '--resume', '--name', run.name, launcher=distributed.launcher())}")
             return 128 + stopped_by
+        if missed := runs.shortfall(run):
+            print(missed)
         weights = home.weights(run.name)
         print(f"Done. The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte, are in {weights}")
         if run.training.closing_tokens and distributed.is_first():

@@ -67,19 +67,37 @@ def evaluate(net, tokens, text_bytes, *, block_size, batch_size, device, stride=
     return Score(nats.item(), len(tokens) - 1, text_bytes)
 
 
-@torch.inference_mode()
 def evaluate_random_windows(net, tokens, token_sizes, *, windows, seed, block_size, batch_size, device):
     """Predict the tokens of so many windows of block_size, or less where the text has less, that begin anywhere. -> Score
 
-    token_sizes: (vocabulary,) integers, the bytes that each token stands for (see `bytes_of_tokens`); the others as in `evaluate`.
+    The others are as in `evaluate_windows`.
     """
     block_size = min(block_size, len(tokens) - 1)
     starts = np.random.default_rng(seed).integers(len(tokens) - block_size, size=windows)
+    return evaluate_windows(net, tokens, token_sizes, starts,
+                            block_size=block_size, batch_size=batch_size, device=device)
+
+
+def spread_windows(total, windows, block_size):
+    """Return the starts of windows of block_size, evenly spread over `total` tokens: (windows,).
+    >>> spread_windows(total=101, windows=3, block_size=20)
+    array([ 0, 40, 80])
+    """
+    return np.linspace(0, total - 1 - block_size, windows).astype(np.int64)
+
+
+@torch.inference_mode()
+def evaluate_windows(net, tokens, token_sizes, starts, *, block_size, batch_size, device):
+    """Predict every token of some windows of block_size but the first of each. -> Score
+
+    starts: (windows,) integers, at most len(tokens) - 1 - block_size; token_sizes: (vocabulary,) integers, the bytes
+    that each token stands for (see `bytes_of_tokens`); the others as in `evaluate`.
+    """
     nats, text_bytes = torch.zeros((), dtype=torch.float64), 0
     for logits, targets in _windows(net, tokens, starts, starts + 1, block_size, batch_size, device):
         nats += _losses(logits, targets).cpu().double().sum()
         text_bytes += token_sizes[targets.cpu().numpy()].sum().item()
-    return Score(nats.item(), windows * block_size, text_bytes)
+    return Score(nats.item(), len(starts) * block_size, text_bytes)
 
 
 @torch.inference_mode()

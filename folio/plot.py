@@ -94,7 +94,7 @@ def surprise(parser, words):
     print(f"{harmless(model.name)}: {counted(len(pieces), 'piece')} of text -> {output}")
 
 
-PICTURES = {"loss": (loss, "how runs learned: training loss, validation, learning rate and speed"),
+PICTURES = {"loss": (loss, "how runs learned: loss of training and validation text, learning rate and speed"),
             "attention": (attention, "where each token of a text looks: maps of attention, layers by heads"),
             "vocabulary": (vocabulary, "how the tokens lie to each other: the vocabulary's embedding in two dimensions"),
             "surprise": (surprise, "where the model is unsure: a text coloured by the bits that each piece of it costs")}

@@ -4,12 +4,19 @@
     seconds             spent on them in all sittings, each from the start of its process
     tokens              learned from so far: step x batch_size x block_size
     train_loss          nats per token: the mean of the steps since the report before, with dropout and BPE-dropout as they are in training
+    train_nats_per_byte     the same per byte of text that these tokens stand for. Above what the network could do by as
+                            much as dropout and BPE-dropout cost it; null where the tokens stand for no text
     learning_rate       of the last step
     bpe_dropout         of the last step: a share of merges
     gradient_length     of the last step, before it was clipped; null where it was beyond what fp16 can hold
     micro_batch_size    windows computed at once
     tokens_per_second   in training since the report before, without evaluations
     decay_start         the step from which on the learning rate falls: once, in the first report that knows
+    total_steps         the step at which the run is to end, each time that time decides: when the learning rate begins
+                        to fall, and when the end is moved because the machine has become faster or slower
+    train_eval_nats_per_byte    at an evaluation, where the run is long enough for it: a fixed sample of the training text,
+                                measured as the validation is: without dropout, as it is encoded, in windows that do not
+                                overlap. Far below val_nats_per_byte while that one rises: overfitting
     val_nats_per_byte   at an evaluation: how well the validation part is predicted
     val_bpb             the same in bits per byte
     sample              at an evaluation: what the network writes by now

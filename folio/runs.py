@@ -19,6 +19,9 @@ from folio.spelling import counted
 from folio.training import CLOSING_SECONDS, Progress, Run
 from Model_Params import LENGTHS, ModelParams, Params, TextParams, TrainingParams
 
+FAR_SHORT = 0.6         # of the planned steps: the plan itself is no better than that
+BUSY = 0.7              # of its threads' processor time: beside a busy program on each core a run has half
+
 
 @contextmanager
 def new_run(home, name, params, tokenizer, corpus, started_at, say=print, start=None):
@@ -126,8 +129,7 @@ def describe(run):
     began += f", going on after step {run.progress.step:,}" if run.progress.step else ""
     settings = " ".join(f"{key}={value}" for key, value in replace(run.params, training=training).values().items() if value is not None)
     events = [f"events    tensorboard --logdir {quoted(run.home.tensorboard(run.name).parent)}"] if training.tensorboard else []
-    fresh = not run.progress.step and not run.progress.started_from         # else another size is no choice any more
-    expected = plan.make(model, training, corpus, plan.Machine.of(training, distributed.count()), sizes_are_open=fresh)
+    expected = _expected(run)
     return "\n".join([
         f"run       {run.name}: {length}{began}",
         f"text      {corpus.train_bytes:,} bytes to learn from, {corpus.val_bytes:,} held out; "
@@ -140,6 +142,30 @@ def describe(run):
         *events,
         *(_paragraph("advice", sentence) for sentence in expected.advice),
     ])
+
+
+def shortfall(run):
+    """Return a sentence, with the likely cause, for a run by the clock that made far fewer steps than planned; else None."""
+    made, planned = run.progress.step, _expected(run).steps
+    if run.training.steps or run.out_of_patience or made >= FAR_SHORT * planned:
+        return None
+    if run.training.device == "cpu" and run.processor_share < BUSY:
+        threads, remedy = "1 thread", "With the machine to itself it gets further."
+        if run.training.threads > 1:
+            threads = f"{run.training.threads} threads"
+            remedy = "With the machine to itself, or with fewer --threads, it gets further."
+        cause = (f"another program was probably using the machine, for this one had {run.processor_share:.0%} of the "
+                 f"processor time of its {threads}. {remedy}")
+    else:
+        cause = ("the estimate was for a faster machine than this one. For as many steps, give it more --minutes, or a "
+                 "smaller --emb-len.")
+    return f"This run made {made:,} step{'s' if made > 1 else ''} of about {planned:,} planned: {cause}"
+
+
+def _expected(run):
+    fresh = not run.progress.step and not run.progress.started_from         # else another size is no choice any more
+    machine = plan.Machine.of(run.training, distributed.count())
+    return plan.make(run.params.model, run.training, run.corpus, machine, sizes_are_open=fresh)
 
 
 def _paragraph(title, text):
@@ -228,7 +254,7 @@ def _load_resume(home, name, read=checkpoint.load):
         raise FileNotFoundError(f"There is no run {name} to go on with; runs that can: {there}.")
     contents = read(home.resume(name))
     try:
-        Progress(**contents["progress"])
+        Progress.of(contents["progress"])
         parts = contents["params"]
         return contents, Params(TextParams(**parts["text"]), ModelParams(**parts["model"]), TrainingParams(**_BEFORE_IT_WAS_THERE | parts["training"]))
     except (KeyError, TypeError, AttributeError) as error:

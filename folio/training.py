@@ -1,7 +1,7 @@
 """Training: the step, the loop around it, and what is kept so that a killed run ends as if nothing had happened.
 
 Step n is a function of the weights before it and of (seed, n). What the next step needs (the weights, the optimizers' memory, the
-step's number, the moment of decay) is in the resume file, so that going on from it repeats the lost steps to the bit.
+step's number, what time has decided) is in the resume file, so that going on from it repeats the lost steps to the bit.
 """
 
 import math
@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
+from statistics import median
 
 import torch
 import torch.nn.functional as F
@@ -18,18 +19,23 @@ from tqdm import tqdm
 
 from folio import checkpoint, distributed, hardware, networks, optimizers
 from folio.batches import batch_at, parts_of_a_sequence, windows_per_stream
-from folio.bits_per_byte import Score, evaluate, window_len
+from folio.bits_per_byte import Score, bytes_of_tokens, evaluate, evaluate_windows, spread_windows, window_len
 from folio.decoder import generate
 from folio.errors import FolioError, is_out_of_memory
+from folio.pace import Pace
 from folio.run_log import RunLog
-from folio.schedules import decay_start_for, share_of_peak, time_to_decay, total_steps_for
+from folio.schedules import decay_start_for, end_in_time, seconds_needed, share_of_peak, time_to_decay, total_steps_for
 from folio.streams import Streams
 from folio.tensorboard import Events
 
 CLOSING_SECONDS = 0.8           # the last sample, saving, and leaving Python, here
 SAVE_SECONDS = 60               # a killed run loses at most about this much
+FEW_STEPS = 3                   # of a sitting: the first is slow, and one more says little
+OFF_TIME = 0.02                 # of the time limit: an end that is expected so much too early or too late is moved
+SETTLED = 0.25                  # of the time left, or of the steps: so long a moved end stays; every move is saved at once
 LINES_PER_EVALUATION = 10       # in the log
-EVALUATION_SHARE = 0.05         # of the time, where eval_interval is not given
+EVALUATION_SHARE = 0.05         # of the time, where eval_interval is not given; training and validation text together
+TRAIN_EVAL_SHARE = 0.01         # of the time, for the training text in it: a short run needs its steps more
 OVERFITTING = 3                 # validations in a row that are no better: one or two may be chance
 _OVERFITTING = ("The model begins to learn its text by heart: it gets no better on text it has not seen. The best weights so far are kept; "
                 "more text, more --bpe-dropout or fewer steps help.")
@@ -46,13 +52,25 @@ class Progress:
     started_from: dict | None = None        # the name and the fingerprint of the weights before the first step, if they were not random
     seconds: float = 0.0                    # of all sittings, from the start of their processes
     training_seconds: float = 0.0           # of these, in steps
-    evaluation_seconds: float | None = None         # what the last evaluation took, with its sample and the best weights saved
-    decay_start: int | None = None          # the step at which the learning rate begins to fall: all that time ever decides
-    recent_losses: list = field(default_factory=list)       # since the last line in the log
+    evaluation_steps: float | None = None   # that an evaluation takes as long as, with its sample and the weights saved
+    # All that time ever decides: the step at which the learning rate begins to fall, and [step, total_steps from then on]
+    # each time that the end was moved after that.
+    decay_start: int | None = None
+    moved_ends: list = field(default_factory=list)
+    recent_losses: list = field(default_factory=list)       # since the last line in the log, in nats per token
+    recent_bytes: list = field(default_factory=list)        # of text, that the targets of the same steps stand for
     best_nats: float | None = None          # per byte of validation text
     best_step: int | None = None
     validations_since_best: int = 0
     finished: bool = False
+
+    @classmethod
+    def of(cls, values):
+        """Return the Progress in a resume file. Raises TypeError for one of another program."""
+        return cls(**{name: value for name, value in values.items() if name not in _NO_LONGER_KEPT})
+
+
+_NO_LONGER_KEPT = {"evaluation_seconds"}        # in the resume files of older runs
 
 
 class Run:
@@ -78,9 +96,15 @@ class Run:
         self.log = RunLog(home.log(name), Events(home.tensorboard(name)) if self.training.tensorboard else None)
         self._logged_decay_start = None
         self.progress = Progress()
+        self.pace = Pace(60 * (self.training.minutes or 0))
+        self._evaluations = []          # steps that each took as long as: far off where the machine just changed its speed
+        self._grace = 0.0               # seconds that a restart has cost since the descent began: no reason to end earlier
+        self._settled_until = 0.0, 0    # by the clock, and the step
+        self._trained_from = None       # the clock, and the processor time of this process
         self.earlier_seconds = 0.0
         self.tokens_per_step = self.training.batch_size * params.model.block_size
         self.eval_interval = self.training.eval_interval or default_eval_interval(corpus.val_tokens, self.tokens_per_step)
+        self.token_bytes = torch.from_numpy(bytes_of_tokens(tokenizer)).to(self.training.device)
         # Without a text before it, a new document begins like all the others: after a separator, or else after a line's end.
         self.opening = [tokenizer.end_of_text] if corpus.documents > 1 and tokenizer.end_of_text is not None else line_end(tokenizer)
         if self.training.steps:
@@ -111,6 +135,7 @@ class Run:
         self.renew_working_net()
         self.progress.step += 1
         self.progress.recent_losses.append(total)
+        self.progress.recent_bytes.append(distributed.summed(self.token_bytes[targets].sum().item()))
         return total
 
     def _gradient(self, inputs, targets):
@@ -187,7 +212,8 @@ class Run:
 
     def _share_of_peak(self, step):
         return share_of_peak(self.training.schedule, step, warmup_steps=self.training.warmup_steps,
-                             decay_start=self.progress.decay_start, total_steps=self.total_steps)
+                             decay_start=self.progress.decay_start, total_steps=self._first_total_steps,
+                             moved_ends=self.progress.moved_ends)
 
     def _loss(self, inputs, targets):
         """inputs, targets: (batch, time) -> mean cross-entropy in nats per token"""
@@ -215,13 +241,15 @@ class Run:
             bar.unpause()               # else compiling would count as slow steps
             saved_at = self._marked_at = self.clock()
             self._marked_step = self.progress.step
+            self._grace, self._trained_from = self._lost_seconds(), (self.clock(), time.process_time())
             while not self.done and not distributed.any_says(received):
                 began = self.clock()
                 self.step()
                 stepped = self.clock()
                 self.progress.training_seconds += stepped - began
+                self.pace.add(stepped - began)
                 bar.update(self.tokens_per_step)
-                decided = self._decide_decay()
+                decided = self._decide_end()
                 evaluating = self.done or self.progress.step % self.eval_interval == 0
                 saving = evaluating or decided or distributed.first_says(self.clock() - saved_at >= SAVE_SECONDS)
                 if saving:
@@ -229,7 +257,8 @@ class Run:
                 if evaluating or decided or self.progress.step % max(1, self.eval_interval // LINES_PER_EVALUATION) == 0:
                     self._report(evaluating, decided, bar)
                 if evaluating:
-                    self.progress.evaluation_seconds = self.clock() - stepped
+                    self._evaluations.append(self._in_steps(self.clock() - stepped))
+                    self.progress.evaluation_steps = median(self._evaluations)
                 if saving:
                     self.progress.finished = self.done
                     self.save_resume()
@@ -243,7 +272,11 @@ class Run:
 
     @property
     def total_steps(self):
-        """Steps of the whole run; None as long as time has not decided."""
+        """Steps of the whole run, by the latest decision; None as long as time has not decided."""
+        return self.progress.moved_ends[-1][1] if self.progress.moved_ends else self._first_total_steps
+
+    @property
+    def _first_total_steps(self):
         if self.training.steps:
             return self.training.steps
         return None if self.progress.decay_start is None else total_steps_for(self.progress.decay_start, self.training.decay_fraction)
@@ -263,25 +296,87 @@ class Run:
         """Time spent on this run, in all sittings."""
         return self.earlier_seconds + self.clock() - self.started_at
 
-    def _decide_decay(self):
-        """In a run with a time limit, begin the descent when it would take just the time that is left. -> whether that is now
+    @property
+    def processor_share(self):
+        """Processor time that this sitting's training has had, as a share of what its threads could have."""
+        elapsed, used = self.clock() - self._trained_from[0], time.process_time() - self._trained_from[1]
+        return used / max(elapsed * self.training.threads, 1e-9)
 
-        The decision is in the log and in the resume file before the next step uses it, so that a resumed run repeats it.
+    def _decide_end(self):
+        """In a run with a time limit, begin the descent when it would take just the time that is left; later move its end
+        to where it ends on time. -> whether something was decided
+
+        Decisions are in the log and in the resume file before the next step uses them: a resumed run repeats them.
+        """
+        progress, pace = self.progress, self.pace
+        if self.training.steps:
+            return False
+        if progress.evaluation_steps is None and pace.steps == FEW_STEPS:
+            progress.evaluation_steps = self._guess_evaluation_steps()
+        left, costs = self._seconds_left(), self._costs(pace.seconds_per_step)
+        if not distributed.first_says(pace.steps >= FEW_STEPS or left < 2 * pace.seconds_per_step):
+            return False                    # too little is known of the pace, and there is time to wait for more
+        begins = progress.decay_start is None
+        if begins:
+            if not distributed.first_says(time_to_decay(progress.step, seconds_left=left, **costs,
+                                                        decay_fraction=self.training.decay_fraction)):
+                return False
+            progress.decay_start = progress.step
+        end = end_in_time(progress.step, seconds_left=left, **costs)
+        moves = distributed.first_says(self._is_off_time(end, left, costs))
+        if moves:
+            progress.moved_ends.append([progress.step, distributed.agreed(end)])
+        if begins or moves:
+            self._settled_until = (self.clock() + SETTLED * left,
+                                   progress.step + SETTLED * (self.total_steps - progress.step))
+        return begins or moves
+
+    def _is_off_time(self, end, left, costs):
+        """Return whether the run's end has to be moved to `end`, the one that suits the seconds left."""
+        step, total = self.progress.step, self.total_steps
+        # Every move is saved at once, so there are few; but an end that is due is never put off.
+        settled = self.clock() < self._settled_until[0] and step < self._settled_until[1] and end > step
+        if settled or end == total or step >= total:
+            return False
+        return abs(seconds_needed(step, total, **costs) - left) > OFF_TIME * 60 * self.training.minutes
+
+    def _seconds_left(self):
+        """Return the time for steps and evaluations until the time limit."""
+        return 60 * self.training.minutes + self._grace - self.seconds - CLOSING_SECONDS
+
+    def _costs(self, seconds_per_step):
+        """Return what `seconds_needed` wants to know."""
+        steps = self.progress.evaluation_steps
+        if steps is None:
+            steps = evaluation_steps(self.corpus.val_tokens, self.tokens_per_step)
+        return {"seconds_per_step": seconds_per_step, "seconds_per_evaluation": steps * seconds_per_step,
+                "eval_interval": self.eval_interval}
+
+    def _in_steps(self, seconds):
+        """Return how many steps take as long at present: a cost that stays the same where the machine becomes slower."""
+        return seconds / self.pace.seconds_per_step
+
+    def _guess_evaluation_steps(self):
+        """Return what an evaluation costs, from what one batch of it does."""
+        length = window_len(self.working_net)
+        part = distributed.share_of_windows(self.corpus.val, length)
+        batch = part[:max(1, self._windows_at_once * self.params.model.block_size // length) * length + 1]
+        began = self.clock()
+        self._measured(evaluate, batch, self.corpus.val_bytes, block_size=length)
+        return self._in_steps(self.clock() - began) * (len(part) - 1) / max(1, len(batch) - 1)
+
+    def _lost_seconds(self):
+        """Return by how much a run that goes on in its descent would end late at its usual pace.
+
+        That is what killing and starting it again has cost.
         """
         progress = self.progress
-        if progress.decay_start is not None:
-            return False
+        if self.training.steps or progress.decay_start is None:
+            return 0.0
         seconds_per_step = progress.training_seconds / progress.step
-        seconds_per_evaluation = progress.evaluation_seconds
-        if seconds_per_evaluation is None:          # none has been made yet
-            seconds_per_evaluation = evaluation_steps(self.corpus.val_tokens, self.tokens_per_step) * seconds_per_step
-        seconds_left = 60 * self.training.minutes - self.seconds - CLOSING_SECONDS
-        now = time_to_decay(progress.step, decay_fraction=self.training.decay_fraction, seconds_left=seconds_left,
-                            seconds_per_step=seconds_per_step, eval_interval=self.eval_interval, seconds_per_evaluation=seconds_per_evaluation)
-        if not distributed.first_says(now):
-            return False
-        progress.decay_start = progress.step
-        return True
+        costs = self._costs(seconds_per_step)
+        after_next = seconds_needed(progress.step + 1, self.total_steps, **costs)          # what this step had is done
+        return max(0.0, seconds_per_step + after_next - self._seconds_left())
 
     def _compile(self):
         """Let torch.compile make the step; where it cannot, say so in one line and go on without."""
@@ -305,19 +400,24 @@ class Run:
         """Write a line to the log; at an evaluation also measure, keep the best weights, and show a sample."""
         progress, now = self.progress, self.clock()
         line = {"step": progress.step, "seconds": round(self.seconds, 2), "tokens": progress.step * self.tokens_per_step,
-                "train_loss": sum(progress.recent_losses) / len(progress.recent_losses), "learning_rate": self.learning_rate(progress.step - 1),
+                "train_loss": sum(progress.recent_losses) / len(progress.recent_losses),
+                "train_nats_per_byte": self._recent_nats_per_byte(),
+                "learning_rate": self.learning_rate(progress.step - 1),
                 "bpe_dropout": self.bpe_dropout(progress.step - 1), "gradient_length": self.gradient_length,
                 "micro_batch_size": self.training.micro_batch_size,
                 "tokens_per_second": round((progress.step - self._marked_step) * self.tokens_per_step / max(now - self._marked_at, 1e-9))}
         if decided or self.training.schedule == "trapezoid" and progress.decay_start not in (None, self._logged_decay_start):
             line["decay_start"] = self._logged_decay_start = progress.decay_start
         if decided:
+            line["total_steps"] = self.total_steps
             bar.total = self.total_steps * self.tokens_per_step
         if self.total_steps is None:        # a guess, until the descent begins
             bar.total = int(bar.n * 60 * self.training.minutes / self.seconds)
-        bar.set_postfix_str(f"loss {line['train_loss']:.3f}", refresh=False)
+        if line["train_nats_per_byte"] is not None:
+            bar.set_postfix_str(f"training {line['train_nats_per_byte']:.3f} nats/byte", refresh=False)
         if evaluating:
-            score = self.evaluate()
+            trained, score = self.evaluate_training_text(), self.evaluate()
+            line |= {"train_eval_nats_per_byte": trained.nats_per_byte} if trained else {}
             line |= {"val_nats_per_byte": score.nats_per_byte, "val_bpb": score.bits_per_byte}
             best = progress.best_nats is None or score.nats_per_byte < progress.best_nats
             progress.validations_since_best = 0 if best else progress.validations_since_best + 1
@@ -325,7 +425,7 @@ class Run:
                 progress.best_nats, progress.best_step = score.nats_per_byte, progress.step
                 self.save_weights(score)
             line["seconds"] = round(self.seconds, 2)            # with what the evaluation took
-            tqdm.write(f"{clock_time(self.seconds):>7}  step {progress.step:<6,}  training {line['train_loss']:.3f} nats/token  "
+            tqdm.write(f"{clock_time(self.seconds):>7}  step {progress.step:<6,}  {training_figure(line)}  "
                        f"validation {score.nats_per_byte:.4f} nats/byte = {score.bits_per_byte:.4f} bits/byte{'  best' if best else ''}")
             if self.training.sample_tokens:
                 line["sample"] = self.sample()
@@ -336,8 +436,14 @@ class Run:
                 tqdm.write(f"{progress.validations_since_best} validations in a row were no better than step {progress.best_step}'s: stopping here.")
         if distributed.is_first():
             self.log.append(**line)
-        progress.recent_losses = []
+        progress.recent_losses, progress.recent_bytes = [], []
         self._marked_at, self._marked_step = self.clock(), progress.step
+
+    def _recent_nats_per_byte(self):
+        """Return the loss per byte of text since the last report, or None where the tokens stand for none."""
+        sizes = self.progress.recent_bytes          # an older run's resume file has losses without them
+        nats = self.tokens_per_step * sum(self.progress.recent_losses[-len(sizes):])
+        return nats / sum(sizes) if any(sizes) else None
 
     def keep_start(self):
         """Measure the network before its first step and keep it, so that training which makes it worse is not kept. -> Score"""
@@ -348,16 +454,38 @@ class Run:
 
     def evaluate(self):
         """The Score of the network as it is on the whole validation part, computed in the run's precision."""
-        self.working_net.eval()
-        length = window_len(self.working_net)
-        part = distributed.share_of_windows(self.corpus.val, length)
-        score = self._in_memory(lambda: evaluate(self.working_net, part, self.corpus.val_bytes, block_size=length, device=self.training.device,
-                                                 batch_size=max(1, self._windows_at_once * self.params.model.block_size // length)))
-        self.working_net.train()
+        part = distributed.share_of_windows(self.corpus.val, window_len(self.working_net))
+        score = self._measured(evaluate, part, self.corpus.val_bytes, block_size=window_len(self.working_net))
         nats = distributed.summed(score.nats)
         if not math.isfinite(nats):         # nothing would ever be better than that
             raise FolioError(f"After step {self.progress.step} the text held out costs {nats} nats. {_LAST_GOOD}")
         return Score(nats, self.corpus.val_tokens, self.corpus.val_bytes)
+
+    def evaluate_training_text(self):
+        """Return the Score of the network on a fixed sample of the training text, measured as the validation part is.
+
+        None as long as TRAIN_EVAL_SHARE of the run is too short for that.
+        """
+        total = self.corpus.train_tokens
+        tokens = train_eval_tokens(self.corpus.val_tokens, self.eval_interval, self.tokens_per_step)
+        length = min(window_len(self.working_net), total - 1)
+        starts = spread_windows(total, max(1, tokens // length), length)
+        if evaluation_steps(length * len(starts), self.tokens_per_step) > TRAIN_EVAL_SHARE * self.progress.step:
+            return None
+        part = starts[distributed.share(len(starts))]
+        token_sizes = self.token_bytes.cpu().numpy()
+        score = self._measured(evaluate_windows, self.corpus.train, token_sizes, part, block_size=length)
+        return Score(distributed.summed(score.nats), length * len(starts), distributed.summed(score.bytes))
+
+    def _measured(self, measure, *text, block_size):
+        """Return what a function of folio.bits_per_byte finds for the network as it is."""
+        def windows_at_once():              # of another length than in training
+            return max(1, self._windows_at_once * self.params.model.block_size // block_size)
+        self.working_net.eval()
+        score = self._in_memory(lambda: measure(self.working_net, *text, block_size=block_size,
+                                                batch_size=windows_at_once(), device=self.training.device))
+        self.working_net.train()
+        return score
 
     def sample(self):
         """What the network writes by now: a few lines."""
@@ -408,10 +536,10 @@ class Run:
         if self.streams:
             rows = distributed.share(self.training.batch_size)
             self.streams.restore({name: part[:, rows] for name, part in contents["streams"].items()})
-        fresh, self.progress = self.progress, Progress(**contents["progress"])
+        fresh, self.progress = self.progress, Progress.of(contents["progress"])
         length = contents["params"]["training"]
         if (self.training.steps, self.training.minutes) != (length["steps"], length["minutes"]):        # a new length needs a new descent
-            self.progress.decay_start = fresh.decay_start
+            self.progress.decay_start, self.progress.moved_ends = fresh.decay_start, []
         self.progress.finished = False
         self.earlier_seconds = self.progress.seconds
         kept = self.log.cut_back(self.progress.step) if distributed.is_first() else []
@@ -422,12 +550,37 @@ class Run:
 
 def default_eval_interval(val_tokens, tokens_per_step):
     """Steps from one evaluation to the next: a hundred, or more where the validation part is large."""
-    return max(100, math.ceil(evaluation_steps(val_tokens, tokens_per_step) / EVALUATION_SHARE))
+    steps = evaluation_steps(val_tokens, tokens_per_step)
+    return max(100, math.ceil(round(steps / (EVALUATION_SHARE - TRAIN_EVAL_SHARE), 6)))
+
+
+def train_eval_tokens(val_tokens, eval_interval, tokens_per_step):
+    """Return the size of the sample of the training text that evaluations measure.
+
+    It is as large as the validation part, or what TRAIN_EVAL_SHARE allows; where evaluations are frequent because somebody
+    wants them so, a quarter of the validation part.
+    """
+    affordable = int(TRAIN_EVAL_SHARE * eval_interval / evaluation_steps(1, tokens_per_step))
+    return min(val_tokens, max(val_tokens // 4, affordable))
 
 
 def evaluation_steps(val_tokens, tokens_per_step):
     """How many steps take as long as an evaluation: it has no backward pass, which is two thirds of a step."""
     return val_tokens / 3 / tokens_per_step
+
+
+def training_figure(report):
+    """Return what an evaluation says of the training text: as measured, or else the running mean of its steps.
+
+    >>> training_figure({"train_nats_per_byte": 1.5, "train_eval_nats_per_byte": 1.25})
+    'training 1.2500'
+    >>> training_figure({"train_nats_per_byte": 1.5})
+    'training 1.5000 (running mean)'
+    """
+    if "train_eval_nats_per_byte" in report:
+        return f"training {report['train_eval_nats_per_byte']:.4f}"
+    running = report["train_nats_per_byte"]
+    return "training -" if running is None else f"training {running:.4f} (running mean)"
 
 
 def dropout_seed(seed, step, micro_batch, rank=0):

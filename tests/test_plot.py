@@ -28,12 +28,13 @@ def reports(steps=100, every=10, evaluated=20, decay_start=60, best_at=None, **f
     """A log as training writes it; the validation falls up to `best_at` and rises from there."""
     made = []
     for step in range(every, steps + 1, every):
-        report = {"step": step, "seconds": 3.0 * step, "tokens": 512 * step, "train_loss": 7 - math.log(step), "tokens_per_second": 170 + step % 3,
+        report = {"step": step, "seconds": 3.0 * step, "tokens": 512 * step, "train_nats_per_byte": 7 - math.log(step), "tokens_per_second": 170 + step % 3,
                   "learning_rate": 0.002 if step <= decay_start + 1 else 0.002 * (steps - step + 1) / (steps - decay_start)}
         if step == every:
             report["decay_start"] = decay_start
         if evaluated and step % evaluated == 0:
-            report["val_bpb"] = 2 + abs(step - (best_at or steps)) / steps
+            report["val_nats_per_byte"] = 2 + abs(step - (best_at or steps)) / steps
+            report["train_eval_nats_per_byte"] = 2 - step / steps
         made.append(report | fields)
     return made
 
@@ -58,7 +59,7 @@ def texts(figure):
     return "\n".join(text.get_text() for text in [*figure.texts, *(text for axis in figure.axes for text in axis.texts)])
 
 
-def decays(figure, field="val_bpb"):
+def decays(figure, field="val_nats_per_byte"):
     return [line.get_xdata()[0] for line in panel(figure, field).lines if line.get_label() == "decay_start"]
 
 
@@ -88,7 +89,7 @@ def project(tmp_path):
 def test_each_run_is_a_line_with_the_values_of_its_log_in_each_panel(x, field, scale, unit):
     runs = {"night": reports(), "short": reports(steps=50, evaluated=25)}
     figure = loss_figure(runs, x)
-    for each in ("train_loss", "val_bpb", "learning_rate", "tokens_per_second"):
+    for each in ("val_nats_per_byte", "learning_rate", "tokens_per_second"):
         for name, log in runs.items():
             told = [report for report in log if each in report]
             assert line_of(figure, each, name) == ([report[field] / scale for report in told], [report[each] for report in told])
@@ -96,10 +97,42 @@ def test_each_run_is_a_line_with_the_values_of_its_log_in_each_panel(x, field, s
     assert all(axis.get_xlim()[0] == 0 and axis.get_xlim()[1] == runs["night"][-1][field] / scale for axis in figure.axes)
 
 
-def test_losses_of_different_units_have_panels_of_their_own():
-    figure = loss_figure({"night": reports()})
-    assert [(axis.get_title(loc="left"), axis.texts[0].get_text()) for axis in figure.axes] == [
-        ("Training loss", "nats per token"), ("Validation", "bits per byte"), ("Learning rate", ""), ("Speed", "tokens per second")]
+RATES = [("Learning rate", ""), ("Speed", "tokens per second")]
+
+
+def titles(figure):
+    return [(axis.get_title(loc="left"), axis.texts[0].get_text()) for axis in figure.axes]
+
+
+def test_training_and_validation_are_in_one_panel_in_one_unit():
+    log = reports()
+    figure = loss_figure({"night": log})
+    assert titles(figure) == [("Loss", "nats per byte"), *RATES]
+    for label, field in (("night", "val_nats_per_byte"), ("training", "train_eval_nats_per_byte"), ("running", "train_nats_per_byte")):
+        told = [report for report in log if field in report]
+        assert line_of(figure, "val_nats_per_byte", label) == ([report["step"] for report in told], [report[field] for report in told])
+    said = [text.get_text() for text in panel(figure, "val_nats_per_byte").get_legend().get_texts()]
+    assert said == ["validation text", "training text, measured the same way", "training text as learned from: with dropout and BPE-dropout"]
+    low, high = panel(figure, "val_nats_per_byte").get_ylim()
+    assert low < 1 and high > 2.8
+
+
+def test_beside_other_runs_each_has_one_curve_of_its_training_text_in_its_own_colour():
+    runs = {"night": reports(), "short": [{key: value for key, value in report.items() if key != "train_eval_nats_per_byte"} for report in reports()]}
+    axis = panel(figure := loss_figure(runs), "val_nats_per_byte")
+    lines = {line.get_label(): line for line in axis.lines}
+    assert lines["training"].get_color() == lines["night"].get_color() != lines["running"].get_color() == lines["short"].get_color()
+    assert [line.get_label() for line in axis.lines].count("running") == 1 and axis.get_legend() is None
+    assert "thin: training text, measured the same way" in texts(figure) and "pale: training text as learned from" in texts(figure)
+
+
+def test_an_older_runs_log_has_its_validation_beside_newer_ones_and_its_training_loss_in_a_panel_of_its_own():
+    old = [{"step": step, "train_loss": 7 - math.log(step), "val_bpb": 3.0} for step in (10, 20, 30)]
+    figure = loss_figure({"old": old, "night": reports()})
+    assert titles(figure) == [("Loss", "nats per byte"), ("Training loss", "nats per token"), *RATES]
+    assert line_of(figure, "val_nats_per_byte", "old")[1] == pytest.approx([3 * math.log(2)] * 3)
+    assert line_of(figure, "train_loss", "old")[1] == [report["train_loss"] for report in old]
+    assert "best: night, 2.000 nats = 2.885 bits per byte at step 100" in texts(figure)
 
 
 @pytest.mark.parametrize("seconds, unit, last", [(90, "seconds", 90), (150, "minutes", 2.5), (9000, "hours", 2.5), (259200, "days", 3)])
@@ -112,10 +145,10 @@ def test_times_are_in_a_unit_that_suits_the_longest_run(seconds, unit, last):
 
 def test_the_best_validation_is_marked_with_its_value():
     figure = loss_figure({"night": reports(best_at=60)})
-    ring = next(line for line in panel(figure, "val_bpb").lines if line.get_markerfacecolor() == "white")
+    ring = next(line for line in panel(figure, "val_nats_per_byte").lines if line.get_markerfacecolor() == "white")
     assert (*ring.get_xdata(), *ring.get_ydata()) == (60, 2.0)
     assert "2.000" in texts(figure).splitlines()
-    assert "best validation 2.000 bits per byte at step 60" in texts(figure)
+    assert "best validation 2.000 nats = 2.885 bits per byte at step 60" in texts(figure)
 
 
 def test_several_runs_are_named_beside_their_lines_each_with_its_best():
@@ -123,15 +156,15 @@ def test_several_runs_are_named_beside_their_lines_each_with_its_best():
     figure = loss_figure(runs)
     found = texts(figure)
     assert re.search(r"night\n2\.000 at step 60\nday\n2\.000 at step 80\nnew\nno validation yet", found)
-    assert "best: night, 2.000 bits per byte at step 60" in found
-    colours = {name: next(line for line in panel(figure, "train_loss").lines if line.get_label() == name).get_color() for name in runs}
+    assert "best: night, 2.000 nats = 2.885 bits per byte at step 60" in found
+    colours = {name: next(line for line in panel(figure, "val_nats_per_byte").lines if line.get_label() == name).get_color() for name in runs}
     assert len(set(colours.values())) == 3
 
 
 @pytest.mark.parametrize("x, scale", [("steps", 1), ("tokens", 512)])
 def test_the_start_of_the_decay_is_marked_in_every_panel(x, scale):
     figure = loss_figure({"night": reports()}, x)
-    for each in ("train_loss", "val_bpb", "learning_rate", "tokens_per_second"):
+    for each in ("val_nats_per_byte", "learning_rate", "tokens_per_second"):
         assert decays(figure, each) == [60 * scale]
 
 
@@ -149,10 +182,10 @@ def test_a_run_that_was_made_longer_has_both_its_descents_marked():
 
 def test_many_reports_are_pale_behind_their_running_mean():
     many = reports(steps=10 * SMOOTH_FROM + 10, decay_start=1500)
-    axis = panel(loss_figure({"night": many}), "train_loss")
+    axis = panel(loss_figure({"night": many}), "tokens_per_second")
     each, mean = axis.lines[:2]
-    assert each.get_ydata().tolist() == [report["train_loss"] for report in many] and each.get_alpha() < 0.5
-    assert mean.get_ydata()[100] == pytest.approx(np.mean([report["train_loss"] for report in many[98:103]]))
+    assert each.get_ydata().tolist() == [report["tokens_per_second"] for report in many] and each.get_alpha() < 0.5
+    assert mean.get_ydata()[100] == pytest.approx(np.mean([report["tokens_per_second"] for report in many[98:103]]))
     assert "running mean" in texts(axis.figure)
     assert "running mean" not in texts(loss_figure({"night": reports()}))
 
@@ -184,7 +217,7 @@ def test_the_first_moments_do_not_press_the_rest_flat():
     [{"step": 1}],
     [{"step": 10, "train_loss": 2.5}],
     reports(evaluated=0),
-    reports(train_loss=math.nan, val_bpb=math.inf),
+    reports(train_loss=math.nan, val_nats_per_byte=math.inf),
     reports(learning_rate=None, tokens="many", seconds=None),
     reports(train_loss=2.0, learning_rate=0.0, tokens_per_second=0),
 ], ids=["nothing", "one line", "no evaluation", "not finite", "other types", "flat"])
@@ -193,19 +226,19 @@ def test_whatever_a_log_lacks_the_rest_is_drawn(log, x):
     loss_figure({"night": log}, x).canvas.draw()
     figure = loss_figure({"night": log, "other": reports()}, x)
     figure.canvas.draw()
-    assert len(line_of(figure, "train_loss", "other")[0]) == 10
+    assert len(line_of(figure, "learning_rate", "other")[0]) == 10
 
 
 def test_panels_without_anything_say_so():
-    figure = loss_figure({"night": reports(evaluated=0)})
-    assert "nothing here yet" in [text.get_text() for text in panel(figure, "val_bpb").texts]
-    assert "nothing here yet" not in [text.get_text() for text in panel(figure, "train_loss").texts]
+    figure = loss_figure({"night": [{"step": 10, "learning_rate": 0.1}]})
+    assert "nothing here yet" in [text.get_text() for text in panel(figure, "val_nats_per_byte").texts]
+    assert "nothing here yet" not in [text.get_text() for text in panel(figure, "learning_rate").texts]
 
 
 @pytest.mark.parametrize("number", [8, MOST_RUNS])
 def test_as_many_runs_as_can_be_told_apart_all_look_different(number):
     figure = loss_figure({f"run-{each}": reports() for each in range(number)})
-    lines = [line for line in panel(figure, "train_loss").lines if line.get_label().startswith("run-")]
+    lines = [line for line in panel(figure, "val_nats_per_byte").lines if line.get_label().startswith("run-")]
     assert len({(line.get_color(), str(line.get_linestyle()), str(line._dash_pattern)) for line in lines}) == number
     height = 72 * figure.get_size_inches()[1]
     tops = [text.get_position()[1] * height for text in figure.texts if text.get_text().startswith("run-")]
@@ -300,7 +333,7 @@ def test_damaged_lines_are_passed_over_and_said(project, monkeypatch, capsys):
         file.write(b'{"step": 110, "train_l')             # the line that is being written: no damage
     assert reports_of(path) == log == run_log.read(path)
     assert "2 damaged lines" in capsys.readouterr().err
-    path.write_bytes(path.read_bytes().replace(b"train_loss", b"train_\xff\xfe", 1))
+    path.write_bytes(path.read_bytes().replace(b"train_nats", b"train_\xff\xfe", 1))
     assert len(run_log.read(path)) == 10
 
 

@@ -17,7 +17,7 @@ from folio.decoder import Decoder, generate, window_start
 from folio.errors import FolioError
 from folio.numpy_decoder import in_numpy
 from folio.sampling import penalised, pick, probabilities
-from folio.schedules import SCHEDULES, decay_start_for, share_of_peak, time_to_decay, total_steps_for
+from folio.schedules import SCHEDULES, decay_start_for, end_in_time, seconds_needed, share_of_peak, time_to_decay, total_steps_for
 from Model_Params import GenerationParams, ModelParams
 
 TINY = ModelParams(vocab_size=40, block_size=8, emb_len=16, num_layers=2, num_heads=2)
@@ -362,11 +362,42 @@ def test_the_descent_begins_when_it_takes_just_the_time_that_is_left(seconds_lef
     assert time_to_decay(60, decay_fraction=0.4, seconds_left=seconds_left, seconds_per_step=1.0, eval_interval=20, seconds_per_evaluation=0.0) == decided
 
 
-@pytest.mark.parametrize("eval_interval, evaluations", [(1000, 1), (100, 1), (50, 1), (40, 2), (10, 4), (7, 7)])
+@pytest.mark.parametrize("eval_interval, evaluations", [(1000, 1), (100, 1), (50, 1), (40, 2), (30, 3), (10, 5), (7, 7)])
 def test_the_descent_leaves_time_for_its_evaluations_and_the_last_one(eval_interval, evaluations):
-    # After 60 steps it ends at 100: those that are multiples of the interval from 61 to 99, and one at the end.
+    # After 60 steps it ends at 100: those that are multiples of the interval from 60, which is still to come, to 99, and one at the end.
     how = dict(decay_fraction=0.4, seconds_per_step=1.0, eval_interval=eval_interval, seconds_per_evaluation=3.0)
     assert time_to_decay(60, seconds_left=40 + 3 * evaluations, **how) and not time_to_decay(60, seconds_left=40 + 3 * evaluations + 1, **how)
+
+
+@given(st.integers(1, 500), st.floats(-10, 500), st.floats(0.1, 10), st.integers(1, 200), st.floats(0, 20))
+def test_a_run_that_ends_in_time_could_not_make_one_more_step(step, seconds_left, seconds_per_step, eval_interval, seconds_per_evaluation):
+    costs = dict(seconds_per_step=seconds_per_step, eval_interval=eval_interval, seconds_per_evaluation=seconds_per_evaluation)
+    end = end_in_time(step, seconds_left=seconds_left, **costs)
+    assert end == step or end > step and seconds_needed(step, end, **costs) <= seconds_left
+    assert seconds_needed(step, end + 1, **costs) > seconds_left
+
+
+@given(st.integers(1, 100), st.lists(st.tuples(st.integers(0, 30), st.integers(1, 60)), max_size=5))
+def test_the_rate_falls_without_a_jump_to_zero_wherever_the_end_is_moved(decay_start, moves):
+    end, moved_ends = decay_start + 40, []
+    for later, longer in moves:
+        at = min((moved_ends[-1][0] if moved_ends else decay_start) + later, end - 1)
+        moved_ends.append([at, at + longer])
+        end = at + longer
+    for number in range(len(moved_ends) + 1):               # as it was known after each decision
+        known = moved_ends[:number]
+        rate = [share_of_peak("trapezoid", step, warmup_steps=0, decay_start=decay_start, total_steps=decay_start + 40, moved_ends=known)
+                for step in range(decay_start, (known[-1][1] if known else decay_start + 40) + 1)]
+        assert rate[0] == 1 and rate[-1] == 0 and all(one > other for one, other in zip(rate, rate[1:]))
+        if number:                                          # nothing of the past has changed, nor the step at which it was decided
+            before = [share_of_peak("trapezoid", step, warmup_steps=0, decay_start=decay_start, total_steps=decay_start + 40,
+                                    moved_ends=moved_ends[:number - 1]) for step in range(decay_start, known[-1][0] + 1)]
+            assert rate[:len(before)] == pytest.approx(before, rel=1e-12)
+
+
+def test_a_moved_end_bends_the_line():
+    how = dict(warmup_steps=0, decay_start=60, total_steps=100, moved_ends=[[80, 160], [120, 130]])
+    assert [share_of_peak("trapezoid", step, **how) for step in (59, 60, 70, 80, 120, 125, 130)] == [1, 1, 0.75, 0.5, 0.25, 0.125, 0]
 
 
 @given(st.floats(0.01, 10), st.floats(0, 0.9), st.floats(20, 2000))

@@ -23,7 +23,7 @@ import folio
 import train
 from folio import checkpoint, corpus, hardware, networks, optimizers, run_log, runs, torch_file, training
 from folio.batches import batch_at
-from folio.bits_per_byte import Score
+from folio.bits_per_byte import Score, bytes_of_tokens, evaluate_windows, spread_windows
 from folio.command_line import front_door
 from folio.errors import FolioError, is_out_of_memory
 from folio.training import Run, clock_time, default_eval_interval, dropout_seed
@@ -941,7 +941,7 @@ def test_the_log_has_what_was_promised(uninterrupted):
     assert [json.loads(line) for line in made.log("default").read_text(encoding="utf-8").splitlines()] == lines
     assert [line["step"] for line in lines] == list(range(5, 301, 5))
     for line in lines:
-        assert line.keys() >= {"step", "seconds", "tokens", "train_loss", "learning_rate", "bpe_dropout", "gradient_length", "tokens_per_second"}
+        assert line.keys() >= {"step", "seconds", "tokens", "train_loss", "train_nats_per_byte", "learning_rate", "bpe_dropout", "gradient_length", "tokens_per_second"}
         assert ("sample" in line) == ("val_bpb" in line)
         assert line["bpe_dropout"] == pytest.approx(most * line["learning_rate"] / 0.01) and line["gradient_length"] > 0
         assert ("val_bpb" in line) == ("val_nats_per_byte" in line) == (line["step"] % 50 == 0)
@@ -952,10 +952,13 @@ def test_the_log_has_what_was_promised(uninterrupted):
     assert lines[3]["learning_rate"] == 0.01 and lines[-1]["learning_rate"] == pytest.approx(0.01 / 120)
     assert lines[-1]["val_bpb"] < lines[9]["val_bpb"] - 0.1                  # it learns
     assert lines[-1]["train_loss"] < lines[0]["train_loss"] - 1
+    measured = [line["step"] for line in lines if "train_eval_nats_per_byte" in line]
+    assert measured and measured == list(range(measured[0], 301, 50))
+    assert lines[-1]["train_eval_nats_per_byte"] < lines[-1]["val_nats_per_byte"]
 
 
 def test_every_field_of_the_log_is_explained(uninterrupted, project, make_run):
-    run, _ = by_the_clock(make_run, "timed")
+    run, _ = by_the_clock(make_run, "timed", learns=False)
     run.train()
     written = {field for log in (uninterrupted[0].log("default"), run.log.path) for line in run_log.read(log) for field in line}
     assert written == set(re.findall(r"^    (\w+)  ", run_log.__doc__, re.MULTILINE))
@@ -989,6 +992,79 @@ def test_the_training_loss_in_the_log_is_the_mean_since_the_line_before(project,
     assert [line["step"] for line in lines] == [*range(2, 25, 2), 25]
     assert lines[0]["train_loss"] == pytest.approx(np.mean(losses[:2]))
     assert lines[-1]["train_loss"] == pytest.approx(losses[-1])
+
+
+def test_training_and_validation_are_logged_in_one_unit_whatever_bpe_dropout_does(make_run, monkeypatch):
+    run = make_run(steps=4, eval_interval=20, bpe_dropout=0.3)
+    sizes, batches, losses = bytes_of_tokens(run.tokenizer), [], []
+    batch, step = run._batch, run.step
+    monkeypatch.setattr(run, "_batch", lambda number: batches.append(batch(number)) or batches[-1])
+    run.step = lambda: losses.append(step())
+    run.train()
+    expected = [64 * sum(losses[first:first + 2]) / sum(sizes[targets.numpy()].sum() for _, targets in batches[first:first + 2]) for first in (0, 2)]
+    assert [line["train_nats_per_byte"] for line in run_log.read(run.log.path)] == pytest.approx(expected)
+
+
+def test_targets_without_text_have_no_loss_per_byte(make_run, capsys):
+    run = make_run(steps=1)
+    run.token_bytes = torch.zeros_like(run.token_bytes)
+    run.train()
+    assert run_log.read(run.log.path)[0]["train_nats_per_byte"] is None
+    assert "training -  validation" in capsys.readouterr().out
+
+
+def test_evaluations_measure_a_sample_of_the_training_text_as_they_measure_the_validation(make_run):
+    run = make_run(steps=600, eval_interval=500, dropout=0.5, bpe_dropout=0.3)
+    run.progress.step = 500
+    total, score = run.corpus.train_tokens, run.evaluate_training_text()
+    starts = spread_windows(total, 960 // 16, 16)           # five steps' time; an evaluation is three times as fast as a step
+    assert starts[0] == 0 and starts[-1] == total - 17 and (np.diff(starts) >= 16).all()
+    run.net.eval()
+    windows = torch.from_numpy(np.stack([run.corpus.train[start:start + 17] for start in starts]).astype(np.int64))
+    with torch.inference_mode():
+        nats = F.cross_entropy(run.net(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten(), reduction="sum").item()
+    assert score.nats == pytest.approx(nats, rel=1e-4)
+    assert (score.tokens, score.bytes) == (16 * len(starts), bytes_of_tokens(run.tokenizer)[windows[:, 1:].numpy()].sum())
+    run.net.train()
+    assert score == run.evaluate_training_text() and run.net.training
+
+
+def test_the_training_text_is_measured_where_it_costs_no_more_than_a_hundredth_of_the_run(make_run, capsys):
+    run = make_run(steps=250, eval_interval=50, learning_rate=0.02)
+    run.train()
+    lines = [line for line in run_log.read(run.log.path) if "val_nats_per_byte" in line]
+    cost = training.evaluation_steps(16 * (training.train_eval_tokens(run.corpus.val_tokens, 50, 64) // 16), 64)
+    assert 0.5 < cost < 2.5
+    assert [line["step"] for line in lines if "train_eval_nats_per_byte" in line] == [step for step in range(50, 251, 50) if step >= 100 * cost]
+    said = [line for line in capsys.readouterr().out.splitlines() if " validation " in line]
+    assert "(running mean)  validation" in said[0] and re.search(rf"training {lines[-1]['train_eval_nats_per_byte']:.4f}  validation", said[-1])
+
+
+@pytest.mark.parametrize("val_tokens, eval_interval, expected", [
+    (1_000, 100, 1_000),                # as large as the validation part, where that is cheap
+    (100_000, 100, 25_000),             # a quarter, where somebody wants evaluations that cost more than they should
+    (100_000, 2_000, 60_000),           # a hundredth of 2,000 steps of 1,000 tokens; an evaluation is three times as fast as a step
+])
+def test_the_sample_of_the_training_text_is_as_large_as_time_allows(val_tokens, eval_interval, expected):
+    assert training.train_eval_tokens(val_tokens, eval_interval, 1000) == expected
+
+
+@pytest.mark.parametrize("val_tokens", [10, 5_000, 40_000, 3_000_000])
+def test_evaluations_have_their_share_of_the_time(val_tokens):
+    interval = default_eval_interval(val_tokens, 1000)
+    measured = val_tokens + training.train_eval_tokens(val_tokens, interval, 1000)
+    assert training.evaluation_steps(measured, 1000) <= training.EVALUATION_SHARE * interval + 1e-6
+
+
+def test_a_run_goes_on_from_a_resume_file_that_knows_no_bytes_of_its_last_losses(project, make_run):
+    run = half_done(make_run)
+    contents = checkpoint.load(project.resume("test"))
+    assert len(contents["progress"]["recent_losses"]) == 3
+    del contents["progress"]["recent_bytes"]
+    run.restore(contents)
+    assert run._recent_nats_per_byte() is None
+    run.step()
+    assert 0 < run._recent_nats_per_byte() < 10
 
 
 def test_a_resumed_run_cuts_its_log_back_to_its_step(tmp_path):
@@ -1114,7 +1190,7 @@ def test_the_model_of_the_lectures_says_its_parameters_when_it_starts(home):
 def test_small_parts():
     assert (clock_time(0), clock_time(83), clock_time(3600)) == ("0:00", "1:23", "60:00")
     assert default_eval_interval(1, 1000) == 100
-    assert default_eval_interval(3_000_000, 1000) == 20_000             # 1,000 steps' worth, a twentieth of the time
+    assert default_eval_interval(3_000_000, 1000) == 25_000             # 1,000 steps' worth, a twenty-fifth of the time
 
 
 # --- By the clock ---
@@ -1128,26 +1204,36 @@ class Clock:
     def __call__(self):
         return self.now
 
-    def slowing(self, run_class, seconds_per_step, evaluation=1.0):
-        """A Run whose steps take so long by this clock, and its evaluations `evaluation` times what is expected of them."""
+    def slowing(self, run_class, seconds_per_step, evaluation=1.0, learns=True):
+        """A Run whose steps take so long by this clock, and its evaluations `evaluation` times what is expected of them.
+
+        seconds_per_step: a number, or (this clock's time, the number of the step) -> a number; learns: False where only the time matters
+        """
+        def seconds_at(step):
+            return seconds_per_step(self.now, step) if callable(seconds_per_step) else seconds_per_step
+
         class Slow(run_class):
             def step(run):
-                loss = super().step()
-                self.now += seconds_per_step
-                return loss
+                self.now += seconds_at(run.progress.step)
+                if learns:
+                    return super().step()
+                run.progress.step += 1
+                run.progress.recent_losses.append(1.0)
+                run.gradient_length = 1.0
 
-            def evaluate(run):
-                self.now += evaluation * training.evaluation_steps(run.corpus.val_tokens, run.tokens_per_step) * seconds_per_step
-                return super().evaluate()
+            def _measured(run, measure, text, *more, block_size):
+                tokens = block_size * len(more[1]) if measure is evaluate_windows else len(text) - 1
+                self.now += evaluation * training.evaluation_steps(tokens, run.tokens_per_step) * seconds_at(run.progress.step)
+                return super()._measured(measure, text, *more, block_size=block_size) if learns else Score(1.0, 1, 1)
         return Slow
 
 
-def by_the_clock(make_run, name, seconds_per_step=1.0, evaluation=1.0, **changes):
+def by_the_clock(make_run, name, seconds_per_step=1.0, evaluation=1.0, learns=True, **changes):
     """A run of two minutes, whose process took ten seconds to start."""
     clock = Clock()
     clock.now = 10.0
-    how = {"steps": None, "minutes": 2.0, "eval_interval": 30} | changes
-    run = make_run(name, clock.slowing(Run, seconds_per_step, evaluation), clock=clock, started_at=0.0, **how)
+    how = {"steps": None, "minutes": 2.0, "eval_interval": 30, "sample_tokens": 0} | changes
+    run = make_run(name, clock.slowing(Run, seconds_per_step, evaluation, learns), clock=clock, started_at=0.0, **how)
     return run, clock
 
 
@@ -1155,7 +1241,7 @@ def by_the_clock(make_run, name, seconds_per_step=1.0, evaluation=1.0, **changes
 @pytest.mark.parametrize("evaluation", [0.8, 1.0, 1.2])
 @pytest.mark.parametrize("decay_fraction", [0.0, 0.4, 0.6])
 def test_minutes_are_what_a_run_takes_to_a_twentieth_everything_included(make_run, seconds_per_step, evaluation, decay_fraction):
-    run, clock = by_the_clock(make_run, "timed", seconds_per_step, evaluation, decay_fraction=decay_fraction)
+    run, clock = by_the_clock(make_run, "timed", seconds_per_step, evaluation, learns=False, decay_fraction=decay_fraction)
     assert run.train() is None
     assert 0.95 * 120 <= clock.now <= 1.05 * 120
     assert run.done and run.progress.finished
@@ -1163,11 +1249,103 @@ def test_minutes_are_what_a_run_takes_to_a_twentieth_everything_included(make_ru
     assert "val_bpb" in run_log.read(run.log.path)[-1]
 
 
+def changing(times, at):
+    """Steps of 0.2 s, which from a share of two minutes on take `times` as long."""
+    return lambda now, step: 0.2 * (times if now >= at * 120 else 1)
+
+
+def slow_first(now, step):
+    return 5.0 if step == 0 else 0.2
+
+
+def stalling(at):
+    """Steps of 0.2 s, but one after a share of two minutes takes five more."""
+    stalled = []
+
+    def seconds(now, step):
+        stall = now >= at * 120 and not stalled
+        stalled.extend([now] * stall)
+        return 0.2 + 5.0 * stall
+    return seconds
+
+
+def in_bursts(now, step):
+    """Steps of 0.2 s beside another program that comes and goes: three seconds in ten they take four times as long."""
+    return 0.8 if now % 10 < 3 else 0.2
+
+
+@pytest.mark.parametrize("seconds_per_step", [
+    *(pytest.param(changing(times, at), id=f"x{times} at {at}") for times in (0.5, 2, 4) for at in (0.3, 0.6, 0.65, 0.9)),
+    pytest.param(slow_first, id="slow first step"), *(pytest.param(stalling(at), id=f"stall at {at}") for at in (0.1, 0.58, 0.7, 0.95)),
+    pytest.param(in_bursts, id="bursts")])
+def test_a_run_ends_on_time_whatever_becomes_of_the_machine(make_run, seconds_per_step):
+    run, clock = by_the_clock(make_run, "timed", seconds_per_step, learns=False, eval_interval=100)
+    run.train()
+    assert 0.95 * 120 <= clock.now <= 1.05 * 120
+    assert run.done and run.progress.finished and len(run.progress.moved_ends) <= 8
+    rates = [line["learning_rate"] for line in run_log.read(run.log.path)]
+    assert rates[-1] < 0.1 * max(rates)             # the descent reached its end
+
+
+@pytest.mark.parametrize("minutes, seconds_per_step, started", [(0.09, 0.1, 3.0), (0.09, 0.02, 2.5), (0.155, 0.2, 4.0)])
+def test_the_first_slow_step_of_a_run_of_seconds_does_not_decide_its_descent(make_run, minutes, seconds_per_step, started):
+    run, clock = by_the_clock(make_run, "short", lambda now, step: 6 * seconds_per_step if step == 0 else seconds_per_step, learns=False,
+                              minutes=minutes, eval_interval=1000)
+    run.started_at = 10.0 - started
+    run.train()
+    took, closing = clock.now - run.started_at, training.CLOSING_SECONDS
+    assert 0.9 * 60 * minutes <= took + closing <= 1.05 * 60 * minutes
+    most = (60 * minutes - started - closing - 5 * seconds_per_step) / seconds_per_step
+    evaluation = training.evaluation_steps(run.corpus.val_tokens, run.tokens_per_step)
+    assert most - 2 * evaluation - 3 <= run.progress.step <= most
+
+
+def test_a_descent_that_began_at_the_worst_speed_lasts_until_the_time_is_over(make_run):
+    run, clock = by_the_clock(make_run, "timed", lambda now, step: 1.6 if now < 80 else 0.2, learns=False, eval_interval=1000)
+    run.train()
+    assert run.progress.decay_start < 60 and run.progress.moved_ends
+    assert 0.95 * 120 <= clock.now <= 1.05 * 120
+
+
+def test_an_evaluation_that_is_slower_than_guessed_is_known_from_one_batch_of_it(make_run):
+    run, clock = by_the_clock(make_run, "timed", 0.2, evaluation=8.0, learns=False, eval_interval=1000)
+    run.train()
+    assert 0.95 * 120 <= clock.now <= 1.05 * 120 and len(run.progress.moved_ends) <= 1
+
+
+def test_the_log_has_every_decision_with_its_step(make_run):
+    run, _ = by_the_clock(make_run, "timed", changing(2, 0.65), learns=False)
+    run.train()
+    decided = [line for line in run_log.read(run.log.path) if "total_steps" in line]
+    assert [[line["step"], line["total_steps"]] for line in decided[1:]] == run.progress.moved_ends != []
+    assert decided[0]["decay_start"] == decided[0]["step"] == run.progress.decay_start < run.progress.step < decided[0]["total_steps"]
+    assert decided[-1]["total_steps"] == run.progress.step
+    for line in run_log.read(run.log.path):
+        assert line["learning_rate"] == pytest.approx(run.learning_rate(line["step"] - 1))
+
+
+def replayed(make_run, run):
+    """A run without a clock that makes the steps of another one, of whose decisions it knows."""
+    again = make_run(f"{run.name}-replayed", steps=None, minutes=2.0, eval_interval=1000)
+    again.progress.decay_start, again.progress.moved_ends = run.progress.decay_start, run.progress.moved_ends
+    while not again.done:
+        again.step()
+    return again
+
+
+def test_time_decides_where_the_descent_begins_and_ends_and_nothing_else(project, make_run):
+    run, _ = by_the_clock(make_run, "timed", lambda now, step: 2.0 if now > 80 else 1.0)
+    run.train()
+    assert run.progress.moved_ends
+    assert same_weights(run.net.state_dict(), replayed(make_run, run).net.state_dict())
+
+
 def test_time_decides_the_start_of_the_descent_and_nothing_else(project, make_run):
     run, _ = by_the_clock(make_run, "timed")
     run.train()
     decided = [line for line in run_log.read(run.log.path) if "decay_start" in line]
     assert [line["decay_start"] for line in decided] == [run.progress.decay_start] == [decided[0]["step"]]
+    assert run.progress.moved_ends == []
     by_steps = make_run("by-steps", steps=run.progress.step, eval_interval=30)
     assert by_steps.progress.decay_start == run.progress.decay_start
     by_steps.train()
@@ -1175,7 +1353,7 @@ def test_time_decides_the_start_of_the_descent_and_nothing_else(project, make_ru
 
 
 @pytest.mark.parametrize("killed_after", [0, 1, 20])
-def test_a_run_resumed_after_the_decision_repeats_it_however_slow_it_has_become(project, make_run, killed_after):
+def test_a_run_resumed_after_the_decision_repeats_it(project, make_run, killed_after):
     whole, _ = by_the_clock(make_run, "whole")
     whole.train()
 
@@ -1192,11 +1370,75 @@ def test_a_run_resumed_after_the_decision_repeats_it_however_slow_it_has_become(
     contents = checkpoint.load(project.resume("killed"))
     assert contents["progress"]["decay_start"] == whole.progress.decay_start            # on the disk before it is used
 
-    again, _ = by_the_clock(make_run, "killed", seconds_per_step=7.0, evaluation=3.0)
+    again, _ = by_the_clock(make_run, "killed")
     again.restore(contents)
     again.train()
     assert (again.progress.decay_start, again.progress.step) == (whole.progress.decay_start, whole.progress.step)
     assert same_weights(again.net.state_dict(), whole.net.state_dict())
+
+
+def test_a_run_resumed_in_its_descent_on_a_slower_machine_still_ends_on_time(project, make_run):
+    half, _ = by_the_clock(make_run, "slower", 0.2, learns=False, eval_interval=1000)
+    step = half.step
+
+    def killed():
+        if half.progress.decay_start is not None and half.progress.step >= half.progress.decay_start:
+            raise Killed
+        return step()
+    half.step = killed
+    with pytest.raises(Killed):
+        half.train()
+    again, clock = by_the_clock(make_run, "slower", 0.8, learns=False, eval_interval=1000)
+    again.restore(checkpoint.load(project.resume("slower")))
+    again.train()
+    assert 0.95 * 120 <= again.seconds - 10 <= 1.05 * 120               # ten seconds were lost with the process
+    assert again.progress.moved_ends
+
+
+def test_a_run_killed_between_any_decision_and_its_writes_repeats_the_decisions_that_were_saved(project, make_run, monkeypatch):
+    how = dict(seconds_per_step=lambda now, step: 2.0 if now > 42 else 1.0, minutes=1.0, eval_interval=1000)
+    with monkeypatch.context() as patched:
+        happened = events(patched, die_at=None)
+        whole, _ = by_the_clock(make_run, "whole", **how)
+        whole.train()
+    decided = {whole.progress.decay_start, *(step for step, _ in whole.progress.moved_ends)}
+    assert len(decided) >= 2
+    steps, around = 0, set()
+    for number, name in enumerate(happened, 1):
+        steps += name == "step"
+        around |= {number} if steps in decided or steps - 1 in decided else set()
+    for die_at in sorted(around):
+        name = f"killed-{die_at}"
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            events(patched, die_at)
+            by_the_clock(make_run, name, **how)[0].train()
+        if not project.resume(name).exists():               # before the first decision nothing is saved: it begins anew
+            continue
+        contents = checkpoint.load(project.resume(name))
+        again, _ = by_the_clock(make_run, name, **how)
+        again.restore(contents)
+        again.train()
+        saved = contents["progress"]
+        assert again.progress.decay_start == saved["decay_start"] == whole.progress.decay_start
+        assert again.progress.moved_ends[:len(saved["moved_ends"])] == saved["moved_ends"]
+        assert same_weights(again.net.state_dict(), replayed(make_run, again).net.state_dict()), die_at
+
+
+def test_a_resume_file_without_moved_ends_goes_on(project, make_run):
+    run, clock = by_the_clock(make_run, "old")
+    clock.now = 80.0
+    run.progress.decay_start = 40
+    run.progress.step = 50
+    run.progress.training_seconds = 50.0
+    run.save_resume()
+    contents = checkpoint.load(project.resume("old"))
+    for name in ("moved_ends", "evaluation_steps", "recent_bytes"):
+        del contents["progress"][name]
+    contents["progress"]["evaluation_seconds"] = 2.5
+    again, _ = by_the_clock(make_run, "old")
+    again.restore(contents)
+    again.train()
+    assert again.progress.step == again.total_steps == 67 and again.progress.moved_ends == []
 
 
 def test_the_decision_reaches_the_log_even_if_the_run_is_killed_before_it_is_written(project, make_run, monkeypatch):
@@ -1214,6 +1456,41 @@ def test_the_decision_reaches_the_log_even_if_the_run_is_killed_before_it_is_wri
     again.restore(checkpoint.load(project.resume("killed")))
     again.train()
     assert [line["decay_start"] for line in run_log.read(project.log("killed")) if "decay_start" in line] == [again.progress.decay_start]
+
+
+@pytest.mark.parametrize("share, seconds_per_step, minutes, said", [
+    (0.4, 1.0, 2.0, "another program was probably using the machine, for this one had 40% of the processor time of its 1 thread."),
+    (0.95, 1.0, 2.0, "the estimate was for a faster machine than this one."),
+    (0.4, 0.001, 0.15, None)])
+def test_a_run_that_ends_far_short_of_its_plan_says_so_with_the_likely_cause(make_run, monkeypatch, share, seconds_per_step, minutes, said):
+    run, clock = by_the_clock(make_run, "timed", seconds_per_step, learns=False, minutes=minutes)
+    run.started_at = clock.now - 1
+    monkeypatch.setattr(time, "process_time", lambda: share * clock.now)
+    run.train()
+    planned = runs._expected(run).steps
+    found = runs.shortfall(run)
+    if said is None:
+        assert run.progress.step >= 0.6 * planned and found is None
+    else:
+        assert found.startswith(f"This run made {run.progress.step} steps of about {planned:,} planned: {said}")
+        assert "\n" not in found
+
+
+def test_a_run_of_steps_has_no_plan_to_fall_short_of(make_run):
+    run = make_run(steps=3)
+    run.train()
+    assert runs.shortfall(run) is None
+
+
+def test_train_says_at_its_end_how_far_short_of_the_plan_it_came(project, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "_expected", lambda run: replace(expected(run), steps=10**6))
+    code, out = train_here(project, monkeypatch, capsys, *FLAGS[:8], "--minutes", 0.05, "--threads", 1)
+    assert not code
+    made, = re.findall(r"^This run made (\d+) steps? of about 1,000,000 planned: .+$", out, re.MULTILINE)
+    assert out.index("This run made") < out.index("Done. The best weights") and int(made) >= 1
+
+
+expected = runs._expected
 
 
 def test_the_seconds_of_all_sittings_count(project, make_run):

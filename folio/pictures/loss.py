@@ -1,5 +1,6 @@
-"""How runs learned: training loss, validation, learning rate and speed, from their logs."""
+"""How runs learned: loss of training and validation text in one unit, learning rate and speed, from their logs."""
 
+import math
 import sys
 import textwrap
 from dataclasses import dataclass
@@ -27,10 +28,13 @@ class Panel:
     is_rate: bool = False   # a low panel, whose axis begins at zero
 
 
-PANELS = (Panel("train_loss", "Training loss", "nats per token", is_noisy=True), Panel("val_bpb", "Validation", "bits per byte"),
-          Panel("learning_rate", "Learning rate", "", is_rate=True),
-          Panel("tokens_per_second", "Speed", "tokens per second", is_noisy=True, is_rate=True))
-SCORE = "val_bpb"                       # by which runs are compared
+SCORE = "val_nats_per_byte"             # by which runs are compared
+TRAINING = "train_eval_nats_per_byte"   # training text, measured as the validation is
+RUNNING = "train_nats_per_byte"         # training text as it was learned from, with dropout and BPE-dropout
+LOSS = Panel(SCORE, "Loss", "nats per byte")
+PER_TOKEN = Panel("train_loss", "Training loss", "nats per token", is_noisy=True)       # of logs without another unit
+RATES = (Panel("learning_rate", "Learning rate", "", is_rate=True),
+         Panel("tokens_per_second", "Speed", "tokens per second", is_noisy=True, is_rate=True))
 CLIFF = 0.05                            # share of a run, at its start, whose height would press all that follows flat
 SMOOTH_FROM = 200                       # reports: more than can be told apart in a panel
 POSITIONS = {"steps": "step", "seconds": "seconds", "tokens": "tokens"}         # --x, and the field of it
@@ -91,8 +95,10 @@ def reports_of(path):
 def loss_figure(runs, x="steps"):
     """Draw how runs learned. -> matplotlib Figure
 
-    runs: {name: reports of its log, oldest first}; x: a key of POSITIONS. Each of PANELS is an Axes whose label is the field; in it each run
-    is a line whose label is the run's name, with the values that its log has. Raises FolioError where the runs are too many to be told apart.
+    runs: {name: reports of its log, oldest first}; x: a key of POSITIONS. Each panel is an Axes whose label is the
+    field; in it each run is a line whose label is the run's name, with the values that its log has. The loss of the
+    training text lies beside that of the validation, in lines labelled `training` and `running`. Raises FolioError where
+    the runs are too many to be told apart.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -105,9 +111,12 @@ def loss_figure(runs, x="steps"):
         figure = Figure()
         FigureCanvasAgg(figure)         # it measures texts
         labels = [EndLabel(figure, run) for run in curves] if len(curves) > 1 else []
-        axes = _lay_out(figure, labels)
-        for panel in PANELS:
+        rows = [[LOSS, PER_TOKEN] if any(run.is_per_token for run in curves) else [LOSS], RATES]
+        axes = _lay_out(figure, labels, rows)
+        for panel in sum(map(list, rows), []):
             _draw_panel(axes[panel.field], panel, curves, unit)
+        if len(curves) == 1:
+            _name_curves(axes[SCORE])
         if len(curves) <= len(COLOURS):         # more lines than that would hide the curves; the learning rate shows it too
             _mark_decays(axes, curves)
         _mark_best(axes[SCORE], curves)
@@ -120,7 +129,10 @@ class Curves:
     """What there is to draw of one run, and how its lines look."""
 
     def __init__(self, name, reports, position, scale, colour, dashes):
-        self.name, self.reports, self.position, self.scale, self.colour, self.dashes = name, reports, position, scale, colour, dashes
+        self.name, self.position, self.scale, self.colour, self.dashes = name, position, scale, colour, dashes
+        self.reports = reports = [_with_nats(report) for report in reports]
+        has_loss, has_unit = (any(field in report for report in reports) for field in (PER_TOKEN.field, RUNNING))
+        self.is_per_token = has_loss and not has_unit
         placed = [report for report in reports if _is_number(report.get(position))]
         self.steps = [0, *(report["step"] for report in placed)]
         self.places = [0.0, *(report[position] / scale for report in placed)]
@@ -206,17 +218,26 @@ def _is_number(value):
     return isinstance(value, (int, float)) and abs(value) < 1e300       # so much fits a picture; NaN and infinity do not
 
 
-def _lay_out(figure, labels):
-    """Set the figure's size, with room for the labels. -> {field: Axes}"""
+def _with_nats(report):
+    """A report whose validation is in nats per byte, also where an older run wrote it in bits alone."""
+    if SCORE in report or not _is_number(report.get("val_bpb")):
+        return report
+    return report | {SCORE: math.log(2) * report["val_bpb"]}
+
+
+def _lay_out(figure, labels, rows):
+    """Set the figure's size, with room for the labels. rows: two rows of panels -> {field: Axes}"""
     left, middle, right, bottom, between, low = 0.65, 0.7, 10.65, 0.9, 0.75, 1.25       # inches, as all of it
     width = right + (max(label.width for label in labels) / 72 + 0.6 if labels else 0.35)
     height = max(7, sum(label.height for label in labels) / 72 + 1.4)
     figure.set_size_inches(width, height)
-    wide, high = (right - left - middle) / 2, height - 1.25 - between - low - bottom
-    rows = [(bottom + low + between, high), (bottom, low)]
-    return {panel.field: figure.add_axes(((left + number % 2 * (wide + middle)) / width, rows[number // 2][0] / height,
-                                          wide / width, rows[number // 2][1] / height), label=panel.field)
-            for number, panel in enumerate(PANELS)}
+    axes = {}
+    for panels, y, high in zip(rows, (bottom + low + between, bottom), (height - 1.25 - between - low - bottom, low)):
+        wide = (right - left - (len(panels) - 1) * middle) / len(panels)
+        for number, panel in enumerate(panels):
+            place = (left + number * (wide + middle)) / width, y / height, wide / width, high / height
+            axes[panel.field] = figure.add_axes(place, label=panel.field)
+    return axes
 
 
 def _draw_panel(axis, panel, curves, unit):
@@ -229,10 +250,49 @@ def _draw_panel(axis, panel, curves, unit):
                   alpha=0.25 if is_pale else 1, marker=dots, markersize=3.5, clip_on=len(y) != 1)
         if is_pale:
             axis.plot(x, running_mean(y, len(y) // 50 | 1), color=run.colour, linestyle=run.dashes, linewidth=1.7)
-        settled += y[x >= CLIFF * x.max(initial=0)].tolist()
+        settled += _settled(x, y)
+        if panel is LOSS:
+            settled += _draw_training(axis, run, alone=len(curves) == 1)
     title = axis.set_title(panel.title, loc="left", fontsize=10.5, weight="bold", pad=8)
     axis.annotate(panel.unit, (1, 1), xycoords=(title, axis.transAxes), xytext=(6, 8), textcoords="offset points", color=GREY, va="baseline")
     _set_scales(axis, panel, settled, last=max(run.places[-1] for run in curves), unit=unit)
+
+
+def _settled(x, y):
+    """The values after the cliff at a run's start."""
+    return y[x >= CLIFF * x.max(initial=0)].tolist()
+
+
+def _draw_training(axis, run, alone):
+    """Draw what the training text cost, beside the validation. -> values that have to be seen
+
+    alone: whether there is no other run, so that it can have a colour of its own and both curves.
+    """
+    colour, settled = COLOURS[1] if alone else run.colour, []
+    measured, running = run.points(TRAINING), run.points(RUNNING)
+    if alone or not measured.size:
+        x, y = running
+        axis.plot(x, y, label="running", color=colour, linewidth=0.9, alpha=0.45)
+        settled += _settled(x, y)
+    if measured.size:
+        x, y = measured
+        axis.plot(x, y, label="training", color=colour, linestyle="-" if alone else run.dashes,
+                  linewidth=1.7 if alone else 0.8, marker="o" if len(y) <= 40 else None, markersize=3.5 if alone else 2)
+        settled += _settled(x, y)
+    return settled
+
+
+def _name_curves(axis):
+    """Say above the panel which curve is which, where a single run has the colours to itself."""
+    lines = {line.get_label(): line for line in axis.lines if len(line.get_xdata())}
+    names = {"training": "training text, measured the same way",
+             "running": "training text as learned from: with dropout and BPE-dropout"}
+    validation = next((label for label in lines if label not in names), None)
+    names = {validation: "validation text", **names}
+    shown = [label for label in names if label in lines]
+    if len(shown) > 1 or "running" in shown:
+        axis.legend([lines[label] for label in shown], [names[label] for label in shown], loc="lower right", ncols=3,
+                    bbox_to_anchor=(1, 1), frameon=False, borderaxespad=0.2, fontsize=8, labelcolor=GREY)
 
 
 def _set_scales(axis, panel, values, last, unit):
@@ -251,7 +311,8 @@ def _set_scales(axis, panel, values, last, unit):
         axis.set_ylim(0, 1.15 * max(values) or 1)
     else:
         air = 0.06 * (max(values) - min(values)) or 0.06 * abs(max(values)) or 1
-        axis.set_ylim(min(values) - (2.5 if panel.field == SCORE else 1) * air, max(values) + air)      # below the best stands its value
+        above = 2 * air if panel.field == SCORE else air            # above the best stands its value
+        axis.set_ylim(min(values) - air, max(values) + above)
     if panel.is_rate:
         axis.set_xlabel(unit, color=GREY)
 
@@ -271,8 +332,9 @@ def _mark_best(axis, curves):
                       clip_on=False, zorder=5)
             if len(curves) == 1:
                 at_end = place[0] > 0.9 * axis.get_xlim()[1]
-                axis.annotate(f"{run.best[SCORE]:.3f}", place, xytext=(5 if at_end else 0, -8), textcoords="offset points",
-                              ha="right" if at_end else "center", va="top", fontsize=13, weight="bold", color=darker(run.colour))
+                axis.annotate(f"{run.best[SCORE]:.3f}", place, xytext=(5 if at_end else 0, 8),
+                              textcoords="offset points", ha="right" if at_end else "center", va="bottom",
+                              fontsize=13, weight="bold", color=darker(run.colour))
 
 
 def _place_labels(axis, labels):
@@ -303,6 +365,10 @@ def _place_labels(axis, labels):
                           arrowprops={"arrowstyle": "-", "color": run.colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0, "shrinkB": 6})
 
 
+def _both(nats):
+    return f"{nats:.3f} nats = {nats / math.log(2):.3f} bits per byte"
+
+
 def _write_header(figure, curves):
     width, height = figure.get_size_inches()
 
@@ -316,13 +382,20 @@ def _write_header(figure, curves):
         facts = [counted(last["step"], "step")]
         facts += [f"{last['seconds'] / length:.3g} {unit}"] if _is_number(last.get("seconds")) else []
         facts += [f"{last['tokens']:,} tokens"] if _is_number(last.get("tokens")) else []
-        facts += [f"best validation {best.best[SCORE]:.3f} bits per byte at step {best.best['step']:,}"] if best else []
+        facts += [f"best validation {_both(best.best[SCORE])} at step {best.best['step']:,}"] if best else []
     else:
         title = f"{len(curves)} runs"
-        facts = [f"best: {shortened(best.name, 60)}, {best.best[SCORE]:.3f} bits per byte at step {best.best['step']:,}"] if best else []
+        facts = []
+        if best:
+            facts.append(f"best: {shortened(best.name, 60)}, {_both(best.best[SCORE])} at step {best.best['step']:,}")
     write(title, 0.48, fontsize=17 if len(title) <= 50 else 11, weight="bold")
     write("   ".join(facts), 0.75, color=GREY, fontsize=10)
+    lines = {line.get_label() for line in figure.axes[0].lines}
     notes = ["ring: best validation"] if best else []
-    notes += ["dotted: the learning rate begins to fall"] if any(line.get_label() == "decay_start" for line in figure.axes[0].lines) else []
+    if len(curves) > 1 and "training" in lines:
+        notes.append("thick: validation; thin: training text, measured the same way")
+    if len(curves) > 1 and "running" in lines:
+        notes.append("pale: training text as learned from, with dropout and BPE-dropout")
+    notes += ["dotted: the learning rate begins to fall"] if "decay_start" in lines else []
     notes += ["pale: every report; strong: their running mean"] if any(len(run.reports) > SMOOTH_FROM for run in curves) else []
     write("      ".join(notes), height - 0.22, color=GREY, fontsize=8)
