@@ -35,8 +35,8 @@ class Campaign:
     def set_up(self, folder):
         """Prepare a worker, which has `folder` to itself."""
 
-    def attempt(self, draw):
-        """Make one case from `draw`, a random.Random. Raises Fall, or any other exception, where it fell."""
+    def attempt(self, number, draw):
+        """Make case `number`, with `draw`, a random.Random of its own. Raises Fall, or any other exception, where it fell."""
         raise NotImplementedError
 
     def describe(self):
@@ -143,12 +143,12 @@ def _work(campaign, seed, folder, pipe):
         pipe.send((None, None))
         while True:
             number = pipe.recv()
-            pipe.send((number, _complaint(campaign, random.Random(f"{campaign.name} {seed} {number}"))))
+            pipe.send((number, _complaint(campaign, number, random.Random(f"{campaign.name} {seed} {number}"))))
 
 
-def _complaint(campaign, draw):
+def _complaint(campaign, number, draw):
     try:
-        return campaign.attempt(draw)
+        return campaign.attempt(number, draw)
     except Fall as fall:
         return f"{fall} | {campaign.describe()}"
     except MemoryError:

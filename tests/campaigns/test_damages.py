@@ -57,7 +57,7 @@ class Damages(Campaign):
     def describe(self):
         return self.damage
 
-    def attempt(self, draw):
+    def attempt(self, number, draw):
         self.pristine.restore()
         self.damage = self._damage(draw)
         found, refusal = answer_or_refusal(lambda: self.read(self.home))
