@@ -150,7 +150,7 @@ def _complaint(campaign, number, draw):
     try:
         return campaign.attempt(number, draw)
     except Fall as fall:
-        return f"{fall} | {campaign.describe()}"
+        return f"{fall} | {fall.__cause__ or ''} {campaign.describe()}"
     except MemoryError:
         return f"MemoryError: more than {campaign.megabytes} MB | {campaign.describe()}"
     except BaseException as error:
