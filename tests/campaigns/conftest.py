@@ -31,8 +31,9 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(params=["sample", pytest.param("full", marks=[pytest.mark.campaign, pytest.mark.slow])])
 def attack(request, record_property):
-    """attack(campaign, full=, sample=): try that many cases, or those of the command line, and fail with the falls among them."""
+    """attack(campaign, full, sample): try that many cases, or those of the command line; fails with those that fell."""
     option = request.config.getoption
+    capture = request.config.pluginmanager.getplugin("capturemanager")
     shares_cores = hasattr(request.config, "workerinput")           # with the other workers of pytest-xdist
 
     def run(campaign, full, sample):
@@ -43,18 +44,28 @@ def attack(request, record_property):
         numbers = range(count) if only is None else [only]
         began = time.monotonic()
         processes = 1 if shares_cores or not is_full else cores()
-        falls = [(number, complaint) for number, complaint in engine.run(campaign, numbers, seed, processes) if complaint]
-        summary = f"{campaign.name}, seed {seed}: tried {len(numbers):,}, fell {len(falls):,} ({time.monotonic() - began:.0f} s)"
+        falls = []
+        for number, fall in engine.run(campaign, numbers, seed, processes):
+            if fall:
+                falls.append((number, fall))
+                if is_full:             # it takes minutes until the report
+                    with capture.global_and_fixture_disabled():
+                        print(f"\n{campaign.name}, case {number}: {fall[:300]}", end="", flush=True)
+        seconds = time.monotonic() - began
+        summary = f"{campaign.name}, seed {seed}: tried {len(numbers):,}, fell {len(falls):,} ({seconds:.0f} s)"
         record_property(_SUMMARY, summary)
         if falls:
-            pytest.fail(f"{summary}\n{engine.report(falls)}\nAgain: python -m pytest {request.node.location[0]} -m campaign "
-                        f'-k "{request.node.name.replace("sample", "full")}" --campaign-seed {seed} --campaign-case {min(falls)[0]}', pytrace=False)
+            name = request.node.name.replace("sample", "full")
+            again = f'python -m pytest {request.node.location[0]} -m campaign -k "{name}"'
+            pytest.fail(f"{summary}\n{engine.report(falls)}\n"
+                        f"Again: {again} --campaign-seed {seed} --campaign-case {min(falls)[0]}", pytrace=False)
     return run
 
 
 def pytest_terminal_summary(terminalreporter):
-    lines = [value for reports in terminalreporter.stats.values() for report in reports if getattr(report, "when", None) == "call"
-             for name, value in report.user_properties if name == _SUMMARY]
+    ended = [report for reports in terminalreporter.stats.values() for report in reports
+             if getattr(report, "when", None) == "call"]
+    lines = [value for report in ended for name, value in report.user_properties if name == _SUMMARY]
     if lines:
         terminalreporter.section("campaigns")
         for line in sorted(lines):

@@ -27,7 +27,8 @@ class Stored:
         self.numbers, self.key = numbers, key
 
     def __reduce__(self):
-        return torch._utils._rebuild_tensor_v2, (_Storage(self.numbers, self.key), 0, (self.numbers,), (1,), False, OrderedDict())
+        storage = _Storage(self.numbers, self.key)
+        return torch._utils._rebuild_tensor_v2, (storage, 0, (self.numbers,), (1,), False, OrderedDict())
 
 
 class _Storage:
@@ -62,7 +63,7 @@ def contents_of(path):
 
 
 def sealed(path, contents):
-    """Write contents with the checksum that belongs to them, where they have one: whoever makes a file can make that too."""
+    """Write contents with their checksum, if they can have one: whoever makes a file can make that too."""
     try:
         seal = checkpoint.checksum(contents)
     except Exception:           # whatever keeps us from it, a reader does not know
@@ -71,10 +72,13 @@ def sealed(path, contents):
 
 
 def texts(value, path=()):
-    """Yield the path of every text in nested dictionaries and lists, keys too: (path, whether it is a key)."""
+    """Yield the path of every text in nested dictionaries and lists: (path, whether it is a key).
+
+    Of the keys, all of the outermost dictionary, and one of every other.
+    """
     if isinstance(value, dict):
-        for key, item in value.items():
-            if isinstance(key, str):
+        for place, (key, item) in enumerate(value.items()):
+            if isinstance(key, str) and (not path or place == 0):
                 yield (*path, key), True
             yield from texts(item, (*path, key))
     elif isinstance(value, (list, tuple)):
@@ -86,9 +90,12 @@ def texts(value, path=()):
 
 def put(value, path, new, is_key=False):
     """Nested values with another one at a path, or another key there."""
+    if not path:
+        return new
     step, *rest = path
-    if isinstance(value, dict):
-        if is_key and not rest:
-            return {new if key == step else key: item for key, item in value.items()}
-        return {key: (put(item, rest, new, is_key) if rest else new) if key == step else item for key, item in value.items()}
-    return type(value)((put(item, rest, new, is_key) if rest else new) if place == step else item for place, item in enumerate(value))
+    value[step]             # it has to be there
+    if not isinstance(value, dict):
+        return type(value)(put(item, rest, new, is_key) if place == step else item for place, item in enumerate(value))
+    if is_key and not rest:
+        return {new if key == step else key: item for key, item in value.items()}
+    return {key: put(item, rest, new, is_key) if key == step else item for key, item in value.items()}

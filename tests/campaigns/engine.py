@@ -36,7 +36,7 @@ class Campaign:
         """Prepare a worker, which has `folder` to itself."""
 
     def attempt(self, number, draw):
-        """Make case `number`, with `draw`, a random.Random of its own. Raises Fall, or any other exception, where it fell."""
+        """Make case `number`, with `draw`, a random.Random of its own. Raises Fall, or anything else, where it fell."""
         raise NotImplementedError
 
     def describe(self):
@@ -45,7 +45,7 @@ class Campaign:
 
 
 def answer_or_refusal(read):
-    """read() -> (its result, None), or (None, the message) where it refuses as it should: by FolioError or OSError, with a message."""
+    """read() -> (its result, None), or (None, the message) where it refuses as it should: by FolioError or OSError."""
     try:
         return read(), None
     except (FolioError, OSError) as error:
@@ -65,7 +65,8 @@ def run(campaign, numbers, seed, processes):
                 if (number := next(waiting, None)) is not None:
                     workers.append(_Worker(campaign, seed, Path(folder) / str(len(workers)), number))
             while workers:
-                wait([worker.pipe for worker in workers], timeout=max(0, min(worker.deadline for worker in workers) - time.monotonic()))
+                first_deadline = min(worker.deadline for worker in workers)
+                wait([worker.pipe for worker in workers], timeout=max(0, first_deadline - time.monotonic()))
                 for worker in list(workers):
                     if (ended := worker.poll()) is None:
                         continue
@@ -98,7 +99,8 @@ class _Worker:
             self.folder.mkdir(parents=True)
             context = multiprocessing.get_context("spawn")
             self.pipe, theirs = context.Pipe()
-            self.process = context.Process(target=_work, args=(self.campaign, self.seed, self.folder, theirs), daemon=True)
+            arguments = self.campaign, self.seed, self.folder, theirs
+            self.process = context.Process(target=_work, args=arguments, daemon=True)
             self.process.start()
             theirs.close()
             self.deadline += self.set_up_seconds
@@ -154,7 +156,8 @@ def _complaint(campaign, number, draw):
     except MemoryError:
         return f"MemoryError: more than {campaign.megabytes} MB | {campaign.describe()}"
     except BaseException as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename and "campaigns" not in frame.filename]
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__)
+                  if not {"site-packages", "campaigns"} & set(Path(frame.filename).parts)]
         where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "nowhere"
         return f"{type(error).__name__} at {where}: {str(error)[:120]} | {campaign.describe()}"
 
@@ -169,10 +172,12 @@ def _limit_memory(megabytes):
 
 
 def report(falls):
-    """Lines about (number, complaint), the same complaint once, with how often it came and the numbers that reproduce it."""
+    """Lines about (number, complaint): each complaint once, with how often it came and numbers that reproduce it."""
     kinds = {}
     for number, complaint in sorted(falls):
         kinds.setdefault(complaint.partition(" | ")[0], []).append((number, complaint.partition(" | ")[2]))
-    lines = [f"{len(cases):6,} x {kind}\n           cases {', '.join(str(number) for number, _ in cases[:5])}; the first: {cases[0][1]}"
-             for kind, cases in sorted(kinds.items(), key=lambda item: -len(item[1]))]
+    lines = []
+    for kind, cases in sorted(kinds.items(), key=lambda item: -len(item[1])):
+        numbers = ", ".join(str(number) for number, _ in cases[:5])
+        lines.append(f"{len(cases):6,} x {kind}\n           cases {numbers}; the first: {cases[0][1]}")
     return "\n".join(lines[:SHOWN_FALLS] + [f"and {len(lines) - SHOWN_FALLS} other kinds"] * (len(lines) > SHOWN_FALLS))

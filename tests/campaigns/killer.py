@@ -2,8 +2,9 @@
 
     python killer.py SIGNAL N FOLDER COUNT SCRIPT WORD...
 
-The changes are counted that are made below FOLDER: files opened to be written, made, renamed, removed, flushed to the disk. N is 0 for never; COUNT is the
-file that gets their number in the end. A COUNT whose name begins with "several" lets init.py work in several processes however short the text is.
+The changes are counted that are made below FOLDER: files opened to be written, made, renamed, removed, flushed to the
+disk. N is 0 for never; COUNT is the file that gets their number in the end. A COUNT whose name begins with "several"
+lets init.py work in several processes however short the text is.
 """
 
 import atexit
@@ -18,7 +19,7 @@ CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shu
 
 
 def count_changes(number, last, folder):
-    """End this process by signal `number` before its change number `last`. -> a list with a True for every change so far"""
+    """End this process by signal `number` before its change number `last`. -> a list with a True for every change"""
     changes = []
 
     def change():
@@ -28,7 +29,8 @@ def count_changes(number, last, folder):
 
     def hear(event, arguments):
         is_change = event in CHANGES or event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES
-        if is_change and isinstance(arguments[0], (str, bytes, os.PathLike)) and os.fsdecode(arguments[0]).startswith(folder):
+        is_path = is_change and isinstance(arguments[0], (str, bytes, os.PathLike))
+        if is_path and os.fsdecode(arguments[0]).startswith(folder):
             change()
 
     def flush(descriptor, fsync=os.fsync):

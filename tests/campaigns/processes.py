@@ -1,4 +1,4 @@
-"""Real processes under watch: on a terminal of their own, with limits of time and memory, and what they leave running."""
+"""Real processes under watch: on a terminal of their own, with limits of time and memory; what they leave running."""
 
 import os
 import re
@@ -16,7 +16,8 @@ PROCESSOR_SECONDS = 10
 MEGABYTES = 1000
 PATIENCE = 60               # seconds by the clock: a machine may be busy, but what waits for ever has to end
 MARK = "\x1b]0;MARK\x07"    # sets a terminal's title; what a hostile file has in its texts
-_COMMANDS_TO_TERMINAL = re.compile(rb"\x1b\]|\x07|\x1b\[5m|\xc2[\x80-\x9f]")       # nothing that the scripts themselves ever write
+_COMMANDS_TO_TERMINAL = re.compile(rb"\x1b\]|\x07|\xc2[\x80-\x9f]")        # none that the scripts ever write themselves
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -27,28 +28,29 @@ class Ended:
     over: str = ""          # which limit it was ended for
 
     def check(self, codes=(1, 2)):
-        """Raise Fall where it was ended, showed a traceback, commanded the terminal, or has another exit code than one of `codes`."""
+        """Raise Fall where it was ended, showed a traceback, commanded the terminal, or ended with none of `codes`."""
         if self.over:
             raise Fall(self.over)
         text = self.output.decode("utf-8", errors="replace")
         if "Traceback" in text:
-            where = re.findall(r'File "[^"]*/([^"/]+)", line (\d+)', text)
-            own = [f"{name}:{line}" for name, line in where if (Path(__file__).parents[2] / name).exists() or (Path(__file__).parents[2] / "folio" / name).exists()]
+            where = re.findall(r'File "([^"]+)", line (\d+)', text)
+            own = [f"{Path(path).name}:{line}" for path, line in where if Path(path).is_relative_to(_ROOT)]
             raise Fall(f"A traceback: {' '.join(text.split()[-14:])[-120:]} (at {own[-1] if own else where[-1:]})")
         if found := _COMMANDS_TO_TERMINAL.search(self.output):
-            raise Fall(f"{found[0]!r} reached the terminal, after {self.output[max(0, found.start() - 40):found.start()].decode('utf-8', errors='replace')!r}")
+            before = self.output[max(0, found.start() - 40):found.start()].decode("utf-8", errors="replace")
+            raise Fall(f"{found[0]!r} reached the terminal, after {before!r}")
         if self.code not in codes:
             raise Fall(f"Exit code {self.code}, not one of {codes}: {text[-150:]!r}")
         if self.code and not text.strip():
             raise Fall("It failed without a word")
 
 
-def on_terminal(command, typed=b"", cwd=None):
+def on_terminal(command, typed=b""):
     """Run a command on a terminal of its own until it ends or goes beyond a limit. -> Ended"""
     import pty
     ours, theirs = pty.openpty()
-    child = subprocess.Popen(command, stdin=theirs if typed else subprocess.DEVNULL, stdout=theirs, stderr=theirs, start_new_session=True, cwd=cwd,
-                             env=os.environ | {"TERM": "dumb" if typed else "xterm-256color"})
+    child = subprocess.Popen(command, stdin=theirs if typed else subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+                             start_new_session=True, env=os.environ | {"TERM": "dumb" if typed else "xterm-256color"})
     os.close(theirs)
     output, over, began = bytearray(), "", time.monotonic()
     try:

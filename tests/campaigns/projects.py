@@ -1,5 +1,6 @@
 """Small projects to attack: made once by the real scripts, copied for each case."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from folio.home import Home
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEXT_BYTES = 60_000
-TINY = ["--emb-len", 32, "--num-layers", 1, "--num-heads", 1, "--threads", 1, "--sample-tokens", 0, "--eval-interval", 5]
+TINY = ["--emb-len", 32, "--num-layers", 1, "--num-heads", 1, "--threads", 1,
+        "--sample-tokens", 0, "--eval-interval", 5]
 VOCABULARY = ["--vocab-size", 400]
 
 
@@ -18,9 +20,9 @@ def script(name, home, *words):
     return [sys.executable, str(ROOT / name), *map(str, words), "--home", str(home.folder)]
 
 
-def finished(command, **options):
+def finished(command):
     """The CompletedProcess of a command that has to succeed."""
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL, **options)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL)
     if done.returncode:
         raise RuntimeError(f"{command} ended with {done.returncode}: {done.stderr}")
     return done
@@ -63,7 +65,6 @@ class Pristine:
 
     def restore(self):
         """Make every file what it was and remove what was not there."""
-        import os
         for path in sorted(self.home.folder.rglob("*"), reverse=True):
             if path.is_symlink() or path.is_file():
                 if path not in self.files or path.is_symlink():
@@ -71,8 +72,8 @@ class Pristine:
             elif path in self.files:
                 shutil.rmtree(path)
         for path, (content, was) in self.files.items():
-            now = path.stat() if path.exists() else None
-            if now is None or (now.st_size, now.st_mtime_ns, now.st_ino) != (was.st_size, was.st_mtime_ns, was.st_ino) or path.read_bytes() != content:
+            if not path.exists() or path.stat().st_mtime_ns != was.st_mtime_ns or path.read_bytes() != content:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.unlink(missing_ok=True)            # not written over: a memory map of it may still be alive
                 path.write_bytes(content)
                 os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))

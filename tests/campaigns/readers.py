@@ -16,8 +16,8 @@ def weights(home):
     """As run.py and --start-from do."""
     model = language_model.load(home.weights("k"))
     return {"name": model.name, "weights": checkpoint.checksum(model.net.state_dict()), "params": model.net.params,
-            "tokenizer": model.tokenizer.fingerprint, "opening": model.opening, "step": model.step, "val_bpb": model.val_bpb,
-            "learned_from": model.learned_from}
+            "tokenizer": model.tokenizer.fingerprint, "opening": model.opening, "step": model.step,
+            "val_bpb": model.val_bpb, "learned_from": model.learned_from}
 
 
 def resume(home):
@@ -27,7 +27,10 @@ def resume(home):
 
 
 def text(home):
-    """As train.py does: the tokenizer, and the tokens of the text. Where they are made again nobody knows what vocab_size was asked for."""
+    """As train.py does: the tokenizer, and the tokens of the text.
+
+    Less the vocab_size that was asked for, which nobody knows where the tokens had to be made again.
+    """
     tokenizer, made = corpus.find(home, say=lambda words: None)
     values = {each.name: getattr(made, each.name) for each in fields(made)}
     return values | {"tokenizer": tokenizer.fingerprint, "dtype": made.tokens.dtype, "tokens": made.tokens.tobytes(),
@@ -44,12 +47,14 @@ def log(home):
     """As train.py --resume and plot do. A report that is left has to be a dictionary with a step."""
     reports = run_log.read(home.log("k"))
     kept = run_log.RunLog(home.log("k")).cut_back(8)
-    if not all(isinstance(report, dict) and type(report["step"]) is int for report in reports) or [each for each in reports if each["step"] <= 8] != kept:
-        raise AssertionError("a log's reports are not what is left of them")
+    if not all(isinstance(report, dict) and type(report["step"]) is int for report in reports):
+        raise AssertionError("a report is none")
+    if kept != [report for report in reports if report["step"] <= 8]:
+        raise AssertionError("a resumed run would go on with other reports than those up to its step")
 
 
 def settings(home):
-    """As --config does. A file of settings is a person's: whatever it says counts, if its fields can be what it says."""
+    """As --config does. It is a person's file: whatever it says counts, if its fields can be what it says."""
     values, problems = configuration.load(home.folder / "settings.json")
     for part in (TextParams, ModelParams, TrainingParams):
         own = {name: value for name, value in values.items() if name in part.__dataclass_fields__}

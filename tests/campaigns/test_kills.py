@@ -1,4 +1,4 @@
-"""init.py and train.py killed at any moment, and run again: nothing is lost that was there, the end is the same, nothing is left lying about.
+"""init.py and train.py killed at any moment, and run again: the end is the same, and nothing is left lying about.
 
 Half of the kills come at a change of a file, the others at a moment of the clock.
 """
@@ -43,30 +43,43 @@ def train_result(home):
     newest = home.newest("weights-*.pth")[0].stem.removeprefix("weights-")
     weights, resume = (torch.load(path(newest), weights_only=True) for path in (home.weights, home.resume))
     return {"weights": checkpoint.checksum(weights["weights"]), "step": weights["step"], "val_bpb": weights["val_bpb"],
-            "last weights": checkpoint.checksum(resume["weights"]), "optimizers": checkpoint.checksum(resume["optimizers"]),
+            "last weights": checkpoint.checksum(resume["weights"]),
+            "optimizers": checkpoint.checksum(resume["optimizers"]),
             "finished": resume["progress"]["finished"], "last step": resume["progress"]["step"]}
 
 
-SCENARIOS = {       # name -> how the home is made from a trained one, the command, what it leaves
-    "init": (lambda home: _remove(home.tokens, home.tokenizer, home.saved_weights), INIT, init_result),
-    "train": (lambda home: _remove(home.saved_weights), TRAIN, train_result),
-    "resume": (lambda home: None, RESUME, train_result),
-    "init again": (lambda home: projects.finished(projects.script("init.py", home, "--vocab-size", 300)), INIT, init_result),
-    "init from standard input": (lambda home: _remove(home.tokens, home.tokenizer, home.saved_weights), [*INIT, "-"], init_result),
-    "init in several processes": (lambda home: _remove(home.tokens, home.tokenizer, home.saved_weights), INIT, init_result),
+def _only_text(home):
+    for folder in (home.tokens, home.tokenizer, home.saved_weights):
+        shutil.rmtree(folder)
+
+
+def _no_weights(home):
+    shutil.rmtree(home.saved_weights)
+
+
+def _older_tokenizer(home):
+    projects.finished(projects.script("init.py", home, "--vocab-size", 300))
+
+
+def _as_it_is(home):
+    pass
+
+
+# name -> what makes its home of a trained one, the command, what is compared, cases
+SCENARIOS = {
+    "init": (_only_text, INIT, init_result, 30),
+    "init again": (_older_tokenizer, INIT, init_result, 30),
+    "init from standard input": (_only_text, [*INIT, "-"], init_result, 15),
+    "init in several processes": (_only_text, INIT, init_result, 25),
+    "train": (_no_weights, TRAIN, train_result, 60),
+    "resume": (_as_it_is, RESUME, train_result, 40),
 }
-FULL = {"init": 30, "train": 60, "resume": 40, "init again": 30, "init from standard input": 15, "init in several processes": 25}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_kills(scenario, trained_home, attack):
     """attack fails with the cases that fell."""
-    attack(Kills(scenario, trained_home), FULL[scenario], 1)
-
-
-def _remove(*folders):
-    for folder in folders:
-        shutil.rmtree(folder)
+    attack(Kills(scenario, trained_home), SCENARIOS[scenario][-1], 1)
 
 
 class Kills(Campaign):
@@ -81,7 +94,7 @@ class Kills(Campaign):
 
     def set_up(self, folder):
         self.folder = folder
-        prepare, self.command, self.result = SCENARIOS[self.scenario]
+        prepare, self.command, self.result, _ = SCENARIOS[self.scenario]
         self.source = projects.copy(self.trained, folder / "source")
         prepare(self.source)
         self.before = tokenizers.load(self.source.tokenizer).fingerprint if self.source.tokenizer.exists() else None
@@ -107,7 +120,8 @@ class Kills(Campaign):
         if different := [name for name, value in self.right.items() if found.get(name) != value]:
             raise Fall(f"Run again, it ends with other results than undisturbed: {', '.join(different)}")
         if left := [str(path.relative_to(home.folder)) for path in home.folder.rglob("*.tmp")]:
-            raise Fall(f"Run again, it leaves temporary files of {sorted({path.split('/')[-1].split('.')[1] for path in left})}")
+            of = sorted({Path(path).name.split(".")[1].split("-")[0] for path in left})
+            raise Fall(f"Run again, it leaves temporary files of {', '.join(of)}")
 
     # --- Parts of a case ---
 
@@ -125,16 +139,20 @@ class Kills(Campaign):
     def _begin(self, home, number=signal.SIGKILL, change=0, command=None):
         """Start the script in a session of its own; what it says goes into a file."""
         self._count.unlink(missing_ok=True)
-        python, *words = projects.script(*(command or self.command)[:1], home, *(command or self.command)[1:])
+        name, *words = command or self.command
+        python, *words = projects.script(name, home, *words)
+        killing = [killer.__file__, str(int(number)), str(change), str(home.folder), str(self._count)]
         with open(self.folder / "output", "wb") as output, open(home.train_data / "input.txt", "rb") as text:
-            return subprocess.Popen([python, killer.__file__, str(int(number)), str(change), str(home.folder), str(self._count), *words],
-                                    stdin=text, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+            return subprocess.Popen([python, *killing, *words], stdin=text, stdout=output, stderr=subprocess.STDOUT,
+                                    start_new_session=True)
 
     def _kill(self, home, draw):
         """Run the script and end it somewhere. Raises Fall where it then does not behave."""
-        number, how = draw.choice(SIGNALS), draw.choice(["change", "change", "time", "worker" if "several" in self.scenario else "time"])
+        number = draw.choice(SIGNALS)
+        how = draw.choice(["change", "change", "time", "worker" if "several" in self.scenario else "time"])
         change, delay = draw.randint(1, self.changes), draw.uniform(0, 1.1 * self.usual_seconds)
-        self.case = {"change": f"{number.name} at change {change} of {self.changes}", "time": f"{number.name} after {delay:.2f} s of {self.usual_seconds:.2f}",
+        self.case = {"change": f"{number.name} at change {change} of {self.changes}",
+                     "time": f"{number.name} after {delay:.2f} s of {self.usual_seconds:.2f}",
                      "worker": "SIGKILL to a worker"}[how]
         script = self._begin(home, number, change if how == "change" else 0)
         try:
@@ -150,13 +168,13 @@ class Kills(Campaign):
             processes.end_session(script.pid)
             script.wait()
         self.case += f", exit code {code}"
-        if how == "change" and "Traceback" in self._words():
-            raise Fall(f"A traceback after {number.name}: {' '.join(self._words().split()[-12:])}")
-        if how == "worker" and ("Traceback" in self._words() or code not in (0, 1) or code == 1 and not self._words().strip()):
-            raise Fall(f"A worker ended, and what is said of it is: {' '.join(self._words().split()[-12:])}")
-        log = home.log("k")
-        if self.scenario == "train" and code and number != signal.SIGKILL and log.exists() and log.read_bytes() and not home.resume("k").exists():
-            raise Fall(f"{number.name} lost what was trained until then")
+        words = self._words()
+        if how != "time" and "Traceback" in words or how == "worker" and (code not in (0, 1) or not words.strip()):
+            raise Fall(f"What is said of the end: {' '.join(words.split()[-12:])}")
+        if self.scenario == "train" and code and number != signal.SIGKILL:
+            log = home.log("k")
+            if log.exists() and log.read_bytes() and not home.resume("k").exists():
+                raise Fall(f"{number.name} lost what was trained until then")
         if number == signal.SIGINT and how == "change" and code and list(home.folder.rglob("*.tmp")):
             raise Fall("Ctrl-C left temporary files")
 
