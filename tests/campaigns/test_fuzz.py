@@ -292,13 +292,13 @@ def _stop_here(self):
     raise _FirstStep
 
 
-_WORDS = ["-", "--", "x", "", "MERRAN:", "-h", "--help", "--version", "-x", "--=", "--resume", "--name=../x", "--name=k",
-          "--name=x", "--save-config=made.json", "--config", "--config=settings.json", "--config=nowhere.json",
+_WORDS = ["-", "--", "x", "", "MERRAN:", "-h", "--help", "--version", "-x", "--=", "--resume", "--name=../x",
+          "--name=k", "--name=x", "--save-config=made.json", "--config", "--config=settings.json", "--config=nowhere.json",
           "--preset=personal", "--preset", "--preset=x", "--start-from=k", "--start-from=x", "--weights=k",
           "--samples=2", "--samples=-1", "--samples=1" + "0" * 30, "--device=cpu", "--device=x",
           processes.MARK, "\udcff", "*.txt", "Ω"]
-_WRONG = [None, True, "", "x", "nan", "1e400", "0x10", "１", processes.MARK, "\ud800", [], (1, 2), {}, b"x", "None", "True",
-          "1_000", " 5"]
+_WRONG = [None, True, "", "x", "nan", "1e400", "0x10", "１", "None", "True", "1_000", " 5", processes.MARK, "\ud800", b"x",
+          [], (1, 2), {}]
 _EXTREME = [-1, 0, 1, 3.5, float("nan"), float("inf"), 1e308, -1e308, 1e-308, 2**31, 2**63, 10**30, int("9" * 400)]
 
 
