@@ -45,23 +45,27 @@ class Ended:
             raise Fall("It failed without a word")
 
 
-def on_terminal(command, typed=b""):
-    """Run a command on a terminal of its own until it ends or goes beyond a limit. -> Ended"""
+def on_terminal(command, typed=()):
+    """Run a command on a terminal of its own until it ends or goes beyond a limit. -> Ended
+
+    typed: what is typed, one after the other, whenever the command asks by "> ", on what is then a simple terminal
+    """
     import pty
     ours, theirs = pty.openpty()
     child = subprocess.Popen(command, stdin=theirs if typed else subprocess.DEVNULL, stdout=theirs, stderr=theirs,
                              start_new_session=True, env=os.environ | {"TERM": "dumb" if typed else "xterm-256color"})
     os.close(theirs)
     output, over, began = bytearray(), "", time.monotonic()
+    typed = list(typed)
     try:
-        if typed:
-            os.write(ours, typed)
         while not over:
             has_ended = child.poll() is not None
             if select([ours], [], [], 0 if has_ended else 0.05)[0]:
                 with suppress(OSError):             # Linux: nobody has the other end open any more
                     if chunk := os.read(ours, 1 << 16):
                         output += chunk
+                        if typed and output.endswith(b"> "):
+                            os.write(ours, typed.pop(0))
                         continue
                 if not has_ended:
                     time.sleep(0.01)

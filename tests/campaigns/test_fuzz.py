@@ -293,12 +293,12 @@ def _stop_here(self):
 
 
 _WORDS = ["-", "--", "x", "", "MERRAN:", "-h", "--help", "--version", "-x", "--=", "--resume", "--name=../x",
-          "--name=k", "--name=x", "--save-config=made.json", "--config", "--config=settings.json", "--config=nowhere.json",
-          "--preset=personal", "--preset", "--preset=x", "--start-from=k", "--start-from=x", "--weights=k",
-          "--samples=2", "--samples=-1", "--samples=1" + "0" * 30, "--device=cpu", "--device=x",
+          "--name=k", "--name=x", "--save-config=made.json", "--config", "--config=settings.json",
+          "--config=nowhere.json", "--preset=personal", "--preset", "--preset=x", "--start-from=k", "--start-from=x",
+          "--weights=k", "--samples=2", "--samples=-1", "--samples=1" + "0" * 30, "--device=cpu", "--device=x",
           processes.MARK, "\udcff", "*.txt", "Ω"]
-_WRONG = [None, True, "", "x", "nan", "1e400", "0x10", "１", "None", "True", "1_000", " 5", processes.MARK, "\ud800", b"x",
-          [], (1, 2), {}]
+_WRONG = [None, True, "", "x", "nan", "1e400", "0x10", "１", "None", "True", "1_000", " 5", processes.MARK, "\ud800",
+          b"x", [], (1, 2), {}]
 _EXTREME = [-1, 0, 1, 3.5, float("nan"), float("inf"), 1e308, -1e308, 1e-308, 2**31, 2**63, 10**30, int("9" * 400)]
 
 

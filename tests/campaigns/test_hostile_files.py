@@ -28,7 +28,7 @@ TRAIN = ["train.py", *projects.TINY, "--steps", 5]
 WITH_SETTINGS = [*TRAIN, "--config", "{home}/settings.json"]
 RESUME = ["train.py", "--resume", "--steps", 15, "--threads", 1]
 INIT = ["init.py", *projects.VOCABULARY]
-TYPED = b"MERRAN:\n/top\n\x04"        # in a conversation, which run.py without further words begins
+TYPED = [b"MERRAN:\n", b"/top\n", b"\x04"]        # in a conversation, which run.py without further words begins
 DEEP = "[" * 100_000 + "]" * 100_000
 MANY = 1_000_000
 REFUSES, SERVES = (1, 2), (0, 1, 2)
@@ -62,7 +62,7 @@ class Hostile(Campaign):
         proof = self.folder / "it-ran"
         home = build(home, proof) or home
         command, *words = (str(word).format(home=home.folder) for word in words)
-        typed = TYPED if command == "run.py" and not words else b""
+        typed = TYPED if command == "run.py" and not words else ()
         processes.on_terminal(projects.script(command, home, *words), typed).check(codes)
         if proof.exists():
             proof.unlink()

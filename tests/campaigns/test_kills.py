@@ -5,6 +5,7 @@ Half of the kills come at a change of a file, the others at a moment of the cloc
 
 import hashlib
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ INIT = ["init.py", *projects.VOCABULARY]
 TRAIN = ["train.py", *projects.TINY, "--steps", 20, "--name", "k"]
 RESUME = ["train.py", "--resume", "--name", "k", "--steps", 20, "--threads", 1]
 LONGEST = 120               # seconds that a script may take
+SHUFFLED = 6                # the order in which changes are taken: the first one of init.py is between two renames
 ORPHANS_END = 10            # seconds after their parent
 
 
@@ -35,7 +37,7 @@ def init_result(home):
     """What init.py leaves, for comparison: the tokenizer and the tokens."""
     files = [*home.tokenizer.glob("*.json"), *home.tokens.glob("*.npy")]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files} | {
-        "kinds of files": sorted(path.suffix for path in home.tokens.iterdir())}
+        "kinds of files": sorted(path.suffix for path in home.tokens.iterdir() if path.suffix != ".tmp")}
 
 
 def train_result(home):
@@ -68,9 +70,9 @@ def _as_it_is(home):
 # name -> what makes its home of a trained one, the command, what is compared, cases
 SCENARIOS = {
     "init": (_only_text, INIT, init_result, 30),
-    "init again": (_older_tokenizer, INIT, init_result, 30),
-    "init from standard input": (_only_text, [*INIT, "-"], init_result, 15),
-    "init in several processes": (_only_text, INIT, init_result, 25),
+    "init again": (_older_tokenizer, INIT, init_result, 60),
+    "init from standard input": (_only_text, [*INIT, "-"], init_result, 20),
+    "init in several processes": (_only_text, INIT, init_result, 30),
     "train": (_no_weights, TRAIN, train_result, 60),
     "resume": (_as_it_is, RESUME, train_result, 40),
 }
@@ -113,7 +115,7 @@ class Kills(Campaign):
 
     def attempt(self, number, draw):
         home = self._home()
-        self._kill(home, draw)
+        self._kill(home, number, draw)
         self._look(home)
         self._run_again(home)
         found = self.result(home)
@@ -146,11 +148,12 @@ class Kills(Campaign):
             return subprocess.Popen([python, *killing, *words], stdin=text, stdout=output, stderr=subprocess.STDOUT,
                                     start_new_session=True)
 
-    def _kill(self, home, draw):
+    def _kill(self, home, case, draw):
         """Run the script and end it somewhere. Raises Fall where it then does not behave."""
-        number = draw.choice(SIGNALS)
-        how = draw.choice(["change", "change", "time", "worker" if "several" in self.scenario else "time"])
-        change, delay = draw.randint(1, self.changes), draw.uniform(0, 1.1 * self.usual_seconds)
+        number, delay = draw.choice(SIGNALS), draw.uniform(0, 1.1 * self.usual_seconds)
+        how = "change" if case % 2 == 0 else draw.choice(["time", "worker"]) if "several" in self.scenario else "time"
+        # Every change once before any comes twice.
+        change = random.Random(SHUFFLED).sample(range(1, self.changes + 1), self.changes)[case // 2 % self.changes]
         self.case = {"change": f"{number.name} at change {change} of {self.changes}",
                      "time": f"{number.name} after {delay:.2f} s of {self.usual_seconds:.2f}",
                      "worker": "SIGKILL to a worker"}[how]
