@@ -84,7 +84,7 @@ def run(campaign, numbers, seed, processes):
 class _Worker:
     """A process that works on one case at a time, and is replaced when it dies or hangs."""
 
-    set_up_seconds = 120        # importing torch on a busy machine takes a while
+    set_up_seconds = 600        # importing torch on a busy machine takes a while
 
     def __init__(self, campaign, seed, folder, number):
         self.campaign, self.seed, self.folder = campaign, seed, folder

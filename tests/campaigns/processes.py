@@ -14,7 +14,7 @@ from campaigns.engine import Fall
 
 PROCESSOR_SECONDS = 10
 MEGABYTES = 1000
-PATIENCE = 60               # seconds by the clock: a machine may be busy, but what waits for ever has to end
+PATIENCE = 180              # seconds by the clock: a machine may be busy, but what waits for ever has to end
 MARK = "\x1b]0;MARK\x07"    # sets a terminal's title; what a hostile file has in its texts
 _COMMANDS_TO_TERMINAL = re.compile(rb"\x1b\]|\x07|\xc2[\x80-\x9f]")        # none that the scripts ever write themselves
 _ROOT = Path(__file__).resolve().parents[2]

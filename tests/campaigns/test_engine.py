@@ -15,7 +15,7 @@ from folio.errors import FolioError
 class Mixed(engine.Campaign):
     """Cases that hold, fall, fail, die, hang and take memory, one of each."""
 
-    name, seconds, megabytes = "mixed", 2, 300
+    name, seconds, megabytes = "mixed", 5, 300
 
     def attempt(self, number, draw):
         self.draw = draw.random()
@@ -53,7 +53,7 @@ def test_every_way_to_fall_is_seen():
     assert "It fell" in found[1]
     assert "KeyError" in found[2]
     assert found[3] == "The process died of it (exit code 3)"
-    assert found[4] == "Still at work after 2 seconds"
+    assert found[4] == "Still at work after 5 seconds"
     if sys.platform == "linux":         # which limits the memory of a process
         assert "more than 300 MB" in found[5]
     assert found[1] == dict(engine.run(Mixed(), [1], 1, 1))[1]

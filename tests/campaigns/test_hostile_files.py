@@ -41,7 +41,7 @@ class Hostile(Campaign):
     are run, in which {home} is its folder, and have to end with one of `codes`.
     """
 
-    seconds = 200
+    seconds = 2 * processes.PATIENCE
     megabytes = 8000            # of the one that makes the files
 
     def __init__(self, kind, home):

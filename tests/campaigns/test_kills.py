@@ -28,7 +28,7 @@ SIGNALS = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal
 INIT = ["init.py", *projects.VOCABULARY]
 TRAIN = ["train.py", *projects.TINY, "--steps", 20, "--name", "k"]
 RESUME = ["train.py", "--resume", "--name", "k", "--steps", 20, "--threads", 1]
-LONGEST = 120               # seconds that a script may take
+LONGEST = 300               # seconds that a script may take
 SHUFFLED = 6                # the order in which changes are taken: the first one of init.py is between two renames
 ORPHANS_END = 10            # seconds after their parent
 
