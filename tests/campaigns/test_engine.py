@@ -63,7 +63,8 @@ def test_every_way_to_fall_is_seen():
 
 @pytest.mark.parametrize("program, complaint", [
     ("1 / 0", "A traceback: .*ZeroDivisionError"), (f"print({processes.MARK!r})", "reached the terminal"),
-    ("print()", "Exit code 0"), ("raise SystemExit(1)", "without a word"), ("while True: pass", "seconds of a processor"),
+    ("print()", "Exit code 0"), ("raise SystemExit(1)", "without a word"),
+    ("while True: pass", "seconds of a processor"),
     ("it = bytearray(1_500_000_000); import time; time.sleep(9)", "More than 1000 MB"),
     ("raise SystemExit('No.')", None)])
 def test_every_way_to_misbehave_on_a_terminal_is_seen(program, complaint, monkeypatch):
