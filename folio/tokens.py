@@ -22,7 +22,7 @@ from tqdm import tqdm
 from folio.command_line import Parser, front_door
 from folio.errors import FolioError
 from folio.paths import find_files
-from folio.sources import Documents
+from folio.sources import Documents, remarks
 from folio.spelling import nearest
 from folio.splitting import CODE_POINTS, INHABITED, to_bytes
 from folio.lines import columns, cut, head, table, takes_no_room
@@ -77,8 +77,8 @@ def main():
     if counted:
         if arguments.only is None:
             print()
-        for what, count in mended.items():
-            print(f"Mended while reading: {count:,} x {what}.")
+        for remark in remarks(mended):
+            print(remark)
         print("\n".join(report(tokenizer, counted, width)))
 
 
