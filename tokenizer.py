@@ -31,6 +31,8 @@ from folio.files import fingerprint, replace_together
 from folio.splitting import LONG_TEXT, SPLIT_PATTERNS, distinct_pieces, in_batches, splitter, to_bytes
 
 END_OF_TEXT = "<|endoftext|>"
+# What ends a document in the tokenizers of others, the likeliest first: Llama 3, Llama and RoBERTa, Gemma, ModernBERT and T5's kin, ChatML.
+END_TOKENS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<EOS>", "[EOS]", "<|im_end|>")
 FORMAT = 1                                              # of the four JSON files and of to_dict()
 FILES = ("stoi.json", "itos.json", "merges.json", "vocab_size.json")      # the last one vouches for the others
 WATCHED_PAIRS = 4000                                    # while merges are learned: fewer make more rounds, more make each merge slower
@@ -396,8 +398,8 @@ class Tokenizer:
 
     @property
     def end_of_text(self):
-        """The id of <|endoftext|>, or None where the vocabulary has no such token."""
-        return self.special_ids.get(END_OF_TEXT)
+        """The id of the special token that ends a document, the first of END_TOKENS that there is; None where there is none."""
+        return next((self.special_ids[name] for name in END_TOKENS if name in self.special_ids), None)
 
     @property
     def fingerprint(self):

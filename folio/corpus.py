@@ -21,7 +21,7 @@ from folio.errors import FolioError
 from folio.files import fingerprint, replacing
 from folio.parallel import cores, in_order
 from folio.paths import STANDARD_INPUT, absolute_paths, find_files, supply_text
-from folio.sources import Documents
+from folio.sources import Documents, separated_by_line_ends
 from folio.splitting import in_batches, to_bytes
 from Model_Params import TextParams
 from tokenizer import END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, count_pieces, from_dict, learn_merges, load
@@ -184,12 +184,18 @@ def _find(home, tokenizer, say, wanted=()):
     if current and corpus.text_fingerprint == survey.fingerprint:       # the files are new, what they say is not
         _write_about(home, {**about, "stamps": stamps})
         return corpus
+    by_line_ends = survey.documents > 1 and tokenizer.end_of_text is None
+    if by_line_ends and tokenizer.kind == "char" and tokenizer.unknown_characters("\n"):
+        raise FolioError(f"The text has {survey.documents:,} documents, and the tokenizer nothing to set them apart: no token that ends a document, and no "
+                         "line end. Put them into one file, or train from nothing with a tokenizer that is learned from them: python init.py")
     try:
         tokenizer.encode("".join(survey.alphabet))
     except ValueError as error:
         raise FolioError(f"{error} Replace them in the text, or train from nothing with a tokenizer that is learned from it: python init.py") from None
     say("The text is not the one whose tokens are kept; encoding it with the tokenizer there is (python init.py learns a new one)."
         if current else "Encoding the text with the tokenizer there is.")
+    if by_line_ends:
+        say(f"The tokenizer has no token that ends a document: a line end sets the {survey.documents:,} documents apart, and an answer ends at none of them.")
     return _encode(home, tokenizer, documents, survey, {"paths": _relative(home, paths), "stamps": stamps, "text": asdict(text)})
 
 
@@ -264,6 +270,7 @@ def _encode(home, tokenizer, documents, survey, about):
     with replacing(home.tokens / name) as file:
         _write_header(file, tokenizer.dtype, 0)
         parts = _split(_bar(documents, "Encoding"), survey.train_bytes)
+        parts = separated_by_line_ends(parts) if survey.documents > 1 and not separator else parts
         for content, more_tokens, more_bytes in encode_all(parts, tokenizer, separator, _processes(survey)):
             file.write(content)
             for part in (0, 1):

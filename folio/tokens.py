@@ -28,7 +28,7 @@ from folio.splitting import CODE_POINTS, INHABITED, to_bytes
 from folio.lines import columns, cut, head, table, takes_no_room
 from folio.terminal import harmless, shows_colours
 from Model_Params import TextParams
-from tokenizer import END_OF_TEXT, count_pieces, load
+from tokenizer import count_pieces, load
 
 SHOWN_LINES = 60
 ROWS = 10                           # of a table of examples
@@ -323,12 +323,12 @@ def _joined(rows, done):
 def _seen(tokenizer, chunks):
     """Each token of a text as (id, its lines to be shown, whether a line ends with it, its bytes in the text).
 
-    Between documents there is <|endoftext|>, if the tokenizer knows it; it has no bytes in the text, and a line of its own.
+    Between documents there is the token that ends one, if the tokenizer has it; it has no bytes in the text, and a line of its own.
     """
     between_documents = False
     for text, ends_document in chunks:
         if between_documents and tokenizer.end_of_text is not None:
-            yield tokenizer.end_of_text, [END_OF_TEXT], True, 0
+            yield tokenizer.end_of_text, [tokenizer.names()[tokenizer.end_of_text]], True, 0
         for token in tokenizer.encode_bytes(to_bytes(text)):
             lines = shown_lines(tokenizer.token_bytes[token])
             yield token, [line for line in lines if line], not lines[-1], len(tokenizer.token_bytes[token])

@@ -23,7 +23,7 @@ from folio.home import Home
 from folio.paths import absolute_paths, find_files
 from folio.sources import Documents
 from Model_Params import TextParams
-from tokenizer import END_OF_TEXT, CharTokenizer
+from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer
 
 SMALL = TextParams(vocab_size=300)
 WORDS = "To be, or not to be, that is the question.\n" * 40
@@ -103,6 +103,32 @@ def test_an_empty_document_counts_as_none(home):
     project = home({"a.txt": "", "b.txt": WORDS, "c.txt": f"{END_OF_TEXT}\n" * 3, "d.jsonl": b'{"text": ""}\n'})
     tokenizer, made = corpus.prepare(project, SMALL)
     assert made.documents == 1 and tokenizer.end_of_text not in made.tokens
+
+
+@pytest.mark.parametrize("end", ["</s>", "<|end_of_text|>", "<eos>", "[EOS]"])
+def test_an_imported_tokenizer_ends_documents_with_its_own_token(home, end):
+    project = home({"a.jsonl": json_lines(["The yak sleeps."] * 60)})
+    BPETokenizer([], special_tokens=["<s>", "<pad>", end, "<unk>"]).save(project.tokenizer)
+    tokenizer, made = corpus.find(project, say=lambda sentence: None)
+    assert tokenizer.special_tokens[2] == end and tokenizer.end_of_text == 258 and (made.tokens == 258).sum() == made.documents == 60
+
+
+def test_without_an_end_token_a_line_end_sets_documents_apart_and_that_is_said(home):
+    said = []
+    project = home({"a.txt": WORDS.strip(), "b.txt": WORDS, "c.txt": WORDS})
+    CharTokenizer.train([WORDS]).save(project.tokenizer)
+    tokenizer, made = corpus.find(project, say=said.append)
+    assert tokenizer.decode(made.tokens) == WORDS * 3 and made.train_bytes + made.val_bytes == 3 * len(WORDS)
+    assert "a line end sets the 3 documents apart" in said[-1]
+
+
+def test_documents_that_nothing_can_set_apart_are_refused(home):
+    project = home({"a.txt": "tobe" * 100, "b.txt": "ornot" * 100})
+    CharTokenizer.train(["tobeornot"]).save(project.tokenizer)
+    message = message_of(corpus.find, project, say=lambda sentence: None)
+    assert "The text has 2 documents, and the tokenizer nothing to set them apart" in message and "Put them into one file" in message
+    (project.train_data / "b.txt").unlink()
+    assert corpus.find(project, say=lambda sentence: None)[1].documents == 1
 
 
 # --- Formats ---
