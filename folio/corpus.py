@@ -7,7 +7,7 @@ validation token can be predicted from the last training token. `corpus.json` be
 
 import json
 import math
-from collections import Counter, deque
+from collections import deque
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -24,7 +24,7 @@ from folio.paths import STANDARD_INPUT, absolute_paths, find_files, supply_text
 from folio.sources import Documents, separated_by_line_ends
 from folio.splitting import in_batches, to_bytes
 from Model_Params import TextParams
-from tokenizer import END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, count_pieces, from_dict, learn_merges, load
+from tokenizer import END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, PieceCounter, count_batch, from_dict, learn_merges, load
 
 VAL_BYTES_LIMIT = 1_000_000         # more measures hardly better and takes time away: of 2.2 minutes of one core, 4 MB (16,384 tokens in the vocabulary) left two steps
 PARALLEL_BYTES = 16_000_000         # one process encodes them in 0.7 s; two take as long with their start
@@ -294,9 +294,9 @@ def _encode(home, tokenizer, documents, survey, about):
 
 def count_all_pieces(texts, pattern, processes):
     """count_pieces of a great many texts."""
-    counts = Counter()
-    for counted in in_order(partial(count_pieces, pattern=pattern), in_batches(texts), processes):
-        counts.update(counted)
+    counts = PieceCounter()
+    for counted in in_order(partial(count_batch, pattern=pattern), in_batches(texts), processes):
+        counts.add(counted)
     return counts
 
 

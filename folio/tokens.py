@@ -28,7 +28,7 @@ from folio.splitting import CODE_POINTS, INHABITED, to_bytes
 from folio.lines import columns, cut, head, table, takes_no_room
 from folio.terminal import harmless, shows_colours
 from Model_Params import TextParams
-from tokenizer import count_pieces, load
+from tokenizer import PieceCounter, count_batch, load
 
 SHOWN_LINES = 60
 ROWS = 10                           # of a table of examples
@@ -169,7 +169,7 @@ def take_census(tokenizer, chunks):
     lengths = np.array([len(token) for token in tokenizer.token_bytes])
     total = characters = 0
     uses, kind_tokens, kind_bytes = (np.zeros(size, np.int64) for size in (tokenizer.vocab_size, len(KINDS), len(KINDS)))
-    pieces = Counter()
+    pieces = PieceCounter()
     for text, _ in chunks:
         content = to_bytes(text)
         if not content:
@@ -182,7 +182,7 @@ def take_census(tokenizer, chunks):
         kind_tokens += np.bincount(kinds, minlength=len(KINDS))
         kind_bytes += np.bincount(kinds, lengths[ids], len(KINDS)).astype(np.int64)
         if tokenizer.pattern:
-            pieces.update(count_pieces([text], tokenizer.pattern))
+            pieces.add(count_batch([text], tokenizer.pattern))
     return Census(total, characters, uses, kind_tokens, kind_bytes, pieces)
 
 
