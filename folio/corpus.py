@@ -23,7 +23,7 @@ from folio.parallel import cores, in_order
 from folio.paths import STANDARD_INPUT, absolute_paths, find_files, supply_text
 from folio.sources import Documents, separated_by_line_ends
 from folio.splitting import in_batches, to_bytes
-from Model_Params import TextParams
+from Model_Params import READING, TextParams
 from tokenizer import END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, PieceCounter, count_batch, from_dict, learn_merges, load
 
 VAL_BYTES_LIMIT = 1_000_000         # more measures hardly better and takes time away: of 2.2 minutes of one core, 4 MB (16,384 tokens in the vocabulary) left two steps
@@ -167,7 +167,9 @@ def _find(home, tokenizer, say, wanted=()):
                          "needs it as it is. Give this run a home of its own: add --home DIR, where DIR may be a new folder. "
                          "(Or prepare this one anew: python init.py)")
     text = corpus.text if about else TextParams()
-    if not current:
+    if current:
+        text = replace(text, **{name: value for name, value in dict(wanted).items() if name in READING})
+    else:
         text = replace(text, **dict(wanted) | {"tokenizer": tokenizer.kind, "pattern": tokenizer.pattern or TextParams.pattern, "vocab_size": None})
     paths = [home.folder / name for name in about["paths"]] if about else [home.train_data]
     try:
@@ -178,12 +180,12 @@ def _find(home, tokenizer, say, wanted=()):
         say(f"The text itself is gone ({paths[0]}); its tokens in {home.tokens} are still there and serve.")
         return corpus
     stamps = _stamps(documents)
-    if current and about["stamps"] == stamps:
+    if current and about["stamps"] == stamps and text == corpus.text:
         return corpus
     survey = _survey(documents, text.val_fraction, want_alphabet=tokenizer.kind == "char")
     if current and corpus.text_fingerprint == survey.fingerprint:       # the files are new, what they say is not
-        _write_about(home, {**about, "stamps": stamps})
-        return corpus
+        _write_about(home, {**about, "stamps": stamps, "text": asdict(text)})
+        return replace(corpus, text=text)
     by_line_ends = survey.documents > 1 and tokenizer.end_of_text is None
     if by_line_ends and tokenizer.kind == "char" and tokenizer.unknown_characters("\n"):
         raise FolioError(f"The text has {survey.documents:,} documents, and the tokenizer nothing to set them apart: no token that ends a document, and no "

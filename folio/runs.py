@@ -13,7 +13,7 @@ from folio.batches import fitting_block_size, steps_per_epoch
 from folio.errors import FolioError
 from folio.files import only_one, remove_leftovers
 from folio.training import Progress, Run
-from Model_Params import LENGTHS, ModelParams, Params, TextParams, TrainingParams
+from Model_Params import LENGTHS, READING, ModelParams, Params, TextParams, TrainingParams
 
 
 @contextmanager
@@ -196,7 +196,6 @@ def _is_free(home, name):
 _BEFORE_IT_WAS_THERE = {"bpe_dropout": 0.0}      # what an older run did without saying so
 _KEEPS_SHAPE = {"block_size", "dropout", "attention_dropout"}
 _MAY_CHANGE = {each.name for each in fields(TrainingParams) if each.metadata["may_change"]}
-_HOW_FILES_ARE_READ = {"field", "invalid_bytes"}        # the text that came of it is compared itself
 
 
 def _load_resume(home, name):
@@ -229,8 +228,9 @@ def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
     wanted = (preset.values() if preset else {}) | flags
     if "block_size" in wanted:
         wanted["block_size"] = fitting_block_size(wanted["block_size"], corpus.train_tokens)       # as it was fitted when the run began
+    # How files are read may differ: the text that came of it is compared itself.
     different = [f"{key} is {has[key]}, not {value}" for key, value in wanted.items()
-                 if key not in _MAY_CHANGE | _HOW_FILES_ARE_READ and value not in (None, "auto", has[key])]
+                 if key not in {*_MAY_CHANGE, *READING} and value not in (None, "auto", has[key])]
     if tokenizer.fingerprint != contents["tokenizer"]:
         different.append(f"its tokenizer is another than the one in {home.tokenizer}")
     elif corpus.fingerprint != contents["corpus"]:

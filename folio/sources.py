@@ -279,7 +279,7 @@ class Documents:
         try:
             with path.open("rb") as file, gzip.GzipFile(fileobj=file) if path.name.lower().endswith(".gz") else nullcontext(file) as unpacked:
                 while block := unpacked.read(BLOCK_BYTES):
-                    self.bytes_read = start + (file.tell() if file.seekable() else 0)       # a pipe does not know
+                    self.bytes_read = start + (file.tell() if file.seekable() else 0)       # a pipe cannot say
                     yield block
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise FolioError(f"{path} is damaged, or no gzip file ({error}). Fetch it anew.") from None

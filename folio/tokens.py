@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from folio.command_line import Parser, front_door
 from folio.errors import FolioError
-from folio.paths import find_files
+from folio.paths import find_files, is_pipe
 from folio.sources import Documents, remarks
 from folio.spelling import nearest
 from folio.splitting import CODE_POINTS, INHABITED, to_bytes
@@ -100,8 +100,11 @@ def named_text(name, field=TextParams.field, invalid_bytes="keep"):
 
     Raises FileNotFoundError for what looks like a file and is none.
     """
-    if name == "-":
-        return Documents([_StandardInput()], invalid_bytes)
+    if name in ("-", "/dev/stdin"):
+        return Documents([_Stream("standard input", sys.stdin.buffer)], invalid_bytes)
+    if is_pipe(name):
+        with open(name, "rb") as stream:
+            return Documents([_Stream(name, stream)], invalid_bytes)
     if os.path.exists(name):
         return Documents(find_files([name]), invalid_bytes, field)
     if looks_like_a_path(name):
@@ -119,13 +122,14 @@ def looks_like_a_path(name):
     return not regex.search(r"\s", name) and (name.lower().endswith(_SUFFIXES) or "/" in name or os.sep in name)
 
 
-class _StandardInput:
-    """As much of a path as reading a text takes; standard input can be read only once."""
+class _Stream:
+    """As much of a path as reading a text takes, of what can be read only once."""
 
-    name = "standard input"
+    def __init__(self, name, stream):
+        self.name, self.content = name, stream.read()
 
-    def __init__(self):
-        self.content = sys.stdin.buffer.read()
+    def __str__(self):
+        return self.name
 
     def open(self, mode):
         return io.BytesIO(self.content)

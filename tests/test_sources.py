@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -477,7 +478,55 @@ def test_a_glob_that_matches_nothing_is_named(shelf):
     assert message_of(found, shelf, "notes/*.rst").startswith(f"No file matches {Path('notes/*.rst').resolve()}. ")
 
 
+LINKS = pytest.mark.skipif(os.name != "posix", reason="symbolic links may take a privilege here")
+
+
+@LINKS
+def test_links_are_followed_and_no_file_is_read_twice(shelf, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "z.md").write_text("z", encoding="utf-8")
+    for link, target in {"notes/books": tmp_path / "data", "notes/deep/up": "..", "notes/deep/again": "..", "notes/0.md": "a.md", "notes/lost": "x",
+                         "notes/round": "round", "other": "notes"}.items():
+        Path(link).symlink_to(target)
+    everything = ["notes/a.md", "notes/books/z.md", "notes/deep/b.md", "notes/deep/c.txt"]
+    for name in ("notes", "notes/**", "notes/*"):
+        assert found(shelf, name) == everything, name
+    assert found(shelf, "notes/**/*.md") == [name for name in everything if name.endswith(".md")]
+    assert found(shelf, "notes/**/deep") == ["notes/deep/b.md", "notes/deep/c.txt"]
+    assert found(shelf, "notes", "notes/a.md", "other", tmp_path / "data" / "z.md") == everything
+    assert found(shelf, "notes/**/.hidden/*") == ["notes/.hidden/d.md"]
+
+
+@LINKS
+def test_a_link_that_leads_to_no_file_is_named(shelf):
+    Path("loop").symlink_to("loop")
+    assert f"{Path.cwd() / 'loop'} is a symbolic link to loop, which leads to no file." in message_of(found, shelf, "loop")
+
+
+def test_an_empty_path_is_refused(home):
+    assert refusal(run_script("init.py", "--home", home({}).folder, "")).startswith("A path is empty, as where a variable of the shell has no value.")
+
+
 # --- Standard input ---
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no pipes with names here")
+def test_a_pipe_with_a_name_is_read_as_standard_input_is(home, tmp_path):
+    project = home({})
+    how = ["init.py", "--home", project.folder, "--vocab-size", 300]
+    assert run_script(*how, "/dev/stdin", input=WORDS).returncode == 0 and kept(project) == [WORDS]
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen([sys.executable, "-c", f"open({str(tmp_path / 'pipe')!r}, 'w').write({WORDS * 2!r})"]):
+        done = run_script(*how, tmp_path / "pipe")
+    assert (done.returncode, done.stderr) == (0, "") and kept(project) == [WORDS * 2]
+    assert corpus.find(project, say=pytest.fail)[1].train_bytes > len(WORDS)
+    reading, writing = os.pipe()
+    os.write(writing, WORDS.encode())
+    os.close(writing)
+    done = subprocess.run([sys.executable, ROOT / "init.py", *map(str, how[1:]), f"/dev/fd/{reading}"], pass_fds=[reading], capture_output=True)
+    os.close(reading)
+    assert done.returncode == 0 and kept(project) == [WORDS]
+
+
 
 def test_standard_input_is_kept_for_train_and_read_by_no_later_init(home):
     project = home({})

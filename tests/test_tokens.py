@@ -323,6 +323,11 @@ def test_standard_input_is_read():
     assert "no text" in refusal(run_tokens("-", input=""))
 
 
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no pipes with names here")
+def test_a_pipe_with_a_name_is_read():
+    assert run_tokens("/dev/stdin", input="or\nnot").stdout == run_tokens("or\nnot").stdout
+
+
 def test_what_was_mended_is_said_for_the_whole_file(tmp_path):
     lines = 800_000                                         # more than is read at a time
     (tmp_path / "long.txt").write_bytes(b"a\r\n" * lines)
