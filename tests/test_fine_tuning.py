@@ -88,10 +88,10 @@ def test_a_text_may_be_read_in_another_way_later(home):
 def test_a_preset_reads_a_text_as_it_was_prepared(home, monkeypatch):
     wanted = {}
     monkeypatch.setattr(corpus, "prepared", lambda home, values, say=print: wanted.update(values) or sys.exit(0))
-    monkeypatch.setattr(sys, "argv", ["train.py", "--home", str(home(PROSE).folder), "--preset", "personal", "--invalid-bytes", "keep"])
+    monkeypatch.setattr(sys, "argv", ["train.py", "--home", str(home(PROSE).folder), "--preset", "personal", "--invalid-bytes", "replace"])
     with pytest.raises(SystemExit):
         train.main()
-    assert wanted["invalid_bytes"] == "keep" and "field" not in wanted and "pattern" in wanted
+    assert wanted["invalid_bytes"] == "replace" and "field" not in wanted and "pattern" in wanted
 
 
 # --- What it is for ---

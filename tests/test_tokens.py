@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import regex
