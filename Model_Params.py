@@ -80,7 +80,7 @@ class TextParams:
             yield "tokenizer=char needs characters: take invalid_bytes=replace, or tokenizer=bpe."
 
 
-READING = ("field", "invalid_bytes")        # fields of TextParams that say how files are read, whatever becomes of the text
+READING = ("field", "invalid_bytes")        # fields of TextParams that say how files are read
 
 # A family is nothing but a name for these values; each can still be set by itself.
 FAMILIES = {

@@ -61,11 +61,12 @@ def read_prompt():
     """All of standard input, mended, less its last newline. Raises FolioError where it is no text."""
     if sys.stdin.isatty():
         print("Type the beginning of a text. Ctrl-D ends it.", file=sys.stderr)
-    return mended_prompt(sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape"), "Standard input").removesuffix("\n")
+    text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
+    return mended_prompt(text, "Standard input").removesuffix("\n")
 
 
 def mended_prompt(prompt, where):
-    """A prompt with the line ends and without the byte order marks of a text that is trained on; what was mended is said on stderr."""
+    """A prompt, mended as a text is that is trained on, and what was mended said on stderr."""
     from folio.sources import Mending, remarks
     mending = Mending(remedy="")
     [(prompt, _)] = mending([(prompt, True, where)])

@@ -31,16 +31,16 @@ from folio.files import fingerprint, replace_together
 from folio.splitting import LONG_TEXT, SPLIT_PATTERNS, distinct_pieces, in_batches, splitter, to_bytes
 
 END_OF_TEXT = "<|endoftext|>"
-# What ends a document in the tokenizers of others, the likeliest first: Llama 3, Llama and RoBERTa, Gemma, ModernBERT and T5's kin, ChatML.
+# What ends a document in the tokenizers of others: GPT-2, Llama 3, Llama and RoBERTa, Gemma and others, ChatML.
 END_TOKENS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<EOS>", "[EOS]", "<|im_end|>")
 FORMAT = 1                                              # of the four JSON files and of to_dict()
 FILES = ("stoi.json", "itos.json", "merges.json", "vocab_size.json")      # the last one vouches for the others
 WATCHED_PAIRS = 4000                                    # while merges are learned: fewer make more rounds, more make each merge slower
-PIECES_ROOM = 1 << 23                                   # bytes of distinct pieces that are counted: what is learned from them takes 60 times as much memory
-LONGEST_LEARNED = 256                                   # bytes: a row of signs has more, and no use for a token of its own
+PIECES_ROOM = 1 << 23                                   # bytes of distinct pieces: learning takes 60 times that
+LONGEST_LEARNED = 256                                   # bytes: longer rows of one sign need no token of their own
 LONGEST_TOKEN = 1 << 20                                 # bytes: merges may double a token each time, and a file may hold any merges
-MOST_TOKEN_BYTES = 1 << 25                              # of all tokens: as many as LONGEST_LEARNED allows the largest vocabulary that is learned
-MOST_SPECIAL_TOKENS = 1 << 14                           # no tokenizer has half as many, and finding them in a text takes a pattern of all
+MOST_TOKEN_BYTES = 1 << 25                              # of all tokens: LONGEST_LEARNED each of 131,072
+MOST_SPECIAL_TOKENS = 1 << 14                           # finding them in a text takes a pattern of all
 CACHED_PIECES = 1 << 16                                 # pieces whose ids are remembered, about 15 MB when full; four times as many help little
 ROW_WIDTHS = (0, 8, 16, 32, 64)                         # bytes: pieces of about one length are merged side by side
 MANY_BYTES = 100_000                                    # in longer pieces: from here on it pays to merge a pair everywhere at once
@@ -66,10 +66,10 @@ def count_batch(texts, pattern):
 
 
 class PieceCounter(Counter):
-    """Counts of pieces in bounded memory: where there are too many distinct ones, the rarest half is let go of (lossy counting: Manku and Motwani, 2002).
+    """Counts of pieces in bounded memory (lossy counting: Manku and Motwani, 2002).
 
-    Of equally rare ones those that were seen first stay. Of an ordinary text that happens to none of the first gigabyte's frequent words; random
-    bytes would take any memory.
+    Where there are too many distinct ones, the rarest half is let go of; of equally rare ones those that were seen first
+    stay. Frequent pieces are not touched by that; random bytes would take any memory.
     """
 
     size = 0                                            # bytes of the distinct pieces, and one more for each
@@ -85,7 +85,7 @@ class PieceCounter(Counter):
         pieces = list(self)
         order = np.argsort(-np.fromiter(self.values(), np.int64, len(pieces)), kind="stable")
         sizes = np.fromiter(map(len, pieces), np.int64, len(pieces))[order] + 1
-        kept = np.sort(order[np.cumsum(sizes) <= PIECES_ROOM // 2]).tolist()           # in the order in which they were seen
+        kept = np.sort(order[np.cumsum(sizes) <= PIECES_ROOM // 2]).tolist()        # in the order they came in
         left = {pieces[place]: self[pieces[place]] for place in kept}
         self.clear()
         self.update(left)
@@ -95,8 +95,8 @@ class PieceCounter(Counter):
 def learn_merges(piece_counts, num_merges):
     """Yield up to `num_merges` pairs of ids, the most frequent pair first each time; fewer where no pair is seen twice.
 
-    Ties go to the smallest pair of ids; overlapping positions count, so "aaa" has the pair (a, a) twice. No pair is merged into a token of more
-    than LONGEST_LEARNED bytes.
+    Ties go to the smallest pair of ids; overlapping positions count, so "aaa" has the pair (a, a) twice. No pair is
+    merged into a token of more than LONGEST_LEARNED bytes.
     >>> list(learn_merges({b"hug": 10, b"pug": 5, b"hugs": 5}, 2))         # u+g becomes 256, then h+ug 257
     [(117, 103), (104, 256)]
 
@@ -105,7 +105,8 @@ def learn_merges(piece_counts, num_merges):
     the most frequent pairs alone, and lets go of each that falls below the rarest of them. When none is left, the next round counts
     all pairs anew, in what has become a shorter text.
     """
-    words = _Words(piece_counts, np.fromiter(piece_counts.values(), np.int64), num_ids=256 + num_merges, longest=LONGEST_LEARNED)
+    counts_of_pieces = np.fromiter(piece_counts.values(), np.int64)
+    words = _Words(piece_counts, counts_of_pieces, num_ids=256 + num_merges, longest=LONGEST_LEARNED)
     new_id = 256
     while new_id < words.num_ids:
         counts, places, heap = {}, {}, []               # of the watched pairs: key -> how often it is seen, key -> where it may stand
@@ -188,7 +189,8 @@ class _Words:
 
     def pairs(self, positions=None, at_least=0):
         """-> [(key, count, positions of the left token)] of the pairs that begin at some positions (None: at all), each counted once."""
-        keys, counts, starts, stops, places = self._grouped(np.arange(len(self.ids), dtype=np.int32) if positions is None else self._once(positions))
+        positions = np.arange(len(self.ids), dtype=np.int32) if positions is None else self._once(positions)
+        keys, counts, starts, stops, places = self._grouped(positions)
         wanted = np.flatnonzero(counts >= at_least)
         return [(key, count, places[start:stop]) for key, count, start, stop in
                 zip(keys[wanted].tolist(), counts[wanted].tolist(), starts[wanted].tolist(), stops[wanted].tolist())]
@@ -225,12 +227,13 @@ class _Words:
         left, right = self.ids[positions], self.ids[self.after[positions]]
         whole = (left >= 0) & (right >= 0)
         if self._is_bounded:
-            whole &= self._length_of[left] + self._length_of[right] <= self._longest        # of no pair it does not matter what is looked up
+            # What is looked up for BORDER and GONE does not matter: they are in no pair.
+            whole &= self._length_of[left] + self._length_of[right] <= self._longest
         keys = left[whole].astype(np.int64)
-        keys *= self.num_ids                                           # in place: all positions at once take much memory
+        keys *= self.num_ids                        # in place: all positions at once take much memory
         keys += right[whole]
         keys <<= self._position_bits
-        keys |= positions[whole]                                       # one number to sort by, which is faster than sorting indices
+        keys |= positions[whole]                    # one number to sort by, which is faster than sorting indices
         del left, right, whole
         keys.sort()
         places = (keys & (1 << self._position_bits) - 1).astype(np.int32)
@@ -436,7 +439,8 @@ class Tokenizer:
         """ordinary_tokens: the bytes of each, by id; ordinary_names: how each is printed."""
         self.special_tokens = tuple(special_tokens)
         if len(self.special_tokens) > MOST_SPECIAL_TOKENS:
-            raise FolioError(f"A tokenizer may have {MOST_SPECIAL_TOKENS:,} special tokens, and this one has {len(self.special_tokens):,}.")
+            raise FolioError(f"A tokenizer may have {MOST_SPECIAL_TOKENS:,} special tokens, "
+                             f"and this one has {len(self.special_tokens):,}.")
         self.token_bytes = [*ordinary_tokens, *(special.encode("utf-8") for special in self.special_tokens)]
         self._names = [*ordinary_names, *self.special_tokens]
         self.dtype = np.dtype(np.uint16 if len(self.token_bytes) <= 1 << 16 else np.uint32)     # the smallest that holds every id
@@ -457,7 +461,7 @@ class Tokenizer:
 
     @property
     def end_of_text(self):
-        """The id of the special token that ends a document, the first of END_TOKENS that there is; None where there is none."""
+        """The id of the special token that ends a document, the first of END_TOKENS that there is, or None."""
         return next((self.special_ids[name] for name in END_TOKENS if name in self.special_ids), None)
 
     @property
@@ -558,7 +562,7 @@ class BPETokenizer(Tokenizer):
         self.pattern = pattern
         self.merges = list(map(tuple, merges))
         tokens, names = [bytes([value]) for value in range(256)], [chr(_PRINTABLE[value]) for value in range(256)]
-        made, size = set(tokens), len(tokens)           # a file may say anything, and what it says takes memory only up to these bounds
+        made, size = set(tokens), len(tokens)           # a file may say anything: it gets memory up to a bound
         for left, right in self.merges:
             if left < 0 or right < 0 or left >= len(tokens) or right >= len(tokens):
                 raise FolioError(f"Merge {len(tokens) - 256} joins the tokens {left} and {right}, but only 0 to {len(tokens) - 1} exist by then.")
@@ -567,8 +571,8 @@ class BPETokenizer(Tokenizer):
                 raise FolioError(f"Token {len(tokens)} would have {len(token):,} bytes; a tokenizer like this was never learned from a text.")
             size += len(token)
             if size > MOST_TOKEN_BYTES:
-                raise FolioError(f"The first {len(tokens) + 1:,} tokens would have more than {MOST_TOKEN_BYTES:,} bytes together; "
-                                 "a tokenizer like this was never learned from a text.")
+                raise FolioError(f"The first {len(tokens) + 1:,} tokens would have more than {MOST_TOKEN_BYTES:,} bytes "
+                                 "together; a tokenizer like this was never learned from a text.")
             tokens.append(token)
             names.append(names[left] + names[right])
             if token in made:
@@ -693,7 +697,8 @@ class StreamingDecoder:
 
 def size_of(values):
     """How many tokens the tokenizer would have that `to_dict` described, without making it."""
-    return len(values["special_tokens"]) + (256 + len(values["merges"]) if values["kind"] == "bpe" else len(values["characters"]))
+    ordinary = 256 + len(values["merges"]) if values["kind"] == "bpe" else len(values["characters"])
+    return ordinary + len(values["special_tokens"])
 
 
 def from_dict(values):

@@ -24,7 +24,8 @@ from folio.paths import STANDARD_INPUT, absolute_paths, find_files, supply_text
 from folio.sources import Documents, separated_by_line_ends
 from folio.splitting import in_batches, to_bytes
 from Model_Params import READING, TextParams
-from tokenizer import END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, PieceCounter, count_batch, from_dict, learn_merges, load
+from tokenizer import (END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, PieceCounter, count_batch, from_dict,
+                       learn_merges, load)
 
 VAL_BYTES_LIMIT = 1_000_000         # more measures hardly better and takes time away: of 2.2 minutes of one core, 4 MB (16,384 tokens in the vocabulary) left two steps
 PARALLEL_BYTES = 16_000_000         # one process encodes them in 0.7 s; two take as long with their start
@@ -188,8 +189,9 @@ def _find(home, tokenizer, say, wanted=()):
         return replace(corpus, text=text)
     by_line_ends = survey.documents > 1 and tokenizer.end_of_text is None
     if by_line_ends and tokenizer.kind == "char" and tokenizer.unknown_characters("\n"):
-        raise FolioError(f"The text has {survey.documents:,} documents, and the tokenizer nothing to set them apart: no token that ends a document, and no "
-                         "line end. Put them into one file, or train from nothing with a tokenizer that is learned from them: python init.py")
+        raise FolioError(f"The text has {survey.documents:,} documents, and the tokenizer nothing to set them apart: "
+                         "no token that ends a document, and no line end. Put them into one file, or train from nothing "
+                         "with a tokenizer that is learned from them: python init.py")
     try:
         tokenizer.encode("".join(survey.alphabet))
     except ValueError as error:
@@ -197,7 +199,8 @@ def _find(home, tokenizer, say, wanted=()):
     say("The text is not the one whose tokens are kept; encoding it with the tokenizer there is (python init.py learns a new one)."
         if current else "Encoding the text with the tokenizer there is.")
     if by_line_ends:
-        say(f"The tokenizer has no token that ends a document: a line end sets the {survey.documents:,} documents apart, and an answer ends at none of them.")
+        say("The tokenizer has no token that ends a document: "
+            f"a line end sets the {survey.documents:,} documents apart, and an answer ends at none of them.")
     return _encode(home, tokenizer, documents, survey, {"paths": _relative(home, paths), "stamps": stamps, "text": asdict(text)})
 
 

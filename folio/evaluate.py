@@ -131,7 +131,8 @@ def read_text(model, path, reading=TextParams()):
         known = [each.name for each in path.parent.glob("*")]
         raise FileNotFoundError(f"There is no {path}{nearest(path.name, known) or '.'}")
     documents = Documents(find_files([path]), reading.invalid_bytes, reading.field)
-    separator = [token for token in model.opening if token == model.tokenizer.end_of_text]      # else it has only seen lines end
+    # A model that has seen no separator has only seen lines end.
+    separator = [token for token in model.opening if token == model.tokenizer.end_of_text]
     parts, text_bytes, between = [model.opening[-1:]], 0, False
     with tqdm(total=documents.file_bytes, desc="Reading", unit="B", unit_scale=True, **_QUIET) as bar:
         for chunk, ends_document in documents if separator else separated_by_line_ends(documents):

@@ -30,7 +30,8 @@ def load(path: str | Path, device: str = "cpu") -> "LanguageModel":
     contents = checkpoint.load(path)
     net = checkpoint.network(contents, path).to(device).eval().requires_grad_(False)
     try:
-        if (size := tokenizers.size_of(contents["tokenizer"])) != net.params.vocab_size:       # before one is made that could be any size
+        size = tokenizers.size_of(contents["tokenizer"])        # before one is made that could be any size
+        if size != net.params.vocab_size:
             raise FolioError(f"its tokenizer has {size} tokens, its model {net.params.vocab_size}")
         tokenizer = tokenizers.from_dict(contents["tokenizer"])
         if not tokenizer.decode_bytes(contents["opening"]):

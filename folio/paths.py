@@ -30,9 +30,10 @@ _WHERE_TEXT_GOES = "Put your text at Train_Data/input.txt, or pass files or fold
 def absolute_paths(names, home):
     """What `names` stand for, as paths that mean the same from any folder and at any later time; Train_Data where there is none.
 
-    A name is a file, a folder, a glob such as "notes/**/*.md", "-" (standard input, which is read now and kept in home.tokens; a file of that
-    name is ./-), a pipe with a name, such as /dev/stdin or <(zcat x.gz) of a shell (kept as well), or "tinyshakespeare" (downloaded to
-    home.downloads if it is not there). A file that lies there under the name of a glob or of that text comes first.
+    A name is a file, a folder, a glob such as "notes/**/*.md", "-" (standard input, which is read now and kept in
+    home.tokens; a file of that name is ./-), a pipe with a name, such as /dev/stdin or <(zcat x.gz) of a shell (kept as
+    well), or "tinyshakespeare" (downloaded to home.downloads if it is not there). A file that lies there under the name
+    of a glob or of that text comes first.
     Raises FileNotFoundError or FolioError where that text cannot be had.
     """
     return [_absolute_path(str(name), home) for name in names] or [home.train_data]
@@ -86,9 +87,10 @@ def supply_text(home, say=print):
 
 
 def find_files(paths, ignored=()):
-    """The files that `paths` (files, folders and globs) name, in sorted order, each once, by whatever names it can be reached.
+    """The files that `paths` (files, folders and globs) name, in sorted order, each once, however many names it has.
 
-    Symbolic links to files and folders are followed; hidden files and the `ignored` folders are passed over. Raises FileNotFoundError for a path that is not there, ValueError where no file is found at all.
+    Symbolic links to files and folders are followed; hidden files and the `ignored` folders are passed over.
+    Raises FileNotFoundError for a path that is not there, FolioError where no file is found at all.
     """
     passed_over = set(map(_resolved, ignored))
     files = []
@@ -98,7 +100,8 @@ def find_files(paths, ignored=()):
         elif path.exists():
             files.append(path)
         elif os.path.islink(path):
-            raise FileNotFoundError(f"{path} is a symbolic link to {os.readlink(path)}, which leads to no file. {_WHERE_TEXT_GOES}")
+            raise FileNotFoundError(f"{path} is a symbolic link to {os.readlink(path)}, which leads to no file. "
+                                    + _WHERE_TEXT_GOES)
         elif glob.has_magic(str(path)):
             files += _matching_files(path, passed_over)
         else:
@@ -117,7 +120,8 @@ def _each_once(files):
 
 
 def _files_below(folder, passed_over):
-    return sorted(folder / file for file in _walk(folder) if not _is_hidden(file) and not _lies_in(passed_over, folder / file))
+    shown = (folder / file for file in _walk(folder) if not _is_hidden(file))
+    return sorted(file for file in shown if not _lies_in(passed_over, file))
 
 
 def _is_hidden(path):
@@ -125,7 +129,10 @@ def _is_hidden(path):
 
 
 def _walk(folder):
-    """The files below a folder, as paths from there; through symbolic links as well, but every folder and file once, by its own name if it has one."""
+    """The files below a folder, as paths from there, through symbolic links as well.
+
+    Every folder and file comes once, by its own name rather than by that of a link.
+    """
     seen, links, files = set(), [], []
     waiting = deque([Path()])                               # folders; those that are reached through a link come last
     while waiting:
@@ -164,25 +171,31 @@ def _matching_files(pattern, passed_over):
 
 
 def _matches(pattern):
-    """The files and folders that a glob matches. Below the first ** they come from _walk: glob itself goes round where links do."""
+    """What a glob matches; below its first ** that is files as _walk finds them: glob itself goes round where links do."""
     if "**" not in pattern.parts:
         return map(Path, glob.glob(str(pattern)))
     first = pattern.parts.index("**")
     folders = map(Path, glob.glob(str(Path(*pattern.parts[:first]))))
-    return [folder / file for folder in folders for file in _walk(folder) if _is_below(file.parts, pattern.parts[first:])]
+    rest = pattern.parts[first:]
+    return [folder / file for folder in folders for file in _walk(folder) if _is_below(file.parts, rest)]
 
 
 def _is_below(names, patterns):
     """Whether a file matches the parts of a glob, or lies in a folder that does; what is hidden has to be asked for.
-    >>> _is_below(("a", "b", "c.md"), ("**", "*.md")), _is_below(("a", "b", "c.md"), ("**", "b")), _is_below((".a", "c.md"), ("**", "*.md"))
-    (True, True, False)
+    >>> _is_below(("a", "b", "c.md"), ("**", "*.md")), _is_below(("a", "b", "c.md"), ("**", "b"))
+    (True, True)
+    >>> _is_below((".a", "c.md"), ("**", "*.md"))
+    False
     """
     if not patterns:
         return not any(name.startswith(".") for name in names)
+    if patterns[0] == "**" and _is_below(names, patterns[1:]):
+        return True
+    if not names or names[0].startswith(".") and not patterns[0].startswith("."):
+        return False
     if patterns[0] == "**":
-        return _is_below(names, patterns[1:]) or bool(names) and not names[0].startswith(".") and _is_below(names[1:], patterns)
-    is_asked_for = bool(names) and (not names[0].startswith(".") or patterns[0].startswith("."))
-    return is_asked_for and fnmatchcase(os.path.normcase(names[0]), os.path.normcase(patterns[0])) and _is_below(names[1:], patterns[1:])
+        return _is_below(names[1:], patterns)
+    return fnmatchcase(os.path.normcase(names[0]), os.path.normcase(patterns[0])) and _is_below(names[1:], patterns[1:])
 
 
 def _lies_in(passed_over, file):
@@ -198,7 +211,7 @@ def _nearest_path(path):
 
 
 def _keep_stream(stream, folder):
-    """Write what standard input or a pipe says to a file: the text is read several times, and train.py may need it again."""
+    """Write what standard input or a pipe says to a file: it is read several times, and train.py may need it again."""
     path = folder / STANDARD_INPUT.replace("*", uuid.uuid4().hex[:8])
     with replacing(path) as file:
         shutil.copyfileobj(stream, file)

@@ -80,12 +80,14 @@ def surprise(parser, words):
     """The command `surprise`."""
     parser.add_argument("named", nargs="?", metavar="TEXT-OR-FILE", help="a text, or a file to read it from; - reads it from standard input")
     parser.add_argument("--text", metavar="TEXT", help="a text, also one that looks like a file or a flag")
-    parser.add_argument("--field", default=TextParams.field, metavar="NAME", help="where .jsonl and .parquet files have their text (default: text)")
+    parser.add_argument("--field", default=TextParams.field, metavar="NAME",
+                        help="where .jsonl and .parquet files have their text (default: text)")
     arguments, model, output = _opened(parser, words, "surprise")
     if (arguments.named is None) == (arguments.text is None):
         parser.error("pass a text or a file, once")
     text, length = "", 0
-    for some, _ in [(arguments.text, True)] if arguments.named is None else named_text(arguments.named, arguments.field, "replace"):
+    typed = [(arguments.text, True)]
+    for some, _ in typed if arguments.named is None else named_text(arguments.named, arguments.field, "replace"):
         text += some[:MOST_CHARACTERS - len(text)]
         length += len(some)
     if not text:

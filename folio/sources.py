@@ -1,4 +1,4 @@
-"""Files to documents: plain text, JSON lines and Parquet, packed by gzip or not, read piece by piece; what was mended is counted."""
+"""Files to documents: plain text, JSON lines and Parquet, packed by gzip or not, read in pieces and mended alike."""
 
 import codecs
 import gzip
@@ -15,7 +15,7 @@ from folio.splitting import LAST_SAFE_CUT, LONGEST_RUN
 from tokenizer import END_OF_TEXT
 
 BLOCK_BYTES = 1 << 19           # read at a time; memory stays a small multiple of this. Four times as much is hardly faster, and takes twice the memory
-LONG_LINE = 1 << 22             # bytes: a longer line of JSON is scanned in parts, at a third of the speed; no shorter one takes memory worth saving
+LONG_LINE = 1 << 22             # bytes: a longer line of JSON is scanned in parts; a shorter one takes little memory
 
 _LINE = re.escape(END_OF_TEXT) + r"\n"
 _SEPARATOR = re.compile(rf"{_LINE}(?<=\n{_LINE})")       # looks behind last: `re` is quick to find what begins with plain letters
@@ -24,7 +24,8 @@ STRAY_SEPARATOR = f"{END_OF_TEXT} inside a line"
 _REPLACED = "U+FFFD for what was no text"
 _REMEDY = " Or pass --invalid-bytes keep (as they are) or --invalid-bytes replace (by U+FFFD)."
 
-# No text: NUL, and half a surrogate pair. Undecodable bytes travel as such halves, U+DC80 to U+DCFF (PEP 383); the others can only come from a \u in JSON.
+# No text: NUL, and half a surrogate pair. Undecodable bytes travel as such halves, U+DC80 to U+DCFF (PEP 383); the
+# others can only come from a \u in JSON.
 _NO_TEXT = {"refuse": re.compile(r"[\0\ud800-\udfff]"), "keep": re.compile(r"[\ud800-\udc7f\udd00-\udfff]"),
             "replace": re.compile(r"[\udc80-\udcff]+|[\0\ud800-\udfff]")}
 
@@ -38,10 +39,11 @@ _OUTSIDE_STRINGS = re.compile(r'[^"{}\[\]]*')
 
 
 class Mending:
-    """The one way in for text, whatever it was read from: puts line ends and byte order marks right, and refuses, keeps or replaces what is no text.
+    """The one way in for text, whatever it was read from.
 
-    invalid_bytes: as in TextParams; remedy: what a refusal advises at its end. `found` counts what was put right: "byte order mark", "CRLF",
-    "CR", and what was replaced.
+    It puts line ends and byte order marks right, and refuses, keeps or replaces what is no text. `found` counts what was
+    put right: "byte order mark", "CRLF", "CR", and what was replaced.
+    invalid_bytes: as in TextParams; remedy: what a refusal advises at its end.
     """
 
     def __init__(self, invalid_bytes="refuse", remedy=_REMEDY):
@@ -49,12 +51,13 @@ class Mending:
         self.found = Counter()
 
     def __call__(self, pieces):
-        """Turn (text, ends_document, where) into (text, ends_document), in pieces of any size; undecodable bytes are lone surrogates (PEP 383).
+        """Turn (text, ends_document, where) into (text, ends_document), in pieces of any size.
 
         >>> list(Mending()([("\\ufeffone\\r", False, "a.txt"), ("\\ntwo", True, "a.txt")]))
         [('one', False), ('\\ntwo', True)]
         """
-        held_back, offset, begins_line = "", 0, True        # a CR at the end of a piece: the LF may open the next one; bytes of the document so far
+        held_back = ""                      # a CR at the end of a piece: the LF may open the next one
+        offset, begins_line = 0, True       # bytes of the document so far; whether what comes is at the start of a line
         for text, ends_document, where in pieces:
             mended, size = self.as_text(text, where, offset)
             offset = 0 if ends_document else offset + size
@@ -67,12 +70,12 @@ class Mending:
             yield text, ends_document
 
     def as_text(self, text, where, offset=0):
-        """-> the text with what is none replaced or kept, and how many bytes it had. Raises FolioError, naming the place, where that is refused.
+        """-> the text with what is none replaced or kept, and how many bytes it had.
 
-        where: the path of a file, or a phrase for a part of one
+        where: the path of a file, or a phrase for a part of one. Raises FolioError with the place of what is refused.
         """
         try:
-            size = len(text) if text.isascii() else len(text.encode("utf-8"))          # which is how halves of pairs are found soonest
+            size = len(text) if text.isascii() else len(text.encode("utf-8"))       # finds halves of pairs soonest
             if "\0" not in text:
                 return text, size
         except UnicodeEncodeError:
@@ -115,7 +118,8 @@ class Mending:
         if text[:2] in ("\udcff\udcfe", "\udcfe\udcff"):
             reason = "It looks like UTF-16: save it as UTF-8."
         elif code == 0:
-            reason = "NUL belongs to no text: take it out." if isinstance(where, str) else "It looks like a binary file: take it out."
+            is_part = isinstance(where, str)
+            reason = f"{'NUL belongs to no text' if is_part else 'It looks like a binary file'}: take it out."
         elif what.startswith("U+"):
             reason = "Half of a surrogate pair is no character: take it out."
         else:
@@ -130,8 +134,9 @@ def remarks(found):
     """
     for what, count in found.items():
         if what == STRAY_SEPARATOR:
-            yield (f"{END_OF_TEXT} stands {count:,} times inside a line, where it is ordinary text and ends no document. To separate documents it needs "
-                   "a line of its own, without blanks; in .jsonl and .parquet, where each text is a document already, take it out.")
+            yield (f"{END_OF_TEXT} stands {count:,} times inside a line, where it is ordinary text and ends no document."
+                   " To separate documents it needs a line of its own, without blanks; in .jsonl and .parquet, "
+                   "where each text is a document already, take it out.")
         else:
             yield f"Mended while reading: {count:,} x {what}."
 
@@ -142,8 +147,9 @@ class Documents:
     A plain file is one document, or several with a line between them that holds nothing but <|endoftext|>; a line of a .jsonl file
     is one, and a row of a .parquet file, both with their text in `field`.
 
-    Yields (text, ends_document): whole documents, or chunks of about half a megabyte, cut where no piece of a split pattern is cut; see
-    splitting.LONGEST_RUN for a text that has no such place. `mended` counts what the last pass put right, as Mending does, and separators
+    Yields (text, ends_document): whole documents, or chunks of about half a megabyte, cut where no piece of a split
+    pattern is cut; see splitting.LONGEST_RUN for a text that has no such place. Undecodable bytes that are kept travel
+    in the text as lone surrogates (PEP 383). `mended` counts what the last pass put right, as Mending does, and separators
     that stand inside a line; `bytes_read` says how far into the files it is.
     """
 
@@ -188,7 +194,7 @@ class Documents:
             return self.mending(self._read_json_lines(path))
         return _separate(text for text, _ in self.mending(self._read_plain(path)))
 
-    # What reads yields (text, ends_document, where), with undecodable bytes as lone surrogates, and leaves the rest to Mending.
+    # Readers yield (text, ends_document, where), with undecodable bytes as lone surrogates; the rest is left to Mending.
 
     def _read_plain(self, path):
         for text in _decoded(self._unpacked(path)):
@@ -227,8 +233,8 @@ class Documents:
     def _refuse_line(self, line, where, error):
         if self.invalid_bytes == "refuse":
             self.mending.as_text(line, where)       # which is the better reason
-        raise FolioError(f"{where} is not JSON ({error}). Mend it, or give the file another suffix, such as .txt, to read it as plain text."
-                         ) from None
+        raise FolioError(f"{where} is not JSON ({error}). Mend it, or give the file another suffix, such as .txt, "
+                         "to read it as plain text.") from None
 
     def _text_of(self, record, where):
         if not isinstance(record, dict):
@@ -301,7 +307,9 @@ class ScannedObject:
         self.field, self.strict = field, strict
         self.outline = []           # the object less its text, other texts, and what is inside lists and objects
         self._rest = ""             # a piece of an escape
-        self._depth, self._in_string, self._key, self._before, self._is_wanted, self._found = 0, False, "", "", False, False
+        self._depth, self._in_string = 0, False
+        self._key, self._before = "", ""                # the last key of the object; the last sign outside of strings
+        self._is_wanted, self._found = False, False     # whether this string is the field's text; whether there was one
 
     def feed(self, text):
         """Yield what there is in a part of the field's text. Raises ValueError where that is not JSON."""
@@ -418,7 +426,7 @@ def _separate(blocks):
 
 
 def _cut_safely(texts):
-    """Turn (text, ends_document) of any size into chunks; every one that ends no document ends at a safe place, or where a run gets too long."""
+    """Turn (text, ends_document) of any size into chunks that end with a document or at a place that cut_runs knows."""
     waiting, size = [], 0                   # texts since the last safe place, and the characters in them
     for text, ends_document in texts:
         if ends_document:
@@ -443,7 +451,9 @@ def _cut_safely(texts):
 
 
 def separated_by_line_ends(parts):
-    """Let a line end where a document does and another one follows, which sets them apart where no token does. parts: (text, ..., ends_document)
+    """Let a line end where a document does and another one follows: that sets them apart where no token does.
+
+    parts: (text, ..., ends_document)
     >>> list(separated_by_line_ends([("one", True), ("two\\n", True), ("three", True)]))
     [('one', True), ('\\ntwo\\n', True), ('three', True)]
     """

@@ -15,10 +15,12 @@ SPLIT_PATTERNS = {
              r"""| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""",
     "gpt2": r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
 }
-# Where a text may be cut for tokenizing: pieces of either split pattern never reach from a non-space character into a space, nor from
-# a letter to what is none; a text without spaces has the latter. (?r) searches backwards, for the last such place.
+# Where a text may be cut for tokenizing: pieces of either split pattern never reach from a non-space character into a
+# space, nor from a letter to what is none; a text without spaces has the latter. (?r) searches backwards, for the last
+# such place.
 LAST_SAFE_CUT = regex.compile(r"(?r)\S(?= )|\p{L}(?=\P{L})")
-# Characters from one such place to the next after which a text is cut nevertheless, or a piece could get as long as the text, and memory with it.
+# Characters from one such place to the next after which a text is cut nevertheless: a piece could get as long as the
+# text, and learning and merging take a hundred bytes of memory for each of its own.
 LONGEST_RUN = 1 << 18
 CODE_POINTS = 0x110000
 INHABITED = 0x40000                 # there are no letters, numbers or blanks from here on (Unicode 17), and looking for them takes time
@@ -74,7 +76,7 @@ def in_batches(items, length=len):
 def cut_runs(text):
     """The parts of a text, cut wherever LONGEST_RUN characters have no safe place between them: mostly it is one part.
 
-    Where it is cut depends on nothing but the text from the last safe place on, so that it does not matter how the text came in.
+    Where it is cut depends on nothing but the text from the last safe place on, however the text came in.
     """
     parts, start, place = [], 0, 0          # of the part; a safe place, or where it was cut
     while len(text) - place > LONGEST_RUN:

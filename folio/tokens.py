@@ -327,7 +327,8 @@ def _joined(rows, done):
 def _seen(tokenizer, chunks):
     """Each token of a text as (id, its lines to be shown, whether a line ends with it, its bytes in the text).
 
-    Between documents there is the token that ends one, if the tokenizer has it; it has no bytes in the text, and a line of its own.
+    Between documents there is the token that ends one, if the tokenizer has it: without bytes in the text, on a line
+    of its own.
     """
     between_documents = False
     for text, ends_document in chunks:

@@ -17,8 +17,8 @@ import tokenizer as tokenizer_module
 from folio import sources, splitting
 from folio.errors import FolioError
 from folio.files import fingerprint
-from tokenizer import (END_OF_TEXT, FILES, LONGEST_LEARNED, SPLIT_PATTERNS, BPETokenizer, CharTokenizer, MergeTable, PieceCounter, StreamingDecoder, apply_merges,
-                       count_pieces, from_dict, learn_merges, load)
+from tokenizer import (END_OF_TEXT, FILES, LONGEST_LEARNED, SPLIT_PATTERNS, BPETokenizer, CharTokenizer, MergeTable,
+                       PieceCounter, StreamingDecoder, apply_merges, count_pieces, from_dict, learn_merges, load)
 
 PATTERNS = sorted(SPLIT_PATTERNS)
 
