@@ -76,7 +76,7 @@ class PieceCounter(Counter):
 
     def add(self, counts):
         """Add the counts of one batch."""
-        self.size += sum(map(len, new := counts.keys() - self.keys())) + len(new)
+        self.size += sum(len(piece) + 1 for piece in counts if piece not in self)
         self.update(counts)
         if self.size > PIECES_ROOM:
             self._prune()
