@@ -90,6 +90,8 @@ class TextParams:
             yield "tokenizer=char needs characters: take invalid_bytes=replace, or tokenizer=bpe."
 
 
+READING = ("field", "invalid_bytes")        # fields of TextParams that say how files are read
+
 # A family is nothing but a name for these values; each can still be set by itself.
 FAMILIES = {
     "folio": {"norm": "rms", "positions": "rotary", "mlp": "swiglu", "query_key_norm": True, "biases": "none", "tied_head": False},

@@ -38,6 +38,7 @@ def main():
     parser.check(text)
 
     from folio import corpus
+    from folio.sources import remarks
     if arguments.preset and not arguments.paths:
         supply_text(arguments.home)
     tokenizer, made = corpus.prepare(arguments.home, text, arguments.paths,
@@ -45,8 +46,8 @@ def main():
     if arguments.save_config:
         configuration.save(arguments.save_config, asdict(text))
 
-    for what, count in made.mended.items():
-        print(f"Mended while reading: {count:,} x {what}.")
+    for remark in remarks(made.mended):
+        print(remark)
     if text.vocab_size and tokenizer.vocab_size < text.vocab_size:
         print(f"The text is too small for {text.vocab_size:,} tokens: no pair is seen twice after {tokenizer.vocab_size:,}.")
     total_bytes, total_tokens = made.train_bytes + made.val_bytes, len(made.tokens)

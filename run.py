@@ -5,7 +5,6 @@
     echo "Once upon" | python run.py    # the beginning comes through a pipe
 """
 
-import re
 import sys
 from dataclasses import asdict
 
@@ -16,7 +15,6 @@ if __name__ == "__main__":
 
 from folio import configuration
 from folio.command_line import Parser, front_door
-from folio.errors import FolioError
 from folio.stopping import unescaped
 from folio.terminal import BOLD, Screen, harmless
 from Model_Params import GenerationParams
@@ -54,6 +52,8 @@ def main():
     asks = prompt is None and sys.stdin.isatty() and sys.stdout.isatty()
     if prompt == "-" or prompt is None and not asks:
         prompt = read_prompt()
+    elif prompt:
+        prompt = mended_prompt(prompt, "The prompt")
 
     from folio.conversation import converse
     from folio.language_model import find_weights, load, newest_weights     # torch comes with it, which --help need not wait for
@@ -70,13 +70,21 @@ def main():
 
 
 def read_prompt():
-    """All of standard input, less its last newline. Raises FolioError where it is no text."""
+    """All of standard input, mended, less its last newline. Raises FolioError where it is no text."""
     if sys.stdin.isatty():
         print("Type the beginning of a text. Ctrl-D ends it.", file=sys.stderr)
-    try:
-        return re.sub(r"\r?\n\Z", "", sys.stdin.buffer.read().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise FolioError(f"Standard input is not in UTF-8: its byte {error.start} belongs to no character.") from None
+    text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
+    return mended_prompt(text, "Standard input").removesuffix("\n")
+
+
+def mended_prompt(prompt, where):
+    """A prompt, mended as a text is that is trained on, and what was mended said on stderr."""
+    from folio.sources import Mending, remarks
+    mending = Mending(remedy="")
+    [(prompt, _)] = mending([(prompt, True, where)])
+    for remark in remarks(mending.found):
+        print(remark, file=sys.stderr)
+    return prompt
 
 
 def answer(model, prompt, samples, settings):

@@ -32,10 +32,16 @@ from folio.files import fingerprint, finish_replacing, replace_together
 from folio.splitting import LONG_TEXT, SPLIT_PATTERNS, distinct_pieces, in_batches, splitter, to_bytes
 
 END_OF_TEXT = "<|endoftext|>"
+# What ends a document in the tokenizers of others: GPT-2, Llama 3, Llama and RoBERTa, Gemma and others, ChatML.
+END_TOKENS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<EOS>", "[EOS]", "<|im_end|>")
 FORMAT = 1                                              # of the four JSON files and of to_dict()
 FILES = ("stoi.json", "itos.json", "merges.json", "vocab_size.json")      # the last one vouches for the others
 WATCHED_PAIRS = 4000                                    # while merges are learned: fewer make more rounds, more make each merge slower
+PIECES_ROOM = 1 << 23                                   # bytes of distinct pieces: learning takes 60 times that
+LONGEST_LEARNED = 256                                   # bytes: longer rows of one sign need no token of their own
 LONGEST_TOKEN = 1 << 20                                 # bytes: merges may double a token each time, and a file may hold any merges
+MOST_TOKEN_BYTES = 1 << 25                              # of all tokens: LONGEST_LEARNED each of 131,072
+MOST_SPECIAL_TOKENS = 1 << 14                           # finding them in a text takes a pattern of all
 CACHED_PIECES = 1 << 16                                 # pieces whose ids are remembered, about 15 MB when full; four times as many help little
 ROW_WIDTHS = (0, 8, 16, 32, 64)                         # bytes: pieces of about one length are merged side by side
 MANY_BYTES = 100_000                                    # in longer pieces: from here on it pays to merge a pair everywhere at once
@@ -48,17 +54,50 @@ def count_pieces(texts, pattern="qwen2"):
     >>> dict(count_pieces(["to be, or not to be"]))
     {b'to': 1, b' be': 2, b',': 1, b' or': 1, b' not': 1, b' to': 1}
     """
-    counts = Counter()
+    counts = PieceCounter()
     for batch in in_batches(texts):
-        pieces, numbers, _ = distinct_pieces(batch, pattern)
-        counts.update(dict(zip(pieces, np.bincount(numbers).tolist())))
+        counts.add(count_batch(batch, pattern))
     return counts
+
+
+def count_batch(texts, pattern):
+    """Count the distinct pieces of texts that fit into memory together. -> {piece: how often it is seen}"""
+    pieces, numbers, _ = distinct_pieces(texts, pattern)
+    return dict(zip(pieces, np.bincount(numbers).tolist()))
+
+
+class PieceCounter(Counter):
+    """Counts of pieces in bounded memory (lossy counting: Manku and Motwani, 2002).
+
+    Where there are too many distinct ones, the rarest half is let go of; of equally rare ones those that were seen first
+    stay. Frequent pieces are not touched by that; random bytes would take any memory.
+    """
+
+    size = 0                                            # bytes of the distinct pieces, and one more for each
+
+    def add(self, counts):
+        """Add the counts of one batch."""
+        self.size += sum(len(piece) + 1 for piece in counts if piece not in self)
+        self.update(counts)
+        if self.size > PIECES_ROOM:
+            self._prune()
+
+    def _prune(self):
+        pieces = list(self)
+        order = np.argsort(-np.fromiter(self.values(), np.int64, len(pieces)), kind="stable")
+        sizes = np.fromiter(map(len, pieces), np.int64, len(pieces))[order] + 1
+        kept = np.sort(order[np.cumsum(sizes) <= PIECES_ROOM // 2]).tolist()        # in the order they came in
+        left = {pieces[place]: self[pieces[place]] for place in kept}
+        self.clear()
+        self.update(left)
+        self.size = sum(map(len, left)) + len(left)
 
 
 def learn_merges(piece_counts, num_merges):
     """Yield up to `num_merges` pairs of ids, the most frequent pair first each time; fewer where no pair is seen twice.
 
-    Ties go to the smallest pair of ids; overlapping positions count, so "aaa" has the pair (a, a) twice.
+    Ties go to the smallest pair of ids; overlapping positions count, so "aaa" has the pair (a, a) twice. No pair is
+    merged into a token of more than LONGEST_LEARNED bytes.
     >>> list(learn_merges({b"hug": 10, b"pug": 5, b"hugs": 5}, 2))         # u+g becomes 256, then h+ug 257
     [(117, 103), (104, 256)]
 
@@ -67,7 +106,8 @@ def learn_merges(piece_counts, num_merges):
     the most frequent pairs alone, and lets go of each that falls below the rarest of them. When none is left, the next round counts
     all pairs anew, in what has become a shorter text.
     """
-    words = _Words(piece_counts, np.fromiter(piece_counts.values(), np.int64), num_ids=256 + num_merges)
+    counts_of_pieces = np.fromiter(piece_counts.values(), np.int64)
+    words = _Words(piece_counts, counts_of_pieces, num_ids=256 + num_merges, longest=LONGEST_LEARNED)
     new_id = 256
     while new_id < words.num_ids:
         counts, places, heap = {}, {}, []               # of the watched pairs: key -> how often it is seen, key -> where it may stand
@@ -90,6 +130,7 @@ def learn_merges(piece_counts, num_merges):
             if counts.get(best) != -count:
                 continue                                # an entry from before the count changed
             yield divmod(best, words.num_ids)
+            words.note_length(new_id, *divmod(best, words.num_ids))
             left = words.find(best, places[best])
             for key, count, _ in words.pairs(np.concatenate((words.before[left], left, words.after[left]))):
                 if key in counts:
@@ -109,13 +150,22 @@ class _Words:
 
     BORDER, GONE = -1, -2
 
-    def __init__(self, pieces, counts, num_ids):
+    def __init__(self, pieces, counts, num_ids, longest=None):
+        """longest: bytes of a token that a pair may become; others count as no pairs."""
+        self._longest = longest
+        self._length_of = np.ones(num_ids, np.int32)        # in bytes, by id
+        self._is_bounded = False                            # whether any two tokens would be too long together
         lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
         letters = np.frombuffer(b"".join(pieces), np.uint8).astype(np.int32)
         self.num_ids = num_ids
         self.ids = np.insert(letters, np.append(0, lengths.cumsum()), self.BORDER)      # a border before, between and behind the pieces
         self.counts = np.insert(counts.repeat(lengths + 1), 0, 0)
         self._close_gaps()
+
+    def note_length(self, new_id, left, right):
+        """A token is made of two others, whose bytes it has."""
+        self._length_of[new_id] = self._length_of[left] + self._length_of[right]
+        self._is_bounded |= self._longest is not None and 2 * self._length_of[new_id].item() > self._longest
 
     def _close_gaps(self):
         kept = self.ids != self.GONE
@@ -134,13 +184,14 @@ class _Words:
     def rarest_worth_watching(self):
         """The count down to which a round watches pairs: that of pair number WATCHED_PAIRS, and never 1, which teaches nothing."""
         self._close_gaps()
-        _, counts, *_ = self._grouped(np.arange(len(self.ids)))
+        _, counts, *_ = self._grouped(np.arange(len(self.ids), dtype=np.int32))
         place = max(0, len(counts) - WATCHED_PAIRS)
         return max(2, np.partition(counts, place)[place].item()) if len(counts) else 2
 
     def pairs(self, positions=None, at_least=0):
         """-> [(key, count, positions of the left token)] of the pairs that begin at some positions (None: at all), each counted once."""
-        keys, counts, starts, stops, places = self._grouped(np.arange(len(self.ids)) if positions is None else self._once(positions))
+        positions = np.arange(len(self.ids), dtype=np.int32) if positions is None else self._once(positions)
+        keys, counts, starts, stops, places = self._grouped(positions)
         wanted = np.flatnonzero(counts >= at_least)
         return [(key, count, places[start:stop]) for key, count, start, stop in
                 zip(keys[wanted].tolist(), counts[wanted].tolist(), starts[wanted].tolist(), stops[wanted].tolist())]
@@ -176,10 +227,18 @@ class _Words:
         """The pairs that begin at positions, sorted by key. -> keys, counts, and the start and stop of each one's places"""
         left, right = self.ids[positions], self.ids[self.after[positions]]
         whole = (left >= 0) & (right >= 0)
-        keys = left[whole].astype(np.int64) * self.num_ids + right[whole]
-        pairs = keys << self._position_bits | positions[whole]         # one number to sort by, which is faster than sorting indices
-        pairs.sort()
-        keys, places = pairs >> self._position_bits, pairs & (1 << self._position_bits) - 1
+        if self._is_bounded:
+            # What is looked up for BORDER and GONE does not matter: they are in no pair.
+            whole &= self._length_of[left] + self._length_of[right] <= self._longest
+        keys = left[whole].astype(np.int64)
+        keys *= self.num_ids                        # in place: all positions at once take much memory
+        keys += right[whole]
+        keys <<= self._position_bits
+        keys |= positions[whole]                    # one number to sort by, which is faster than sorting indices
+        del left, right, whole
+        keys.sort()
+        places = (keys & (1 << self._position_bits) - 1).astype(np.int32)
+        keys >>= self._position_bits
         starts = np.flatnonzero(keys[1:] != keys[:-1]) + 1
         starts = np.append(0, starts) if len(keys) else starts
         counts = np.add.reduceat(self.counts[places], starts) if len(starts) else starts
@@ -380,15 +439,21 @@ class Tokenizer:
     def __init__(self, ordinary_tokens, ordinary_names, special_tokens):
         """ordinary_tokens: the bytes of each, by id; ordinary_names: how each is printed."""
         self.special_tokens = tuple(special_tokens)
+        if len(self.special_tokens) > MOST_SPECIAL_TOKENS:
+            raise FolioError(f"A tokenizer may have {MOST_SPECIAL_TOKENS:,} special tokens, "
+                             f"and this one has {len(self.special_tokens):,}.")
         self.token_bytes = [*ordinary_tokens, *(special.encode("utf-8") for special in self.special_tokens)]
         self._names = [*ordinary_names, *self.special_tokens]
         self.dtype = np.dtype(np.uint16 if len(self.token_bytes) <= 1 << 16 else np.uint32)     # the smallest that holds every id
         self.special_ids = {special: len(ordinary_tokens) + index for index, special in enumerate(self.special_tokens)}
-        longest_first = sorted(self.special_tokens, key=len, reverse=True)      # one may begin like another
-        self._special_pattern = regex.compile("(" + "|".join(map(regex.escape, longest_first)) + ")")
         if len(set(self._names)) != len(self._names) or "" in self._names:
             twice = [name for name, count in Counter(self._names).items() if count > 1 or not name]
             raise FolioError(f"Every token needs a spelling of its own; these have none: {twice[:5]}.")
+
+    @cached_property
+    def _special_pattern(self):
+        longest_first = sorted(self.special_tokens, key=len, reverse=True)      # one may begin like another
+        return regex.compile("(" + "|".join(map(regex.escape, longest_first)) + ")")
 
     @property
     def vocab_size(self):
@@ -397,8 +462,8 @@ class Tokenizer:
 
     @property
     def end_of_text(self):
-        """The id of <|endoftext|>, or None where the vocabulary has no such token."""
-        return self.special_ids.get(END_OF_TEXT)
+        """The id of the special token that ends a document, the first of END_TOKENS that there is, or None."""
+        return next((self.special_ids[name] for name in END_TOKENS if name in self.special_ids), None)
 
     @property
     def fingerprint(self):
@@ -498,14 +563,22 @@ class BPETokenizer(Tokenizer):
         self.pattern = pattern
         self.merges = list(map(tuple, merges))
         tokens, names = [bytes([value]) for value in range(256)], [chr(_PRINTABLE[value]) for value in range(256)]
+        made, size = set(tokens), len(tokens)           # a file may say anything: it gets memory up to a bound
         for left, right in self.merges:
             if left < 0 or right < 0 or left >= len(tokens) or right >= len(tokens):
                 raise FolioError(f"Merge {len(tokens) - 256} joins the tokens {left} and {right}, but only 0 to {len(tokens) - 1} exist by then.")
             token = tokens[left] + tokens[right]
             if len(token) > LONGEST_TOKEN:
                 raise FolioError(f"Token {len(tokens)} would have {len(token):,} bytes; a tokenizer like this was never learned from a text.")
+            size += len(token)
+            if size > MOST_TOKEN_BYTES:
+                raise FolioError(f"The first {len(tokens) + 1:,} tokens would have more than {MOST_TOKEN_BYTES:,} bytes "
+                                 "together; a tokenizer like this was never learned from a text.")
             tokens.append(token)
             names.append(names[left] + names[right])
+            if token in made:
+                raise FolioError(f"Every token needs a spelling of its own; these have none: {names[-1:]}.")
+            made.add(token)
         super().__init__(tokens, names, special_tokens)
         self._split = splitter(pattern)
         self._pieces = _PieceCache(MergeTable(self.merges), self.dtype)
@@ -627,6 +700,12 @@ class StreamingDecoder:
 
 # --- From disk and from checkpoints ---
 
+def size_of(values):
+    """How many tokens the tokenizer would have that `to_dict` described, without making it."""
+    ordinary = 256 + len(values["merges"]) if values["kind"] == "bpe" else len(values["characters"])
+    return ordinary + len(values["special_tokens"])
+
+
 def from_dict(values):
     """The tokenizer that `to_dict` described. Raises FolioError where the values describe none."""
     try:
@@ -670,7 +749,7 @@ def load(folder):
 def _parsed(name, content):
     try:
         return json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FolioError(f"{name} is not JSON ({error})") from None
 
 
@@ -681,7 +760,7 @@ def _from_names(ids, merges, about):
     if not (isinstance(merges, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in merges)):
         raise FolioError("merges.json is no list of pairs")
     if (numbers := sorted(ids.values())) != list(range(len(ids))):
-        hole = next(number for number in range(len(ids)) if number not in numbers)
+        hole = min(set(range(len(ids))) - set(numbers))
         raise FolioError(f"stoi.json has a hole: no token has the id {hole}")
     ordinary = len(ids) - len(about["special_tokens"])
     if about["kind"] == "bpe" and 256 + len(merges) != ordinary:

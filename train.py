@@ -22,7 +22,7 @@ from folio import configuration
 from folio.command_line import Parser, chosen, front_door
 from folio.commands import command
 from folio.terminal import Screen
-from Model_Params import FINE_TUNING, PRESETS, ModelParams, TextParams, TrainingParams
+from Model_Params import FINE_TUNING, PRESETS, READING, ModelParams, TextParams, TrainingParams
 
 
 def main(started_at=None):
@@ -38,7 +38,7 @@ def main(started_at=None):
     parser.add_configuration()
     parser.add_fields("training", TrainingParams)
     parser.add_fields("model", ModelParams, without=["vocab_size"])
-    parser.add_fields("text, where init.py has not prepared it", TextParams, without=["field", "invalid_bytes"])
+    parser.add_fields("text, where init.py has not prepared it", TextParams)
     arguments = parser.parse()
     preset = parser.preset_of(arguments)
     if arguments.name is not None and not re.fullmatch(r"\w[\w.-]*", arguments.name):
@@ -61,7 +61,9 @@ def train(arguments, preset, flags, params, started_at):
     """Open the run that the command line means and train it. -> exit code"""
     from folio import corpus, distributed, language_model, runs
     home = arguments.home
-    wanted = {name: value for name, value in (asdict(params.text) if arguments.preset else flags).items() if hasattr(params.text, name)}
+    wanted = {name: value for name, value in flags.items() if hasattr(params.text, name)}
+    if arguments.preset:                # which says how a text becomes tokens, but not how one is to be read
+        wanted = {name: value for name, value in asdict(params.text).items() if name not in READING} | wanted
     if arguments.start_from:
         start = language_model.load(language_model.find_weights(home, arguments.start_from))
         model = replace(runs.tuned_model(start, flags), vocab_size=None)            # the tokenizer's to say, as always

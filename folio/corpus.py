@@ -9,7 +9,7 @@ has checksums over the tokens and over itself; what does not match them is made 
 import io
 import json
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -25,10 +25,11 @@ from folio.errors import FolioError
 from folio.files import fingerprint, only_one, remove_leftovers, replace_together, replacing
 from folio.parallel import cores, in_order
 from folio.paths import STANDARD_INPUT, absolute_paths, find_files, supply_text
-from folio.sources import Documents
+from folio.sources import Documents, separated_by_line_ends
 from folio.splitting import in_batches, to_bytes
-from Model_Params import TextParams, field_problems
-from tokenizer import END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, count_pieces, from_dict, learn_merges, load
+from Model_Params import READING, TextParams, field_problems
+from tokenizer import (END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, PieceCounter, count_batch, from_dict,
+                       learn_merges, load)
 
 VAL_BYTES_LIMIT = 1_000_000         # more measures hardly better and takes time away: of 2.2 minutes of one core, 4 MB (16,384 tokens in the vocabulary) left two steps
 PARALLEL_BYTES = 16_000_000         # one process encodes them in 0.7 s; two take as long with their start
@@ -231,7 +232,8 @@ def read(home, say=print):
 
 def _read_text(tokenizer, documents, survey):
     before, held_out = [], []
-    for part in _split(_bar(documents, "Reading"), survey.train_bytes):
+    parts = _split(_bar(documents, "Reading"), survey.train_bytes)
+    for part in separated_by_line_ends(parts) if _ends_by_lines(tokenizer, survey) else parts:
         _, is_val, _ = part
         if is_val:
             held_out.append(part)                               # VAL_BYTES_LIMIT at most
@@ -276,13 +278,18 @@ def _find(home, tokenizer, say, wanted=()):
         return corpus
     stamps = _stamps(documents)
     is_checked = corpus is not None and record.sha256 is not None
-    if is_checked and record.stamps == stamps:
+    if is_checked and record.stamps == stamps and text == record.text:
         return corpus
     survey = _survey(documents, text.val_fraction, want_alphabet=tokenizer.kind == "char")
     if is_checked and corpus.text_fingerprint == survey.fingerprint:       # the files are new, what they say is not
         with suppress(BlockingIOError), _alone(home):
-            _write_record(home, replace(record, stamps=stamps))
-        return corpus
+            _write_record(home, replace(record, stamps=stamps, text=text))
+        return replace(corpus, text=text)
+    by_line_ends = _ends_by_lines(tokenizer, survey)
+    if by_line_ends and tokenizer.kind == "char" and tokenizer.unknown_characters("\n"):
+        raise FolioError(f"The text has {survey.documents:,} documents, and the tokenizer nothing to set them apart: "
+                         "no token that ends a document, and no line end. Put them into one file, or train from nothing "
+                         f"with a tokenizer that is learned from them: {command('init.py')}")
     try:
         tokenizer.encode("".join(survey.alphabet))
     except ValueError as error:
@@ -296,6 +303,9 @@ def _find(home, tokenizer, say, wanted=()):
         say(f"The text is not the one whose tokens are kept; encoding it with the tokenizer there is ({command('init.py')} learns a new one).")
     else:
         say("Encoding the text with the tokenizer there is.")
+    if by_line_ends:
+        say("The tokenizer has no token that ends a document: "
+            f"a line end sets the {survey.documents:,} documents apart, and an answer ends at none of them.")
     del corpus          # Windows replaces no file that is mapped
     with _alone(home):
         return _encode(home, tokenizer, documents, survey, text, _relative(home, paths), stamps)
@@ -311,8 +321,12 @@ def _look_for_text(home, tokenizer, record, corpus, damage, say, wanted=()):
 
     record, corpus, damage: as _open has them. Raises FileNotFoundError or FolioError where there is neither.
     """
-    text = _made_with(record, tokenizer) or replace(record.text if record else TextParams(), **dict(wanted) | {
-        "tokenizer": tokenizer.kind, "pattern": tokenizer.pattern or TextParams.pattern, "vocab_size": None})
+    wanted = dict(wanted)
+    if text := _made_with(record, tokenizer):
+        text = replace(text, **{name: value for name, value in wanted.items() if name in READING})
+    else:
+        text = replace(record.text if record else TextParams(), **wanted | {
+            "tokenizer": tokenizer.kind, "pattern": tokenizer.pattern or TextParams.pattern, "vocab_size": None})
     paths = [home.folder / name for name in record.paths] if record else [home.train_data]
     try:
         return text, paths, _documents(home, text, paths)
@@ -399,6 +413,7 @@ def _encode(home, tokenizer, documents, survey, text, paths, stamps):
     with replacing(home.tokens / name) as file:
         file.write(_header(tokenizer.dtype, 0))
         parts = _split(_bar(documents, "Encoding"), survey.train_bytes)
+        parts = separated_by_line_ends(parts) if _ends_by_lines(tokenizer, survey) else parts
         for content, more_tokens, more_bytes in encode_all(parts, tokenizer, separator, _processes(survey)):
             file.write(content)
             digest.update(content)
@@ -424,6 +439,11 @@ def _separator(tokenizer, survey):
     return [tokenizer.end_of_text] if survey.documents > 1 and tokenizer.end_of_text is not None else []
 
 
+def _ends_by_lines(tokenizer, survey):
+    """Whether a line end sets documents apart, for want of a token that does."""
+    return survey.documents > 1 and tokenizer.end_of_text is None
+
+
 def _training_part(text_fingerprint, train_bytes):
     """What names the text that is learned from, in whatever tokens."""
     return {"text_fingerprint": text_fingerprint, "train_bytes": train_bytes}
@@ -438,9 +458,9 @@ def _fingerprint(text_fingerprint, tokenizer_fingerprint, tokens):
 
 def count_all_pieces(texts, pattern, processes):
     """count_pieces of a great many texts."""
-    counts = Counter()
-    for counted in in_order(partial(count_pieces, pattern=pattern), in_batches(texts), processes):
-        counts.update(counted)
+    counts = PieceCounter()
+    for counted in in_order(partial(count_batch, pattern=pattern), in_batches(texts), processes):
+        counts.add(counted)
     return counts
 
 

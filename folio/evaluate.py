@@ -18,7 +18,7 @@ from folio.command_line import Parser, front_door, given
 from folio.corpus import ordinary_bytes, read
 from folio.errors import FolioError
 from folio.paths import find_files
-from folio.sources import Documents
+from folio.sources import Documents, remarks, separated_by_line_ends
 from folio.spelling import nearest
 from folio.splitting import to_bytes
 from folio.suffixes import longest_matches
@@ -64,7 +64,7 @@ def main():
     project, missing = find_project(arguments.home) if arguments.samples or not arguments.text else (None, None)
     if arguments.text:
         text, mended = read_text(model, arguments.text, reading)
-        notes += [f"Mended while reading: {count:,} x {what}." for what, count in mended.items()]
+        notes += remarks(mended)
     elif project:
         text = held_out_text(model, project)
     else:
@@ -126,10 +126,11 @@ def read_text(model, path, reading=TextParams()):
         known = [each.name for each in path.parent.glob("*")]
         raise FileNotFoundError(f"There is no {path}{nearest(path.name, known) or '.'}")
     documents = Documents(find_files([path]), reading.invalid_bytes, reading.field)
-    separator = [token for token in model.opening if token == model.tokenizer.end_of_text]      # else it has never seen one
+    # A model that has seen no separator has only seen lines end.
+    separator = [token for token in model.opening if token == model.tokenizer.end_of_text]
     parts, text_bytes, between = [model.opening[-1:]], 0, False
     with tqdm(total=documents.file_bytes, desc="Reading", unit="B", unit_scale=True, **_QUIET) as bar:
-        for chunk, ends_document in documents:
+        for chunk, ends_document in documents if separator else separated_by_line_ends(documents):
             content = to_bytes(chunk)
             parts += [separator if between else [], model.tokenizer.encode_to_array(content)]
             text_bytes += len(content)

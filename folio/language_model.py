@@ -39,9 +39,10 @@ def load(path: str | Path, device: str = "cpu") -> "LanguageModel":
     contents = checkpoint.load(path)
     net = checkpoint.network(contents, path).to(device).eval().requires_grad_(False)
     try:
+        size = tokenizers.size_of(contents["tokenizer"])        # before one is made that could be any size
+        if size != net.params.vocab_size:
+            raise FolioError(f"its tokenizer has {size} tokens, its model {net.params.vocab_size}")
         tokenizer = tokenizers.from_dict(contents["tokenizer"])
-        if tokenizer.vocab_size != net.params.vocab_size:
-            raise FolioError(f"its tokenizer has {tokenizer.vocab_size} tokens, its model {net.params.vocab_size}")
         if not tokenizer.decode_bytes(contents["opening"]):
             raise FolioError("it does not say how a text begins")
         return LanguageModel(contents["name"], net, tokenizer, list(contents["opening"]), int(contents["step"]),

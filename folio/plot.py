@@ -22,6 +22,7 @@ from folio.pictures.vocabulary import vocabulary_figure
 from folio.spelling import nearest
 from folio.terminal import harmless
 from folio.tokens import named_text, shown
+from Model_Params import TextParams
 
 
 def main():
@@ -79,11 +80,14 @@ def surprise(parser, words):
     """The command `surprise`."""
     parser.add_argument("named", nargs="?", metavar="TEXT-OR-FILE", help="a text, or a file to read it from; - reads it from standard input")
     parser.add_argument("--text", metavar="TEXT", help="a text, also one that looks like a file or a flag")
+    parser.add_argument("--field", default=TextParams.field, metavar="NAME",
+                        help="where .jsonl and .parquet files have their text (default: text)")
     arguments, model, output = _opened(parser, words, "surprise")
     if (arguments.named is None) == (arguments.text is None):
         parser.error("pass a text or a file, once")
     text, length = "", 0
-    for some, _ in [(arguments.text, True)] if arguments.named is None else named_text(arguments.named, invalid_bytes="replace"):
+    typed = [(arguments.text, True)]
+    for some, _ in typed if arguments.named is None else named_text(arguments.named, arguments.field, "replace"):
         text += some[:MOST_CHARACTERS - len(text)]
         length += len(some)
     if not text:

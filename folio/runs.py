@@ -17,7 +17,7 @@ from folio.errors import FolioError
 from folio.files import only_one, remove_abandoned, remove_leftovers
 from folio.spelling import counted
 from folio.training import CLOSING_SECONDS, Progress, Run
-from Model_Params import LENGTHS, ModelParams, Params, TextParams, TrainingParams
+from Model_Params import LENGTHS, READING, ModelParams, Params, TextParams, TrainingParams
 
 FAR_SHORT = 0.6         # of the planned steps: the plan itself is no better than that
 BUSY = 0.7              # of its threads' processor time: beside a busy program on each core a run has half
@@ -244,7 +244,6 @@ def _is_free(home, name):
 _BEFORE_IT_WAS_THERE = {"bpe_dropout": 0.0, "embedding_rate": 1.0, "momentum_warmup": 0, "length_warmup": 0}
 _KEEPS_SHAPE = {"block_size", "dropout", "attention_dropout"}
 _MAY_CHANGE = {each.name for each in fields(TrainingParams) if each.metadata["may_change"]}
-_HOW_FILES_ARE_READ = {"field", "invalid_bytes"}        # the text that came of it is compared itself
 
 
 def _load_resume(home, name, read=checkpoint.load):
@@ -280,8 +279,9 @@ def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
     wanted = (preset.values() if preset else {}) | flags
     if "block_size" in wanted:
         wanted["block_size"] = fitting_block_size(wanted["block_size"], corpus.train_tokens)       # as it was fitted when the run began
+    # How files are read may differ: the text that came of it is compared itself.
     different = [f"{key} is {has[key]}, not {value}" for key, value in wanted.items()
-                 if key not in _MAY_CHANGE | _HOW_FILES_ARE_READ and value not in (None, "auto", has[key])]
+                 if key not in {*_MAY_CHANGE, *READING} and value not in (None, "auto", has[key])]
     if tokenizer.fingerprint != contents["tokenizer"]:
         kept = home.kept_tokenizer(contents["tokenizer"])
         way_back = f" (init.py kept its own: copy the files in {kept} back there)" if kept.exists() else ""

@@ -15,6 +15,13 @@ SPLIT_PATTERNS = {
              r"""| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""",
     "gpt2": r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
 }
+# Where a text may be cut for tokenizing: pieces of either split pattern never reach from a non-space character into a
+# space, nor from a letter to what is none; a text without spaces has the latter. (?r) searches backwards, for the last
+# such place.
+LAST_SAFE_CUT = regex.compile(r"(?r)\S(?= )|\p{L}(?=\P{L})")
+# Characters from one such place to the next after which a text is cut nevertheless: a piece could get as long as the
+# text, and learning and merging take a hundred bytes of memory for each of its own.
+LONGEST_RUN = 1 << 18
 CODE_POINTS = 0x110000
 INHABITED = 0x40000                 # there are no letters, numbers or blanks from here on (Unicode 17), and looking for them takes time
 LONG_TEXT = 10_000                  # characters from which arrays are quicker than a regular expression
@@ -66,11 +73,31 @@ def in_batches(items, length=len):
         yield batch
 
 
+def cut_runs(text):
+    """The parts of a text, cut wherever LONGEST_RUN characters have no safe place between them: mostly it is one part.
+
+    Where it is cut depends on nothing but the text from the last safe place on, however the text came in.
+    """
+    parts, start, place = [], 0, 0          # of the part; a safe place, or where it was cut
+    while len(text) - place > LONGEST_RUN:
+        if cut := LAST_SAFE_CUT.search(text, place, place + LONGEST_RUN + 1):
+            place = cut.end()
+        else:
+            place += LONGEST_RUN
+            parts.append(text[start:place])
+            start = place
+    return [*parts, text[start:]]
+
+
 def distinct_pieces(texts, pattern):
     """The distinct pieces of some texts, as bytes; each piece's number among them, (pieces,); how many there are up to each text's end, (texts,).
     >>> distinct_pieces(["to be or not", " to be"], "qwen2")
     ([b'to', b' be', b' or', b' not', b' to'], array([0, 1, 2, 3, 4, 1], dtype=int32), array([4, 6]))
     """
+    if max(map(len, texts), default=0) > LONGEST_RUN:
+        runs = [cut_runs(text) for text in texts]
+        pieces, numbers, ends = _distinct_by_arrays([part for parts in runs for part in parts], pattern)
+        return pieces, numbers, ends[np.cumsum([len(parts) for parts in runs]) - 1]
     if sum(map(len, texts)) >= LONG_TEXT:
         return _distinct_by_arrays(texts, pattern)
     known, numbers, ends = {}, [], []

@@ -21,14 +21,14 @@ from tqdm import tqdm
 
 from folio.command_line import Parser, front_door
 from folio.errors import FolioError
-from folio.paths import find_files
-from folio.sources import Documents
+from folio.paths import find_files, is_pipe
+from folio.sources import Documents, remarks
 from folio.spelling import nearest
 from folio.splitting import CODE_POINTS, INHABITED, to_bytes
 from folio.lines import columns, cut, head, table, takes_no_room
 from folio.terminal import harmless, send, shows_colours
 from Model_Params import TextParams
-from tokenizer import END_OF_TEXT, count_pieces, load
+from tokenizer import PieceCounter, count_batch, load
 
 SHOWN_LINES = 60
 ROWS = 10                           # of a table of examples
@@ -75,8 +75,8 @@ def main():
     if counted:
         if arguments.only is None:
             print()
-        for what, count in mended.items():
-            print(f"Mended while reading: {count:,} x {what}.")
+        for remark in remarks(mended):
+            print(remark)
         print("\n".join(report(tokenizer, counted, width)))
 
 
@@ -98,8 +98,11 @@ def named_text(name, field=TextParams.field, invalid_bytes="keep"):
 
     Raises FileNotFoundError for what looks like a file and is none.
     """
-    if name == "-":
-        return Documents([_StandardInput()], invalid_bytes)
+    if name in ("-", "/dev/stdin"):
+        return Documents([_Stream("standard input", sys.stdin.buffer)], invalid_bytes)
+    if is_pipe(name):
+        with open(name, "rb") as stream:
+            return Documents([_Stream(name, stream)], invalid_bytes)
     if os.path.exists(name):
         return Documents(find_files([name]), invalid_bytes, field)
     if looks_like_a_path(name):
@@ -117,13 +120,14 @@ def looks_like_a_path(name):
     return not regex.search(r"\s", name) and (name.lower().endswith(_SUFFIXES) or "/" in name or os.sep in name)
 
 
-class _StandardInput:
-    """As much of a path as reading a text takes; standard input can be read only once."""
+class _Stream:
+    """As much of a path as reading a text takes, of what can be read only once."""
 
-    name = "standard input"
+    def __init__(self, name, stream):
+        self.name, self.content = name, stream.read()
 
-    def __init__(self):
-        self.content = sys.stdin.buffer.read()
+    def __str__(self):
+        return self.name
 
     def open(self, mode):
         return io.BytesIO(self.content)
@@ -167,7 +171,7 @@ def take_census(tokenizer, chunks):
     lengths = np.array([len(token) for token in tokenizer.token_bytes])
     total = characters = 0
     uses, kind_tokens, kind_bytes = (np.zeros(size, np.int64) for size in (tokenizer.vocab_size, len(KINDS), len(KINDS)))
-    pieces = Counter()
+    pieces = PieceCounter()
     for text, _ in chunks:
         content = to_bytes(text)
         if not content:
@@ -180,7 +184,7 @@ def take_census(tokenizer, chunks):
         kind_tokens += np.bincount(kinds, minlength=len(KINDS))
         kind_bytes += np.bincount(kinds, lengths[ids], len(KINDS)).astype(np.int64)
         if tokenizer.pattern:
-            pieces.update(count_pieces([text], tokenizer.pattern))
+            pieces.add(count_batch([text], tokenizer.pattern))
     return Census(total, characters, uses, kind_tokens, kind_bytes, pieces)
 
 
@@ -321,12 +325,13 @@ def _joined(rows, done):
 def _seen(tokenizer, chunks):
     """Each token of a text as (id, its lines to be shown, whether a line ends with it, its bytes in the text).
 
-    Between documents there is <|endoftext|>, if the tokenizer knows it; it has no bytes in the text, and a line of its own.
+    Between documents there is the token that ends one, if the tokenizer has it: without bytes in the text, on a line
+    of its own.
     """
     between_documents = False
     for text, ends_document in chunks:
         if between_documents and tokenizer.end_of_text is not None:
-            yield tokenizer.end_of_text, [END_OF_TEXT], True, 0
+            yield tokenizer.end_of_text, [tokenizer.names()[tokenizer.end_of_text]], True, 0
         for token in tokenizer.encode_bytes(to_bytes(text)):
             lines = shown_lines(tokenizer.token_bytes[token])
             yield token, [line for line in lines if line], not lines[-1], len(tokenizer.token_bytes[token])

@@ -61,6 +61,39 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+# --- Its text ---
+
+def test_the_flags_that_messages_about_a_text_name_are_there(home, weights, tune):
+    start = weights()
+    stories = "".join(f'{{"story": "Story {number} is told.\\n"}}\n' for number in range(60)).encode()
+    project = home({"a.jsonl": stories + b'{"story": "caf\xe9"}\n'})
+    words = ("train.py", "--home", project.folder, "--start-from", start, *LENGTH)
+    assert "Say which one has the text: --field NAME." in refusal(run_script(*words))
+    assert "--invalid-bytes keep" in refusal(run_script(*words, "--field", "story"))
+    tune(project, start, "--field", "story", "--invalid-bytes", "replace")
+    assert corpus.find(project, say=pytest.fail)[1].text == TextParams(field="story", invalid_bytes="replace")
+    tune(project, start)                                    # which is remembered
+
+
+def test_a_text_may_be_read_in_another_way_later(home):
+    project = home({"a.jsonl": b'{"story": "To be, or not to be.\\n", "other": "That is the question.\\n"}\n' * 50})
+    tokenizer, made = corpus.prepare(project, TextParams(vocab_size=300, field="story"))
+    said = []
+    _, other = corpus.prepared(project, {"field": "other"}, said.append)
+    assert tokenizer.decode(other.tokens).startswith("That is") and other.text.field == "other" and "The text is not the one" in said[0]
+    _, same = corpus.prepared(project, {"invalid_bytes": "replace"}, pytest.fail)
+    assert (same.fingerprint, same.text.invalid_bytes) == (other.fingerprint, "replace") and corpus.find(project, pytest.fail)[1].text == same.text
+
+
+def test_a_preset_reads_a_text_as_it_was_prepared(home, monkeypatch):
+    wanted = {}
+    monkeypatch.setattr(corpus, "prepared", lambda home, values, say=print: wanted.update(values) or sys.exit(0))
+    monkeypatch.setattr(sys, "argv", ["train.py", "--home", str(home(PROSE).folder), "--preset", "personal", "--invalid-bytes", "replace"])
+    with pytest.raises(SystemExit):
+        train.main()
+    assert wanted["invalid_bytes"] == "replace" and "field" not in wanted and "pattern" in wanted
+
+
 # --- What it is for ---
 
 def test_it_predicts_twenty_kilobytes_of_new_text_better_than_as_much_training_from_nothing(home):

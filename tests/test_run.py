@@ -66,7 +66,7 @@ def ask(project, monkeypatch, capsys):
     """run.py's main in this process: ask("MERRAN", "--seed", 1) -> stdout, stderr"""
     def asking(*words, home=project, stdin=""):
         monkeypatch.setattr(sys, "argv", ["run.py", "--home", str(home.folder), *map(str, words)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode("utf-8", errors="surrogateescape"))))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode("utf-8", errors="surrogateescape") if isinstance(stdin, str) else stdin)))
         capsys.readouterr()
         assert not run_door.main()
         return capsys.readouterr()
@@ -96,6 +96,14 @@ def test_a_prompt_comes_through_a_pipe_less_its_last_newline(project, model, ask
     assert done.stdout == lined(PROMPT + "\n" + model.complete(PROMPT + "\n", seed=3, tokens=10))
     how = ("--seed", 3, "--tokens", 10)
     assert ask("-", *how, stdin=PROMPT + "\n").out == ask("-", *how, stdin=PROMPT).out == ask(PROMPT, *how).out
+
+
+def test_a_prompt_is_mended_as_a_text_is_and_that_is_said(ask):
+    how = ("--seed", 3, "--tokens", 10)
+    expected = ask("ACT I.\nMERRAN:", *how)
+    for asked in (ask("-", *how, stdin=b"\xef\xbb\xbfACT I.\r\nMERRAN:\r\n"), ask("\ufeffACT I.\rMERRAN:", *how)):
+        assert asked.out == expected.out
+        assert "Mended while reading: 1 x byte order mark." in asked.err and " x CR" in asked.err and "Mended" not in expected.err
 
 
 def test_the_prompt_flag_is_the_same_also_for_one_that_begins_with_a_hyphen(ask):
@@ -340,7 +348,7 @@ def test_a_character_model_answers_in_its_characters(characters, ask, plays):
 # --- A filter ---
 
 def test_what_comes_through_a_pipe_is_the_prompt_and_goes_on_with_every_byte_as_it_was(project, model):
-    prompt = "GROBBIN:\r\n\x1b[31mTake\ta 中\0 \n"
+    prompt = "GROBBIN:\n\x1b[31mTake\ta 中\x01 \n"
     done = subprocess.run([sys.executable, ROOT / "run.py", "--home", project.folder, "--seed", "5", "--tokens", "15"], input=prompt.encode() + b"\n",
                           capture_output=True)
     assert done.stdout == lined(prompt + model.complete(prompt, seed=5, tokens=15)).encode()
@@ -358,13 +366,17 @@ def test_a_prompt_of_ten_megabytes_is_gone_on_with(ask, plays):
 
 
 def test_bytes_that_are_no_text_are_refused(ask):
-    with pytest.raises(FolioError, match="not in UTF-8: its byte 5"):
+    with pytest.raises(FolioError, match="Standard input is not UTF-8 text: byte 0xE4 at offset 5. .* save it as UTF-8.$"):
         ask(stdin="half \udce4")
+    with pytest.raises(FolioError, match="The prompt is not UTF-8 text: byte 0xE4 at offset 5. "):
+        ask("half \udce4")
+    with pytest.raises(FolioError, match="Standard input is not UTF-8 text: byte 0x00 at offset 1. NUL belongs to no text: take it out.$"):
+        ask(stdin="a\0b")
 
 
 def test_the_last_newline_of_windows_is_one_too(ask):
     how = ("--seed", 3, "--tokens", 10)
-    assert ask(*how, stdin=PROMPT + "\r\n").out == ask(*how, stdin=PROMPT).out != ask(*how, stdin=PROMPT + "\r").out
+    assert ask(*how, stdin=PROMPT + "\r\n").out == ask(*how, stdin=PROMPT).out == ask(*how, stdin=PROMPT + "\r").out
 
 
 def test_lines_end_in_the_same_byte_on_every_system(monkeypatch):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -23,11 +24,11 @@ from folio.home import Home
 from folio.paths import absolute_paths, find_files
 from folio.sources import Documents
 from Model_Params import TextParams
-from tokenizer import END_OF_TEXT, CharTokenizer
+from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer
 
 SMALL = TextParams(vocab_size=300)
 WORDS = "To be, or not to be, that is the question.\n" * 40
-STORIES = ["Once upon a time.\n", "Zwei Bären\r\n\nund ein \"Fuchs\".", "三\u2028", "<|endoftext|> in the middle of a line", "\ttab"]
+STORIES = ["Once upon a time.\n", "Zwei Bären\n\nund ein \"Fuchs\".", "三\u2028", "<|endoftext|> in the middle of a line", "\ttab"]
 
 
 def texts_in(documents):
@@ -54,6 +55,11 @@ def trained_on(made, tokenizer):
     """The documents that the tokens of a corpus spell."""
     text = tokenizer.decode(made.tokens)
     return text.removesuffix(END_OF_TEXT).split(END_OF_TEXT)
+
+
+def as_mended(text):
+    """What a reader of whole documents would make of line ends and byte order marks."""
+    return "\n".join(line.lstrip("\ufeff") for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
 
 
 def message_of(action, *arguments, **options):
@@ -100,6 +106,32 @@ def test_an_empty_document_counts_as_none(home):
     assert made.documents == 1 and tokenizer.end_of_text not in made.tokens
 
 
+@pytest.mark.parametrize("end", ["</s>", "<|end_of_text|>", "<eos>", "[EOS]"])
+def test_an_imported_tokenizer_ends_documents_with_its_own_token(home, end):
+    project = home({"a.jsonl": json_lines(["The yak sleeps."] * 60)})
+    BPETokenizer([], special_tokens=["<s>", "<pad>", end, "<unk>"]).save(project.tokenizer)
+    tokenizer, made = corpus.find(project, say=lambda sentence: None)
+    assert tokenizer.special_tokens[2] == end and tokenizer.end_of_text == 258 and (made.tokens == 258).sum() == made.documents == 60
+
+
+def test_without_an_end_token_a_line_end_sets_documents_apart_and_that_is_said(home):
+    said = []
+    project = home({"a.txt": WORDS.strip(), "b.txt": WORDS, "c.txt": WORDS})
+    CharTokenizer.train([WORDS]).save(project.tokenizer)
+    tokenizer, made = corpus.find(project, say=said.append)
+    assert tokenizer.decode(made.tokens) == WORDS * 3 and made.train_bytes + made.val_bytes == 3 * len(WORDS)
+    assert "a line end sets the 3 documents apart" in said[-1]
+
+
+def test_documents_that_nothing_can_set_apart_are_refused(home):
+    project = home({"a.txt": "tobe" * 100, "b.txt": "ornot" * 100})
+    CharTokenizer.train(["tobeornot"]).save(project.tokenizer)
+    message = message_of(corpus.find, project, say=lambda sentence: None)
+    assert "The text has 2 documents, and the tokenizer nothing to set them apart" in message and "Put them into one file" in message
+    (project.train_data / "b.txt").unlink()
+    assert corpus.find(project, say=lambda sentence: None)[1].documents == 1
+
+
 # --- Formats ---
 
 def parquet_file(path, texts, field="text", **how):
@@ -129,14 +161,69 @@ def test_everything_else_is_plain_text(name):
     assert read(packed, name) == ['{"text": "one"}\n{"text": "two"}']
 
 
-@given(st.lists(st.text()), st.integers(3, 50), st.booleans(), st.sampled_from(["\n", "\r\n", "\n\n  \n"]))
+@given(st.lists(st.text() | st.text(st.sampled_from("\r\n\ufeffa"))), st.integers(1, 50), st.booleans(), st.sampled_from(["\n", "\r\n", "\n\n  \n"]))
 def test_json_lines_come_out_as_the_json_module_reads_them(texts, block_bytes, ascii_only, line_end):
     content = "".join(json.dumps({"text": text}, ensure_ascii=ascii_only) + line_end for text in texts).encode("utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "BLOCK_BYTES", block_bytes)
-        expected = [text.replace("\0", "\ufffd") for text in texts if text]
+        expected = [mended for text in texts if (mended := as_mended(text.replace("\0", "\ufffd")))]
         assert read(content, "a.jsonl", "replace") == expected
         assert read(gzip.compress(content), "a.jsonl.gz", "replace") == expected
+
+
+@given(st.data(), st.integers(1, 7), st.integers(0, 9), st.booleans())
+def test_a_line_too_long_to_be_held_is_read_as_any_other(data, block_bytes, long_line, ascii_only):
+    text = st.text() | st.text(st.sampled_from('"\\\\{}[]:,\r\n\ufeffaé😀'))
+    values = st.recursive(st.none() | st.booleans() | st.integers() | text, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=9)
+    records = data.draw(st.lists(st.tuples(text, st.dictionaries(text, values), st.dictionaries(text, values)), max_size=3))
+    lines = [json.dumps({**before, "text": text, **{key: value for key, value in after.items() if key != "text"}}, ensure_ascii=ascii_only)
+             for text, before, after in records]
+    content = "\n".join(lines).encode("utf-8", errors="surrogatepass")
+    expected = read(content, "a.jsonl", "replace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "BLOCK_BYTES", block_bytes)
+        patch.setattr(sources, "LONG_LINE", long_line)
+        assert read(content, "a.jsonl", "replace") == expected
+
+
+@pytest.mark.parametrize("line, said", [
+    (b'{"title": "x", "body": [{"text": 1}]}', "has no field 'text', only 'title', 'body'. Say which one has the text: --field NAME."),
+    (b'{"text": 5, "body": "y"}', "has a number in its field 'text', not text. Its fields are 'text', 'body'. "),
+    (b'["a", "b"]', "is no JSON object but a list. Each line should be like"),
+    (b'{"text": "unfinished', "is not JSON ("), (b'{"text": "a"', "is not JSON ("), (b'{"text": "a" "b"}', "is not JSON ("),
+    (b'{"text": "a\\u12"}', "is not JSON ("), (b'{"text": "a\\q"}', "is not JSON ("), (b"[" * 10_000, "is not JSON ("),
+    (b'{"text": "a", "text": "b"}', "is not JSON (it has two fields 'text')"),
+    (b'{"text": "a\0b"}', "is not UTF-8 text: byte 0x00 at"), (b'{"text": "a\\u0000b"}', "is not UTF-8 text: byte 0x00 at offset 1."),
+    (b'{"text": "caf\xe9"}', "is not UTF-8 text: byte 0xE9 at offset 3."),
+], ids=lambda value: str(value[:30]))
+def test_a_long_line_that_has_no_text_is_named_as_well(monkeypatch, line, said):
+    monkeypatch.setattr(sources, "LONG_LINE", 0)
+    for block_bytes in (1, 3):
+        monkeypatch.setattr(sources, "BLOCK_BYTES", block_bytes)
+        message = message_of(read, b'{"text": "good"}\n\n' + line + b'\n{"text": "good"}\n', "a.jsonl")
+        assert ", line 3," in message and said in message
+
+
+def test_line_ends_and_byte_order_marks_are_mended_whatever_the_text_lies_in(tmp_path):
+    wrong, right = "\ufeffone\r\ntwo\rthree\n", "one\ntwo\nthree\n"
+    mended = {"byte order mark": 2, "CRLF": 2, "CR": 2}
+    for name, content in (("a.txt", (wrong * 2).encode()), ("a.txt.gz", gzip.compress(wrong.encode()) * 2),
+                          ("a.jsonl", json_lines([wrong] * 2)), ("a.jsonl.gz", gzip.compress(json_lines([wrong])) * 2)):
+        documents = Documents([InMemory(content, name)])
+        assert ("".join(texts_in(documents)), documents.mended) == (right * 2, mended), name
+    documents = Documents([parquet_file(tmp_path / "a.parquet", [wrong, wrong])])
+    assert (texts_in(documents), documents.mended) == ([right, right], mended)
+
+
+def test_a_separator_inside_a_line_is_counted_and_said(home, monkeypatch):
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 7)
+    stories = f"<|startoftext|>Once.{END_OF_TEXT}\n" * 3 + f"{END_OF_TEXT}\n{END_OF_TEXT} \nThe end.\n{END_OF_TEXT}"
+    for name, content, count in ("a.txt", stories.encode(), 4), ("a.jsonl", json_lines([stories]), 6), ("b.txt", WORDS.encode(), 0):
+        documents = Documents([InMemory(content, name)])
+        list(documents)
+        assert documents.mended[sources.STRAY_SEPARATOR] == count
+    done = run_script("init.py", "--home", home((stories + "\n") * 20).folder, "--vocab-size", 300)
+    assert f"{END_OF_TEXT} stands 80 times inside a line, where it is ordinary text and ends no document. To separate documents it" in done.stdout
 
 
 def test_the_last_line_may_lack_its_end_and_the_first_may_have_a_byte_order_mark():
@@ -177,10 +264,10 @@ def test_parquet_inside_gzip_is_to_be_unpacked_first(tmp_path):
     (b'{"text": "unfinished', "is not JSON ("),
     (b"Once upon a time", "is not JSON (Expecting value"),
     (b"[" * 100_000, "is not JSON ("),
-    (b'{"text": "caf\xe9"}', "is not UTF-8 text: byte 0xE9 at offset 13. It may be in another encoding"),
+    (b'{"text": "caf\xe9"}', "is not UTF-8 text: byte 0xE9 at offset 3. It may be in another encoding"),
     ('{"text": "a"}'.encode("utf-16"), "is not UTF-8 text: byte 0x00 at offset 3. It looks like UTF-16"),
-    (b'{"text": "a\\u0000b"}', "has \\u0000 in its field 'text', which is no text"),
-    (b'{"text": "\\ud83d"}', "has \\ud83d in its field 'text', which is no text"),
+    (b'{"text": "a\\u0000b"}', "is not UTF-8 text: byte 0x00 at offset 1. NUL belongs to no text: take it out. Or pass --invalid-bytes"),
+    (b'{"text": "\\ud83d"}', "is not UTF-8 text: U+D83D at offset 0. Half of a surrogate pair is no character: take it out. Or pass"),
 ], ids=lambda value: str(value[:30]))
 def test_a_line_that_has_no_text_is_named_with_its_number_and_fields(line, said):
     content = b'{"text": "good"}\n\n' + line + b'\n{"text": "good"}\n'
@@ -391,7 +478,55 @@ def test_a_glob_that_matches_nothing_is_named(shelf):
     assert message_of(found, shelf, "notes/*.rst").startswith(f"No file matches {Path('notes/*.rst').resolve()}. ")
 
 
+LINKS = pytest.mark.skipif(os.name != "posix", reason="symbolic links may take a privilege here")
+
+
+@LINKS
+def test_links_are_followed_and_no_file_is_read_twice(shelf, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "z.md").write_text("z", encoding="utf-8")
+    for link, target in {"notes/books": tmp_path / "data", "notes/deep/up": "..", "notes/deep/again": "..", "notes/0.md": "a.md", "notes/lost": "x",
+                         "notes/round": "round", "other": "notes"}.items():
+        Path(link).symlink_to(target)
+    everything = ["notes/a.md", "notes/books/z.md", "notes/deep/b.md", "notes/deep/c.txt"]
+    for name in ("notes", "notes/**", "notes/*"):
+        assert found(shelf, name) == everything, name
+    assert found(shelf, "notes/**/*.md") == [name for name in everything if name.endswith(".md")]
+    assert found(shelf, "notes/**/deep") == ["notes/deep/b.md", "notes/deep/c.txt"]
+    assert found(shelf, "notes", "notes/a.md", "other", tmp_path / "data" / "z.md") == everything
+    assert found(shelf, "notes/**/.hidden/*") == ["notes/.hidden/d.md"]
+
+
+@LINKS
+def test_a_link_that_leads_to_no_file_is_named(shelf):
+    Path("loop").symlink_to("loop")
+    assert f"{Path.cwd() / 'loop'} is a symbolic link to loop, which leads to no file." in message_of(found, shelf, "loop")
+
+
+def test_an_empty_path_is_refused(home):
+    assert refusal(run_script("init.py", "--home", home({}).folder, "")).startswith("A path is empty, as where a variable of the shell has no value.")
+
+
 # --- Standard input ---
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no pipes with names here")
+def test_a_pipe_with_a_name_is_read_as_standard_input_is(home, tmp_path):
+    project = home({})
+    how = ["init.py", "--home", project.folder, "--vocab-size", 300]
+    assert run_script(*how, "/dev/stdin", input=WORDS).returncode == 0 and kept(project) == [WORDS]
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen([sys.executable, "-c", f"open({str(tmp_path / 'pipe')!r}, 'w').write({WORDS * 2!r})"]):
+        done = run_script(*how, tmp_path / "pipe")
+    assert (done.returncode, done.stderr) == (0, "") and kept(project) == [WORDS * 2]
+    assert corpus.find(project, say=pytest.fail)[1].train_bytes > len(WORDS)
+    reading, writing = os.pipe()
+    os.write(writing, WORDS.encode())
+    os.close(writing)
+    done = subprocess.run([sys.executable, ROOT / "init.py", *map(str, how[1:]), f"/dev/fd/{reading}"], pass_fds=[reading], capture_output=True)
+    os.close(reading)
+    assert done.returncode == 0 and kept(project) == [WORDS]
+
+
 
 def test_standard_input_is_kept_for_train_and_read_by_no_later_init(home):
     project = home({})

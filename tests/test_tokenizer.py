@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from collections import Counter
 from itertools import pairwise
 
@@ -16,8 +17,8 @@ import tokenizer as tokenizer_module
 from folio import sources, splitting
 from folio.errors import FolioError
 from folio.files import fingerprint
-from tokenizer import (END_OF_TEXT, FILES, SPLIT_PATTERNS, BPETokenizer, CharTokenizer, MergeTable, StreamingDecoder, apply_merges,
-                       count_pieces, from_dict, learn_merges, load)
+from tokenizer import (END_OF_TEXT, FILES, LONGEST_LEARNED, SPLIT_PATTERNS, BPETokenizer, CharTokenizer, MergeTable,
+                       PieceCounter, StreamingDecoder, apply_merges, count_pieces, from_dict, learn_merges, load)
 
 PATTERNS = sorted(SPLIT_PATTERNS)
 
@@ -136,6 +137,47 @@ def test_merges_are_those_of_rustbpe(request, name, pattern):
 def test_the_order_in_which_a_text_arrives_does_not_change_the_merges(plays):
     lines = plays[:30_000].splitlines(keepends=True)
     assert BPETokenizer.train(lines, 400).merges == BPETokenizer.train(reversed(lines), 400).merges
+
+
+def test_where_there_are_too_many_distinct_pieces_the_rarest_are_let_go_of(monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "PIECES_ROOM", 1000)
+    often = " often" * 50 + " seldom seldom"
+    counts = count_pieces([often, *("".join(map(chr, range(0x4e00 + 90 * part, 0x4e00 + 90 * part + 90))) for part in range(99)), often])
+    assert counts == Counter({piece: counts[piece] for piece in counts}) and counts[b" often"] == 100
+    assert counts.size == sum(map(len, counts)) + len(counts) <= 1000
+    in_parts = PieceCounter()
+    for word in [b"b", b"a", b"c", b"a"] + [b"x%d" % number for number in range(2000)]:
+        in_parts.add({word: 1})
+    assert in_parts.size <= 1000 and (in_parts[b"a"], in_parts[b"b"]) == (2, 1)             # of the rare ones the first stay
+
+
+def test_a_long_row_of_one_sign_makes_no_token_longer_than_is_of_use(monkeypatch):
+    tokenizer = BPETokenizer.train(["=" * 600_000 + "\nto be or not to be"], vocab_size=400)
+    assert max(map(len, tokenizer.token_bytes)) == LONGEST_LEARNED and b" be" in tokenizer.token_bytes
+    assert tokenizer.decode(tokenizer.encode("=" * 1000)) == "=" * 1000
+    monkeypatch.setattr(tokenizer_module, "LONGEST_LEARNED", 3)
+    found = list(learn_merges({b"aaaaaaaa": 9, b"abcabc": 2, b"xyxyxy": 5}, 30))
+    made = BPETokenizer(found).token_bytes
+    assert found == learned_with_no_longer_token({b"aaaaaaaa": 9, b"abcabc": 2, b"xyxyxy": 5}, 3)
+    assert max(map(len, made[256:-1])) == 3
+
+
+def learned_with_no_longer_token(piece_counts, longest):
+    """Count all pairs, merge the most frequent one whose token is short enough everywhere, and begin again."""
+    words, lengths, found = {piece: list(piece) for piece in piece_counts}, [1] * 256, []
+    while True:
+        counts = Counter()
+        for piece, ids in words.items():
+            for pair in pairwise(ids):
+                counts[pair] += piece_counts[piece] * (lengths[pair[0]] + lengths[pair[1]] <= longest)
+        count, best = max(((count, (-left, -right)) for (left, right), count in counts.items()), default=(0, None))
+        if count < 2:
+            return found
+        best = -best[0], -best[1]
+        found.append(best)
+        new_id = len(lengths)
+        lengths.append(lengths[best[0]] + lengths[best[1]])
+        words = {piece: apply_merges(ids, {best: new_id}) for piece, ids in words.items()}
 
 
 def test_a_text_with_few_pairs_gives_fewer_tokens():
@@ -326,6 +368,28 @@ def test_cutting_a_text_at_the_safe_places_changes_no_id(tokenizers, pattern, te
     split, encode = regex.compile(SPLIT_PATTERNS[pattern]).findall, tokenizers[pattern].encode
     assert [piece for chunk in chunks for piece in split(chunk)] == split(whole)
     assert [token for chunk in chunks for token in encode(chunk)] == encode(whole)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@settings(max_examples=300)
+@given(parts=st.lists(st.sampled_from(["a", " ", "    ", "tobeornottobe", "12345", "\n\n\n", "====", "é中", "it's", "\r"]), max_size=30),
+       block_bytes=st.integers(1, 40), longest=st.integers(1, 30))
+def test_a_run_without_a_safe_place_is_cut_alike_however_the_text_comes_in(tokenizers, pattern, parts, block_bytes, longest):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "BLOCK_BYTES", block_bytes)
+        patch.setattr(sources, "LONGEST_RUN", longest)
+        patch.setattr(splitting, "LONGEST_RUN", longest)
+        chunks = [chunk for chunk, _ in sources.Documents([InMemory("".join(parts).encode("utf-8"))])]
+        whole = "".join(chunks)
+        runs = splitting.cut_runs(whole)
+        assert "".join(runs) == whole and max(map(len, chunks), default=0) <= max(block_bytes, 1) + longest
+        safe = [0, *(place.end() for place in regex.finditer(r"\S(?= )|\p{L}(?=\P{L})", whole)), len(whole)]
+        cuts = [cut for start, end in pairwise(safe) for cut in range(start + longest, end, longest)]
+        assert np.cumsum(list(map(len, runs)))[:-1].tolist() == cuts
+        encode = tokenizers[pattern].encode_many
+        assert np.concatenate([np.empty(0, int), *(encode([chunk])[0] for chunk in chunks)]).tolist() == encode([whole])[0].tolist()
+        ids, ends = encode([whole, "to be", whole])
+        assert [part.tolist() for part in np.split(ids, ends[:-1])] == [encode([text])[0].tolist() for text in (whole, "to be", whole)]
 
 
 def test_a_text_is_cut_once_a_block_where_words_are_short_and_never_inside_a_word(monkeypatch):
@@ -655,6 +719,40 @@ def test_a_folder_without_a_tokenizer_says_how_to_make_one(tmp_path):
 def test_values_that_describe_no_tokenizer_are_refused(values):
     with pytest.raises(FolioError):
         from_dict(values)
+
+
+def hostile(merges=(), special_tokens=()):
+    return {"format": 1, "kind": "bpe", "merges": list(merges), "pattern": "qwen2", "special_tokens": list(special_tokens)}
+
+
+DOUBLED = [(97, 97), *((number, number) for number in range(256, 273))]
+
+
+@pytest.mark.parametrize("values, said", [
+    (hostile([(97, 98)] * 1_000_000), "Every token needs a spelling of its own; these have none: ['ab']."),
+    (hostile([*DOUBLED, *((273, number) for number in range(256))]), "more than 33,554,432 bytes together"),
+    (hostile([*DOUBLED, *((number, number) for number in range(273, 300))]), "a tokenizer like this was never learned from a text"),
+    (hostile(special_tokens=map(str, range(100_000))), "A tokenizer may have 16,384 special tokens, and this one has 100,000."),
+    (hostile(special_tokens=["\ud800"]), "These values describe no tokenizer"),
+], ids=["equal merges", "many long tokens", "a token too long", "special tokens", "half a pair"])
+def test_what_would_take_any_memory_or_time_is_refused_at_once(values, said):
+    tracemalloc.start()
+    with pytest.raises(FolioError) as caught:
+        from_dict(values)
+    assert said in str(caught.value) and tracemalloc.get_traced_memory()[1] < 250_000_000
+    tracemalloc.stop()
+
+
+def test_a_tokenizer_with_as_many_special_tokens_as_there_may_be_finds_them():
+    tokenizer = from_dict(hostile(special_tokens=[f"<{number}>" for number in range(5000)]))
+    assert tokenizer.encode("<4999>a<1>", allow_special=True) == [256 + 4999, 97, 257]
+
+
+@pytest.mark.parametrize("name", FILES[:1] + FILES[2:])
+def test_a_file_nested_too_deep_is_refused_in_one_sentence(tmp_path, name):
+    BPETokenizer([]).save(tmp_path)
+    (tmp_path / name).write_bytes(b"[" * 100_000)
+    assert f"{name} is not JSON (" in assert_refused_in_a_sentence(tmp_path, FolioError)
 
 
 @pytest.mark.parametrize("good_calls", range(6))        # the four files, their folder, the marker

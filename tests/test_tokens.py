@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import regex
@@ -321,6 +322,11 @@ def test_whatever_init_reads_is_read(name, content, tmp_path):
 def test_standard_input_is_read():
     assert run_tokens("-", input="or\nnot").stdout == run_tokens("or\nnot").stdout
     assert "no text" in refusal(run_tokens("-", input=""))
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no pipes with names here")
+def test_a_pipe_with_a_name_is_read():
+    assert run_tokens("/dev/stdin", input="or\nnot").stdout == run_tokens("or\nnot").stdout
 
 
 def test_what_was_mended_is_said_for_the_whole_file(tmp_path):
