@@ -55,7 +55,6 @@ class Recipe:
 
 def network(recipe, characters):
     """A GPT-2 without biases or dropout, its head tied to its embedding."""
-    import torch
     from torch import nn
     from torch.nn import functional as F
 
@@ -129,7 +128,7 @@ def compare(path, seeds):
     """Print the recipe's time and loss, then what Folio makes of shares of that time."""
     import subprocess
     from quality import Recipe as Flags
-    from quality import prepare, run_process, train_and_measure
+    from quality import prepare, train_and_measure
     began = time.perf_counter()
     said = subprocess.run([sys.executable, __file__, "--only", "recipe", "--text", path], capture_output=True, text=True, check=True).stdout
     seconds = time.perf_counter() - began

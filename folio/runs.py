@@ -5,7 +5,7 @@ import re
 import textwrap
 import time
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from itertools import chain, count
 
 import torch

@@ -4,7 +4,6 @@ What is learned from still ends at the window's beginning, which is why this is 
 its gradient is not.
 """
 
-import torch
 
 
 class Streams:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import folio
 from folio import networks
-from folio.decoder import Decoder, Generation, Stream
+from folio.decoder import Decoder, Generation
 from folio.healing import MOST_TAKEN_BACK, Healer, continuations
 from folio.language_model import LanguageModel
 from folio.splitting import SPLIT_PATTERNS

@@ -7,7 +7,7 @@ the picture: tokens that stand close together mean something similar to the mode
 import numpy as np
 import regex
 
-from folio.pictures.canvas import COLOURS, GREY, Sheet, counted, darker, shortened, style
+from folio.pictures.canvas import COLOURS, Sheet, counted, darker, shortened, style
 from folio.lines import columns, cut
 from folio.tokens import shown
 
