@@ -92,7 +92,7 @@ class Parser(argparse.ArgumentParser):
             action = self._option_string_actions.get(flag)
             if action and action.nargs == 0 and (equals or words and words[0].lower() in ("true", "false")):
                 no = f", or --no-{flag[2:]} for the opposite" if f"--no-{flag[2:]}" in action.option_strings else ""
-                self.error(f"{flag} takes no value, and here is {value or words[0]}: write {flag} alone{no}")
+                self.error(f"{flag} takes no value, and here is {(value if equals else words[0]) or 'an empty one'}: write {flag} alone{no}")
             changed.append(flag + equals + value)
         return changed + words
 

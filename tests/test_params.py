@@ -291,6 +291,7 @@ def test_help_and_refusals_leave_the_folder_as_it_was(script, tmp_path):
     (["--compile=False"], "--compile takes no value, and here is False: write --compile alone, or --no-compile for the opposite"),
     (["--compile", "true"], "--compile takes no value, and here is true"),
     (["--no-compile=1"], "--no-compile takes no value"),
+    (["--compile="], "--compile takes no value, and here is an empty one: write --compile alone"),
     (["--resume=night"], "--resume takes no value, and here is night: write --resume alone\n"),
     (["--resume", "night"], "night belongs to no flag (a text is named to init.py, a run by --name)"),
     (["book.txt"], "book.txt belongs to no flag (a text is named to init.py, a run by --name)"),
