@@ -204,11 +204,11 @@ def for_length(steps, shorter_first=True):
 
     shorter_first: whether it may begin with shorter sequences (sequence length warm-up: Li et al., 2022), which teach a beginner more for each token.
     >>> for_length(100)
-    {'learning_rate': 0.009, 'warmup_steps': 5, 'length_warmup': 50}
+    {'learning_rate': 0.012, 'warmup_steps': 5, 'length_warmup': 50, 'decay_fraction': 0.4}
     """
-    learning_rate = min(0.015, max(0.002, 0.09 / steps ** 0.5))
+    learning_rate = min(0.015, max(0.002, 0.12 / steps ** 0.5))
     return {"learning_rate": float(f"{learning_rate:.2g}"), "warmup_steps": min(20, max(3, steps // 20)),
-            "length_warmup": steps // 2 if shorter_first else 0}
+            "length_warmup": steps // 2 if shorter_first else 0, "decay_fraction": 0.4 if steps < 200 else 0.7}
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,8 @@ class TrainingParams:
                                        "(default: by the number of steps)", low=0, high=MOST_STEPS)
     schedule: str = option("trapezoid", "how the learning rate goes on: trapezoid (stays, then falls), cosine, linear, constant",
                            choices=("trapezoid", "cosine", "linear", "constant"))
-    decay_fraction: float = option(0.4, "trapezoid: last share of the run, over which the learning rate falls to zero", low=0, high=0.9)
+    decay_fraction: float | None = option(None, "trapezoid: last share of the run, over which the learning rate falls to zero "
+                                          "(default: 0.4, from 200 steps on 0.7)", low=0, high=0.9)
     gradient_clip: float = option(1.0, "longest gradient allowed, the rest is scaled down to it (0: no limit)", low=0, high=1e9)
     eval_interval: int | None = option(None, "steps from one validation to the next (default: so that they take a small part of the time)", low=1, high=MOST_STEPS)
     patience: int | None = option(None, "stop when so many validations in a row were no better than the best (default: never)",
@@ -260,7 +261,8 @@ class TrainingParams:
         steps = self.steps or steps or USUAL_STEPS
         muon, random = self.optimizer == "muon", self.batches == "random"
         usual = {"micro_batch_size": self.batch_size, "bpe_dropout": 0.0 if self.batches == "consecutive" else 0.1,
-                 "embedding_rate": 5.0 if muon else 1.0, "momentum_warmup": 300 if muon else 0} | for_length(steps, random)
+                 "embedding_rate": 5.0 if muon else 1.0, "momentum_warmup": 300 if muon else 0,
+                 **for_length(steps, shorter_first=random and not self.compile)}           # a compiled step is made for sequences of one length
         return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})
 
     def problems(self):
@@ -360,7 +362,7 @@ class Params:
 
 
 # As somebody's own program without any tricks trains: AdamW as torch has it, one learning rate from the first step to the last, the text as it is.
-_PLAIN = TrainingParams(minutes=None, optimizer="adamw", weight_decay=0.01, beta2=0.999, bpe_dropout=0.0, warmup_steps=0, decay_fraction=0.0,
+_PLAIN = TrainingParams(minutes=None, optimizer="adamw", weight_decay=0.01, beta2=0.999, bpe_dropout=0.0, warmup_steps=0, decay_fraction=0.0, length_warmup=0,
                         gradient_clip=0.0)
 
 PRESETS = {
