@@ -246,9 +246,10 @@ def test_weights_that_were_never_measured_are_not_preferred_to_older_ones(projec
         "--weights weights-stopped.pth takes it all the same.")
     for name in ("good", "oldest"):
         made.weights(name).write_bytes(b"damaged")
-    os.utime(made.weights("stopped"))
+        os.utime(made.weights(name), (1, 1))
+    os.utime(made.weights("stopped"), (2, 2))
     assert newest_weights(made, say=pytest.fail) == made.weights("stopped")         # there is none better
-    os.utime(made.weights("good"))
+    os.utime(made.weights("good"), (3, 3))
     assert newest_weights(made, say=pytest.fail) == made.weights("good")            # and damage is not passed over
 
 

@@ -484,6 +484,7 @@ def test_a_terminal_that_is_closed_costs_nothing(project):
     wait_for(process, lambda: len(run_log.read(project.log("default"))) >= 3)
     for _ in range(3):                                          # the shell sends it, and then the system
         process.send_signal(signal.SIGHUP)
+        time.sleep(0.02)
     out, err = process.communicate()
     assert process.returncode == 128 + signal.SIGHUP and "everything is saved" in out, err
     assert checkpoint.load(project.resume("default"))["progress"]["step"] >= 15 and project.weights("default").exists()
