@@ -20,7 +20,7 @@ from test_training import (VOCABULARY, continued, half_done, make_run, project, 
 
 import folio
 import run as run_door
-from folio import bits_per_byte, checkpoint, corpus, decoder, evaluate, networks, plan, plot, run_log, runs
+from folio import bits_per_byte, checkpoint, corpus, decoder, evaluate, networks, optimizers, plan, plot, run_log, runs
 from folio.batches import batch_at, permuted, steps_per_epoch, windows_per_stream
 from folio.errors import FolioError
 from Model_Params import IN_BLOCKS, PRESETS, ModelParams, Params, TrainingParams, one_length
@@ -244,7 +244,7 @@ def test_a_text_too_short_for_all_streams_is_refused_with_what_fits():
 @pytest.mark.parametrize("micro_batch_size", [4, 1])
 def test_a_step_learns_from_the_state_that_the_last_one_left_and_no_gradient_flows_back_to_it(make_run, micro_batch_size):       # noqa: F811
     run = make_run(**CARRIED, micro_batch_size=micro_batch_size, block_size=256, learning_rate=0.05, gradient_clip=0.0, warmup_steps=0, decay_fraction=0.0)
-    run.optimizers = [torch.optim.SGD(run.net.parameters(), lr=0.0)]
+    run.optimizers = [optimizers.SGD([{"params": list(run.net.parameters()), "weight_decay": 0.0, "rate": 1.0}], replace(run.training, beta1=0.0))]
     net = networks.build(run.params.model)
     net.load_state_dict(run.net.state_dict())
     windows = windows_per_stream(run.corpus.train_tokens, 4, 256)

@@ -112,7 +112,7 @@ def test_a_step_goes_down_the_clipped_gradient_of_the_mean_loss(make_run):
     run = make_run(gradient_clip=0.01, learning_rate=0.5, warmup_steps=4, bpe_dropout=0.0)
     reference = networks.build(run.params.model)
     reference.load_state_dict(run.net.state_dict())
-    run.optimizers = [torch.optim.SGD(run.net.parameters(), lr=0.0)]
+    run.optimizers = [optimizers.SGD([{"params": list(run.net.parameters()), "weight_decay": 0.0, "rate": 1.0}], replace(run.training, beta1=0.0))]
     for step in range(3):
         inputs, targets = map(torch.from_numpy, batch_at(run.corpus.train, step, batch_size=4, block_size=16, seed=1))
         loss = F.cross_entropy(reference(inputs).flatten(0, 1), targets.flatten())
@@ -201,7 +201,7 @@ def test_muon_steps_where_torchs_own_steps():
     shapes = [(16, 16), (24, 16), (16, 24), (16, 16), (24, 16), (1, 8)]
     ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
     theirs = [torch.nn.Parameter(parameter.detach().clone()) for parameter in ours]
-    one = optimizers.Muon(ours, weight_decay=0.3)
+    one = optimizers.Muon([{"params": ours, "weight_decay": 0.3, "rate": 1.0}])
     other = torch.optim.Muon(theirs, lr=0.0, weight_decay=0.3, adjust_lr_fn="match_rms_adamw")
     for rate in (0.01, 0.02, 0.005):
         for a, b in zip(ours, theirs):
@@ -214,10 +214,64 @@ def test_muon_steps_where_torchs_own_steps():
         torch.testing.assert_close(a, b, rtol=0, atol=2e-3)             # products of bfloat16, summed in another order
 
 
+@pytest.mark.parametrize("optimizer, theirs", [("adamw", lambda groups: torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=optimizers.ADAM_EPS, fused=True)),
+                                               ("sgd", lambda groups: torch.optim.SGD(groups, momentum=0.9)),
+                                               ("rmsprop", lambda groups: torch.optim.RMSprop(groups, alpha=0.95))])
+def test_a_run_goes_on_from_the_state_that_torchs_own_optimizer_kept(optimizer, theirs):
+    torch.manual_seed(0)
+    mine = [torch.nn.Parameter(torch.randn(4, 3)), torch.nn.Parameter(torch.randn(3))]
+    other = [torch.nn.Parameter(parameter.detach().clone()) for parameter in mine]
+    groups = [{"params": [parameter], "weight_decay": decay, "rate": 1.0} for parameter, decay in zip(mine, (0.3, 0.0))]
+    one = optimizers.OPTIMIZERS[optimizer](groups, TRAINING)
+    two = theirs([{"params": [parameter], "weight_decay": decay} for parameter, decay in zip(other, (0.3, 0.0))])
+    for step in range(4):
+        for a, b in zip(mine, other):
+            a.grad, b.grad = [torch.randn_like(a)] * 2
+        for group in two.param_groups:
+            group["lr"] = 0.01
+        two.step()
+        if step >= 2:
+            for group in one.param_groups:
+                group["lr"] = 0.01
+            one.step()
+        if step == 1:
+            one.load_state_dict(two.state_dict())
+            for a, b in zip(mine, other):
+                a.data.copy_(b)
+    for a, b in zip(mine, other):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_the_embedding_learns_at_a_rate_of_its_own_unless_it_is_the_head_as_well(make_run):
+    for tied_head, rates in ((False, {5.0, 1.0}), (True, {1.0})):
+        run = make_run(f"tied-{tied_head}", tied_head=tied_head, embedding_rate=None)
+        run.step()
+        assert {group["lr"] / run.learning_rate(0) for each in run.optimizers for group in each.param_groups} == rates
+
+
+def test_the_first_sequences_are_a_quarter_as_long_and_four_times_as_many_up_to_the_decay(make_run):
+    run = make_run(block_size=64, length_warmup=3, bpe_dropout=0.0)
+    assert [tuple(run._batch(step)[0].shape) for step in (0, 2, 3)] == [(16, 16), (16, 16), (4, 64)]
+    run.progress.decay_start = 1
+    assert [tuple(run._batch(step)[0].shape) for step in (0, 1)] == [(16, 16), (4, 64)]
+    in_parts = make_run("parts", block_size=64, length_warmup=3, micro_batch_size=1, optimizer="adamw")
+    whole = make_run("whole", block_size=64, length_warmup=3, optimizer="adamw")
+    assert [whole.step() for _ in range(4)] == pytest.approx([in_parts.step() for _ in range(4)], rel=1e-4)
+
+
+@pytest.mark.parametrize("values", [{"steps": 50}, {"steps": 5000}, {"minutes": 1.0}])
+def test_what_is_open_follows_from_the_number_of_steps_and_what_is_given_stays(values):
+    short, long = (TrainingParams(**{"steps": None, "minutes": None} | values).resolved(steps) for steps in (50, 5000))
+    assert short.learning_rate >= long.learning_rate and short.warmup_steps <= long.warmup_steps and short.decay_fraction <= long.decay_fraction
+    assert (short == long) == ("steps" in values)
+    given = TrainingParams(steps=50, minutes=None, learning_rate=0.5, warmup_steps=7, length_warmup=1, decay_fraction=0.1).resolved()
+    assert (given.learning_rate, given.warmup_steps, given.length_warmup, given.decay_fraction) == (0.5, 7, 1, 0.1)
+
+
 def test_a_gradient_of_zeros_moves_nothing_under_muon():
     matrix = torch.nn.Parameter(torch.ones(4, 6))
     matrix.grad = torch.zeros(4, 6)
-    optimizer = optimizers.Muon([matrix], weight_decay=0.0)
+    optimizer = optimizers.Muon([{"params": [matrix], "weight_decay": 0.0, "rate": 1.0}])
     optimizer.param_groups[0]["lr"] = 0.1
     optimizer.step()
     assert torch.equal(matrix, torch.ones(4, 6))
