@@ -27,7 +27,7 @@ def joined():
     if not dist.is_available() or not dist.is_torchelastic_launched():
         yield
         return
-    # An optimizer's first step imports this. Where it comes after the group, gloo's threads outlive the group, and abort a Python that ends while
+    # torch.compile imports this. Where it comes after the group, gloo's threads outlive the group, and abort a Python that ends while
     # they still hold a tensor (seen with torch 2.13).
     importlib.import_module("torch._dynamo")
     if torch.cuda.is_available():
