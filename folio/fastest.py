@@ -47,7 +47,7 @@ def settle(model, training):
         part = _Part(model, training, min(max(SHARE * run_seconds, SECONDS[0]), SECONDS[1]))
         threads = training.threads or 1
         torch.set_num_threads(threads)
-        precisions = _not_emulated() if training.precision == "auto" else [training.precision]
+        precisions = not_emulated() if training.precision == "auto" else [training.precision]
         (precision, _), cost = part.fastest([(precision, threads) for precision in precisions])
         while not training.threads and threads < most:
             more = min(2 * threads, most)
@@ -100,8 +100,8 @@ class _Part:
         return Cost((time.process_time() - busy) / threads, time.perf_counter() - clock)
 
 
-def _not_emulated():
-    """float32, and the halves in which a product takes no longer than in float32."""
+def not_emulated():
+    """-> "fp32", and those of "bf16" and "fp16" in which a product takes no longer"""
     shortest = {}
     for precision in ("fp32", "bf16", "fp16"):
         matrix = torch.ones(PRODUCT, PRODUCT, dtype=hardware.TYPES[precision])

@@ -23,7 +23,7 @@ def costs(monkeypatch):
     def say(seconds):
         monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
         monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
-        monkeypatch.setattr(fastest, "_not_emulated", lambda: ["fp32", "bf16"])
+        monkeypatch.setattr(fastest, "not_emulated", lambda: ["fp32", "bf16"])
         monkeypatch.setattr(fastest, "SECONDS", (0.0, 0.0))
         monkeypatch.setattr(fastest._Part, "_cost", lambda self, *choice: tried.append(choice) or Cost(seconds[choice], seconds[choice]))
         return tried
@@ -76,7 +76,7 @@ def test_every_family_can_be_measured():
 
 
 def test_float32_is_never_left_out_and_a_half_that_is_slower_is():
-    assert fastest._not_emulated()[0] == "fp32"
+    assert fastest.not_emulated()[0] == "fp32"
 
 
 def test_a_resumed_run_has_what_was_chosen_and_measures_nothing(home, plays, monkeypatch):
