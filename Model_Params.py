@@ -204,9 +204,9 @@ def for_length(steps, shorter_first=True):
 
     shorter_first: whether it may begin with shorter sequences (sequence length warm-up: Li et al., 2022), which teach a beginner more for each token.
     >>> for_length(100)
-    {'learning_rate': 0.012, 'warmup_steps': 5, 'length_warmup': 50, 'decay_fraction': 0.4}
+    {'learning_rate': 0.01, 'warmup_steps': 5, 'length_warmup': 50, 'decay_fraction': 0.4}
     """
-    learning_rate = min(0.015, max(0.002, 0.12 / steps ** 0.5))
+    learning_rate = min(0.015, max(0.002, 0.1 / steps ** 0.5))
     return {"learning_rate": float(f"{learning_rate:.2g}"), "warmup_steps": min(20, max(3, steps // 20)),
             "length_warmup": steps // 2 if shorter_first else 0, "decay_fraction": 0.4 if steps < 200 else 0.7}
 
