@@ -21,12 +21,12 @@ import tokenizer as tokenizers
 from folio import checkpoint, hardware
 from folio.beam import beam_search
 from folio.bits_per_byte import evaluate, predictions, window_len, windows_at_once
-from folio.configuration import hint
 from folio.decoder import Decoder, Generation, Stream, single_tokens
 from folio.commands import command
 from folio.errors import FolioError
 from folio.healing import Healer, continuations
 from folio.sampling import as_array, log_softmax
+from folio.spelling import hint
 from folio.stopping import UpTo
 from Model_Params import GenerationParams
 

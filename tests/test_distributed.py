@@ -71,7 +71,7 @@ def test_two_processes_make_the_steps_of_one_even_where_one_of_them_has_less_mem
     process = launch(project, *FLAGS, "--steps", 20, "--bpe-dropout", bpe_dropout, "--name", "two", script=script)
     out, err = process.communicate()
     assert process.returncode == 0, err
-    assert out.count("run       two: 20 steps") == out.count("2 processes of 1 threads") == out.count("Done.") == out.count("  step 20 ") == 1
+    assert out.count("run       two: 20 steps") == out.count("2 processes of 1 thread,") == out.count("Done.") == out.count("  step 20 ") == 1
     assert out.count("Step 0: 2 windows at once need more memory than there is; from here on 1 at once.") == 1
     one = make_run("one", optimizer="adamw", bpe_dropout=bpe_dropout)
     one.train()

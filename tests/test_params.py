@@ -188,6 +188,7 @@ def test_the_help_says_what_a_field_means_and_its_default():
     (["--emb_lenn=3"], "unknown flag --emb-lenn; did you mean --emb-len?"),
     (["--batchsize", "3"], "did you mean --batch-size?"),
     (["--emb", "3"], "unknown flag --emb"),             # never a short form for --emb-len
+    (["--momentum", "0.9"], "unknown flag --momentum; that is --beta1 here"),
     (["--zzzzzz"], "unknown flag --zzzzzz\n"),          # nothing is like it
     (["--emb-len", "wide"], "--emb-len"),
     (["--emb-len"], "--emb-len"),
@@ -222,7 +223,7 @@ def test_a_word_that_is_spelled_alike_is_offered(word, right):
 
 
 @pytest.mark.parametrize("word", "--wandb --data --num-predict --log-interval --num-workers --batch-norm --weight-init --eval-only --backend --min-lr --ddp "
-                                 "--gpu --debug --model --input --file --train --alpha --momentum --mirostat --presence-penalty --n-gpu-layers --rank "
+                                 "--gpu --debug --model --input --file --train --alpha --mirostat --presence-penalty --n-gpu-layers --rank "
                                  "--cache-dir --flash-attn --push-to-hub --zzzzzz -x -- --é --🦊".split())
 def test_a_word_that_is_only_somewhat_like_another_is_not_answered_with_it(word):
     assert nearest(word, FLAGS) == ""

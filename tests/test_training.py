@@ -37,7 +37,7 @@ TRAINING = TrainingParams(steps=20, minutes=None, batch_size=4, optimizer="muon"
                           device="cpu", seed=1, length_warmup=0)
 # The same kind of run for the script. An evaluation every 50 steps, a line in the log every 5.
 FLAGS = ("--emb-len 32 --num-layers 1 --num-heads 2 --block-size 32 --batch-size 8 --steps 300 --eval-interval 50 "
-         "--learning-rate 0.01 --warmup-steps 20 --decay-fraction 0.4 --sample-tokens 5 --threads 1 --dropout 0.1").split()
+         "--learning-rate 0.01 --warmup-steps 20 --decay-fraction 0.4 --sample-tokens 5 --threads 1 --precision fp32 --dropout 0.1").split()
 
 
 @pytest.fixture
