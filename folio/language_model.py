@@ -107,8 +107,8 @@ class LanguageModel:
         prompt, number = settings.pop("prompt", ""), settings.pop("stream", place)
         if unknown := [name for name in settings if name not in SETTINGS]:
             raise FolioError("\n".join(f"There is no setting {name}{hint(name, SETTINGS)}" for name in unknown))
-        stop = settings.get("stop") or ()
-        stops = tuple(stop) if isinstance(stop, (list, tuple, set)) else (stop,)
+        stop = settings.get("stop")
+        stops = tuple(stop) if isinstance(stop, (list, tuple, set)) else () if stop is None else (stop,)
         params = GenerationParams(**settings | {"stop": stops})
         problems = list(params.problems())
         if not isinstance(prompt, str):

@@ -103,6 +103,8 @@ def test_what_is_not_given_is_worked_out_and_nothing_stays_open_but_the_vocabula
     (TrainingParams(epochs=float("inf"), minutes=None), "epochs=inf"),
     (TrainingParams(learning_rate=10**400), "learning_rate=1000"),
     (TrainingParams(batch_size=8, micro_batch_size=3), "micro_batch_size=3"),
+    (TrainingParams(batches="shuffled", length_warmup=5), "take length_warmup=0"),
+    (TrainingParams(batches="consecutive", length_warmup=5), "take length_warmup=0"),
     (TrainingParams(learning_rate=0.0), "learning_rate=0.0"),
     (TrainingParams(seed=-1), "seed=-1"),
     (GenerationParams(temperature=-0.1), "temperature=-0.1"),

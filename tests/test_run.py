@@ -720,9 +720,12 @@ def test_next_token_probabilities_are_those_of_the_network_the_likeliest_first(m
 def test_settings_out_of_bounds_are_named_together(model):
     with pytest.raises(FolioError, match="(?s)tokens=-1.*temperature=-2"):
         model.complete(PROMPT, tokens=-1, temperature=-2)
-    for wrong, told in [(dict(prompt=5), "prompt=5 should be of type str"), (dict(stream="1"), "stream='1' should be of type int"), (dict(stop=5), "stop=5 should be of type str")]:
+    for wrong, told in [(dict(prompt=5), "prompt=5 should be of type str"), (dict(stream="1"), "stream='1' should be of type int"),
+                        *[(dict(stop=stop), rf"stop={re.escape(str(stop))} should be of type str") for stop in (5, 0, True, False, 1e308, b"x")],
+                        (dict(stop=""), "A stop text is empty"), (dict(stop=["\n", ""]), "A stop text is empty")]:
         with pytest.raises(FolioError, match=told):
             model.complete_each([{"prompt": PROMPT, **wrong}])
+    assert model.complete(PROMPT, tokens=3, seed=1, stop=None) == model.complete(PROMPT, tokens=3, seed=1)
 
 
 @pytest.mark.parametrize("name, told", [
