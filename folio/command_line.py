@@ -15,7 +15,7 @@ from pathlib import Path
 from folio import commands, configuration
 from folio.home import Home
 from folio.errors import FolioError, is_out_of_memory
-from folio.spelling import nearest
+from folio.spelling import hint, nearest
 from folio.terminal import Output, harmless
 from Model_Params import PRESETS, bounds_problem, field_problems, one_length, takes_several, value_type
 
@@ -73,7 +73,7 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
             flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]        # else what follows them is unknown too
-            self.error("; ".join(f"unknown flag {flag}" + configuration.hint(flag, known, _flag) for flag in flags)
+            self.error("; ".join(f"unknown flag {flag}" + hint(flag, known, _flag) for flag in flags)
                        or f"{' '.join(unknown)} belongs to no flag ({self.stray})")
         commands.remember_home(None if arguments.home == self.get_default("home") else arguments.home)
         arguments.home = Home(arguments.home)

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from folio.command_line import sentence
-from folio.configuration import hint
 from folio.files import replacing
 from folio.keyboard import nothing_typed_is_shown, open_keyboard
 from folio.errors import FolioError, is_out_of_memory
 from folio.lines import WordWrap, columns, cut, folded, styled, table
+from folio.spelling import hint
 from folio.stopping import unescaped
 from folio.terminal import BOLD, DIM, WARMTH, Screen, harmless, on_one_line, warmth
 from folio.tokens import shown

@@ -21,12 +21,12 @@ import tokenizer as tokenizers
 from folio import checkpoint, hardware
 from folio.beam import beam_search
 from folio.bits_per_byte import evaluate, predictions, window_len, windows_at_once
-from folio.configuration import hint
 from folio.decoder import Decoder, Generation, Stream, single_tokens
 from folio.commands import command
 from folio.errors import FolioError
 from folio.healing import Healer, continuations
 from folio.sampling import as_array, log_softmax
+from folio.spelling import hint
 from folio.stopping import UpTo
 from Model_Params import GenerationParams
 
@@ -107,8 +107,8 @@ class LanguageModel:
         prompt, number = settings.pop("prompt", ""), settings.pop("stream", place)
         if unknown := [name for name in settings if name not in SETTINGS]:
             raise FolioError("\n".join(f"There is no setting {name}{hint(name, SETTINGS)}" for name in unknown))
-        stop = settings.get("stop") or ()
-        stops = tuple(stop) if isinstance(stop, (list, tuple, set)) else (stop,)
+        stop = settings.get("stop")
+        stops = tuple(stop) if isinstance(stop, (list, tuple, set)) else () if stop is None else (stop,)
         params = GenerationParams(**settings | {"stop": stops})
         problems = list(params.problems())
         if not isinstance(prompt, str):

@@ -144,7 +144,7 @@ class Run:
             optimizer.zero_grad()
         if self.streams:
             self.streams.begin(anew=self.progress.step % self.windows_per_stream == 0)
-        at_once = self.training.micro_batch_size * self.params.model.block_size // inputs.shape[1]         # shorter sequences are more at once
+        at_once = self._at_once(inputs.shape[1])
         micro_batches = list(zip(inputs.split(at_once), targets.split(at_once)))
         total = 0.0
         for number, (some_inputs, some_targets) in enumerate(micro_batches):
@@ -184,6 +184,10 @@ class Run:
     @property
     def _windows_at_once(self):
         return min(self.training.micro_batch_size, self.training.batch_size // distributed.count())
+
+    def _at_once(self, length):
+        """Return how many sequences of a length are computed at once: as many tokens as in training's windows."""
+        return max(1, self._windows_at_once * self.params.model.block_size // length)
 
     def _shrink_micro_batch(self):
         before = self._windows_at_once
@@ -360,7 +364,7 @@ class Run:
         """Return what an evaluation costs, from what one batch of it does."""
         length = window_len(self.working_net)
         part = distributed.share_of_windows(self.corpus.val, length)
-        batch = part[:max(1, self._windows_at_once * self.params.model.block_size // length) * length + 1]
+        batch = part[:self._at_once(length) * length + 1]
         began = self.clock()
         self._measured(evaluate, batch, self.corpus.val_bytes, block_size=length)
         return self._in_steps(self.clock() - began) * (len(part) - 1) / max(1, len(batch) - 1)
@@ -385,9 +389,9 @@ class Run:
         hardware.keep_compiled(self.home.compiled)
         try:
             compiled = torch.compile(self._loss, dynamic=False)
-            inputs, targets = self._batch(0)
-            torch.autograd.grad(compiled(inputs[:self.training.micro_batch_size], targets[:self.training.micro_batch_size]),
-                                [working for _, working in self.parameters])
+            inputs, targets = self._batch(self.progress.step)
+            at_once = self._at_once(inputs.shape[1])
+            torch.autograd.grad(compiled(inputs[:at_once], targets[:at_once]), [working for _, working in self.parameters])
         except Exception as error:          # whatever keeps a compiler from working is no reason not to train
             if not is_out_of_memory(error):         # which the first step will find out about, and what to do
                 tqdm.write(f"torch.compile does not work here ({type(error).__name__}); training without it.")
@@ -479,11 +483,9 @@ class Run:
 
     def _measured(self, measure, *text, block_size):
         """Return what a function of folio.bits_per_byte finds for the network as it is."""
-        def windows_at_once():              # of another length than in training
-            return max(1, self._windows_at_once * self.params.model.block_size // block_size)
         self.working_net.eval()
         score = self._in_memory(lambda: measure(self.working_net, *text, block_size=block_size,
-                                                batch_size=windows_at_once(), device=self.training.device))
+                                                batch_size=self._at_once(block_size), device=self.training.device))
         self.working_net.train()
         return score
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import init
 import run as run_door
 import train
-from folio import checkpoint, configuration, corpus, networks, paths, runs
+from folio import checkpoint, configuration, corpus, networks, paths, runs, spelling
 from folio.command_line import Parser, chosen
 from folio.errors import FolioError
 from Model_Params import PRESETS, GenerationParams, ModelParams, Params, TextParams, TrainingParams, value_type
@@ -120,9 +120,18 @@ def test_the_names_of_llm_v0_are_answered_with_ours(read):
 
 
 def test_what_others_call_our_fields_leads_to_a_field_and_hides_none():
-    assert set(configuration.OTHER_NAMES.values()) <= configuration.NAMES
-    assert not configuration.NAMES & {*configuration.OTHER_NAMES, *configuration.ELSEWHERE}
-    assert not configuration.OTHER_NAMES.keys() & configuration.ELSEWHERE.keys()
+    assert set(spelling.OTHER_NAMES.values()) <= configuration.NAMES
+    assert not configuration.NAMES & {*spelling.OTHER_NAMES, *spelling.ELSEWHERE}
+    assert not spelling.OTHER_NAMES.keys() & spelling.ELSEWHERE.keys()
+
+
+def test_of_thousands_of_names_that_are_wrong_the_first_ten_are_said_and_how_many_more(read):
+    names = {f"their_own_{number}": number for number in range(5000)}
+    values, problems = read(json.dumps(names | {"steps": 5}))
+    assert values == {"steps": 5} and len(problems) == 11
+    assert problems[9].endswith("there is no setting their_own_9")
+    assert problems[10].endswith("settings.json: and so on, 4,990 more mistakes")
+    assert len(read(json.dumps(dict(list(names.items())[:10])))[1]) == 10
 
 
 # --- Values ---

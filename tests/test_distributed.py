@@ -24,7 +24,7 @@ from Model_Params import TrainingParams
 FLAGS = ("--emb-len 16 --num-layers 1 --num-heads 2 --block-size 16 --dropout 0 --batch-size 4 --optimizer adamw --learning-rate 0.01 "
          "--warmup-steps 2 --weight-decay 0.1 --eval-interval 5 --sample-tokens 4 --threads 1 --precision fp32 --device cpu --no-compile").split()
 
-# Run train.py with a network that in the second process has no room for more than one window.
+# Run train.py with a network that in the second process has no room for more tokens than one window has.
 SMALL_SECOND = """
 import os, sys
 import torch
@@ -33,7 +33,7 @@ from folio.command_line import front_door
 from folio.training import Run
 
 def limited(run, inputs, targets, loss=Run._loss):
-    if os.environ["RANK"] == "1" and len(inputs) > 1:
+    if os.environ["RANK"] == "1" and inputs.numel() > 64:
         raise torch.OutOfMemoryError("CUDA out of memory.")
     return loss(run, inputs, targets)
 Run._loss = limited
@@ -68,16 +68,18 @@ def pids_of(process):
 def test_two_processes_make_the_steps_of_one_even_where_one_of_them_has_less_memory(project, make_run, tmp_path, bpe_dropout):      # noqa: F811
     script = tmp_path / "train_small_second.py"
     script.write_text(SMALL_SECOND, encoding="utf-8")
-    process = launch(project, *FLAGS, "--steps", 20, "--bpe-dropout", bpe_dropout, "--name", "two", script=script)
+    process = launch(project, *FLAGS, "--block-size", 64, "--length-warmup", 5, "--steps", 20, "--bpe-dropout", bpe_dropout, "--name", "two",
+                     script=script)
     out, err = process.communicate()
     assert process.returncode == 0, err
-    assert out.count("run       two: 20 steps") == out.count("2 processes of 1 threads") == out.count("Done.") == out.count("  step 20 ") == 1
+    assert out.count("run       two: 20 steps") == out.count("2 processes of 1 thread,") == out.count("Done.") == out.count("  step 20 ") == 1
     assert out.count("Step 0: 2 windows at once need more memory than there is; from here on 1 at once.") == 1
-    one = make_run("one", optimizer="adamw", bpe_dropout=bpe_dropout)
+    how = dict(optimizer="adamw", bpe_dropout=bpe_dropout, block_size=64, length_warmup=5)
+    one = make_run("one", **how)
     one.train()
     with pytest.raises(FolioError, match="has made all its 20 steps"), continued(project, "two"):
         pass
-    two = make_run("two", optimizer="adamw", bpe_dropout=bpe_dropout)
+    two = make_run("two", **how)
     two.net.load_state_dict(checkpoint.load(project.resume("two"))["weights"])
     assert_the_same_to_rounding(two, one)
     assert {line["micro_batch_size"] for line in run_log.read(project.log("two"))} == {1}

@@ -55,6 +55,41 @@ def test_a_tokenizer_is_the_old_one_or_the_new_one_wherever_its_writer_is_killed
         assert names_in(folder) == sorted(FILES) and load(folder).fingerprint == expected
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_ctrl_c_at_any_moment_leaves_the_old_tokenizer_or_the_new_one(tmp_path, monkeypatch, after):
+    found = []
+    while not found or found[-1] is not None:           # until the writer ends before the interruption comes
+        folder = tmp_path / str(len(found))
+        OLD.save(folder)
+        calls, interrupt_at = [], len(found)
+
+        def interrupted(call):
+            def calling(*arguments, **named):
+                calls.append(call)
+                if len(calls) - 1 != interrupt_at:
+                    return call(*arguments, **named)
+                if after:
+                    call(*arguments, **named)
+                raise KeyboardInterrupt
+            return calling
+
+        with monkeypatch.context() as patch:
+            for module, name in ((os, "fsync"), (os, "replace"), (os, "unlink"), (Path, "open"), (Path, "unlink")):
+                patch.setattr(module, name, interrupted(getattr(module, name)))
+            try:
+                NEW.save(folder)
+            except KeyboardInterrupt:
+                patch.undo()
+                found.append(load(folder).fingerprint)
+            else:
+                found.append(None)
+        files.remove_leftovers(folder / "*")
+        assert names_in(folder) == sorted(FILES)
+    found.pop()
+    switch = found.index(NEW.fingerprint)
+    assert len(found) > 3 * len(FILES) and found == [OLD.fingerprint] * switch + [NEW.fingerprint] * (len(found) - switch)
+
+
 def test_the_next_writer_completes_what_was_decided_wherever_the_last_one_was_killed(tmp_path, states):
     OLD.save(tmp_path / "saved")
     for folder in states(NEW.save, tmp_path / "saved"):

@@ -13,7 +13,7 @@ import folio
 import train
 from folio import checkpoint, corpus, language_model, networks, run_log, runs
 from folio.errors import FolioError
-from Model_Params import FINE_TUNING, PRESETS, ModelParams, Params, TextParams, TrainingParams
+from Model_Params import FINE_TUNING, ModelParams, Params, TextParams, TrainingParams, for_length
 
 PRETRAINED = ROOT / "Saved_Weights" / "weights-pretrained.pth"
 # Another style than the plays: what the modules and their tests say about themselves.
@@ -100,7 +100,7 @@ def test_it_predicts_twenty_kilobytes_of_new_text_better_than_as_much_training_f
     start, found = folio.load(PRETRAINED), {}
     made = home(PROSE)
     text = corpus.find_with(start.tokenizer, made)
-    length = replace(TRAINING, steps=20, eval_interval=20, batch_size=8, sample_tokens=0, learning_rate=PRESETS["default"].training.learning_rate)
+    length = replace(TRAINING, steps=20, eval_interval=20, batch_size=8, sample_tokens=0, learning_rate=None)
     for name, training, begins in (("tuned", replace(length, **FINE_TUNING), start), ("nothing", length, None)):
         params = Params(text.text, runs.tuned_model(start, {"block_size": 32}), training)
         with runs.new_run(made, name, params, start.tokenizer, text, time.perf_counter(), say=lambda text: None, start=begins) as run:
@@ -159,12 +159,13 @@ def test_a_run_knows_what_it_started_from(home, weights, tune):
     assert checkpoint.load(start)["started_from"] is None
 
 
-def test_the_learning_rate_is_lower_unless_it_is_given(home, weights, tune):
+def test_the_learning_rate_is_lower_and_sequences_are_whole_unless_it_is_said_otherwise(home, weights, tune):
     start, made = weights(), home(PROSE)
     tune(made, start)
-    tune(made, start, "--learning-rate", 0.03)
-    rates = [checkpoint.load(made.weights(name))["training"]["learning_rate"] for name in ("tuned", "tuned-2")]
-    assert rates == [FINE_TUNING["learning_rate"], 0.03] and rates[0] < PRESETS["default"].training.learning_rate
+    tune(made, start, "--learning-rate", 0.03, "--length-warmup", 3)
+    used = [checkpoint.load(made.weights(name))["training"] for name in ("tuned", "tuned-2")]
+    assert [(each["learning_rate"], each["length_warmup"]) for each in used] == [(FINE_TUNING["learning_rate"], 0), (0.03, 3)]
+    assert all(FINE_TUNING["learning_rate"] < for_length(steps)["learning_rate"] for steps in (1, used[0]["steps"], 10**6))
 
 
 def test_weights_that_training_only_makes_worse_are_kept_as_they_were(home, weights, tune):

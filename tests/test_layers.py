@@ -9,9 +9,9 @@ from conftest import ROOT, run_python
 # What stands here and does not exist yet is no mistake; what exists and does not stand here has no place in the house yet.
 LAYERS = [
     ["folio.commands", "folio.startup", "folio.errors", "folio.files", "folio.splitting", "folio.kernels", "Model_Params", "tokenizer", "Model"],
-    ["home", "spelling", "parallel", "hardware", "lstm", "sampling", "stopping", "schedules", "optimizers", "run_log", "tensorboard", "suffixes", "torch_file"],
+    ["home", "spelling", "parallel", "hardware", "lstm", "sampling", "stopping", "pace", "schedules", "optimizers", "run_log", "tensorboard", "suffixes", "torch_file"],
     ["paths", "sources", "corpus", "batches", "networks", "streams", "checkpoint", "interchange"],
-    ["numpy_decoder", "decoder", "beam", "bits_per_byte", "attention_weights", "plan", "fastest", "distributed"],
+    ["numpy_decoder", "healing", "decoder", "beam", "bits_per_byte", "attention_weights", "plan", "fastest", "distributed"],
     ["training", "runs", "language_model"],
     ["lines", "terminal", "keyboard", "configuration", "command_line", "convert", "tokens", "pictures", "plot", "evaluate", "conversation"],
     ["init", "train", "run"],

@@ -103,6 +103,8 @@ def test_what_is_not_given_is_worked_out_and_nothing_stays_open_but_the_vocabula
     (TrainingParams(epochs=float("inf"), minutes=None), "epochs=inf"),
     (TrainingParams(learning_rate=10**400), "learning_rate=1000"),
     (TrainingParams(batch_size=8, micro_batch_size=3), "micro_batch_size=3"),
+    (TrainingParams(batches="shuffled", length_warmup=5), "take length_warmup=0"),
+    (TrainingParams(batches="consecutive", length_warmup=5), "take length_warmup=0"),
     (TrainingParams(learning_rate=0.0), "learning_rate=0.0"),
     (TrainingParams(seed=-1), "seed=-1"),
     (GenerationParams(temperature=-0.1), "temperature=-0.1"),
@@ -188,6 +190,7 @@ def test_the_help_says_what_a_field_means_and_its_default():
     (["--emb_lenn=3"], "unknown flag --emb-lenn; did you mean --emb-len?"),
     (["--batchsize", "3"], "did you mean --batch-size?"),
     (["--emb", "3"], "unknown flag --emb"),             # never a short form for --emb-len
+    (["--momentum", "0.9"], "unknown flag --momentum; that is --beta1 here"),
     (["--zzzzzz"], "unknown flag --zzzzzz\n"),          # nothing is like it
     (["--emb-len", "wide"], "--emb-len"),
     (["--emb-len"], "--emb-len"),
@@ -222,7 +225,7 @@ def test_a_word_that_is_spelled_alike_is_offered(word, right):
 
 
 @pytest.mark.parametrize("word", "--wandb --data --num-predict --log-interval --num-workers --batch-norm --weight-init --eval-only --backend --min-lr --ddp "
-                                 "--gpu --debug --model --input --file --train --alpha --momentum --mirostat --presence-penalty --n-gpu-layers --rank "
+                                 "--gpu --debug --model --input --file --train --alpha --mirostat --presence-penalty --n-gpu-layers --rank "
                                  "--cache-dir --flash-attn --push-to-hub --zzzzzz -x -- --é --🦊".split())
 def test_a_word_that_is_only_somewhat_like_another_is_not_answered_with_it(word):
     assert nearest(word, FLAGS) == ""

@@ -122,7 +122,7 @@ def test_minutes_count_from_the_call_of_main_and_in_a_script_from_before_the_imp
         before = time.perf_counter()
         train.main()
         assert before <= began[-1] <= time.perf_counter()
-    monkeypatch.setattr("folio.command_line.front_door", called.append)
+    monkeypatch.setattr("folio.command_line.front_door", lambda main, **how: called.append(main))
     before = time.perf_counter()
     runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
     [main] = called

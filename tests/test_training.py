@@ -37,7 +37,7 @@ TRAINING = TrainingParams(steps=20, minutes=None, batch_size=4, optimizer="muon"
                           device="cpu", seed=1, length_warmup=0)
 # The same kind of run for the script. An evaluation every 50 steps, a line in the log every 5.
 FLAGS = ("--emb-len 32 --num-layers 1 --num-heads 2 --block-size 32 --batch-size 8 --steps 300 --eval-interval 50 "
-         "--learning-rate 0.01 --warmup-steps 20 --decay-fraction 0.4 --sample-tokens 5 --threads 1 --dropout 0.1").split()
+         "--learning-rate 0.01 --warmup-steps 20 --decay-fraction 0.4 --sample-tokens 5 --threads 1 --precision fp32 --dropout 0.1").split()
 
 
 @pytest.fixture
@@ -357,6 +357,48 @@ def test_where_memory_runs_out_the_same_steps_are_made_in_smaller_parts_and_that
                     f"Batches and results are the same but for rounding (micro_batch_size={now})." for before, now in [(12, 6), (6, 3), (3, 1)]]
     assert_the_same_to_rounding(small, whole)
     assert {line["micro_batch_size"] for line in run_log.read(small.log.path)} == {1}
+
+
+def test_first_steps_have_more_and_shorter_sequences_up_to_the_descent(make_run):
+    run = make_run(block_size=64, steps=10, batch_size=4, length_warmup=3)
+    assert [tuple(run._batch(step)[0].shape) for step in range(5)] == [(16, 16)] * 3 + [(4, 64)] * 2
+    run = make_run(block_size=64, steps=10, batch_size=4, length_warmup=10)          # whose descent begins at step 6
+    assert [len(run._batch(step)[0]) for step in range(10)] == [16] * 6 + [4] * 4
+    run = make_run(block_size=64, steps=None, minutes=1.0, batch_size=4, length_warmup=10)
+    run.progress.decay_start = 7                                                    # as time decides it
+    assert [len(run._batch(step)[0]) for step in range(10)] == [16] * 7 + [4] * 3
+
+
+def test_shorter_sequences_take_no_more_memory_and_make_the_same_steps_in_smaller_parts(make_run):
+    how = dict(optimizer="adamw", block_size=64, batch_size=4, steps=6, eval_interval=3, length_warmup=3)
+    whole, small = make_run("whole", **how), with_room_for(make_run("small", **how), 4, torch_runs_out)
+    whole.train()
+    small.train()
+    assert small.training.micro_batch_size == 1             # four of a quarter of the length
+    assert_the_same_to_rounding(small, whole)
+
+
+def test_a_run_resumed_while_sequences_are_short_ends_as_if_nothing_had_happened(project, make_run):
+    how = dict(block_size=64, steps=12, batch_size=4, length_warmup=5)
+    whole = make_run("whole", **how)
+    whole.train()
+    half_done(make_run, **how)
+    with continued(project, "test") as run:
+        run.train()
+    assert same_weights(weights_of(project.resume("test")), weights_of(project.resume("whole")))
+
+
+@pytest.mark.parametrize("length_warmup, shape", [(0, (2, 64)), (3, (8, 16))])
+def test_what_is_compiled_before_the_first_step_is_what_the_step_computes(make_run, monkeypatch, length_warmup, shape):
+    shapes = []
+
+    def compiled(function, **how):
+        return lambda inputs, targets: shapes.append(tuple(inputs.shape)) or function(inputs, targets)
+    monkeypatch.setattr(torch, "compile", compiled)
+    run = make_run(compile=True, block_size=64, batch_size=4, micro_batch_size=2, length_warmup=length_warmup)
+    run._compile()
+    run.step()
+    assert shapes == [shape] * 3
 
 
 def assert_the_same_to_rounding(run, reference):
@@ -955,7 +997,7 @@ def test_weights_that_have_become_useless_are_never_kept(project, make_run, samp
 
 
 def test_weights_that_are_useless_from_the_start_leave_nothing_behind(project, make_run):
-    run = make_run(steps=20, eval_interval=1, learning_rate=1e38, warmup_steps=0)
+    run = make_run(steps=20, eval_interval=1, optimizer="sgd", learning_rate=1000.0, gradient_clip=0.0, warmup_steps=0)
     with pytest.raises(FolioError, match="step"):
         run.train()
     for path in (project.weights("test"), project.resume("test")):
