@@ -58,10 +58,7 @@ def of_preset(name):
 
 RECIPES = {
     **{name: of_preset(name) for name in PRESETS},
-    "6-seconds": Recipe(train=("--minutes=0.09", "--learning-rate=0.015", "--warmup-steps=5")),
-    "10-seconds": Recipe(train=("--minutes=0.155", "--learning-rate=0.01", "--warmup-steps=8")),
-    "50-seconds": Recipe(train=("--minutes=0.82", "--learning-rate=0.006")),
-    "90-seconds": Recipe(train=("--minutes=1.45",)),
+    **{f"{seconds}-seconds": Recipe(train=(f"--minutes={seconds / 60:.4f}",)) for seconds in (5, 10, 20, 50, 90, 180, 600)},
     # The best that was found within 20 minutes of one core (it takes ten): wide, and not many passes over the text (LOG.md).
     "best": Recipe(train=("--steps=640", "--threads=1", "--compile", "--emb-len=192", "--num-layers=6", "--batch-size=16", "--learning-rate=0.003",
                           "--bpe-dropout=0.2")),
