@@ -145,8 +145,8 @@ class NumpyTransformer:
         x = self.embedding[tokens]                                              # (B, C), a copy
         if self.positions is not None:
             x += self.positions[span.places]
-        for block, cache in zip(self.blocks, state.caches):
-            block.add_to(x, *cache.arrays, span)
+        for block, kept in zip(self.blocks, state.caches):
+            block.add_to(x, *kept.arrays, span)
         return self.head(unit(x, self.eps)), State([length + 1 for length in state.lengths], state.caches)
 
 

@@ -181,7 +181,7 @@ def test_flags_go_before_the_file_and_the_file_before_the_preset(file, door, hom
 
 def test_what_was_saved_makes_the_same_run_again(door, home, plays, tmp_path):
     made, path = home(plays[:3000]), tmp_path / "new" / "saved.json"
-    first = door(train, made, *SMALL, "--steps", 3, "--tokenizer", "char", "--name", "run", "--save-config", path)
+    door(train, made, *SMALL, "--steps", 3, "--tokenizer", "char", "--name", "run", "--save-config", path)
     saved = json.loads(path.read_text(encoding="utf-8"))
     assert saved.keys() == {each.name for part in (TextParams, ModelParams, TrainingParams) for each in fields(part)}
     assert saved["device"] == "auto" and saved["num_kv_heads"] is None and (saved["steps"], saved["minutes"]) == (3, None)      # for another machine

@@ -102,9 +102,9 @@ def test_what_stands_before_a_text_has_not_been_said(net, how):
     with torch.no_grad():
         hidden = ends.norm(ends.advance(ends.empty_state(1), torch.tensor([[9]]))[0])[0, 0]
         ends.head.weight[9] = hidden / hidden.square().sum() * ((ends.head.weight @ hidden).max() + 1)         # so that the end is likeliest after itself
-    for settings in (replace(WILD, temperature=0.0, **how), replace(WILD, temperature=None, beams=1, tokens=5, **how)):
-        opened, said = Stream([9], settings, end=9, unsaid=1), Stream([9], settings, end=9)
-        answers = [beam_search(ends, each)[0].tokens if settings.beams else said_by(ends, [each])[0] for each in (opened, said)]
+    for params in (replace(WILD, temperature=0.0, **how), replace(WILD, temperature=None, beams=1, tokens=5, **how)):
+        opened, said = Stream([9], params, end=9, unsaid=1), Stream([9], params, end=9)
+        answers = [beam_search(ends, each)[0].tokens if params.beams else said_by(ends, [each])[0] for each in (opened, said)]
         assert answers[0] == [] != answers[1]
 
 

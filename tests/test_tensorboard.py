@@ -1,5 +1,7 @@
 """TensorBoard sees what the log says: no more, no less, also after a run was killed, stopped, or begun without it."""
 
+# ruff: noqa: F811         (fixtures)
+
 import os
 import sys
 import time
