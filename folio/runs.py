@@ -76,7 +76,7 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
     """Yield the Run `name` (None: the newest unfinished one) as its resume file has it.
 
     preset: Params or None, flags: {field: value}, as the command line has them; steps, minutes and reporting may be new. Raises
-    ValueError with a list where anything else differs from what the run has, or where the text or the tokenizer is another.
+    FolioError with a list where anything else differs from what the run has, or where the text or the tokenizer is another.
     """
     name = distributed.agreed(name or _newest_unfinished(home, say))
     _load_resume(home, name, checkpoint.load_metadata)          # what is not there leaves no lock behind

@@ -592,7 +592,7 @@ def line_end(tokenizer):
     """The ids of a line's end, or of token 0 where a character tokenizer has never seen one."""
     try:
         return tokenizer.encode("\n")
-    except ValueError:
+    except FolioError:
         return [0]
 
 
