@@ -234,8 +234,9 @@ class TrainingParams:
     beta2: float = option(0.95, "adamw, rmsprop: memory of the squared gradient", low=0, high=0.999999)
     momentum_warmup: int | None = option(None, "muon: steps over which its momentum rises from 0.85 to 0.95 (default: 300)", low=0, high=MOST_STEPS)
     warmup_steps: int | None = option(None, "steps over which the learning rate rises (default: by the number of steps)", low=0, high=MOST_STEPS)
-    length_warmup: int | None = option(None, "first steps, with sequences a quarter as long and four times as many; at most up to the decay "
-                                       "(default: by the number of steps)", low=0, high=MOST_STEPS)
+    length_warmup: int | None = option(None, "with batches=random: first steps, with sequences a quarter as long and four "
+                                       "times as many; at most up to the decay (default: by the number of steps)",
+                                       low=0, high=MOST_STEPS)
     schedule: str = option("trapezoid", "how the learning rate goes on: trapezoid (stays, then falls), cosine, linear, constant",
                            choices=("trapezoid", "cosine", "linear", "constant"))
     decay_fraction: float | None = option(None, "trapezoid: last share of the run, over which the learning rate falls to zero "

@@ -172,10 +172,9 @@ def front_door(main, needs_less="a smaller --block-size or --emb-len", outlives_
             sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
         try:
             sys.exit(main())
+        except Output.ReaderLeft:       # that is no error
+            sys.exit(0)
         except (FolioError, OSError) as error:
-            if isinstance(error, BrokenPipeError) and isinstance(sys.stdout, Output):
-                sys.stdout.lose()       # whoever read our output has gone, as `| head` does: that is no error
-                sys.exit(0)
             print(harmless(sentence(error)), file=sys.stderr)
             sys.exit(1)
         except Exception as error:

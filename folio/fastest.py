@@ -4,10 +4,13 @@ What a processor lists among its capabilities does not tell: some list bfloat16 
 than one where a network is small. So a part of the step is timed, forward and backward, with each choice in turn. What is chosen is stored with the run,
 which a resumed one repeats.
 
-What counts is processor time, a thread's share of it, and not the clock's: so the choice is the same while other programs use the machine.
+What counts is processor time, a thread's share of it, and not the clock's: so the choice is the same while other
+programs use the machine. On Windows it is the clock's, for processor time comes in units of 15.6 ms there, and a pass
+takes less.
 """
 
 import math
+import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,12 +24,13 @@ SHARE = 0.02                # of a run's time that measuring may take,
 SECONDS = 0.1, 0.5          # ... and the least and the most of it
 MARGIN = 0.95               # another choice has to take less than this share of the time: a moment's measurement is a few percent off
 PASSES = 8                  # in a comparison: four rounds of two
+COARSE = os.name == "nt"    # whether processor time is counted in units longer than what is measured here
 PRODUCT = 256               # rows and columns of the matrices whose product tells in a millisecond which precisions are emulated
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a pass takes, in seconds: of each thread's processor time, and by the clock."""
+    """What a pass takes, in seconds: of each thread's processor time (COARSE: by the clock), and by the clock."""
     busy: float = math.inf
     clock: float = math.inf
 
@@ -97,18 +101,19 @@ class _Part:
         clock, busy = time.perf_counter(), time.process_time()
         loss = F.cross_entropy(net(self.inputs).float().flatten(0, 1), self.targets)
         torch.autograd.grad(loss, list(net.parameters()))
-        return Cost((time.process_time() - busy) / threads, time.perf_counter() - clock)
+        clock, busy = time.perf_counter() - clock, (time.process_time() - busy) / threads
+        return Cost(clock if COARSE else busy, clock)
 
 
 def not_emulated():
     """-> "fp32", and those of "bf16" and "fp16" in which a product takes no longer"""
-    shortest = {}
+    shortest, seconds_now = {}, time.perf_counter if COARSE else time.process_time
     for precision in ("fp32", "bf16", "fp16"):
         matrix = torch.ones(PRODUCT, PRODUCT, dtype=hardware.TYPES[precision])
         for _ in range(4):
-            began = time.process_time()
+            began = seconds_now()
             matrix @ matrix
-            shortest[precision] = min(time.process_time() - began, shortest.get(precision, math.inf))
+            shortest[precision] = min(seconds_now() - began, shortest.get(precision, math.inf))
     return [precision for precision, seconds in shortest.items() if seconds <= shortest["fp32"]]
 
 

@@ -207,4 +207,3 @@ def _logits_after(decoder, row, paths):
         rows = {path: place for place, path in enumerate(level)}
         found |= {path: as_array(logits[place]) for path, place in rows.items()}
     return found
-

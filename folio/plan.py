@@ -99,8 +99,9 @@ def make(model, training, corpus, machine, sizes_are_open=True):
     model, training: ModelParams and TrainingParams, resolved and probed; corpus: a Corpus, of which the numbers alone matter;
     machine: Machine; sizes_are_open: whether another size is worth speaking of.
     """
-    seconds = EVALUATIONS * seconds_per_step(model, training, machine)
-    steps = training.steps or max(1, round(60 * training.minutes / seconds))
+    a_step = seconds_per_step(model, training, machine)
+    steps = training.steps or steps_in(60 * training.minutes, a_step)
+    seconds = EVALUATIONS * a_step
     parameters = count_parameters(model)
     passes = steps * training.batch_size * model.block_size / corpus.train_tokens
     memory = memory_bytes(model, training, machine)

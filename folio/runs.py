@@ -76,7 +76,7 @@ def resumed_run(home, name, preset, flags, tokenizer, corpus, started_at, say=pr
     """Yield the Run `name` (None: the newest unfinished one) as its resume file has it.
 
     preset: Params or None, flags: {field: value}, as the command line has them; steps, minutes and reporting may be new. Raises
-    ValueError with a list where anything else differs from what the run has, or where the text or the tokenizer is another.
+    FolioError with a list where anything else differs from what the run has, or where the text or the tokenizer is another.
     """
     name = distributed.agreed(name or _newest_unfinished(home, say))
     _load_resume(home, name, checkpoint.load_metadata)          # what is not there leaves no lock behind
@@ -150,16 +150,14 @@ def shortfall(run):
     if run.training.steps or run.out_of_patience or made >= FAR_SHORT * planned:
         return None
     if run.training.device == "cpu" and run.processor_share < BUSY:
-        threads, remedy = "1 thread", "With the machine to itself it gets further."
-        if run.training.threads > 1:
-            threads = f"{run.training.threads} threads"
-            remedy = "With the machine to itself, or with fewer --threads, it gets further."
+        fewer = ", or with fewer --threads," if run.training.threads > 1 else ""
         cause = (f"another program was probably using the machine, for this one had {run.processor_share:.0%} of the "
-                 f"processor time of its {threads}. {remedy}")
+                 f"processor time of its {counted(run.training.threads, 'thread')}. With the machine to itself{fewer} it gets "
+                 "further.")
     else:
         cause = ("the estimate was for a faster machine than this one. For as many steps, give it more --minutes, or a "
                  "smaller --emb-len.")
-    return f"This run made {made:,} step{'s' if made > 1 else ''} of about {planned:,} planned: {cause}"
+    return f"This run made {counted(made, 'step')} of about {planned:,} planned: {cause}"
 
 
 def _expected(run):

@@ -46,8 +46,15 @@ def require_for_module():
     script = "-m " + module if module else "-m folio"
     if script in TO_RUN or sys.version_info < OLDEST_PYTHON:
         require(script)
-    elif module.partition(".")[0] == "folio" and (module == "folio" or find_spec(module)):
+    elif module == "folio" or module.startswith("folio.") and _is_there(module):
         list_commands("python " + script)
+
+
+def _is_there(module):
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:             # as of folio.plot.py, where Python says it better
+        return False
 
 
 def _remedy(script):

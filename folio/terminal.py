@@ -41,9 +41,13 @@ def on_one_line(text):
 class Output:
     """A standard stream whose text cannot command the terminal, whatever files and names it comes from.
 
-    `send` writes text that has been made harmless already, and styles. reader_left: is called, with this, in place of an OSError where nobody reads
-    any more; what is written from then on is lost. keep: a pattern of sequences that pass, such as those that move a progress bar.
+    `send` writes text that has been made harmless already, and styles. reader_left: is called where nobody reads any
+    more, or else ReaderLeft is raised; what is written from then on is lost. keep: a pattern of sequences that pass, such
+    as those that move a progress bar.
     """
+
+    class ReaderLeft(BrokenPipeError):
+        """Nobody reads the stream any more, as after `| head`."""
 
     def __init__(self, stream, reader_left=None, keep=None):
         self.stream, self._reader_left, self._keep = stream, reader_left, keep
@@ -64,13 +68,16 @@ class Output:
         try:
             action(*arguments)
         except OSError as error:
-            # A pipe without a reader (Windows: EINVAL), a terminal that was closed.
-            if self._reader_left is None or error.errno not in (errno.EPIPE, errno.EINVAL, errno.EIO):
+            # A pipe without a reader (Windows: EINVAL). A terminal that was closed says what a broken disk says (EIO):
+            # only where the work outlives its reader it counts as left.
+            if error.errno not in (errno.EPIPE, errno.EINVAL) and not (error.errno == errno.EIO and self._reader_left):
                 raise
-            self.lose()
+            self._lose()
+            if self._reader_left is None:
+                raise self.ReaderLeft(error.errno, error.strerror) from None
             self._reader_left()
 
-    def lose(self):
+    def _lose(self):
         """Have everything from here on go nowhere, what is still in the buffer as well."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.stream.fileno())

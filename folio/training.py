@@ -123,8 +123,8 @@ class Run:
         length = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.training.gradient_clip or math.inf).item()
         overflowed = not math.isfinite(length)
         if not math.isfinite(total) or overflowed and self.scaler.get_scale() <= 1:         # without a scaler it is 1
-            raise FolioError(f"At step {step} the loss is {total} and the gradient's length {length}: nothing can be learned from "
-                                     f"that. {_LAST_GOOD}")
+            raise FolioError(f"At step {step} the loss is {total} and the gradient's length {length}: nothing can be "
+                             f"learned from that. {_LAST_GOOD}")
         optimizers.schedule(self.optimizers, step, self.learning_rate(step), self.training)
         for optimizer in self.optimizers * (not overflowed):        # where fp16 overflowed, the step is left out and the scale halved
             optimizer.step()
@@ -594,7 +594,7 @@ def line_end(tokenizer):
     """The ids of a line's end, or of token 0 where a character tokenizer has never seen one."""
     try:
         return tokenizer.encode("\n")
-    except ValueError:
+    except FolioError:
         return [0]
 
 

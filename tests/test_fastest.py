@@ -75,6 +75,16 @@ def test_every_family_can_be_measured():
         assert fastest.settle(model, OPEN)[0].precision != "auto"
 
 
+def test_where_processor_time_is_counted_in_long_units_the_clock_decides(monkeypatch):
+    monkeypatch.setattr(fastest, "COARSE", True)
+    monkeypatch.setattr(time, "process_time", lambda: 0.0)
+    threads = torch.get_num_threads()
+    cost = fastest._Part(MODEL, OPEN, 0.1)._cost("fp32", threads)
+    assert cost.busy == cost.clock > 0
+    monkeypatch.setattr(time, "perf_counter", iter([0, 1, 0, 1, 0, 1, 0, 1, *[0, 9] * 4, *[0, 1] * 4]).__next__)
+    assert fastest.not_emulated() == ["fp32", "fp16"]
+
+
 def test_float32_is_never_left_out_and_a_half_that_is_slower_is():
     assert fastest.not_emulated()[0] == "fp32"
 

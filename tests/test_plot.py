@@ -117,6 +117,13 @@ def test_training_and_validation_are_in_one_panel_in_one_unit():
     assert low < 1 and high > 2.8
 
 
+@pytest.mark.parametrize("name", ["training", "running"])
+def test_a_run_named_like_a_curve_of_its_own_has_all_three_in_the_legend(name):
+    legend = panel(loss_figure({name: reports()}), "val_nats_per_byte").get_legend()
+    assert [text.get_text().partition(" text")[0] for text in legend.get_texts()] == ["validation", "training", "training"]
+    assert legend.get_lines()[0].get_color() not in [line.get_color() for line in legend.get_lines()[1:]]
+
+
 def test_beside_other_runs_each_has_one_curve_of_its_training_text_in_its_own_colour():
     runs = {"night": reports(), "short": [{key: value for key, value in report.items() if key != "train_eval_nats_per_byte"} for report in reports()]}
     axis = panel(figure := loss_figure(runs), "val_nats_per_byte")

@@ -107,6 +107,11 @@ def test_a_part_that_does_nothing_by_itself_says_what_there_is(words):
     assert all(f"python {script} " in message for script in startup.TO_RUN)
 
 
+def test_the_name_of_a_file_in_place_of_a_modules_is_answered_with_the_module():
+    message = refusal(run_python("-m", "folio.plot.py", cwd=ROOT))
+    assert message.count("\n") == 1 and "Try using 'folio.plot'" in message
+
+
 def test_all_that_can_be_run_is_listed():
     doors = {name for name, path in FILES.items() if "front_door(" in path.read_text(encoding="utf-8").partition('__name__ == "__main__":\n')[2]}
     assert doors == {script.removeprefix("-m ").removesuffix(".py") for script in startup.TO_RUN}

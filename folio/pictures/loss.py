@@ -284,15 +284,15 @@ def _draw_training(axis, run, alone):
 
 def _name_curves(axis):
     """Say above the panel which curve is which, where a single run has the colours to itself."""
-    lines = {line.get_label(): line for line in axis.lines if len(line.get_xdata())}
-    names = {"training": "training text, measured the same way",
-             "running": "training text as learned from: with dropout and BPE-dropout"}
-    validation = next((label for label in lines if label not in names), None)
-    names = {validation: "validation text", **names}
-    shown = [label for label in names if label in lines]
-    if len(shown) > 1 or "running" in shown:
-        axis.legend([lines[label] for label in shown], [names[label] for label in shown], loc="lower right", ncols=3,
-                    bbox_to_anchor=(1, 1), frameon=False, borderaxespad=0.2, fontsize=8, labelcolor=GREY)
+    validation, *others = axis.lines        # the run may have any name, also that of another curve
+    others = {line.get_label(): line for line in others}
+    names = [(validation, "validation text"),
+             (others.get("training"), "training text, measured the same way"),
+             (others.get("running"), "training text as learned from: with dropout and BPE-dropout")]
+    shown = [(line, name) for line, name in names if line and len(line.get_xdata())]
+    if any(line is not validation for line, _ in shown):
+        axis.legend(*zip(*shown), loc="lower right", ncols=3, bbox_to_anchor=(1, 1), frameon=False, borderaxespad=0.2,
+                    fontsize=8, labelcolor=GREY)
 
 
 def _set_scales(axis, panel, values, last, unit):
