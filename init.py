@@ -6,9 +6,7 @@
 """
 
 import time
-from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
 
 from folio import startup
 
@@ -18,7 +16,6 @@ if __name__ == "__main__":
 from folio import configuration
 from folio.command_line import Parser, chosen, front_door
 from folio.commands import command
-from folio.errors import FolioError
 from folio.paths import supply_text
 from folio.spelling import counted
 from Model_Params import PRESETS, TextParams
@@ -41,8 +38,7 @@ def main():
     from folio.sources import remarks
     if arguments.preset and not arguments.paths:
         supply_text(arguments.home)
-    tokenizer, made = corpus.prepare(arguments.home, text, arguments.paths,
-                                     needed_by=partial(unfinished_runs, arguments.home))
+    tokenizer, made = corpus.prepare(arguments.home, text, arguments.paths)
     if arguments.save_config:
         configuration.save(arguments.save_config, asdict(text))
 
@@ -58,18 +54,6 @@ training    {made.train_bytes:,} bytes, {made.train_tokens:,} tokens
 validation  {made.val_bytes:,} bytes, {made.val_tokens:,} tokens
             {total_bytes / total_tokens:.2f} bytes per token, {time.perf_counter() - started_at:.1f} seconds
 Next: {command("train.py", *(["--preset", arguments.preset] if arguments.preset else []))}""")
-
-
-def unfinished_runs(home, tokenizer):
-    """The names of the runs that are not at their end and can only go on with this tokenizer, the newest first."""
-    names = []
-    for path in home.newest("resume-*.pth"):
-        from folio import checkpoint        # torch comes with it, which most calls of init.py need not wait for
-        with suppress(OSError, FolioError, KeyError, TypeError):        # what cannot be read needs nothing
-            contents = checkpoint.load_metadata(path)
-            if contents["tokenizer"] == tokenizer.fingerprint and not contents["progress"]["finished"]:
-                names.append(path.stem.removeprefix("resume-"))
-    return names
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 
 from folio.command_line import Parser, front_door
 from folio.commands import command
+from folio.corpus import replace_tokenizer
 from folio.interchange import DROPPABLE, WRITERS, read, write
 from tokenizer import FILES, SPLIT_PATTERNS, load
 
@@ -51,7 +52,7 @@ def _import(parser, arguments):
     if not arguments.replace and any((folder / name).exists() for name in FILES):
         raise FileExistsError(f"There is a tokenizer in {folder} already; --replace puts the other in its place.")
     tokenizer = read(*arguments.words, pattern=arguments.pattern, drop=arguments.drop)
-    tokenizer.save(folder)
+    replace_tokenizer(arguments.home, tokenizer)
     print(f"tokenizer   {tokenizer.kind}, {tokenizer.vocab_size:,} tokens, {len(tokenizer.merges):,} merges, "
           f"split as {tokenizer.pattern}, special: {', '.join(tokenizer.special_tokens) or 'none'} -> {folder}")
     print(f"Next: {command('train.py')} ({command('init.py')} would learn another tokenizer in its place)")

@@ -115,24 +115,24 @@ def default_vocab_size(text_bytes):
     return 1 << math.isqrt(4 * min(max(text_bytes, 256 ** 2), 2048 ** 2)).bit_length() - 1
 
 
-def prepare(home, text, paths=(), needed_by=lambda tokenizer: [], say=print):
+def prepare(home, text, paths=(), say=print):
     """Learn a tokenizer from the training part of the text at `paths` (default: Train_Data) and encode all of it.
 
-    text: TextParams; paths: as absolute_paths takes them; needed_by: an old tokenizer -> the names of runs that need
-    it, for which it is kept beside the new one, and that is said. -> (tokenizer, Corpus). Raises FolioError or
-    FileNotFoundError, with the old files as they were, where the text cannot be read or is too short, and
-    BlockingIOError where another process is at it.
+    text: TextParams; paths: as absolute_paths takes them. An old tokenizer that runs need is kept, as
+    replace_tokenizer has it. -> (tokenizer, Corpus). Raises FolioError or FileNotFoundError, with the old files as
+    they were, where the text cannot be read or is too short, and BlockingIOError where another process is at it.
     """
     with _alone(home):
         try:
-            return _prepare(home, text, absolute_paths(paths, home), needed_by, say)
+            return _prepare(home, text, absolute_paths(paths, home), say)
         except BaseException:
-            if record := _read_record(home)[0]:         # else nobody knows which of the files there is the old one
+            record, damage = _read_record(home)
+            if not damage:          # else nobody knows which of the files there is the old one
                 _remove_stale(home, record)
             raise
 
 
-def _prepare(home, text, paths, needed_by, say):
+def _prepare(home, text, paths, say):
     documents = _documents(home, text, paths)
     stamps = _stamps(documents)
     survey = _survey(documents, text.val_fraction, want_alphabet=text.tokenizer == "char")
@@ -145,24 +145,46 @@ def _prepare(home, text, paths, needed_by, say):
         merges = learn_merges(counts, num_merges)
         tokenizer = BPETokenizer(tqdm(merges, "Learning merges", total=num_merges, **_QUIET), text.pattern)
     corpus = _encode(home, tokenizer, documents, survey, text, _relative(home, paths), stamps)
-    _keep_tokenizer(home, tokenizer, needed_by, say)
+    _keep_tokenizer(home, tokenizer, say)
     tokenizer.save(home.tokenizer, survey.fingerprint)
     return tokenizer, corpus
 
 
-def _keep_tokenizer(home, new, needed_by, say):
+def replace_tokenizer(home, tokenizer, say=print):
+    """Save a tokenizer that came from elsewhere in place of the one a home has.
+
+    One that unfinished runs need is kept beside it, and that is said. Raises BlockingIOError where another process is
+    encoding with it.
+    """
+    with _alone(home):
+        _keep_tokenizer(home, tokenizer, say)
+        tokenizer.save(home.tokenizer)
+
+
+def _keep_tokenizer(home, new, say):
     """Copy the tokenizer of a home to a folder of its own where `new` is another and runs need the old one."""
     try:
         old = load(home.tokenizer)
     except (OSError, ValueError):
         return
-    names = needed_by(old) if old.fingerprint != new.fingerprint else []
-    if names:
+    if old.fingerprint != new.fingerprint and (names := _unfinished_runs(home, old)):
         kept = home.kept_tokenizer(old.fingerprint)
         replace_together(kept, {name: (home.tokenizer / name).read_bytes() for name in FILES})
         say(f"Unfinished runs need the tokenizer that was in {home.tokenizer}: {', '.join(names)}. "
             f"It is kept in {kept}. To go on with one of them, copy the files there back to {home.tokenizer}, "
             f"and with the text that it had: {command('train.py', '--resume', '--name', names[0])}")
+
+
+def _unfinished_runs(home, tokenizer):
+    """The names of the runs that are not at their end and can only go on with this tokenizer, the newest first."""
+    names = []
+    for path in home.newest("resume-*.pth"):
+        from folio import checkpoint        # torch comes with it, which most calls of init.py need not wait for
+        with suppress(OSError, FolioError, KeyError, TypeError):        # what cannot be read needs nothing
+            contents = checkpoint.load_metadata(path)
+            if contents["tokenizer"] == tokenizer.fingerprint and not contents["progress"]["finished"]:
+                names.append(path.stem.removeprefix("resume-"))
+    return names
 
 
 def find(home, say=print):
@@ -205,8 +227,7 @@ def find_with(tokenizer, home, wanted=(), say=print):
                          "home of its own: put its text into DIR/Train_Data, add --home DIR and name the weights by their path (or move that folder away).")
     corpus = _find(home, tokenizer, say, wanted)
     if is_new:
-        with _alone(home):
-            tokenizer.save(home.tokenizer)
+        replace_tokenizer(home, tokenizer, say)
         say(f"The tokenizer of the weights is now in {home.tokenizer}.")
     return corpus
 
@@ -637,8 +658,8 @@ def _token_file(text_fingerprint, tokenizer_fingerprint):
 
 
 def _remove_stale(home, record):
-    """Remove the token files and the kept standard input that corpus.json does not name."""
-    named = {record.tokens, *(PurePath(path).name for path in record.paths)}
+    """Remove the token files and the kept standard input that corpus.json does not name; all where there is none."""
+    named = {record.tokens, *(PurePath(path).name for path in record.paths)} if record else set()
     for pattern in ("tokens-*.npy", STANDARD_INPUT):
         for stale in home.tokens.glob(pattern):
             if stale.name not in named:

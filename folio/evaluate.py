@@ -17,9 +17,8 @@ from tqdm import tqdm
 from folio.command_line import Parser, front_door, given
 from folio.corpus import ordinary_bytes, read
 from folio.errors import FolioError
-from folio.paths import find_files
+from folio.paths import find_files, nearest_path
 from folio.sources import Documents, remarks, separated_by_line_ends
-from folio.spelling import nearest
 from folio.splitting import to_bytes
 from folio.suffixes import longest_matches
 from folio.lines import cut, folded, styled, table
@@ -123,8 +122,7 @@ def read_text(model, path, reading=TextParams()):
     Raises FileNotFoundError or FolioError where there is no text, or none that the model's tokenizer can say.
     """
     if not path.exists():
-        known = [each.name for each in path.parent.glob("*")]
-        raise FileNotFoundError(f"There is no {path}{nearest(path.name, known) or '.'}")
+        raise FileNotFoundError(f"There is no {path}{nearest_path(path) or '.'}")
     documents = Documents(find_files([path]), reading.invalid_bytes, reading.field)
     # A model that has seen no separator has only seen lines end.
     separator = [token for token in model.opening if token == model.tokenizer.end_of_text]

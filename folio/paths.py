@@ -108,7 +108,8 @@ def find_files(paths, ignored=()):
         elif glob.has_magic(str(path)):
             files += _matching_files(path, passed_over)
         else:
-            raise FileNotFoundError(f"There is no {path}{_nearest_path(path) or '.'} {_where_text_goes()}")
+            raise FileNotFoundError(f"There is no {path}{nearest_path(path, [TINY_SHAKESPEARE]) or '.'} "
+                                    f"{_where_text_goes()}")
     if not files:
         raise FolioError(f"There is no text in {', '.join(map(str, paths))}. {_where_text_goes()}")
     return _each_once(files)
@@ -206,11 +207,14 @@ def _lies_in(passed_over, file):
     return any(folder in passed_over or folder.name == "tokens" and (folder / "corpus.json").exists() for folder in _resolved(file).parents)
 
 
-def _nearest_path(path):
-    """The hint for a path that is not there: the name beside it that is most like the first part of it that is missing."""
+def nearest_path(path, here=()):
+    """The hint for a path that is not there: the name beside it that is most like the first part of it that is missing.
+
+    here: further names that the current folder has
+    """
     missing = next((part for part in [path, *path.parents] if part.parent.is_dir()), path)
     known = [each.name for each in missing.parent.glob("*")]
-    return nearest(missing.name, [*known, TINY_SHAKESPEARE] if missing.parent == Path.cwd() else known)
+    return nearest(missing.name, [*known, *here] if missing.parent == Path.cwd() else known)
 
 
 def _keep_stream(stream, folder):

@@ -282,7 +282,7 @@ def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
                  if key not in {*_MAY_CHANGE, *READING} and value not in (None, "auto", has[key])]
     if tokenizer.fingerprint != contents["tokenizer"]:
         kept = home.kept_tokenizer(contents["tokenizer"])
-        way_back = f" (init.py kept its own: copy the files in {kept} back there)" if kept.exists() else ""
+        way_back = f" (its own was kept: copy the files in {kept} back there)" if kept.exists() else ""
         different.append(f"its tokenizer is another than the one in {home.tokenizer}{way_back}")
     elif corpus.fingerprint != contents["corpus"]:
         different.append(f"its text is another than the one in {home.train_data}")

@@ -215,7 +215,8 @@ class Documents:
     def _scan_line(self, parts, where):
         """Yield the text of a line that is too long to be held, with everything about it checked at the end."""
         scanned = ScannedObject(self.field, strict=self.invalid_bytes == "refuse")
-        for text in _decoded(parts):
+        texts = filter(None, _decoded(parts))
+        for text in chain([self.mending.without_mark(next(texts, ""))], texts):
             try:
                 for piece in scanned.feed(text):
                     yield piece, False, where

@@ -21,9 +21,8 @@ from tqdm import tqdm
 
 from folio.command_line import Parser, front_door
 from folio.errors import FolioError
-from folio.paths import find_files, is_pipe
+from folio.paths import find_files, is_pipe, nearest_path
 from folio.sources import Documents, remarks
-from folio.spelling import nearest
 from folio.splitting import CODE_POINTS, INHABITED, to_bytes
 from folio.lines import columns, cut, head, table, takes_no_room
 from folio.terminal import harmless, send, shows_colours
@@ -106,8 +105,7 @@ def named_text(name, field=TextParams.field, invalid_bytes="keep"):
     if os.path.exists(name):
         return Documents(find_files([name]), invalid_bytes, field)
     if looks_like_a_path(name):
-        known = [each.name for each in Path(name).parent.glob("*")]
-        raise FileNotFoundError(f"There is no {name}{nearest(Path(name).name, known) or '.'} "
+        raise FileNotFoundError(f"There is no {name}{nearest_path(Path(name)) or '.'} "
                                 f"To see these very characters as tokens: --text {name}")
     return [(name, True)]
 

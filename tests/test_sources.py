@@ -178,7 +178,8 @@ def test_a_line_too_long_to_be_held_is_read_as_any_other(data, block_bytes, long
     records = data.draw(st.lists(st.tuples(text, st.dictionaries(text, values), st.dictionaries(text, values)), max_size=3))
     lines = [json.dumps({**before, "text": text, **{key: value for key, value in after.items() if key != "text"}}, ensure_ascii=ascii_only)
              for text, before, after in records]
-    content = "\n".join(lines).encode("utf-8", errors="surrogatepass")
+    mark = "\ufeff" if records and data.draw(st.booleans()) else ""
+    content = (mark + "\n".join(lines)).encode("utf-8", errors="surrogatepass")
     expected = read(content, "a.jsonl", "replace")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "BLOCK_BYTES", block_bytes)

@@ -255,6 +255,11 @@ def test_init_removes_what_killed_ones_left_behind(prepared):
     assert temporaries(home) == [".mine.tmp"]
 
 
+def test_a_first_init_that_fails_leaves_nothing_of_what_was_piped(tmp_path):
+    assert "too short" in refusal(run_script("init.py", "-", "--home", tmp_path / "new", input="x"))
+    assert not (tmp_path / "new").exists()
+
+
 def test_encoding_again_removes_them_too_and_finding_does_not(prepared):
     home, _ = prepared
     leave_behind(home)

@@ -26,9 +26,10 @@ from folio.batches import batch_at
 from folio.bits_per_byte import Score, bytes_of_tokens, evaluate_windows, spread_windows
 from folio.command_line import front_door
 from folio.errors import FolioError, is_out_of_memory
+from folio.interchange import write
 from folio.training import Run, clock_time, default_eval_interval, dropout_seed
 from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams
-from tokenizer import load
+from tokenizer import BPETokenizer, load
 
 VOCABULARY = TextParams(vocab_size=270)
 MODEL = ModelParams(emb_len=16, num_layers=1, num_heads=2, block_size=16, dropout=0.0)
@@ -805,12 +806,24 @@ def test_init_keeps_the_tokenizer_that_an_unfinished_run_needs_and_train_says_wh
     assert "Unfinished" not in run_script("init.py", *words).stdout         # as nothing is replaced
     assert load(kept).to_dict() == old.to_dict() != load(project.tokenizer).to_dict()
     said = refusal(run_script("train.py", "--home", project.folder, "--resume"))
-    assert f"its tokenizer is another than the one in {project.tokenizer} (init.py kept its own" in said
+    assert f"its tokenizer is another than the one in {project.tokenizer} (its own was kept" in said
     assert f"copy the files in {kept} back there)" in said
     shutil.copytree(kept, project.tokenizer, dirs_exist_ok=True)
     with continued(project) as run:
         run.train()
     assert run.progress.finished
+
+
+def test_an_import_keeps_the_tokenizer_that_an_unfinished_run_needs(project, make_run, tmp_path):
+    half_done(make_run)
+    old = load(project.tokenizer)
+    write(BPETokenizer([(97, 98)]), "huggingface", tmp_path / "other.json")
+    words = "-m", "folio.convert", "import", tmp_path / "other.json", "--home", project.folder, "--replace"
+    told = run_python(*words).stdout
+    assert told.startswith(f"Unfinished runs need the tokenizer that was in {project.tokenizer}: test. It is")
+    assert load(project.kept_tokenizer(old.fingerprint)).to_dict() == old.to_dict()
+    assert load(project.tokenizer).merges == [(97, 98)]
+    assert "Unfinished" not in run_python(*words).stdout
 
 
 def test_a_finished_run_and_a_damaged_one_need_no_tokenizer(project, make_run):
