@@ -208,7 +208,7 @@ def for_length(steps, shorter_first=True):
     """
     learning_rate = min(0.015, max(0.002, 0.1 / steps ** 0.5))
     return {"learning_rate": float(f"{learning_rate:.2g}"), "warmup_steps": min(20, max(3, steps // 20)),
-            "length_warmup": steps // 2 if shorter_first else 0, "decay_fraction": 0.4 if steps < 200 else 0.7}
+            "length_warmup": min(250, steps // 2) if shorter_first else 0, "decay_fraction": 0.4 if steps < 200 else 0.7}
 
 
 @dataclass(frozen=True)
