@@ -14,7 +14,8 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from folio.home import Home         # noqa: E402  (it lies at the root)
+from folio import commands          # noqa: E402  (it lies at the root)
+from folio.home import Home         # noqa: E402
 
 settings.register_profile("folio", deadline=None)       # a slow machine is not a wrong result
 settings.load_profile("folio")
@@ -68,6 +69,12 @@ class FullDisk:
 def one_thread():
     """Threads only get into each other's way where matrices are this small."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_home_remembered():
+    """A command line that an earlier test parsed in this process leaves no --home for the commands in later messages."""
+    commands.remember_home(None)
 
 
 @pytest.fixture
