@@ -252,27 +252,26 @@ def read(home, say=print):
 
 
 def _read_text(tokenizer, documents, survey):
-    before, held_out = [], []
-    parts = _split(_bar(documents, "Reading"), survey.train_bytes)
-    for part in separated_by_line_ends(parts) if _ends_by_lines(tokenizer, survey) else parts:
-        _, is_val, _ = part
+    before, held_out, train_bytes = [], [], 0
+    for part in _parts(_bar(documents, "Reading"), tokenizer, survey):
+        chunk, is_val, _ = part
         if is_val:
             held_out.append(part)                               # VAL_BYTES_LIMIT at most
         else:
-            before = [*(before if not part[0] else []), part]   # the last one with a text in it, and what may follow
+            before = [*(before if not chunk else []), part]     # the last one with a text in it, and what may follow
+            train_bytes += len(to_bytes(chunk))
     encoded = list(encode_all([*before, *held_out], tokenizer, _separator(tokenizer, survey), 1))
     tokens = np.concatenate([np.frombuffer(content, tokenizer.dtype) for content, *_ in encoded])
     (tokens_before, _), (_, val_bytes) = (np.sum(amounts, axis=0).tolist() for amounts in list(zip(*encoded))[1:])
     if not tokens_before or not val_bytes:
         raise FolioError(f"The text is too short: of its {survey.bytes} bytes {val_bytes} are held out.")
-    train_bytes = survey.bytes - val_bytes
-    training_text = partial(_training_text, documents, survey.train_bytes)
+    training_text = partial(_training_text, documents, tokenizer, survey)
     return ReadText(tokens[tokens_before - 1:], val_bytes, train_bytes, _training_part(survey.fingerprint, train_bytes),
                     training_text)
 
 
-def _training_text(documents, train_bytes):
-    for chunk, is_val, _ in _split(documents, train_bytes):
+def _training_text(documents, tokenizer, survey):
+    for chunk, is_val, _ in _parts(documents, tokenizer, survey):
         if is_val:
             return
         yield to_bytes(chunk)
@@ -426,6 +425,12 @@ def _split(chunks, train_bytes):
             yield content[cut:].decode("utf-8", errors="surrogateescape"), True, ends_document
 
 
+def _parts(chunks, tokenizer, survey):
+    """Turn (chunk, ends_document) into (text, is_val, ends_document), as a tokenizer encodes it."""
+    parts = _split(chunks, survey.train_bytes)
+    return separated_by_line_ends(parts) if _ends_by_lines(tokenizer, survey) else parts
+
+
 def _encode(home, tokenizer, documents, survey, text, paths, stamps):
     """Write the token file and corpus.json. text, paths, stamps: as _Record has them. -> Corpus"""
     separator = _separator(tokenizer, survey)
@@ -433,8 +438,7 @@ def _encode(home, tokenizer, documents, survey, text, paths, stamps):
     tokens, sizes, digest = [0, 0], [0, 0], sha256()        # of the training and the validation part; of both
     with replacing(home.tokens / name) as file:
         file.write(_header(tokenizer.dtype, 0))
-        parts = _split(_bar(documents, "Encoding"), survey.train_bytes)
-        parts = separated_by_line_ends(parts) if _ends_by_lines(tokenizer, survey) else parts
+        parts = _parts(_bar(documents, "Encoding"), tokenizer, survey)
         for content, more_tokens, more_bytes in encode_all(parts, tokenizer, separator, _processes(survey)):
             file.write(content)
             digest.update(content)
