@@ -258,8 +258,8 @@ def _read_text(tokenizer, documents, survey):
         if is_val:
             held_out.append(part)                               # VAL_BYTES_LIMIT at most
         else:
+            before = [*(before if not chunk else []), part]     # the last one with a text in it, and what may follow
             train_bytes += len(to_bytes(chunk))
-            before = [*(before if not part[0] else []), part]   # the last one with a text in it, and what may follow
     encoded = list(encode_all([*before, *held_out], tokenizer, _separator(tokenizer, survey), 1))
     tokens = np.concatenate([np.frombuffer(content, tokenizer.dtype) for content, *_ in encoded])
     (tokens_before, _), (_, val_bytes) = (np.sum(amounts, axis=0).tolist() for amounts in list(zip(*encoded))[1:])
