@@ -1,7 +1,7 @@
 """Advice before the start: how long it will take, in how much memory, and which size suits the text and the time.
 
-All of it is estimated from what a machine has and measured nowhere, so that the same text, flags and kind of device give the same
-sizes. Nothing but the sizes that were left open is decided here; the rest is only said.
+All of it is estimated from what a machine of its kind has, so that the same text, flags and kind of device give the same sizes; how long a step takes is
+measured (folio/fastest.py) where that is known. Decided here are the sizes that were left open and the BPE-dropout; the rest is only said.
 """
 
 import math
@@ -93,13 +93,13 @@ class Plan:
                 f"{self.memory_bytes / 1e9:.1f} GB of memory")
 
 
-def make(model, training, corpus, machine, sizes_are_open=True):
+def make(model, training, corpus, machine, a_step=None, sizes_are_open=True):
     """The Plan for a run.
 
     model, training: ModelParams and TrainingParams, resolved and probed; corpus: a Corpus, of which the numbers alone matter;
-    machine: Machine; sizes_are_open: whether another size is worth speaking of.
+    machine: Machine; a_step: the seconds it takes, where they were measured; sizes_are_open: whether another size is worth speaking of.
     """
-    a_step = seconds_per_step(model, training, machine)
+    a_step = a_step or seconds_per_step(model, training, machine)
     steps = training.steps or steps_in(60 * training.minutes, a_step)
     seconds = EVALUATIONS * a_step
     parameters = count_parameters(model)

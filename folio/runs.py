@@ -41,6 +41,7 @@ def new_run(home, name, params, tokenizer, corpus, started_at, say=print, start=
     training = plan.with_bpe_dropout(training, model, corpus, steps).resolved(steps)
     with _claimed(home, name, say) as name:
         run = Run(home, name, Params(corpus.text, model, training), tokenizer, corpus, started_at=started_at)
+        run.progress.measured_step = seconds_per_step
         if start:
             networks.take_over(run.net, start.net)
             run.renew_working_net()
@@ -163,7 +164,7 @@ def shortfall(run):
 def _expected(run):
     fresh = not run.progress.step and not run.progress.started_from         # else another size is no choice any more
     machine = plan.Machine.of(run.training, distributed.count())
-    return plan.make(run.params.model, run.training, run.corpus, machine, sizes_are_open=fresh)
+    return plan.make(run.params.model, run.training, run.corpus, machine, run.progress.measured_step, sizes_are_open=fresh)
 
 
 def _paragraph(title, text):

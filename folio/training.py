@@ -59,6 +59,7 @@ class Progress:
     moved_ends: list = field(default_factory=list)
     recent_losses: list = field(default_factory=list)       # since the last line in the log, in nats per token
     recent_bytes: list = field(default_factory=list)        # of text, that the targets of the same steps stand for
+    measured_step: float | None = None      # seconds, as folio/fastest.py saw it before the first one
     best_nats: float | None = None          # per byte of validation text
     best_step: int | None = None
     validations_since_best: int = 0
