@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from folio import networks, torch_file
-from folio.errors import FolioError
+from folio.errors import FolioError, is_out_of_memory
 from folio.files import replacing
 from Model_Params import ModelParams
 
@@ -102,6 +102,8 @@ def network(contents, path):
         net.load_state_dict(contents["weights"])
         return net
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise FolioError(f"{path} holds no model that this Folio can build: {error}.") from None
 
 

@@ -165,7 +165,7 @@ def _keep_tokenizer(home, new, say):
     """Copy the tokenizer of a home to a folder of its own where `new` is another and runs need the old one."""
     try:
         old = load(home.tokenizer)
-    except (OSError, ValueError):
+    except (OSError, FolioError):
         return
     if old.fingerprint != new.fingerprint and (names := _unfinished_runs(home, old)):
         kept = home.kept_tokenizer(old.fingerprint)
@@ -192,7 +192,8 @@ def find(home, say=print):
 
     Where the text has changed since, or the tokens are damaged, it is encoded again, and that is said.
 
-    -> (tokenizer, Corpus). Raises FileNotFoundError where there is no tokenizer or no text, ValueError where the one has no token for the other.
+    -> (tokenizer, Corpus). Raises FileNotFoundError where there is no tokenizer or no text, FolioError where
+    the one has no token for the other.
     """
     tokenizer = load(home.tokenizer)
     return tokenizer, _find(home, tokenizer, say)
@@ -312,7 +313,7 @@ def _find(home, tokenizer, say, wanted=()):
                          f"with a tokenizer that is learned from them: {command('init.py')}")
     try:
         tokenizer.encode("".join(survey.alphabet))
-    except ValueError as error:
+    except FolioError as error:
         raise FolioError(f"{error} Replace them in the text, or train from nothing with a tokenizer that is learned from it: "
                          f"{command('init.py')}") from None
     if corpus and corpus.text_fingerprint == survey.fingerprint:
@@ -350,7 +351,7 @@ def _look_for_text(home, tokenizer, record, corpus, damage, say, wanted=()):
     paths = [home.folder / name for name in record.paths] if record else [home.train_data]
     try:
         return text, paths, _documents(home, text, paths)
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, FolioError) as error:
         if damage:
             raise type(error)(f"{damage} {error}") from None
         if not corpus:

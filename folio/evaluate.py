@@ -104,7 +104,7 @@ def find_project(home):
     """-> Project and None, or None and the reason why there is none: weights may well be alone."""
     try:
         return Project(*read(home, say=lambda told: print(told, file=sys.stderr))), None
-    except (OSError, ValueError) as error:
+    except (OSError, FolioError) as error:
         return None, str(error).removesuffix(".")
 
 

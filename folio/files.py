@@ -8,6 +8,7 @@ import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+HEAD_BYTES = 1 << 20        # of a file that is to be replaced, enough to tell what it is; a whole file of settings
 _MARKER = ".whole"          # in the name of a file that says: all temporaries with this key are whole
 
 
@@ -74,9 +75,6 @@ def finish_replacing(folder):
                 _rename(temporary, folder / temporary.name[1:].removesuffix(ending))
         _folder_to_disk(folder)
         marker.unlink(missing_ok=True)
-
-
-HEAD_BYTES = 1 << 20        # of a file that is to be replaced, enough to tell what it is; a whole file of settings
 
 
 def refuse_foreign(path, kind, is_own):

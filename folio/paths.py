@@ -78,7 +78,7 @@ def supply_text(home, say=print):
 
     That is tiny shakespeare where init.py has downloaded it, for this home or for the scripts' own, and else the text of the scripts' own: the plays.
     """
-    with suppress(FileNotFoundError, ValueError):
+    with suppress(FileNotFoundError, FolioError):
         find_files([home.train_data], ignored=[home.tokens, home.downloads])
         return
     downloads = [each.downloads / f"{TINY_SHAKESPEARE}.txt" for each in (home, OWN)]

@@ -354,6 +354,15 @@ def test_the_weight_that_does_not_fit_is_named_with_both_shapes(saved):
         checkpoint.network(contents, path)
 
 
+def test_too_little_memory_is_no_fault_of_the_file(saved, monkeypatch):
+    def build(params):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
+    path, contents = saved
+    monkeypatch.setattr(networks, "build", build)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        checkpoint.network(contents, path)
+
+
 def test_values_nested_too_deep_are_refused(tmp_path):
     path = tmp_path / "deep.pth"
     deep = []
