@@ -10,7 +10,7 @@ from conftest import ROOT, run_python
 LAYERS = [
     ["folio.commands", "folio.startup", "folio.errors", "folio.files", "folio.splitting", "folio.kernels", "Model_Params", "tokenizer", "Model"],
     ["home", "spelling", "parallel", "hardware", "lstm", "sampling", "stopping", "pace", "schedules", "optimizers", "run_log", "tensorboard", "suffixes", "torch_file"],
-    ["paths", "sources", "corpus", "batches", "networks", "streams", "checkpoint", "interchange"],
+    ["batches", "networks", "streams", "checkpoint", "paths", "sources", "corpus", "interchange"],
     ["numpy_decoder", "healing", "decoder", "beam", "bits_per_byte", "attention_weights", "plan", "fastest", "distributed"],
     ["training", "runs", "language_model"],
     ["lines", "terminal", "keyboard", "configuration", "command_line", "convert", "tokens", "pictures", "plot", "evaluate", "conversation"],
