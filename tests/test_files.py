@@ -107,6 +107,23 @@ def test_a_set_that_fails_half_way_names_its_folder_and_leaves_nothing(tmp_path,
     assert names_in(tmp_path) == sorted([*FILES, "file"])
 
 
+@pytest.mark.parametrize("file", range(len(FILES)))
+def test_a_set_that_is_interrupted_after_the_decision_is_completed_first(tmp_path, monkeypatch, file):
+    OLD.save(tmp_path)
+    rename, calls = files._rename, []
+
+    def interrupted(temporary, path):
+        calls.append(path)
+        if len(calls) == 2 + file:          # the first one is that of the marker, which decides
+            raise KeyboardInterrupt
+        rename(temporary, path)
+
+    monkeypatch.setattr(files, "_rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        NEW.save(tmp_path)
+    assert names_in(tmp_path) == sorted(FILES) and load(tmp_path).fingerprint == NEW.fingerprint
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows opens no folder")
 def test_a_rename_is_made_to_last_by_a_sync_of_its_folder(tmp_path, monkeypatch):
     synced, fsync = [], os.fsync
