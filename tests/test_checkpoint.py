@@ -15,7 +15,7 @@ import torch
 from conftest import FullDisk, refusal, run_python, run_script
 
 import folio
-from folio import checkpoint, files, networks
+from folio import checkpoint, files, networks, torch_file
 from folio.errors import FolioError
 from Model_Params import ModelParams
 from tokenizer import CharTokenizer
@@ -352,6 +352,21 @@ def test_the_weight_that_does_not_fit_is_named_with_both_shapes(saved):
     contents["weights"]["blocks.1.attention.key.weight"] = torch.zeros(8, 5)
     with pytest.raises(FolioError, match=r"blocks\.1\.attention\.key\.weight has shape 8x5 where its parameters say 8x8"):
         checkpoint.network(contents, path)
+
+
+def test_weights_that_are_whole_numbers_are_refused(saved):
+    path, contents = saved
+    contents["weights"] = {name: tensor.to(torch.int32) for name, tensor in contents["weights"].items()}
+    with pytest.raises(FolioError, match=r"numbers of type torch\.int32, its model those of type torch\.float32"):
+        checkpoint.network(contents, path)
+
+
+def test_values_without_end_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_file, "MOST_VALUES", 1000)
+    for many in (990, 1000):
+        torch.save({"format": 1, "x": [1] * many, "checksum": "0"}, tmp_path / "file.pth")
+        found = sentence(checkpoint.load, tmp_path / "file.pth")
+        assert ("more than 1,000" if many == 1000 else "checksum") in found
 
 
 def test_values_nested_too_deep_are_refused(tmp_path):
