@@ -1,14 +1,26 @@
 """Files that are whole or absent: atomic replacement, fingerprints, locks."""
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import time
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _MARKER = ".whole"          # in the name of a file that says: all temporaries with this key are whole
+
+
+def ordinary(path, flags, mode=0o666):
+    """Open a file, as the `opener` of open(): OSError for a pipe or a device, with which one might wait for ever."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), mode)      # which changes nothing for a file
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind) or stat.S_ISDIR(kind):        # a folder open() refuses itself
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "It is a pipe or a device, where a file should be", str(path))
 
 
 @contextmanager
