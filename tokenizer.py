@@ -28,7 +28,7 @@ import regex
 
 from folio.commands import command
 from folio.errors import FolioError
-from folio.files import fingerprint, finish_replacing, replace_together
+from folio.files import fingerprint, finish_replacing, ordinary, replace_together
 from folio.splitting import LONG_TEXT, SPLIT_PATTERNS, distinct_pieces, in_batches, splitter, to_bytes
 
 END_OF_TEXT = "<|endoftext|>"
@@ -730,7 +730,10 @@ def load(folder):
     if missing:
         raise FileNotFoundError(f"No tokenizer in {folder}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. "
                                 f"Make one first: {command('init.py')}")
-    contents = {name: (folder / name).read_bytes() for name in FILES}
+    contents = {}
+    for name in FILES:
+        with open(folder / name, "rb", opener=ordinary) as file:
+            contents[name] = file.read()
     try:
         ids, merges, about = (_parsed(name, contents[name]) for name in FILES if name != "itos.json")       # that one is stoi.json, inverted
         tokenizer = from_dict({**about, **_from_names(ids, merges, about)})

@@ -94,10 +94,12 @@ def network(contents, path):
     """The network in a loaded file, its shapes compared with the parameters before memory is taken. Raises FolioError, naming `path`."""
     try:
         params = ModelParams(**contents["params"])
-        expected = {name: tensor.shape for name, tensor in networks.outline(params).state_dict().items()}
-        found = {name: tensor.shape for name, tensor in contents["weights"].items()}
-        if wrong := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
-            raise FolioError(f"{wrong[0]} has shape {_shape(found.get(wrong[0]))} where its parameters say {_shape(expected.get(wrong[0]))}")
+        expected, found = networks.outline(params).state_dict(), contents["weights"]
+        shapes, found_shapes = ({name: tensor.shape for name, tensor in each.items()} for each in (expected, found))
+        if wrong := sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found_shapes.get(name)):
+            raise FolioError(f"{wrong[0]} has shape {_shape(found_shapes.get(wrong[0]))} where its parameters say {_shape(shapes.get(wrong[0]))}")
+        if wrong := sorted(name for name in found if found[name].is_floating_point() != expected[name].is_floating_point()):
+            raise FolioError(f"{wrong[0]} has numbers of type {found[wrong[0]].dtype}, its model those of type {expected[wrong[0]].dtype}")
         net = networks.build(params)
         net.load_state_dict(contents["weights"])
         return net

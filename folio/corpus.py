@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from folio.commands import command
 from folio.errors import FolioError
-from folio.files import fingerprint, only_one, remove_leftovers, replace_together, replacing
+from folio.files import fingerprint, only_one, ordinary, remove_leftovers, replace_together, replacing
 from folio.parallel import cores, in_order
 from folio.paths import STANDARD_INPUT, absolute_paths, find_files, supply_text
 from folio.sources import Documents, separated_by_line_ends
@@ -587,7 +587,7 @@ def _open(home, tokenizer):
 def _open_tokens(path, dtype):
     """The integers in a one-dimensional .npy file, or None. Its header is compared, not evaluated."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=ordinary) as file:
             file_bytes = path.stat().st_size
             start = len(_header(dtype, 0))
             length, rest = divmod(file_bytes - start, dtype.itemsize)
@@ -621,7 +621,8 @@ def _read_record(home):
     """-> (what corpus.json says, a sentence about what is damaged in it); each may be None: it can be made again."""
     path = home.tokens / _ABOUT
     try:
-        about = json.loads(path.read_bytes())
+        with open(path, "rb", opener=ordinary) as file:
+            about = json.load(file)
         checksum = about.pop("checksum", None)
         record = _Record(**about | {"text": TextParams(**about["text"])})
         if _makes_sense(record) and checksum == (fingerprint(about) if record.sha256 else None):

@@ -1,8 +1,10 @@
 """Files that are whole or absent: atomic replacement, fingerprints, locks."""
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import time
 import uuid
 from contextlib import contextmanager, suppress
@@ -10,6 +12,16 @@ from pathlib import Path
 
 HEAD_BYTES = 1 << 20        # of a file that is to be replaced, enough to tell what it is; a whole file of settings
 _MARKER = ".whole"          # in the name of a file that says: all temporaries with this key are whole
+
+
+def ordinary(path, flags, mode=0o666):
+    """Open a file, as the `opener` of open(): OSError for a pipe or a device, with which one might wait for ever."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), mode)      # which changes nothing for a file
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind) or stat.S_ISDIR(kind):        # a folder open() refuses itself
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "It is a pipe or a device, where a file should be", str(path))
 
 
 @contextmanager
@@ -55,14 +67,16 @@ def replace_together(folder, contents):
         _folder_to_disk(folder)             # so that the marker is never on the disk without the files it speaks for
         with replacing(marker):
             pass
+        finish_replacing(folder)
     except BaseException as error:
         if not marker.exists():
             for path in temporaries:
                 path.unlink(missing_ok=True)
+        elif not isinstance(error, OSError):
+            finish_replacing(folder)        # Ctrl-C came after the decision
         if isinstance(error, OSError):
             error.filename = str(folder)
         raise
-    finish_replacing(folder)
 
 
 def finish_replacing(folder):

@@ -5,7 +5,7 @@ import os
 import sys
 from contextlib import contextmanager, suppress
 
-from folio.files import replacing
+from folio.files import ordinary, replacing
 from folio.terminal import harmless, shows_colours
 
 ASK, ASK_ON = "> ", "  "            # what stands before the first line, and before those that go on
@@ -123,7 +123,9 @@ class History:
     def __init__(self, path):
         self._path, self.entries = path, []
         with suppress(OSError):
-            for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            with open(path, encoding="utf-8", errors="replace", opener=ordinary) as file:
+                lines = file.read().split("\n")
+            for line in lines:
                 with suppress(ValueError, RecursionError):          # such as half a line, where the disk was full
                     if isinstance(entry := json.loads(line), str):
                         self.entries.append(entry)
@@ -147,7 +149,7 @@ def _line(text):
 
 
 def _for_nobody_else(path, flags):
-    return os.open(path, flags, 0o600)
+    return ordinary(path, flags, 0o600)
 
 
 @contextmanager

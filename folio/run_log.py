@@ -26,7 +26,7 @@ A reader does without the fields that an older run did not write, and passes ove
 
 import json
 
-from folio.files import replacing
+from folio.files import ordinary, replacing
 
 
 class RunLog:
@@ -60,7 +60,7 @@ def read(path):
 
 def each_line(path):
     """Yield the report of every line in a log, oldest first, or None for a line that is not whole."""
-    with path.open(encoding="utf-8", errors="replace") as file:         # damage is a line that is no JSON, whatever its bytes
+    with open(path, encoding="utf-8", errors="replace", opener=ordinary) as file:         # damage is a line that is no JSON, whatever its bytes
         for line in file:
             try:
                 report = json.loads(line)

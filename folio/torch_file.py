@@ -23,7 +23,8 @@ DTYPES = {"DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfSt
           "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16, "CharStorage": torch.int8,
           "ByteStorage": torch.uint8, "BoolStorage": torch.bool}           # by torch's name for a record of such numbers
 PLAIN = (type(None), bool, int, float, str, bytes)
-MOST_PICKLED = 1 << 26      # bytes of data.pkl: a tokenizer of a million merges takes a third of that, and Python reads 6 MB a second
+MOST_PICKLED = 1 << 24      # bytes of data.pkl: a tokenizer of 500,000 merges takes 7 MB, and Python reads 6 MB a second
+MOST_VALUES = 1 << 21       # beside the tensors: the same tokenizer has 1.5 million, and what is done with each takes 2 microseconds
 MOST_REPEATED = 8           # times the file's size: tied weights are there once and named twice
 _AT_ONCE = 1 << 24          # bytes read at a time
 
@@ -82,14 +83,14 @@ class TorchFile:
 
     def _rebuilt(self, tensor_of):
         """The values with tensor_of(outline) for each Outline. Raises FolioError where containers within each other unfold to more than the file can hold."""
-        items_left, bytes_left = self._records["data.pkl"].file_size, MOST_REPEATED * self._size
+        items_left, bytes_left = min(self._records["data.pkl"].file_size, MOST_VALUES), MOST_REPEATED * self._size
 
         def rebuilt(value):
             nonlocal items_left, bytes_left
             items_left -= 1
             bytes_left -= value.nbytes if isinstance(value, Outline) else len(value) if isinstance(value, (str, bytes)) else 0
             if min(items_left, bytes_left) < 0:
-                raise FolioError("it names the same values again and again")
+                raise FolioError(f"it names the same values again and again, or holds more than {MOST_VALUES:,} of them")
             if isinstance(value, dict):
                 return {rebuilt(key): rebuilt(item) for key, item in value.items()}
             if isinstance(value, (list, tuple)):

@@ -15,7 +15,7 @@ import torch
 from conftest import FullDisk, refusal, run_python, run_script
 
 import folio
-from folio import checkpoint, files, networks
+from folio import checkpoint, files, networks, torch_file
 from folio.errors import FolioError
 from Model_Params import ModelParams
 from tokenizer import CharTokenizer
@@ -361,6 +361,21 @@ def test_too_little_memory_is_no_fault_of_the_file(saved, monkeypatch):
     monkeypatch.setattr(networks, "build", build)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         checkpoint.network(contents, path)
+
+
+def test_weights_that_are_whole_numbers_are_refused(saved):
+    path, contents = saved
+    contents["weights"] = {name: tensor.to(torch.int32) for name, tensor in contents["weights"].items()}
+    with pytest.raises(FolioError, match=r"numbers of type torch\.int32, its model those of type torch\.float32"):
+        checkpoint.network(contents, path)
+
+
+def test_values_without_end_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_file, "MOST_VALUES", 1000)
+    for many in (990, 1000):
+        torch.save({"format": 1, "x": [1] * many, "checksum": "0"}, tmp_path / "file.pth")
+        found = sentence(checkpoint.load, tmp_path / "file.pth")
+        assert ("more than 1,000" if many == 1000 else "checksum") in found
 
 
 def test_values_nested_too_deep_are_refused(tmp_path):

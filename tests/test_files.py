@@ -142,6 +142,55 @@ def test_a_set_that_fails_half_way_names_its_folder_and_leaves_nothing(tmp_path,
     assert names_in(tmp_path) == sorted([*FILES, "file"])
 
 
+@pytest.mark.parametrize("file", range(len(FILES)))
+def test_a_set_that_is_interrupted_after_the_decision_is_completed_first(tmp_path, monkeypatch, file):
+    OLD.save(tmp_path)
+    rename, calls = files._rename, []
+
+    def interrupted(temporary, path):
+        calls.append(path)
+        if len(calls) == 2 + file:          # the first one is that of the marker, which decides
+            raise KeyboardInterrupt
+        rename(temporary, path)
+
+    monkeypatch.setattr(files, "_rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        NEW.save(tmp_path)
+    assert names_in(tmp_path) == sorted(FILES) and load(tmp_path).fingerprint == NEW.fingerprint
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@pytest.mark.parametrize("mode", ["rb", "a"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_without_waiting_for_it(tmp_path, mode):
+    os.mkfifo(tmp_path / "pipe")
+    for other_end in (None, os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)):
+        with pytest.raises(OSError) as refused:
+            open(tmp_path / "pipe", mode, opener=files.ordinary)
+        if mode == "rb" or other_end is not None:       # else the system has no reader for it
+            assert refused.value.filename == str(tmp_path / "pipe") and "a pipe" in refused.value.strerror
+    os.close(other_end)
+
+
+def test_an_ordinary_file_is_opened_and_a_folder_is_called_one(tmp_path):
+    for more in ("one", "two"):
+        with open(tmp_path / "file", "a", opener=files.ordinary) as file:
+            file.write(more)
+    with open(tmp_path / "file", "rb", opener=files.ordinary) as file:
+        assert file.read() == b"onetwo"
+    with pytest.raises(PermissionError if sys.platform == "win32" else IsADirectoryError):
+        open(tmp_path, "rb", opener=files.ordinary)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_tokenizer_with_a_pipe_for_a_file_is_refused(tmp_path):
+    OLD.save(tmp_path)
+    (tmp_path / "merges.json").unlink()
+    os.mkfifo(tmp_path / "merges.json")
+    with pytest.raises(OSError, match="a pipe or a device") as refused:
+        load(tmp_path)
+    assert str(refused.value.filename) == str(tmp_path / "merges.json")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows opens no folder")
 def test_a_rename_is_made_to_last_by_a_sync_of_its_folder(tmp_path, monkeypatch):
     synced, fsync = [], os.fsync

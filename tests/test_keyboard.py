@@ -33,6 +33,13 @@ def test_what_is_damaged_is_left_out_and_what_is_long_ago_is_forgotten(tmp_path)
     assert History(path).entries[0] == str(REMEMBERED + 1) and len(path.read_text().split()) == REMEMBERED
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_in_the_place_of_the_history_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "history")
+    history = History(tmp_path / "history")
+    assert history.add("this session alone") and history.entries == ["this session alone"]
+
+
 @pytest.mark.parametrize("path", ["folder", "nowhere/history"])
 def test_a_history_that_cannot_be_kept_is_no_failure(tmp_path, path):
     (tmp_path / "folder").mkdir()

@@ -181,6 +181,16 @@ def test_a_record_nested_too_deep_is_made_again(prepared):
     assert_made_again(home, made, "corpus.json is damaged")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@pytest.mark.parametrize("name, said", [("corpus.json", "is damaged"), ("*.npy", "is not whole")])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(prepared, name, said):
+    project, made = prepared
+    [path] = project.tokens.glob(name)
+    path.unlink()
+    os.mkfifo(path)
+    assert_made_again(project, made, said)
+
+
 def test_without_asserts_it_is_judged_alike(prepared):
     home, _ = prepared
     edit(home, lambda about: about.pop("paths"))

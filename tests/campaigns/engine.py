@@ -21,6 +21,18 @@ from folio.errors import FolioError
 SHOWN_FALLS = 20            # different ones, in a report
 
 
+def _starting_workers():
+    """The way to start workers: from a server that has imported torch, which each would need seconds for, if possible."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():         # Windows
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "pytest"])
+    return context
+
+
+_CONTEXT = _starting_workers()
+
+
 class Fall(Exception):
     """The program did not do what it should: the text says what happened instead."""
 
@@ -97,10 +109,9 @@ class _Worker:
         if self.process is None:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
-            context = multiprocessing.get_context("spawn")
-            self.pipe, theirs = context.Pipe()
+            self.pipe, theirs = _CONTEXT.Pipe()
             arguments = self.campaign, self.seed, self.folder, theirs
-            self.process = context.Process(target=_work, args=arguments, daemon=True)
+            self.process = _CONTEXT.Process(target=_work, args=arguments, daemon=True)
             self.process.start()
             theirs.close()
             self.deadline += self.set_up_seconds

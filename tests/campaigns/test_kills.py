@@ -67,21 +67,22 @@ def _as_it_is(home):
     pass
 
 
-# name -> what makes its home of a trained one, the command, what is compared, cases
+# name -> what makes its home of a trained one, the command, what is compared, cases: all, and a sample
 SCENARIOS = {
-    "init": (_only_text, INIT, init_result, 30),
-    "init again": (_older_tokenizer, INIT, init_result, 60),
-    "init from standard input": (_only_text, [*INIT, "-"], init_result, 20),
-    "init in several processes": (_only_text, INIT, init_result, 30),
-    "train": (_no_weights, TRAIN, train_result, 60),
-    "resume": (_as_it_is, RESUME, train_result, 40),
+    "init": (_only_text, INIT, init_result, 30, 0),
+    "init again": (_older_tokenizer, INIT, init_result, 60, 1),
+    "init from standard input": (_only_text, [*INIT, "-"], init_result, 20, 0),
+    "init in several processes": (_only_text, INIT, init_result, 30, 1),
+    "train": (_no_weights, TRAIN, train_result, 60, 1),
+    "resume": (_as_it_is, RESUME, train_result, 40, 0),
 }
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_kills(scenario, trained_home, attack):
     """attack fails with the cases that fell."""
-    attack(Kills(scenario, trained_home), SCENARIOS[scenario][-1], 1)
+    *_, full, sample = SCENARIOS[scenario]
+    attack(Kills(scenario, trained_home), full, sample)
 
 
 class Kills(Campaign):
@@ -96,7 +97,7 @@ class Kills(Campaign):
 
     def set_up(self, folder):
         self.folder = folder
-        prepare, self.command, self.result, _ = SCENARIOS[self.scenario]
+        prepare, self.command, self.result, *_ = SCENARIOS[self.scenario]
         self.source = projects.copy(self.trained, folder / "source")
         prepare(self.source)
         self.before = tokenizers.load(self.source.tokenizer).fingerprint if self.source.tokenizer.exists() else None
