@@ -220,12 +220,14 @@ def prepared(home, wanted, say=print):
 def find_with(tokenizer, home, wanted=(), say=print):
     """The corpus encoded with a tokenizer that came from elsewhere, as weights bring it along; the home takes it over where it has none.
 
-    -> Corpus. Raises FolioError where the home has another tokenizer, and the same as `find` and `prepared`; nothing is changed then.
+    -> Corpus. Raises FolioError where the home has another tokenizer, and the same as `find` and `prepared`; nothing is
+    changed then.
     """
     is_new = not _has_tokenizer(home)
     if not is_new and load(home.tokenizer).fingerprint != tokenizer.fingerprint:
-        raise FolioError(f"{home.tokenizer} has another tokenizer than the weights, and the runs that were trained with it need it. Give the new run a "
-                         "home of its own: put its text into DIR/Train_Data, add --home DIR and name the weights by their path (or move that folder away).")
+        raise FolioError(f"{home.tokenizer} has another tokenizer than the weights, and the runs that were trained "
+                         "with it need it. Give the new run a home of its own: put its text into DIR/Train_Data, "
+                         "add --home DIR and name the weights by their path (or move that folder away).")
     corpus = _find(home, tokenizer, say, wanted)
     if is_new:
         replace_tokenizer(home, tokenizer, say)
@@ -314,8 +316,8 @@ def _find(home, tokenizer, say, wanted=()):
     try:
         tokenizer.encode("".join(survey.alphabet))
     except FolioError as error:
-        raise FolioError(f"{error} Replace them in the text, or train from nothing with a tokenizer that is learned from it: "
-                         f"{command('init.py')}") from None
+        raise FolioError(f"{error} Replace them in the text, or train from nothing with a tokenizer that is learned "
+                         f"from it: {command('init.py')}") from None
     if corpus and corpus.text_fingerprint == survey.fingerprint:
         damage = f"The tokens in {home.tokens} have no checksum, as an older Folio wrote them."
     if damage:
@@ -449,8 +451,9 @@ def _encode(home, tokenizer, documents, survey, text, paths, stamps):
         file.seek(0)
         file.write(_header(tokenizer.dtype, sum(tokens)))
         if tokens[0] < SHORTEST_TRAINING or not sizes[1]:
-            raise FolioError(f"The text is too short: its {survey.bytes} bytes make {tokens[0]} tokens to train on and {tokens[1]} held out "
-                             "for validation. A few thousand bytes are the least that can be learned from.")
+            raise FolioError(f"The text is too short: its {survey.bytes} bytes make {tokens[0]} tokens to train on and "
+                             f"{tokens[1]} held out for validation. A few thousand bytes are the least that can be "
+                             "learned from.")
     record = _Record(paths, stamps, text, tokenizer.fingerprint, name, {
         "train_tokens": tokens[0], "train_bytes": sizes[0], "val_bytes": sizes[1], "characters": survey.characters,
         "documents": survey.documents, "fingerprint": _fingerprint(survey.fingerprint, tokenizer.fingerprint, tokens),
