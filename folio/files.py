@@ -54,14 +54,17 @@ def replace_together(folder, contents):
         _folder_to_disk(folder)             # so that the marker is never on the disk without the files it speaks for
         with replacing(marker):
             pass
+        finish_replacing(folder)
     except BaseException as error:
-        if not marker.exists():
+        if marker.exists():                 # it was decided: Ctrl-C leaves nothing for the next reader to do
+            with suppress(OSError):
+                finish_replacing(folder)
+        else:
             for path in temporaries:
                 path.unlink(missing_ok=True)
         if isinstance(error, OSError):
             error.filename = str(folder)
         raise
-    finish_replacing(folder)
 
 
 def finish_replacing(folder):

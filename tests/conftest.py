@@ -14,7 +14,8 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from folio.home import Home         # noqa: E402  (it lies at the root)
+from folio import commands          # noqa: E402  (it lies at the root)
+from folio.home import Home         # noqa: E402
 
 settings.register_profile("folio", deadline=None)       # a slow machine is not a wrong result
 settings.load_profile("folio")
@@ -22,6 +23,7 @@ settings.load_profile("folio")
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
+    config.addinivalue_line("markers", "campaign: thousands of cases; left out unless -m names it")
 
 
 def run_python(*words, input=None, cwd=ROOT, env=None):
@@ -68,6 +70,12 @@ class FullDisk:
 def one_thread():
     """Threads only get into each other's way where matrices are this small."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_home_remembered():
+    """A process has one command line; the tests have many."""
+    commands.remember_home(None)
 
 
 @pytest.fixture
