@@ -23,17 +23,17 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from folio import load, networks, sampling                      # noqa: E402  (it lies at the root)
+from folio import load, networks, sampling                      # noqa: E402  (it lies at the root, and comes before torch: see folio/__init__.py)
 from folio.beam import beam_search, log_softmax                              # noqa: E402
 from folio.decoder import Generation, Stream                    # noqa: E402
 from folio.numpy_decoder import in_numpy                        # noqa: E402
 from Model_Params import GenerationParams, ModelParams          # noqa: E402
+
+import numpy as np          # noqa: E402
+import torch                # noqa: E402
 
 CONTEXT, TEMPERATURE, TOP_K = 512, 0.8, 40
 SIZES = {"1M": ModelParams(num_layers=4, emb_len=128, hidden_len=352, num_heads=4, vocab_size=1024, block_size=CONTEXT),

@@ -18,11 +18,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import torch                                                    # noqa: E402
-
 from folio import corpus, runs                                  # noqa: E402  (they lie at the root)
 from folio.home import Home                                     # noqa: E402
 from Model_Params import PRESETS, TextParams                    # noqa: E402
+
+import torch                                                    # noqa: E402  (after folio, which bounds how long its threads spin)
 
 STEPS = 20
 

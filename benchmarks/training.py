@@ -23,9 +23,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import torch                                                            # noqa: E402
-import torch.nn.functional as F                                         # noqa: E402
-
 from folio import corpus, hardware, networks, runs                      # noqa: E402  (they lie at the root)
 from folio.batches import batch_at                                      # noqa: E402
 from folio.command_line import chosen                                   # noqa: E402
@@ -33,6 +30,9 @@ from folio.home import Home                                             # noqa: 
 from folio.networks import count_parameters                             # noqa: E402
 from Model import NORM_EPS                                              # noqa: E402
 from Model_Params import PRESETS, TextParams, one_length                # noqa: E402
+
+import torch                                                            # noqa: E402  (after folio, which bounds how long its threads spin)
+import torch.nn.functional as F                                         # noqa: E402
 
 SHAPES = {"default": 128, "wide": 256, "10m": 384}          # widths; layers and heads go with them
 TURNS, STEPS_A_TURN = 7, 4

@@ -69,7 +69,10 @@ def replace_together(folder, contents):
             pass
         finish_replacing(folder)
     except BaseException as error:
-        if not marker.exists():
+        if marker.exists():                 # it was decided: Ctrl-C leaves nothing for the next reader to do
+            with suppress(OSError):
+                finish_replacing(folder)
+        else:
             for path in temporaries:
                 path.unlink(missing_ok=True)
         elif not isinstance(error, OSError):

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,12 +16,15 @@ sys.path.insert(0, str(ROOT))
 from folio import commands          # noqa: E402  (it lies at the root)
 from folio.home import Home         # noqa: E402
 
+import torch                        # noqa: E402  (after folio, which bounds how long its threads spin)
+
 settings.register_profile("folio", deadline=None)       # a slow machine is not a wrong result
 settings.load_profile("folio")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
+    config.addinivalue_line("markers", "campaign: thousands of cases; left out unless -m names it")
 
 
 def run_python(*words, input=None, cwd=ROOT, env=None):
@@ -73,7 +75,7 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def no_home_remembered():
-    """A command line that an earlier test parsed in this process leaves no --home for the commands in later messages."""
+    """A process has one command line; the tests have many."""
     commands.remember_home(None)
 
 

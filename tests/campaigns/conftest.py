@@ -18,10 +18,6 @@ def pytest_addoption(parser):
     group.addoption("--campaign-case", type=int, help="try this case alone")
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "campaign: thousands of cases; left out unless -m names it")
-
-
 def pytest_collection_modifyitems(config, items):
     if "campaign" not in config.getoption("markexpr"):
         left_out = [item for item in items if item.get_closest_marker("campaign")]
