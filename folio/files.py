@@ -75,8 +75,6 @@ def replace_together(folder, contents):
         else:
             for path in temporaries:
                 path.unlink(missing_ok=True)
-        elif not isinstance(error, OSError):
-            finish_replacing(folder)        # Ctrl-C came after the decision
         if isinstance(error, OSError):
             error.filename = str(folder)
         raise
