@@ -60,7 +60,8 @@ class Hostile(Campaign):
         shutil.rmtree(self.folder / "home", ignore_errors=True)
         home = projects.copy(self.source, self.folder / "home")
         proof = self.folder / "it-ran"
-        home = build(home, proof) or home
+        moved = build(home, proof)
+        home = moved if isinstance(moved, Home) else home
         command, *words = (str(word).format(home=home.folder) for word in words)
         typed = TYPED if command == "run.py" and not words else ()
         processes.on_terminal(projects.script(command, home, *words), typed).check(codes)
