@@ -4,16 +4,13 @@ What a processor lists among its capabilities does not tell: some list bfloat16 
 than one where a network is small. So a part of the step is timed, forward and backward, with each choice in turn. What is chosen is stored with the run,
 which a resumed one repeats.
 
-What counts is processor time, a thread's share of it, and not the clock's: so the choice is the same while other
-programs use the machine. On Windows it is the clock's, for processor time comes in units of 15.6 ms there, and a pass
-takes less.
+What counts is the clock, and the mean: beside other programs on the same cores two threads often wait for each other, and one is then faster.
 """
 
 import math
-import os
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -24,15 +21,7 @@ SHARE = 0.02                # of a run's time that measuring may take,
 SECONDS = 0.1, 0.5          # ... and the least and the most of it
 MARGIN = 0.95               # another choice has to take less than this share of the time: a moment's measurement is a few percent off
 PASSES = 8                  # in a comparison: four rounds of two
-COARSE = os.name == "nt"    # whether processor time is counted in units longer than what is measured here
 PRODUCT = 256               # rows and columns of the matrices whose product tells in a millisecond which precisions are emulated
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a pass takes, in seconds: of each thread's processor time (COARSE: by the clock), and by the clock."""
-    busy: float = math.inf
-    clock: float = math.inf
 
 
 def settle(model, training):
@@ -52,16 +41,16 @@ def settle(model, training):
         threads = training.threads or 1
         torch.set_num_threads(threads)
         precisions = not_emulated() if training.precision == "auto" else [training.precision]
-        (precision, _), cost = part.fastest([(precision, threads) for precision in precisions])
+        (precision, _), seconds = part.fastest([(precision, threads) for precision in precisions])
         while not training.threads and threads < most:
             more = min(2 * threads, most)
-            (_, chosen), cost = part.fastest([(precision, threads), (precision, more)])
+            (_, chosen), seconds = part.fastest([(precision, threads), (precision, more)])
             if chosen != more:
                 break
             threads = more
     chosen = replace(training, precision=precision, threads=threads)
     machine = plan.Machine.of(chosen)
-    return chosen, plan.seconds_per_step(model, chosen, machine) * cost.clock / plan.seconds_per_step(part.model, part.training, machine)
+    return chosen, plan.seconds_per_step(model, chosen, machine) * seconds / plan.seconds_per_step(part.model, part.training, machine)
 
 
 class _Part:
@@ -80,40 +69,36 @@ class _Part:
         self.nets = {}                          # by precision
 
     def fastest(self, choices):
-        """-> which of some (precision, threads) makes a pass fastest, and its Cost. The first is kept where the others are hardly faster."""
-        costs = dict.fromkeys(choices, Cost())
-        ends, rounds = time.perf_counter() + self.seconds, 0
-        while not rounds or time.perf_counter() < ends:         # the first passes, which fetch memory and make kernels, take longer than what follows
-            for choice in choices:
-                cost = self._cost(*choice)
-                costs[choice] = Cost(min(cost.busy, costs[choice].busy), min(cost.clock, costs[choice].clock))
-            rounds += 1
-        best = min(choices, key=lambda choice: costs[choice].busy)
-        chosen = best if costs[best].busy < MARGIN * costs[choices[0]].busy else choices[0]
-        return chosen, costs[chosen]
+        """-> which of some (precision, threads) makes a pass fastest, and the seconds it takes. The first is kept where the others are hardly faster."""
+        ends, rounds = time.perf_counter() + self.seconds, []
+        while not rounds or time.perf_counter() < ends:
+            rounds.append([self._seconds(*choice) for choice in choices])
+        counted = rounds[1:] or rounds              # the first passes, which fetch memory and make kernels, take longer than what follows
+        means = {choice: sum(column) / len(counted) for choice, column in zip(choices, zip(*counted))}
+        best = min(choices, key=means.get)
+        chosen = best if means[best] < MARGIN * means[choices[0]] else choices[0]
+        return chosen, means[chosen]
 
-    def _cost(self, precision, threads):
-        """The Cost of a forward and a backward pass."""
+    def _seconds(self, precision, threads):
+        """The time of a forward and a backward pass."""
         torch.set_num_threads(threads)
         if precision not in self.nets:
             self.nets[precision] = networks.in_type(self.net, hardware.TYPES[precision])
-        net = self.nets[precision]
-        clock, busy = time.perf_counter(), time.process_time()
+        net, began = self.nets[precision], time.perf_counter()
         loss = F.cross_entropy(net(self.inputs).float().flatten(0, 1), self.targets)
         torch.autograd.grad(loss, list(net.parameters()))
-        clock, busy = time.perf_counter() - clock, (time.process_time() - busy) / threads
-        return Cost(clock if COARSE else busy, clock)
+        return time.perf_counter() - began
 
 
 def not_emulated():
     """-> "fp32", and those of "bf16" and "fp16" in which a product takes no longer"""
-    shortest, seconds_now = {}, time.perf_counter if COARSE else time.process_time
+    shortest = {}
     for precision in ("fp32", "bf16", "fp16"):
         matrix = torch.ones(PRODUCT, PRODUCT, dtype=hardware.TYPES[precision])
         for _ in range(4):
-            began = seconds_now()
+            began = time.perf_counter()
             matrix @ matrix
-            shortest[precision] = min(seconds_now() - began, shortest.get(precision, math.inf))
+            shortest[precision] = min(time.perf_counter() - began, shortest.get(precision, math.inf))
     return [precision for precision, seconds in shortest.items() if seconds <= shortest["fp32"]]
 
 
