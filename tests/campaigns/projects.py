@@ -10,7 +10,7 @@ from folio.home import Home
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEXT_BYTES = 60_000
-TINY = ["--emb-len", 32, "--num-layers", 1, "--num-heads", 1, "--threads", 1,
+TINY = ["--emb-len", 32, "--num-layers", 1, "--num-heads", 1, "--threads", 1, "--precision", "fp32",
         "--sample-tokens", 0, "--eval-interval", 5]
 VOCABULARY = ["--vocab-size", 400]
 
