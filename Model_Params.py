@@ -200,7 +200,7 @@ USUAL_STEPS = 1000              # of a run whose length nobody has said or estim
 
 
 def for_length(steps, shorter_first=True):
-    """What suits a run of so many steps: {field of TrainingParams: value}. Found on four texts, from 40 to 4,000 steps (benchmarks/LOG.md).
+    """What suits a run of so many steps: {field of TrainingParams: value}. Found on four texts, from 40 to 1,500 steps (benchmarks/LOG.md).
 
     shorter_first: whether it may begin with shorter sequences (sequence length warm-up: Li et al., 2022), which teach a beginner more for each token.
     >>> for_length(100)
