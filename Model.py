@@ -8,11 +8,11 @@ position out.
 
 Change what you like: training, evaluation and generation use this file. Its equations are written a second time in
 these places, which do not follow a change by themselves:
-- folio/numpy_decoder.py: generation of single tokens in NumPy. It is compared with this network first; where the two
+- folio/generation/numpy_decoder.py: generation of single tokens in NumPy. It is compared with this network first; where the two
   differ, a warning says so and the network itself generates.
-- folio/attention_weights.py: attention weights for `python -m folio.plot`.
-- folio/plan.py: floating-point operations per step.
-folio/kernels.py holds attention for training on a CPU up to FUSED_ATTENTION_LEN tokens; `attend` calls it.
+- folio/networks/attention_weights.py: attention weights for `python -m folio.plot`.
+- folio/training/plan.py: floating-point operations per step.
+folio/kernels/attention.py holds attention for training on a CPU up to FUSED_ATTENTION_LEN tokens; `attend` calls it.
 
 Letters: B batch, T time (positions computed now), S positions seen, C channels (emb_len), H heads, G key/value heads, D channels a head,
 V vocabulary.
@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from folio.kernels import causal_attention
+from folio.kernels.attention import causal_attention
 
 NORM_EPS = 1e-6             # Qwen3's
 ROTARY_BASE = 10_000        # Su et al., 2021
@@ -425,5 +425,5 @@ def initialize(net):
 
 
 if __name__ == "__main__":
-    from folio.startup import list_commands
+    from folio.base.startup import list_commands
     list_commands("python Model.py")

@@ -154,7 +154,7 @@ class ModelParams:
     def resolved(self):
         """The same parameters with every None worked out; vocab_size alone stays as it is, it is the tokenizer's to say.
 
-        Sizes that are not given are those for half a megabyte of text and three minutes: folio/plan.py knows others.
+        Sizes that are not given are those for half a megabyte of text and three minutes: folio/training/plan.py knows others.
         """
         self = self.sized()
         if self.is_recurrent:
@@ -255,7 +255,7 @@ class TrainingParams:
     compile: bool | None = option(None, "let torch.compile make the step faster; needs a C++ compiler (default: where it pays)")
 
     def resolved(self, steps=None):
-        """The same parameters with every None that other parameters decide worked out; folio/plan.py knows a better bpe_dropout for some texts.
+        """The same parameters with every None that other parameters decide worked out; folio/training/plan.py knows a better bpe_dropout for some texts.
 
         steps: about how many the run will make, where `steps` does not say it (default: USUAL_STEPS).
         """
@@ -405,5 +405,5 @@ PRESETS = {
 
 
 if __name__ == "__main__":
-    from folio.startup import list_commands
+    from folio.base.startup import list_commands
     list_commands("python Model_Params.py")

@@ -8,16 +8,16 @@
 import time
 from dataclasses import asdict
 
-from folio import startup
+from folio.base import startup
 
 if __name__ == "__main__":
     startup.require("init.py")
 
-from folio import configuration
-from folio.command_line import Parser, chosen, front_door
-from folio.commands import command
-from folio.paths import supply_text
-from folio.spelling import counted
+from folio.cli import configuration
+from folio.cli.command_line import Parser, chosen, front_door
+from folio.base.commands import command
+from folio.data.paths import supply_text
+from folio.base.spelling import counted
 from Model_Params import PRESETS, TextParams
 
 
@@ -34,8 +34,8 @@ def main():
     text = chosen(PRESETS[parser.preset_of(arguments)].text, parser.settings(arguments, TextParams))
     parser.check(text)
 
-    from folio import corpus
-    from folio.sources import remarks
+    from folio.data import corpus
+    from folio.data.sources import remarks
     if arguments.preset and not arguments.paths:
         supply_text(arguments.home)
     tokenizer, made = corpus.prepare(arguments.home, text, arguments.paths)

@@ -8,15 +8,15 @@
 import sys
 from dataclasses import asdict
 
-from folio import startup
+from folio.base import startup
 
 if __name__ == "__main__":
     startup.require("run.py")
 
-from folio import configuration
-from folio.command_line import Parser, front_door
-from folio.stopping import unescaped
-from folio.terminal import BOLD, Screen, harmless
+from folio.cli import configuration
+from folio.cli.command_line import Parser, front_door
+from folio.base.visible import unescaped, harmless
+from folio.cli.screen import BOLD, Screen
 from Model_Params import GenerationParams
 
 
@@ -55,9 +55,9 @@ def main():
     elif prompt:
         prompt = mended_prompt(prompt, "The prompt")
 
-    from folio.conversation import converse
-    from folio.language_model import find_weights, load, newest_weights     # torch comes with it, which --help need not wait for
-    from folio.networks import count_parameters
+    from folio.cli.conversation import converse
+    from folio.generation.language_model import find_weights, load, newest_weights     # torch comes with it, which --help need not wait for
+    from folio.networks.build import count_parameters
     path = find_weights(arguments.home, arguments.weights) if arguments.weights else newest_weights(arguments.home)
     model = load(path, arguments.device)
     quality = "not yet measured" if model.val_bpb is None else f"{model.val_bpb:.3f} bits per byte"
@@ -79,7 +79,7 @@ def read_prompt():
 
 def mended_prompt(prompt, where):
     """A prompt, mended as a text is that is trained on, and what was mended said on stderr."""
-    from folio.sources import Mending, remarks
+    from folio.data.sources import Mending, remarks
     mending = Mending(remedy="")
     [(prompt, _)] = mending([(prompt, True, where)])
     for remark in remarks(mending.found):

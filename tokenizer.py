@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 import regex
 
-from folio.commands import command
-from folio.errors import FolioError
-from folio.files import fingerprint, finish_replacing, ordinary, replace_together
-from folio.splitting import LONG_TEXT, SPLIT_PATTERNS, distinct_pieces, in_batches, splitter, to_bytes
+from folio.base.commands import command
+from folio.base.errors import FolioError
+from folio.base.files import fingerprint, finish_replacing, ordinary, replace_together
+from folio.kernels.splitting import LONG_TEXT, SPLIT_PATTERNS, distinct_pieces, in_batches, splitter, to_bytes
 
 END_OF_TEXT = "<|endoftext|>"
 # What ends a document in the tokenizers of others: GPT-2, Llama 3, Llama and RoBERTa, Gemma and others, ChatML.
@@ -836,5 +836,5 @@ _PRINTABLE = _printable_bytes()
 
 
 if __name__ == "__main__":
-    from folio.startup import list_commands
+    from folio.base.startup import list_commands
     list_commands("python tokenizer.py")

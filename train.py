@@ -12,16 +12,16 @@ import time
 from dataclasses import asdict, replace
 from functools import partial
 
-from folio import startup
+from folio.base import startup
 
 if __name__ == "__main__":
     STARTED_AT = time.perf_counter()        # before the imports: what --minutes promises includes them
     startup.require("train.py")
 
-from folio import configuration
-from folio.command_line import Parser, chosen, front_door
-from folio.commands import command
-from folio.terminal import Screen
+from folio.cli import configuration
+from folio.cli.command_line import Parser, chosen, front_door
+from folio.base.commands import command
+from folio.cli.screen import Screen
 from Model_Params import FINE_TUNING, PRESETS, READING, ModelParams, TextParams, TrainingParams
 
 
@@ -52,14 +52,16 @@ def main(started_at=None):
     # A resumed run has its own settings, which these are compared with, and with --start-from the model is in the file.
     parser.check(params, one_by_one=arguments.resume or arguments.start_from)
 
-    from folio import distributed       # torch comes with it, which --help need not wait for
+    from folio.training import distributed       # torch comes with it, which --help need not wait for
     with distributed.joined():
         return train(arguments, preset, flags, params, started_at)
 
 
 def train(arguments, preset, flags, params, started_at):
     """Open the run that the command line means and train it. -> exit code"""
-    from folio import corpus, distributed, language_model, runs
+    from folio.data import corpus
+    from folio.training import distributed, runs
+    from folio.generation import language_model
     home = arguments.home
     wanted = {name: value for name, value in flags.items() if hasattr(params.text, name)}
     if arguments.preset:                # which says how a text becomes tokens, but not how one is to be read

@@ -37,8 +37,9 @@ def measure(work, seconds, flags):
 
 def training(width, seconds, flags):
     """Tokens per second of training steps at a width."""
-    from folio import corpus, runs
-    from folio.home import Home
+    from folio.data import corpus
+    from folio.training import runs
+    from folio.base.home import Home
     from Model_Params import PRESETS, TextParams
     preset = PRESETS["default"]
     params = replace(preset, model=preset.model.sized(width), training=replace(preset.training, steps=1000, minutes=None, **flags))
@@ -53,7 +54,7 @@ def training(width, seconds, flags):
 def writing(sequences, seconds, flags):
     """Tokens per second of sampled text."""
     from folio import load
-    from folio.decoder import Generation, Stream
+    from folio.generation.decoder import Generation, Stream
     from Model_Params import GenerationParams
     model = load(ROOT / "Saved_Weights" / "weights-pretrained.pth")
     settings = GenerationParams(tokens=10 ** 9, top_k=40, seed=1).resolved()

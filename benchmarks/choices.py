@@ -18,8 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from folio import corpus, fastest, hardware, runs               # noqa: E402  (they lie at the root)
-from folio.home import Home                                     # noqa: E402
+from folio.data import corpus               # noqa: E402  (they lie at the root)
+from folio.training import fastest, runs               # noqa: E402  (they lie at the root)
+from folio.base import hardware               # noqa: E402  (they lie at the root)
+from folio.base.home import Home                                     # noqa: E402
 from Model_Params import PRESETS, TextParams                    # noqa: E402
 
 import torch                                                    # noqa: E402

@@ -4,7 +4,7 @@
     python benchmarks/generate.py one-stream                        # or a part: one-stream, streams, first-token, past-context, int8, beams
 
 All ways take turns in one process, and the figures are medians. The weights are random and the same in all: `transformers` is its `generate` with cache,
-`llama.cpp` is llama-cpp-python where that and gguf are installed, in float32, `torch` is Model.py with its cache and folio/sampling.py. Context 512,
+`llama.cpp` is llama-cpp-python where that and gguf are installed, in float32, `torch` is Model.py with its cache and folio/generation/sampling.py. Context 512,
 temperature 0.8, top-k 40, two threads.
 
 one-stream    300 tokens after a prompt of 16, of three sizes
@@ -26,10 +26,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from folio import load, networks, sampling                      # noqa: E402  (it lies at the root, and comes before torch: see folio/__init__.py)
-from folio.beam import beam_search, log_softmax                              # noqa: E402
-from folio.decoder import Generation, Stream                    # noqa: E402
-from folio.numpy_decoder import in_numpy                        # noqa: E402
+from folio import load                      # noqa: E402  (it lies at the root, and comes before torch: see folio/__init__.py)
+from folio.networks import build as networks                      # noqa: E402  (it lies at the root, and comes before torch: see folio/__init__.py)
+from folio.generation import sampling                      # noqa: E402  (it lies at the root, and comes before torch: see folio/__init__.py)
+from folio.generation.beam import beam_search, log_softmax                              # noqa: E402
+from folio.generation.decoder import Generation, Stream                    # noqa: E402
+from folio.generation.numpy_decoder import in_numpy                        # noqa: E402
 from Model_Params import GenerationParams, ModelParams          # noqa: E402
 
 import numpy as np          # noqa: E402
@@ -61,7 +63,7 @@ def in_int8(net):
 
 
 def in_torch(net):
-    """With Model.py's cache and folio/sampling.py."""
+    """With Model.py's cache and folio/generation/sampling.py."""
     @torch.inference_mode()
     def write(prompts, tokens):
         state, random, token = net.empty_state(len(prompts)), np.random.default_rng(1), torch.tensor(prompts)

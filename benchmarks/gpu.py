@@ -18,8 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from folio import corpus, runs                                  # noqa: E402  (they lie at the root)
-from folio.home import Home                                     # noqa: E402
+from folio.data import corpus                                  # noqa: E402  (they lie at the root)
+from folio.training import runs                                  # noqa: E402  (they lie at the root)
+from folio.base.home import Home                                     # noqa: E402
 from Model_Params import PRESETS, TextParams                    # noqa: E402
 
 import torch                                                    # noqa: E402  (after folio, which bounds how long its threads spin)
@@ -58,7 +59,7 @@ def generation():
     """Whether streams of different lengths say on the GPU what they say on the CPU, and tokens a second at 11 million parameters."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from generate import in_folio, network, prompts_of, speeds
-    from folio.decoder import Decoder
+    from folio.generation.decoder import Decoder
     net, largest = network("11M"), 0.0
     on_gpu, prompts = deepcopy(net).to("cuda"), prompts_of(net, range(1, 65))
     decoders = Decoder(net, prompts), Decoder(on_gpu, prompts)

@@ -1,10 +1,10 @@
-"""What folio/plan.py estimates beside what is measured: seconds of processor time a step, and the peak of a process's memory.
+"""What folio/training/plan.py estimates beside what is measured: seconds of processor time a step, and the peak of a process's memory.
 
     python benchmarks/plan.py                       # about two minutes
     python benchmarks/plan.py "--emb-len 512 --batch-size 4" "--optimizer adamw"
 
 Each line is a process of its own, with one thread, that makes a few real steps on the text that comes along, with the flags of train.py.
-The constants in folio/plan.py come from here: run it again where a step has changed, and put right what is off by more than a third.
+The constants in folio/training/plan.py come from here: run it again where a step has changed, and put right what is off by more than a third.
 """
 
 import subprocess
@@ -24,9 +24,10 @@ def measure(flags):
     """Print one line of the table."""
     import resource
 
-    from folio import corpus, plan, runs
-    from folio.command_line import Parser, chosen, given
-    from folio.home import Home
+    from folio.data import corpus
+    from folio.training import plan, runs
+    from folio.cli.command_line import Parser, chosen, given
+    from folio.base.home import Home
     from Model_Params import ModelParams, Params, TextParams, TrainingParams, one_length
     parser = Parser("Steps with these settings.")
     parser.add_fields("training", TrainingParams)

@@ -31,9 +31,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from folio.command_line import front_door               # noqa: E402  (it lies at the root)
-from folio.files import fingerprint, replacing          # noqa: E402
-from folio.home import Home                             # noqa: E402
+from folio.cli.command_line import front_door               # noqa: E402  (it lies at the root)
+from folio.base.files import fingerprint, replacing          # noqa: E402
+from folio.base.home import Home                             # noqa: E402
 from Model_Params import PRESETS, TextParams            # noqa: E402
 
 TINY_SHAKESPEARE = ROOT.parent / "shared" / "data" / "tinyshakespeare.txt"
@@ -97,8 +97,11 @@ def run_process(*words):
 
 def measure(home, name, seed):
     """Nats per byte of a finished run's last weights by every protocol, and of its best ones as it found them."""
-    from folio import checkpoint, corpus, hardware, networks        # torch comes with it, and its memory would count as the training's if it came before
-    from folio.bits_per_byte import bytes_of_tokens, evaluate, evaluate_random_windows, window_len
+    from folio.formats import checkpoint        # torch comes with it, and its memory would count as the training's if it came before
+    from folio.data import corpus
+    from folio.base import hardware
+    from folio.networks import build as networks
+    from folio.evaluation.bits_per_byte import bytes_of_tokens, evaluate, evaluate_random_windows, window_len
     tokenizer, text = corpus.find(home)
     last, best = checkpoint.load(home.resume(name)), checkpoint.load(home.weights(name))
     device = hardware.settle_device("auto")

@@ -25,11 +25,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from quality import TINY_SHAKESPEARE, run_process       # noqa: E402  (it lies there)
 
-from folio import checkpoint, corpus, plan, run_log     # noqa: E402  (they lie at the root)
-from folio.batches import steps_per_epoch               # noqa: E402
-from folio.command_line import front_door               # noqa: E402
-from folio.files import fingerprint, replacing          # noqa: E402
-from folio.home import Home                             # noqa: E402
+from folio.formats import checkpoint, run_log     # noqa: E402  (they lie at the root)
+from folio.data import corpus     # noqa: E402  (they lie at the root)
+from folio.training import plan     # noqa: E402  (they lie at the root)
+from folio.data.batches import steps_per_epoch               # noqa: E402
+from folio.cli.command_line import front_door               # noqa: E402
+from folio.base.files import fingerprint, replacing          # noqa: E402
+from folio.base.home import Home                             # noqa: E402
 from Model_Params import PRESETS, ModelParams           # noqa: E402
 
 PLAYS = ROOT / "Train_Data" / "input.txt"

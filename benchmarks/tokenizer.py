@@ -101,7 +101,7 @@ def hard_texts(corpus):
 
 def chunks_of(path):
     """A text in chunks of half a megabyte, cut where no pattern's piece is cut: the same for all."""
-    from folio.sources import Documents
+    from folio.data.sources import Documents
     return (chunk for chunk, _ in Documents([path]))
 
 
@@ -114,10 +114,10 @@ def batches_of(path):
 
 def train(library, path, vocab_size):
     """From the file to the merges."""
-    from folio.splitting import SPLIT_PATTERNS
+    from folio.kernels.splitting import SPLIT_PATTERNS
     pattern = SPLIT_PATTERNS[PATTERN]
     if library == FOLIO:
-        from folio.corpus import PARALLEL_BYTES, count_all_pieces
+        from folio.data.corpus import PARALLEL_BYTES, count_all_pieces
         from tokenizer import BPETokenizer, learn_merges
         started_at = time.perf_counter()
         processes = WORKERS if path.stat().st_size >= PARALLEL_BYTES else 1     # as init.py does
@@ -144,7 +144,7 @@ def encode(library, path, folder):
     with target.open("wb") as out:
         started_at = time.perf_counter()
         if library == FOLIO:
-            from folio.corpus import encode_all
+            from folio.data.corpus import encode_all
             from tokenizer import load
             parts = ((chunk, False, False) for chunk in chunks_of(path))
             for content, *_ in encode_all(parts, load(folder), [], WORKERS):
@@ -198,8 +198,8 @@ def load(library, folder):
 
 def save_for_all(corpus, folder):
     """Learn from the large text, and save the tokenizer in everybody's format."""
-    from folio.corpus import count_all_pieces
-    from folio.interchange import write
+    from folio.data.corpus import count_all_pieces
+    from folio.formats.tokenizers import write
     from tokenizer import BPETokenizer, learn_merges
     counts = count_all_pieces(chunks_of(corpus), PATTERN, WORKERS)
     tokenizer = BPETokenizer(learn_merges(counts, BPETokenizer.merges_for(VOCAB_SIZE)), PATTERN)
@@ -228,7 +228,7 @@ def _encoder(library, folder):
         return lambda text: made.encode(text).ids
     import tiktoken
 
-    from folio.splitting import SPLIT_PATTERNS
+    from folio.kernels.splitting import SPLIT_PATTERNS
     ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, (folder / "ranks.tiktoken").read_bytes().splitlines())}
     return tiktoken.Encoding("ours", pat_str=SPLIT_PATTERNS[PATTERN], mergeable_ranks=ranks, special_tokens={}).encode_ordinary
 
@@ -246,7 +246,7 @@ def _batch_encoder(library, folder):
     if library == RUSTBPE:                          # it cannot load merges, only learn them; it learns the same
         import rustbpe
 
-        from folio.splitting import SPLIT_PATTERNS
+        from folio.kernels.splitting import SPLIT_PATTERNS
         made = rustbpe.Tokenizer()
         made.train_from_iterator(chunks_of(Path(folder) / "corpus.txt"), VOCAB_SIZE - 1, pattern=SPLIT_PATTERNS[PATTERN])
         return made.batch_encode, np.uint16

@@ -23,11 +23,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from folio import corpus, hardware, networks, runs                      # noqa: E402  (they lie at the root)
-from folio.batches import batch_at                                      # noqa: E402
-from folio.command_line import chosen                                   # noqa: E402
-from folio.home import Home                                             # noqa: E402
-from folio.networks import count_parameters                             # noqa: E402
+from folio.data import corpus                      # noqa: E402  (they lie at the root)
+from folio.base import hardware                      # noqa: E402  (they lie at the root)
+from folio.networks import build as networks                      # noqa: E402  (they lie at the root)
+from folio.training import runs                      # noqa: E402  (they lie at the root)
+from folio.data.batches import batch_at                                      # noqa: E402
+from folio.cli.command_line import chosen                                   # noqa: E402
+from folio.base.home import Home                                             # noqa: E402
+from folio.networks.build import count_parameters                             # noqa: E402
 from Model import NORM_EPS                                              # noqa: E402
 from Model_Params import PRESETS, TextParams, one_length                # noqa: E402
 

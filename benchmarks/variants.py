@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from quality import Recipe, add_arguments, study, summary                                           # noqa: E402
-from folio.command_line import front_door                                                           # noqa: E402  (it lies at the root)
+from folio.cli.command_line import front_door                                                           # noqa: E402  (it lies at the root)
 from folio.pictures.canvas import COLOURS, ENDINGS, GREY, Sheet, counted, require_matplotlib, save, style       # noqa: E402
 
 PLAYS = ROOT / "Train_Data" / "input.txt"

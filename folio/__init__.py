@@ -18,7 +18,7 @@ if "OMP_WAIT_POLICY" not in os.environ:     # the user's own wish, which these w
 def __getattr__(name):
     """`folio.load` arrives when first asked for, so that importing folio never pays for torch."""
     if name == "load":
-        from folio.language_model import load
+        from folio.generation.language_model import load
         return load
     raise AttributeError(f"module 'folio' has no attribute {name!r}")
 
@@ -27,7 +27,7 @@ def _begin():
     """What `python -m folio.NAME` lacks is said before that module is looked for; until then Python calls itself -m."""
     import sys
     if getattr(sys, "argv", [])[:1] == ["-m"]:
-        from folio.startup import require_for_module
+        from folio.base.startup import require_for_module
         require_for_module()
 
 

@@ -4,10 +4,10 @@
     python -m folio.convert import tokenizer.json                   # or: vocab.json merges.txt, or a rank file, with --pattern
 """
 
-from folio.command_line import Parser, front_door
-from folio.commands import command
-from folio.corpus import replace_tokenizer
-from folio.interchange import DROPPABLE, WRITERS, read, write
+from folio.cli.command_line import Parser, front_door
+from folio.base.commands import command
+from folio.data.corpus import replace_tokenizer
+from folio.formats.tokenizers import DROPPABLE, WRITERS, read, write
 from tokenizer import FILES, SPLIT_PATTERNS, load
 
 FORMATS = "|".join(WRITERS)

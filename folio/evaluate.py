@@ -14,15 +14,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from folio.command_line import Parser, front_door, given
-from folio.corpus import ordinary_bytes, read
-from folio.errors import FolioError
-from folio.paths import find_files, nearest_path
-from folio.sources import Documents, remarks, separated_by_line_ends
-from folio.splitting import to_bytes
-from folio.suffixes import longest_matches
-from folio.lines import cut, folded, styled, table
-from folio.terminal import harmless, on_one_line, send, shows_colours, warmth
+from folio.cli.command_line import Parser, front_door, given
+from folio.data.corpus import ordinary_bytes, read
+from folio.base.errors import FolioError
+from folio.data.paths import find_files, nearest_path
+from folio.data.sources import Documents, remarks, separated_by_line_ends
+from folio.kernels.splitting import to_bytes
+from folio.evaluation.suffixes import longest_matches
+from folio.base.lines import cut, folded, styled, table
+from folio.base.visible import harmless, on_one_line
+from folio.cli.screen import send, shows_colours, warmth
 from Model_Params import GenerationParams, TextParams
 from tokenizer import StreamingDecoder
 
@@ -53,10 +54,10 @@ def main():
     parser.check(writing)
     parser.check(reading)
 
-    from folio.language_model import find_weights, load, newest_weights     # torch comes with it, which --help need not wait for
+    from folio.generation.language_model import find_weights, load, newest_weights     # torch comes with it, which --help need not wait for
     path = find_weights(arguments.home, arguments.weights) if arguments.weights else newest_weights(arguments.home)
     model = load(path, arguments.device)
-    from folio.bits_per_byte import window_len
+    from folio.evaluation.bits_per_byte import window_len
     if arguments.stride and arguments.stride > window_len(model.net):
         raise FolioError(f"--stride {arguments.stride} would leave out tokens: windows have {window_len(model.net)}, so take at most that.")
     notes = []
@@ -95,7 +96,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Project:
-    """What a home has: its tokenizer, and its text as folio.corpus.read has it."""
+    """What a home has: its tokenizer, and its text as folio.data.corpus.read has it."""
     tokenizer: object
     text: object
 
@@ -161,7 +162,7 @@ class Measured:
 
 def measure(model, text, stride=None):
     """Predict a Text. -> Measured. Raises FolioError where the model's output is not finite."""
-    from folio.bits_per_byte import bytes_of_tokens, predictions, window_len, windows_at_once
+    from folio.evaluation.bits_per_byte import bytes_of_tokens, predictions, window_len, windows_at_once
     block_size = window_len(model.net)
     parts = predictions(model.net, text.tokens, block_size=block_size, batch_size=windows_at_once(model.net),
                         device=next(model.net.parameters()).device, stride=stride)
@@ -313,8 +314,8 @@ class Report:
 
 def make_report(name, model, text, measured, stride, copying, notes):
     """Put together what was found out. -> Report"""
-    from folio.bits_per_byte import Score, window_len
-    from folio.networks import count_parameters
+    from folio.evaluation.bits_per_byte import Score, window_len
+    from folio.networks.build import count_parameters
     score = Score(measured.nats.sum(dtype=np.float64).item(), len(measured.nats), text.bytes)
     per_token = score.nats / score.tokens
     return Report(name, count_parameters(model.net), model.step, text.name, text.bytes, score.tokens, stride or window_len(model.net),

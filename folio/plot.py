@@ -12,16 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from folio.command_line import Parser, front_door
-from folio.errors import FolioError
+from folio.cli.command_line import Parser, front_door
+from folio.base.errors import FolioError
 from folio.pictures.attention import MOST_TOKENS, attention_figure
 from folio.pictures.canvas import ENDINGS, counted, refuse_other, require_matplotlib, save
 from folio.pictures.loss import POSITIONS, default_output, find_logs, loss_figure, reports_of
 from folio.pictures.surprise import MOST_CHARACTERS, surprise_figure
 from folio.pictures.vocabulary import vocabulary_figure
-from folio.spelling import nearest
-from folio.terminal import harmless
-from folio.tokens import named_text, shown
+from folio.base.spelling import nearest
+from folio.base.visible import harmless
+from folio.base.visible import shown
+from folio.tokens import named_text
 from Model_Params import TextParams
 
 
@@ -57,7 +58,7 @@ def attention(parser, words):
     parser.add_argument("prompt", metavar="TEXT", help=f"what the model reads: up to {MOST_TOKENS} tokens")
     arguments, model, output = _opened(parser, words, "attention")
     import torch
-    from folio.attention_weights import attention_weights, attentions
+    from folio.networks.attention_weights import attention_weights, attentions
     attentions(model.net)           # before anything is said of the text: there may be none
     ids = model.tokenizer.encode(arguments.prompt)
     most = min(MOST_TOKENS, model.net.params.block_size)
@@ -120,7 +121,7 @@ def _opened(parser, words, picture):
     """-> the arguments, the LanguageModel that they mean, and where its picture goes"""
     parser.add_argument("--weights", metavar="FILE", help="a file in Saved_Weights, or a run's name (default: the newest)")
     arguments = _parsed(parser, words, f"{picture}-NAME.png beside the weights")
-    from folio.language_model import find_weights, load, newest_weights     # torch comes with it, which --help and `loss` need not wait for
+    from folio.generation.language_model import find_weights, load, newest_weights     # torch comes with it, which --help and `loss` need not wait for
     path = find_weights(arguments.home, arguments.weights) if arguments.weights else newest_weights(arguments.home)
     output = arguments.output or path.with_name(f"{picture}-{path.stem.removeprefix('weights-')}.png")
     refuse_other(output)

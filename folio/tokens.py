@@ -19,13 +19,14 @@ import numpy as np
 import regex
 from tqdm import tqdm
 
-from folio.command_line import Parser, front_door
-from folio.errors import FolioError
-from folio.paths import find_files, is_pipe, nearest_path
-from folio.sources import Documents, remarks
-from folio.splitting import CODE_POINTS, INHABITED, to_bytes
-from folio.lines import columns, cut, head, table, takes_no_room
-from folio.terminal import harmless, send, shows_colours
+from folio.cli.command_line import Parser, front_door
+from folio.base.errors import FolioError
+from folio.data.paths import find_files, is_pipe, nearest_path
+from folio.data.sources import Documents, remarks
+from folio.kernels.splitting import CODE_POINTS, INHABITED, to_bytes
+from folio.base.lines import columns, cut, head, table
+from folio.base.visible import shown, shown_lines
+from folio.cli.screen import send, shows_colours
 from Model_Params import TextParams
 from tokenizer import PieceCounter, count_batch, load
 
@@ -334,23 +335,6 @@ def _seen(tokenizer, chunks):
             lines = shown_lines(tokenizer.token_bytes[token])
             yield token, [line for line in lines if line], not lines[-1], len(tokenizer.token_bytes[token])
         between_documents = ends_document
-
-
-def shown(token):
-    """A token, bytes, as text in which all can be seen: what is no whole character in hexadecimal digits, and nothing commands a terminal.
-    >>> print(shown(b" caf\\xc3"), shown(b".\\n\\n"), shown(b"\\x1b[0m"))
-    ·caf\\xc3 .⏎⏎ \\x1b[0m
-    """
-    return "".join(shown_lines(token))
-
-
-def shown_lines(token):
-    """The same, parted where a line ends; the last part is empty where the token ends with the line."""
-    text = harmless(token.decode("utf-8", errors="backslashreplace")).replace(" ", "·").replace("\t", "→")
-    if takes_no_room(text[0]):
-        text = "◌" + text               # or else it would be drawn on top of the token before
-    *ended, rest = text.split("\n")
-    return [*(line + "⏎" for line in ended), rest]
 
 
 def painted(text, number):

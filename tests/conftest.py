@@ -12,9 +12,10 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+sys.path += map(str, (ROOT / "tests").glob("*/"))         # test modules that share their helpers import each other
 
-from folio import commands          # noqa: E402  (it lies at the root)
-from folio.home import Home         # noqa: E402
+from folio.base import commands          # noqa: E402  (it lies at the root)
+from folio.base.home import Home         # noqa: E402
 
 import torch                        # noqa: E402  (after folio, which bounds how long its threads spin)
 

@@ -18,10 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import folio
-from folio import bits_per_byte, checkpoint, corpus, evaluate, runs
-from folio.errors import FolioError
-from folio.home import Home
-from folio.lines import columns as columns_of
+from folio import evaluate
+from folio.evaluation import bits_per_byte
+from folio.formats import checkpoint
+from folio.data import corpus
+from folio.training import runs
+from folio.base.errors import FolioError
+from folio.base.home import Home
+from folio.base.lines import columns as columns_of
 from Model_Params import ModelParams, Params, TextParams, TrainingParams
 from tokenizer import BPETokenizer, CharTokenizer
 

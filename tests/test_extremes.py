@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 import init
 import run
 import train
-from folio import corpus, evaluate, tokens
-from folio.command_line import Parser, chosen
-from folio.errors import FolioError
-from folio.training import Run
+from folio import evaluate, tokens
+from folio.data import corpus
+from folio.cli.command_line import Parser, chosen
+from folio.base.errors import FolioError
+from folio.training.loop import Run
 from Model_Params import PRESETS, GenerationParams, ModelParams, Params, TextParams, TrainingParams, takes_several, value_type
 
 EXTREMES = ["0", "-0", "-1", "1", "8", "nan", "inf", "-inf", "1e308", "-1e308", "1e-320", "1e9", "1" + 400 * "0", "-1" + 400 * "0",
@@ -34,7 +35,7 @@ class Began(Exception):
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
-    from folio.home import Home
+    from folio.base.home import Home
     made = Home(tmp_path_factory.mktemp("extremes"))
     made.train_data.mkdir()
     (made.train_data / "input.txt").write_text("Once upon a time there was a text. It had an end. " * 90, encoding="utf-8")

@@ -11,10 +11,11 @@ from conftest import ROOT, FullDisk, InMemory, refusal, run_python, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from folio import corpus, parallel, paths, sources
-from folio.errors import FolioError
-from folio.files import replacing
-from folio.home import Home
+from folio.data import corpus, paths, sources
+from folio.base import parallel
+from folio.base.errors import FolioError
+from folio.base.files import replacing
+from folio.base.home import Home
 from Model_Params import TextParams
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, load
 

@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 from conftest import run_script
 
-from folio import corpus, language_model, runs
-from folio.home import Home
+from folio.data import corpus
+from folio.generation import language_model
+from folio.training import runs
+from folio.base.home import Home
 from Model_Params import PRESETS, TextParams
 
 # One scene, written for this test, told in turn by each script; the last line has characters that are joined from several.

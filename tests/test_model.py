@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import Model
-from folio import networks
-from folio.errors import FolioError
+from folio.networks import build as networks
+from folio.base.errors import FolioError
 from Model_Params import ModelParams
 
 TINY = ModelParams(vocab_size=50, block_size=16, emb_len=24, num_layers=2, num_heads=4, dropout=0.0)

@@ -8,10 +8,10 @@ from dataclasses import MISSING, asdict, fields, replace
 import pytest
 from conftest import ROOT, refusal, run_python, run_script
 
-from folio import configuration
-from folio.command_line import Parser, chosen, given
-from folio.home import Home
-from folio.spelling import nearest
+from folio.cli import configuration
+from folio.cli.command_line import Parser, chosen, given
+from folio.base.home import Home
+from folio.base.spelling import nearest
 from Model_Params import FAMILIES, PRESETS, GenerationParams, ModelParams, Params, TextParams, TrainingParams, one_length, takes_several, value_type
 
 ALL = (TextParams, ModelParams, TrainingParams, GenerationParams)

@@ -14,10 +14,11 @@ from conftest import ROOT, FullDisk, refusal, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folio import plot, run_log
-from folio.command_line import sentence
-from folio.errors import FolioError
-from folio.home import Home
+from folio import plot
+from folio.formats import run_log
+from folio.cli.command_line import sentence
+from folio.base.errors import FolioError
+from folio.base.home import Home
 from folio.pictures.canvas import save
 from folio.pictures.loss import MOST_RUNS, SMOOTH_FROM, default_output, find_logs, loss_figure, reports_of, running_mean, spread
 

@@ -65,7 +65,7 @@ def test_every_flag_that_is_named_exists():
 def test_the_tree_names_every_file():
     tree = next(text for text in blocks("text") if "folio/" in text)
     named = set(re.findall(r"^\s*([\w.]+\.py)\s+\S", tree, re.MULTILINE))
-    assert named == {path.name for folder in (ROOT, ROOT / "folio", ROOT / "folio" / "pictures") for path in folder.glob("*.py")} - {"__init__.py"}
+    assert named == {path.name for path in (*ROOT.glob("*.py"), *ROOT.glob("folio/**/*.py"))} - {"__init__.py"}
 
 
 def test_the_python_example_runs():
@@ -75,7 +75,7 @@ def test_the_python_example_runs():
 
 def test_the_shipped_model_is_what_the_readme_says():
     from folio import load
-    from folio.networks import count_parameters
+    from folio.networks.build import count_parameters
     model = load(ROOT / "Saved_Weights" / "weights-pretrained.pth")
     assert f"{count_parameters(model.net):,} parameters" in README and f"{model.val_bpb:.3f} bits per byte" in README
     assert (ROOT / "Saved_Weights" / "weights-pretrained.pth").stat().st_size <= 10_000_000

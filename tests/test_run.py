@@ -19,12 +19,17 @@ from tqdm import tqdm
 
 import folio
 import run as run_door
-from folio import checkpoint, corpus, language_model, runs, terminal
-from folio.command_line import front_door
-from folio.errors import FolioError
-from folio.home import Home
-from folio.language_model import find_weights, newest_weights
-from folio.terminal import Screen, harmless
+from folio.formats import checkpoint
+from folio.data import corpus
+from folio.generation import language_model
+from folio.training import runs
+from folio.cli import screen as terminal
+from folio.cli.command_line import front_door
+from folio.base.errors import FolioError
+from folio.base.home import Home
+from folio.generation.language_model import find_weights, newest_weights
+from folio.base.visible import harmless
+from folio.cli.screen import Screen
 from Model_Params import ModelParams, Params, TextParams, TrainingParams
 
 PROMPT = "GROBBIN:\nTake"

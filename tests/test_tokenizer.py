@@ -14,9 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tokenizer as tokenizer_module
-from folio import sources, splitting
-from folio.errors import FolioError
-from folio.files import fingerprint
+from folio.data import sources
+from folio.kernels import splitting
+from folio.base.errors import FolioError
+from folio.base.files import fingerprint
 from tokenizer import (END_OF_TEXT, FILES, LONGEST_LEARNED, SPLIT_PATTERNS, BPETokenizer, CharTokenizer, MergeTable,
                        PieceCounter, StreamingDecoder, apply_merges, count_pieces, from_dict, learn_merges, load)
 

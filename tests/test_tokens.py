@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from folio import tokens
-from folio.corpus import prepare
+from folio.data.corpus import prepare
 from Model_Params import TextParams
 from tokenizer import BPETokenizer, CharTokenizer, count_pieces, load
 

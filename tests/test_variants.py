@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, run_script
 from test_quality import table_of
 
-from folio import networks
+from folio.networks import build as networks
 from Model_Params import ModelParams
 
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -7,7 +7,7 @@ names the row that ends there and the column that begins there.
 import numpy as np
 
 from folio.pictures.canvas import Sheet, colour_map, counted, shortened, style
-from folio.lines import cut
+from folio.base.lines import cut
 
 MOST_TOKENS = 64                # more would make maps that fit no screen
 MOST_COLUMNS = 14               # of a label; what is longer is cut

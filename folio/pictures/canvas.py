@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from folio.errors import FolioError
-from folio.files import refuse_foreign, replacing
-from folio.spelling import counted
-from folio.terminal import harmless
+from folio.base.errors import FolioError
+from folio.base.files import refuse_foreign, replacing
+from folio.base.spelling import counted
+from folio.base.visible import harmless
 
 MADE_BY = "python -m folio.plot"        # in every picture, so that no other one is ever written over
 ENDINGS = (".png", ".svg")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from folio import run_log
-from folio.commands import command
-from folio.errors import FolioError
+from folio.formats import run_log
+from folio.base.commands import command
+from folio.base.errors import FolioError
 from folio.pictures.canvas import COLOURS, GREY, counted, darker, shortened, style
-from folio.spelling import nearest
+from folio.base.spelling import nearest
 
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
 MOST_RUNS = len(COLOURS) * len(DASHES)

@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 import numpy as np
 
 from folio.pictures.canvas import INK, Sheet, colour_map, counted, monospaced, shortened, style
-from folio.terminal import harmless
+from folio.base.visible import harmless
 
 LINE_INCHES = 7.2                       # about 86 letters: more, and the eye loses the line
 LINE_PITCH, BAND = 0.27, 0.215          # from line to line, and how high the background is

@@ -8,8 +8,8 @@ import numpy as np
 import regex
 
 from folio.pictures.canvas import COLOURS, Sheet, counted, darker, shortened, style
-from folio.lines import columns, cut
-from folio.tokens import shown
+from folio.base.lines import columns, cut
+from folio.base.visible import shown
 
 SIZE = 11.0, 8.0                # inches
 LABEL_POINTS = 7

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from campaigns import engine, projects
-from folio.parallel import cores
+from folio.base.parallel import cores
 
 _SUMMARY = "campaign"
 _SAMPLE_SEED = 1

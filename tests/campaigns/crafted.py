@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import torch
 
-from folio import checkpoint
+from folio.formats import checkpoint
 
 
 class RunsCode:

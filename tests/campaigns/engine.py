@@ -15,8 +15,8 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from folio.command_line import sentence
-from folio.errors import FolioError
+from folio.cli.command_line import sentence
+from folio.base.errors import FolioError
 
 SHOWN_FALLS = 20            # different ones, in a report
 

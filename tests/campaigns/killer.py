@@ -51,7 +51,7 @@ def main(number, last, folder, count, script, *words):
     sys.argv = [script, *words]
     sys.path[0] = str(Path(script).parent)
     if Path(count).name.startswith("several"):
-        from folio import corpus
+        from folio.data import corpus
         assert hasattr(corpus, "PARALLEL_BYTES")
         corpus.PARALLEL_BYTES = 1
         corpus.cores = lambda: 2

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from folio.home import Home
+from folio.base.home import Home
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEXT_BYTES = 60_000

@@ -5,9 +5,13 @@ This is the one module of the campaigns that knows where the readers are.
 
 from dataclasses import fields, replace
 
-from folio import checkpoint, configuration, corpus, language_model, run_log, runs
-from folio.errors import FolioError
-from folio.keyboard import History
+from folio.formats import checkpoint, run_log
+from folio.cli import configuration
+from folio.data import corpus
+from folio.generation import language_model
+from folio.training import runs
+from folio.base.errors import FolioError
+from folio.cli.keyboard import History
 from Model_Params import ModelParams, Params, TextParams, TrainingParams
 import tokenizer as tokenizers
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from campaigns import crafted, engine, processes
-from folio.errors import FolioError
+from folio.base.errors import FolioError
 
 
 class Mixed(engine.Campaign):

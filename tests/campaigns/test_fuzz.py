@@ -18,10 +18,11 @@ import run
 import train
 from campaigns import processes, projects
 from campaigns.engine import Campaign, Fall, answer_or_refusal
-from folio import language_model, sources
-from folio.errors import is_out_of_memory
-from folio.splitting import SPLIT_PATTERNS
-from folio.training import Run
+from folio.generation import language_model
+from folio.data import sources
+from folio.base.errors import is_out_of_memory
+from folio.kernels.splitting import SPLIT_PATTERNS
+from folio.training.loop import Run
 from Model_Params import GenerationParams, ModelParams, TextParams, TrainingParams, takes_several, value_type
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, StreamingDecoder, from_dict
 

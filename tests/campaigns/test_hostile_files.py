@@ -18,8 +18,8 @@ import torch
 from campaigns import crafted, processes, projects
 from campaigns.engine import Campaign, Fall
 from campaigns.processes import MARK
-from folio.files import fingerprint
-from folio.home import Home
+from folio.base.files import fingerprint
+from folio.base.home import Home
 
 pytest.importorskip("termios")          # terminals as these cases need them
 

@@ -19,7 +19,7 @@ import torch
 import tokenizer as tokenizers
 from campaigns import killer, processes, projects
 from campaigns.engine import Campaign, Fall
-from folio import checkpoint
+from folio.formats import checkpoint
 
 if not hasattr(signal, "SIGKILL"):
     pytest.skip("Windows has none of these signals", allow_module_level=True)

@@ -1,0 +1,1 @@
+"""What every package stands on; it knows nothing of language models."""

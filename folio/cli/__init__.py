@@ -1,0 +1,1 @@
+"""Flags and settings in, terminal text out; never imports torch."""

@@ -1,0 +1,241 @@
+"""From dataclass fields to flags, from misspelt words to the nearest right one, from errors to one message."""
+
+import argparse
+import os
+import platform
+import signal
+import sys
+import traceback
+import warnings
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+from folio.base import commands
+from folio.cli import configuration
+from folio.base.home import Home
+from folio.base.errors import FolioError, is_out_of_memory
+from folio.base.spelling import hint, nearest
+from folio.base.visible import harmless
+from folio.cli.screen import Output
+from Model_Params import PRESETS, bounds_problem, field_problems, one_length, takes_several, value_type
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that names the nearest flag when one is misspelt, and takes --emb_len for --emb-len."""
+
+    def __init__(self, description, free_text=(), command="", stray="a prompt or name of several words needs quotes"):
+        """free_text: flags whose value may be anything, also something that looks like a flag; command: the program's first word, if it takes one;
+        stray: what to say of a word that belongs to no flag.
+        """
+        # allow_abbrev: a flag that only happens to begin like another is a mistake, not a short form.
+        program, home = _program()
+        super().__init__(prog=f"{program} {command}".strip(), description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
+        self.color = False                  # Python 3.14 colors the help, by sequences that do not pass the streams of front_door
+        self.free_text, self.stray = free_text, stray
+        self.wrong_settings = []            # sentences about the file that --config names
+        self.add_argument("--home", type=Path, default=home, metavar="DIR",
+                          help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights (default: where the scripts lie)")
+
+    def add_fields(self, title, params, without=()):
+        """Add a flag for every field of a dataclass, or of one with other defaults; one that is not given leaves no trace in the parsed arguments."""
+        group = self.add_argument_group(title)
+        for each in fields(params):
+            if each.name in without:
+                continue
+            value, text = getattr(params, each.name), each.metadata["help"]
+            if value not in (None, ()):
+                text = f"{text.partition(' (default: ')[0]} (default: {value})"
+            how = {"action": argparse.BooleanOptionalAction} if value_type(each) is bool else {"type": value_type(each), "metavar": _metavar(each)}
+            how |= {"action": "append"} if takes_several(each) else {}
+            group.add_argument(_flag(each.name), default=argparse.SUPPRESS, help=text.replace("%", "%%"), **how)
+
+    def add_number(self, flag, default, help, low, high):
+        """Add a flag that takes a whole number within bounds."""
+        def number(word):
+            if problem := bounds_problem(value := int(word), low, high=high):
+                raise argparse.ArgumentTypeError(problem.removesuffix("."))
+            return value
+        number.__name__ = "int"         # what argparse says of a word that is no number
+        self.add_argument(flag, type=number, default=default, metavar="N", help=help)
+
+    def add_preset(self):
+        """Add --preset; `preset_of` says which it is."""
+        self.add_argument("--preset", metavar="NAME", help=f"named settings to start from: {', '.join(PRESETS)} (default: default)")
+
+    def add_configuration(self):
+        """Add --config and --save-config; `settings` has what the one says."""
+        self.add_argument("--config", type=Path, metavar="FILE", help="settings in JSON, by the names of the flags with _ for -; flags overrule them")
+        self.add_argument("--save-config", type=Path, metavar="FILE", help="write the settings in effect there, for --config")
+
+    def parse(self, words=None):
+        """The arguments of a command line. Exits with code 2 and one message where they are wrong."""
+        arguments, unknown = self.parse_known_args(self._unambiguous(list(sys.argv[1:] if words is None else words)))
+        if unknown:
+            known = [flag for action in self._actions for flag in action.option_strings]
+            flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]        # else what follows them is unknown too
+            self.error("; ".join(f"unknown flag {flag}" + hint(flag, known, _flag) for flag in flags)
+                       or f"{' '.join(unknown)} belongs to no flag ({self.stray})")
+        commands.remember_home(None if arguments.home == self.get_default("home") else arguments.home)
+        arguments.home = Home(arguments.home)
+        if getattr(arguments, "save_config", None):         # now, rather than when the work is done
+            configuration.refuse_other(arguments.save_config)
+        return arguments
+
+    def _unambiguous(self, words):
+        """--emb_len=8 becomes --emb-len=8, and --prompt -x becomes --prompt=-x; all that follows a lone -- stays as it is."""
+        changed = []
+        while words and words[0] != "--":
+            flag, equals, value = words.pop(0).partition("=")
+            flag = flag.replace("_", "-") if flag.startswith("--") else flag
+            if flag in self.free_text and not equals and words:
+                equals, value = "=", words.pop(0)
+            action = self._option_string_actions.get(flag)
+            if action and action.nargs == 0 and (equals or words and words[0].lower() in ("true", "false")):
+                no = f", or --no-{flag[2:]} for the opposite" if f"--no-{flag[2:]}" in action.option_strings else ""
+                self.error(f"{flag} takes no value, and here is {(value if equals else words[0]) or 'an empty one'}: write {flag} alone{no}")
+            changed.append(flag + equals + value)
+        return changed + words
+
+    def _get_values(self, action, words):
+        """The value of an argument; Python 3.11 loses one of a flag that is two hyphens."""
+        if action.option_strings and action.nargs is None and words == ["--"]:
+            value = self._get_value(action, words[0])
+            self._check_value(action, value)
+            return value
+        return super()._get_values(action, words)
+
+    def preset_of(self, arguments):
+        """The name of the preset that the command line chose, or default. Exits with code 2 where there is none of that name."""
+        preset = arguments.preset or "default"
+        if preset not in PRESETS:
+            self.error(f"there is no preset {preset}{nearest(preset, PRESETS)} (there are: {', '.join(PRESETS)})")
+        return preset
+
+    def settings(self, arguments, *params):
+        """{field: value} for those fields of some dataclasses that --config or a flag gave; where both did, the flag counts.
+
+        What is wrong with the file waits for `check`.
+        """
+        told, self.wrong_settings = configuration.load(arguments.config) if arguments.config else ({}, [])
+        own = {each.name for part in params for each in fields(part)}
+        return one_length({name: value for name, value in told.items() if name in own}) | one_length(given(arguments, *params))
+
+    def check(self, params, one_by_one=False):
+        """Exit with code 2 and one message that names all problems of the file of settings and of `params`, if there are any.
+
+        one_by_one: without what is wrong with values together, as where some of them will come from somewhere else; for Params.
+        """
+        problems = (problem for part in fields(params) for problem in field_problems(getattr(params, part.name))) if one_by_one else params.problems()
+        if found := dict.fromkeys([*self.wrong_settings, *problems]):       # two parts may share a field, and what is wrong with it
+            self.error("\n".join(found))
+
+    def error(self, message):
+        """One message, no usage dump; exit code 2."""
+        self.exit(2, f"{self.prog.split()[-1]}: {harmless(message)}\n({self.prog} --help lists what there is)\n")
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=34)
+
+
+def chosen(params, values):
+    """A dataclass, or a dataclass of dataclasses, with the fields replaced that are named in {field: value}."""
+    parts = {each.name: getattr(params, each.name) for each in fields(params)}
+    return replace(params, **{name: chosen(part, values) if is_dataclass(part) else values.get(name, part) for name, part in parts.items()})
+
+
+def given(arguments, *params):
+    """{field: value} for those fields of some dataclasses that the command line gave."""
+    found = {each.name: getattr(arguments, each.name) for part in params for each in fields(part) if hasattr(arguments, each.name)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
+def sentence(error):
+    """What an error that a user can cause tells that user."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}. Files that were there before are as they were."
+    return str(error)
+
+
+def front_door(main, needs_less="a smaller --block-size or --emb-len", outlives_reader=False):
+    """Run `main` as a script: what a user can cause (FolioError, OSError) becomes one message on stderr, without a traceback, and exit code 1;
+    any other exception shows its traceback, and asks for a report.
+
+    needs_less: of memory; outlives_reader: whether the work goes on where nobody reads stdout any more. Of several processes that torchrun started
+    only the first is heard.
+    """
+    warnings.formatwarning = lambda message, *where, **line: f"{message}\n"      # a user needs no line of our code
+    with _harmless_streams(outlives_reader):
+        if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0":
+            sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
+        try:
+            sys.exit(main())
+        except Output.ReaderLeft:       # that is no error
+            sys.exit(0)
+        except (FolioError, OSError) as error:
+            print(harmless(sentence(error)), file=sys.stderr)
+            sys.exit(1)
+        except Exception as error:
+            if isinstance(error, (MemoryError, RuntimeError)) and is_out_of_memory(error):
+                print(f"There is not enough memory for this. Try {needs_less}.", file=sys.stderr)
+            else:
+                print(f"{harmless(traceback.format_exc())}{_request()}", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            print("Stopped. Nothing half-written was left behind.", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
+
+
+def _request():
+    """One line that asks for a report of a fault of ours, with what to include."""
+    try:
+        torch = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        torch = "none"
+    return ("This is a fault in Folio, not in what you did. Please report it with the command, all lines from Traceback on, and: "
+            f"Python {platform.python_version()}, torch {torch}, {platform.platform()}.")
+
+
+def _program():
+    """How this program was called, and its own project's folder: where the script lies, and for `python -m folio.name` where folio/ lies."""
+    script, spec = Path(sys.argv[0]), sys.modules["__main__"].__spec__
+    if spec is not None and spec.name.startswith("folio."):
+        return f"python -m {spec.name}", Path(__file__).resolve().parents[2]
+    return f"python {script.name}", script.resolve().parent
+
+
+@contextmanager
+def _harmless_streams(outlives_reader):
+    """Have everything that is written in the block go through an Output, a line at a time; a mistake of ours is shown by Python itself, after it."""
+    _open_streams()
+    before = sys.stdout, sys.stderr
+    unread = "Nobody reads what is written here any more; the work goes on without it."
+    sys.stdout = Output(sys.stdout, (lambda: print(unread, file=sys.stderr)) if outlives_reader else None)
+    sys.stderr = Output(sys.stderr, lambda: None, keep=r"\r|\x1b\[A")          # with which tqdm moves its bars
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _open_streams():
+    """Make the standard streams UTF-8, and a line in a file or pipe end in \\n, also on Windows; a closed one is empty, or hears nothing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
+    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline=None if sys.stdout.isatty() else "\n", line_buffering=True)
+    sys.stderr.reconfigure(encoding="utf-8", errors="replace")
+
+
+def _flag(name):
+    return "--" + name.replace("_", "-")
+
+
+def _metavar(each):
+    text = "TEXT" if takes_several(each) else "NAME"
+    return "|".join(each.metadata["choices"] or ({int: "N", float: "X", str: text}[value_type(each)],))

@@ -1,0 +1,103 @@
+"""Settings in a JSON file: one object of {field: value}, with the names that the fields and the flags have.
+
+One file serves all three scripts: each takes the fields that are its own. Whatever is wrong in a file is said together.
+"""
+
+import json
+import re
+from collections import Counter
+from dataclasses import fields
+from itertools import islice
+from pathlib import Path
+
+from folio.base.errors import FolioError
+from folio.base.files import refuse_foreign, replacing
+from folio.base.spelling import counted, hint
+from Model_Params import GenerationParams, ModelParams, TextParams, TrainingParams
+
+MOST_PROBLEMS = 10          # of a file, said one by one: another program's file may have thousands of names
+NAMES = {each.name for part in (TextParams, ModelParams, TrainingParams, GenerationParams) for each in fields(part)}
+
+
+def load(path):
+    """The settings in a JSON file. -> {field: value}, and a list of sentences about what is wrong with the file.
+
+    Whether a value suits its field is not looked at: that is what the parameters' own `problems` are for.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")          # Windows' editors like to begin with a byte order mark
+    except UnicodeDecodeError as error:
+        return {}, [f"{path} is not in UTF-8: its byte {error.start} belongs to no character. Save it anew in that encoding."]
+    except OSError as error:
+        return {}, [f"{path} cannot be read: {error.strerror}. It should be a file of settings in JSON, such as --save-config writes."]
+    if not text.strip():
+        return {}, [f'{path} is empty. It should have settings in JSON, such as {{"num_layers": 4}}.']
+    try:
+        pairs = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        return {}, [f"{path}, line {error.lineno}, column {error.colno}: {_syntax(text, error)}"]
+    except (ValueError, RecursionError) as error:
+        return {}, [f"{path} cannot be used: {error}."]
+    if not isinstance(pairs, _Pairs):
+        return {}, [f'{path} should be one object of settings, such as {{"num_layers": 4}}, and begins with {text.strip()[:20]!r}.']
+    values = {name: tuple(value) if type(value) is list else value for name, value in pairs if name in NAMES}
+    problems = _problems(pairs)
+    said = [f"{path}: {problem}" for problem in islice(problems, MOST_PROBLEMS)]
+    if more := sum(1 for _ in problems):
+        said.append(f"{path}: and so on, {counted(more, 'more mistake')}")
+    return values, said
+
+
+def refuse_other(path):
+    """Raise FileExistsError where something else than a file of settings lies."""
+    refuse_foreign(path, "a file of settings, as --save-config writes", _are_settings)
+
+
+def _are_settings(content):
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and (not values or not NAMES.isdisjoint(values))
+
+
+def save(path, values):
+    """Write {field: value} to a JSON file that `load` reads, whole or not at all; None becomes null: what is still to be worked out.
+
+    Raises FileExistsError where something else than a file of settings lies there.
+    """
+    refuse_other(path)
+    with replacing(path) as file:
+        file.write((json.dumps(values, ensure_ascii=False, indent=4) + "\n").encode("utf-8"))
+
+
+class _Pairs(list):
+    """A JSON object as it stands in the file: its names and values in order, with names that come twice."""
+
+
+def _problems(pairs):
+    for name, times in Counter(name for name, _ in pairs).items():
+        if times > 1:
+            yield f"{name} is there {times} times; keep one."
+    for name, value in dict(pairs).items():
+        if name not in NAMES:
+            grouped = "; settings stand side by side, not in groups" if isinstance(value, _Pairs) else ""
+            yield f"there is no setting {name}{grouped or hint(name, NAMES)}"
+
+
+def _syntax(text, error):
+    """What is wrong where the JSON could not be read, in words for somebody who does not know JSON by heart."""
+    before, after = text[:error.pos].rstrip(), text[error.pos:]
+    if after.startswith(("//", "/*", "#")):
+        return "JSON has no comments; take that one out."
+    if before.endswith(",") and after[:1] in ("}", "]") or re.match(r",\s*[}\]]", after):
+        return "the last setting has a comma behind it; take it out."
+    if after.startswith("'"):
+        return 'JSON wants names and words in double quotes, "like this".'
+    if word := re.match("True|False|None", after):
+        return f"JSON writes {word[0]} as {({'None': 'null'}.get(word[0]) or word[0].lower())}."
+    return f"this is not JSON ({error.msg})."
+
+
+def _refuse_constant(word):
+    raise FolioError(f"JSON has no number {word}")

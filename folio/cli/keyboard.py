@@ -1,0 +1,170 @@
+"""What a person types: texts of one line or several, with a history that lasts, by prompt_toolkit, or by Python's own input() where it is not there."""
+
+import json
+import os
+import sys
+from contextlib import contextmanager, suppress
+
+from folio.base.files import ordinary, replacing
+from folio.base.visible import harmless
+from folio.cli.screen import shows_colours
+
+ASK, ASK_ON = "> ", "  "            # what stands before the first line, and before those that go on
+REMEMBERED = 1000                   # entries of the history
+STAND_IN = "\ufffd"                 # is shown, while one types, for a character that could command the terminal
+LONGEST = 10_000                    # characters of an entry: a whole book, pasted, is not typed again by the arrow key
+
+
+def open_keyboard(history, commands):
+    """What `read` asks a person with: a TextEditor, or a LineEditor where prompt_toolkit is not installed or the terminal is a simple one.
+
+    history: the path of the file that remembers; commands: words that Tab completes at the beginning.
+    """
+    history = History(history)
+    if os.environ.get("TERM") in ("dumb", "unknown"):
+        return LineEditor(history)
+    try:
+        return TextEditor(history, commands)
+    except ImportError:
+        return LineEditor(history)
+
+
+class TextEditor:
+    """Asks by prompt_toolkit: Alt-Enter begins a new line, pasted lines stay together, what was typed is taken off the screen again."""
+
+    keys = "Alt-Enter, or Enter after a \\, begins a new line; Tab completes commands"
+    leaves_typed = False            # on the screen
+
+    def __init__(self, history, commands):
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.completion import WordCompleter
+        from prompt_toolkit.history import InMemoryHistory
+        from prompt_toolkit.key_binding import KeyBindings
+        from prompt_toolkit.layout.processors import Processor, Transformation
+        from prompt_toolkit.output import create_output
+        from prompt_toolkit.shortcuts import CompleteStyle
+        from prompt_toolkit.styles import Style
+        keys = KeyBindings()
+
+        @keys.add("enter")
+        def enter(event):
+            text = event.current_buffer
+            if text.document.text_before_cursor.endswith("\\"):
+                text.delete_before_cursor()
+                text.newline(copy_margin=False)
+            else:
+                text.validate_and_handle()
+
+        @keys.add("escape", "enter")
+        def alt_enter(event):
+            event.current_buffer.newline(copy_margin=False)
+
+        class OnlyHarmless(Processor):
+            def apply_transformation(self, line):
+                return Transformation([(style, "".join(each if harmless(each) == each else STAND_IN for each in text), *rest)
+                                       for style, text, *rest in line.fragments])
+
+        output = create_output(getattr(sys.stdout, "stream", sys.stdout))        # which commands the terminal
+        output.enable_cpr = False           # it asks the terminal where the cursor is, for menus that we do not have, and warns where none answers
+        self._history = history
+        self._session = PromptSession(
+            ASK, multiline=True, prompt_continuation=ASK_ON, key_bindings=keys, output=output, erase_when_done=True, input_processors=[OnlyHarmless()],
+            style=Style([("", "bold"), ("prompt", "nobold fg:ansibrightblack")]) if shows_colours() else None,
+            completer=WordCompleter(commands, sentence=True), complete_while_typing=False, complete_style=CompleteStyle.READLINE_LIKE,
+            history=InMemoryHistory(history.entries))
+
+    def read(self):
+        """What was typed. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C."""
+        text = self._session.prompt()
+        self._history.add(text)
+        return text
+
+
+class LineEditor:
+    """Asks by input(), with arrow keys and history where Python has readline."""
+
+    keys = "Enter after a \\ begins a new line"
+    leaves_typed = True
+
+    def __init__(self, history):
+        self._history, self._readline = history, None
+        with suppress(ImportError):             # Windows has none; its console edits lines by itself
+            import readline
+            self._readline = readline
+            readline.set_auto_history(False)
+            for entry in history.entries:
+                self._remember(entry)
+
+    def read(self):
+        """What was typed. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C; either begins a new line of the screen."""
+        lines = []
+        try:
+            while not lines or lines[-1].endswith("\\"):
+                lines[-1:] = [line.removesuffix("\\") for line in lines[-1:]]
+                lines.append(input(ASK_ON if lines else ASK))
+        except (EOFError, KeyboardInterrupt):
+            print()
+            raise
+        text = "\n".join(lines)
+        if self._history.add(text) and self._readline:
+            self._remember(text)
+        return text
+
+    def _remember(self, text):
+        if harmless(text) == text:              # readline would show it as it is
+            self._readline.add_history(text)
+
+
+class History:
+    """What was typed in this session and the ones before: a file of JSON strings, one a line; several programs may add to it.
+
+    Where it cannot be read or written, it remembers this session alone.
+    """
+
+    def __init__(self, path):
+        self._path, self.entries = path, []
+        with suppress(OSError):
+            with open(path, encoding="utf-8", errors="replace", opener=ordinary) as file:
+                lines = file.read().split("\n")
+            for line in lines:
+                with suppress(ValueError, RecursionError):          # such as half a line, where the disk was full
+                    if isinstance(entry := json.loads(line), str):
+                        self.entries.append(entry)
+            if len(self.entries) > 2 * REMEMBERED:
+                with replacing(path) as file:
+                    file.write("".join(map(_line, self.entries[-REMEMBERED:])).encode("ascii"))
+        self.entries = self.entries[-REMEMBERED:]
+
+    def add(self, text):
+        """Remember a text, unless it is none, or the last one again. -> whether it is remembered"""
+        if not text.strip() or len(text) > LONGEST or text in self.entries[-1:]:
+            return False
+        self.entries.append(text)
+        with suppress(OSError), open(self._path, "a", encoding="ascii", opener=_for_nobody_else) as file:
+            file.write(_line(text))
+        return True
+
+
+def _line(text):
+    return "\n" + json.dumps(text)          # ends what may be half a line first
+
+
+def _for_nobody_else(path, flags):
+    return ordinary(path, flags, 0o600)
+
+
+@contextmanager
+def nothing_typed_is_shown():
+    """Keep keys from showing on the terminal during the block, such as the ^C of Ctrl-C in the middle of a text; they are read after it."""
+    try:
+        import termios
+        before = termios.tcgetattr(sys.stdin) if sys.stdin.isatty() else None
+    except ImportError:             # Windows has no termios, and shows no key before it is read
+        before = None
+    try:
+        if before:
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, before[:3] + [before[3] & ~termios.ECHO] + before[4:])
+        yield
+    finally:
+        if before:
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, before)

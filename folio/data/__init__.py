@@ -1,0 +1,1 @@
+"""Any text to windows of tokens for training."""

@@ -1,0 +1,1 @@
+"""The fast inner loops of tokenizer.py and Model.py: arrays in, arrays out."""

@@ -1,0 +1,1 @@
+"""Parameters to networks, and the calls that every network answers."""

@@ -1,0 +1,1 @@
+"""Parameters and a corpus to trained weights."""
