@@ -35,7 +35,7 @@ def main():
     parser.check(text)
 
     from folio.data import corpus
-    from folio.data.sources import remarks
+    from folio.data.mending import remarks
     from folio.formats.unfinished_runs import runs_needing
     if arguments.preset and not arguments.paths:
         supply_text(arguments.home)

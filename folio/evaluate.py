@@ -18,7 +18,8 @@ from folio.cli.command_line import Parser, front_door, given
 from folio.data.corpus import ordinary_bytes, read_corpus
 from folio.base.errors import FolioError
 from folio.data.paths import find_files, nearest_path
-from folio.data.sources import Documents, remarks, separated_by_line_ends
+from folio.data.mending import remarks
+from folio.data.sources import Documents, separated_by_line_ends
 from folio.kernels.splitting import to_bytes
 from folio.evaluation.suffixes import longest_matches
 from folio.base.lines import cut, folded, styled, table

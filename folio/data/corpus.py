@@ -284,9 +284,10 @@ def _refuse_differences(home, tokenizer, text, wanted):
         if has[name] is not None and wanted[name] not in (None, has[name], asked_for):
             different.append(f"{name} is {has[name]}, not {wanted[name]}")
     if different:
-        raise FolioError(f"The text of {home.folder} is prepared in another way than is wanted: {'; '.join(different)}"
-                         ". What was trained on it needs it as it is. Give this run a home of its own: "
-                         f"add --home DIR, where DIR may be a new folder. (Or prepare this one anew: {command('init.py')})")
+        raise FolioError(f"The text of {home.folder} is prepared in another way than is wanted: "
+                         f"{'; '.join(different)}. What was trained on it needs it as it is. "
+                         f"Give this run a home of its own: add --home DIR, where DIR may be a new folder. "
+                         f"(Or prepare this one anew: {command('init.py')})")
 
 
 def _refuse_unfit_text(tokenizer, survey):

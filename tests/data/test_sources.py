@@ -18,7 +18,7 @@ from conftest import ROOT, InMemory, refusal, run_python, run_script
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from folio.data import corpus, encoding, paths, sources
+from folio.data import corpus, encoding, mending, paths, sources
 from folio.base import parallel
 from folio.kernels import splitting
 from folio.base.errors import FolioError
@@ -224,7 +224,7 @@ def test_a_separator_inside_a_line_is_counted_and_said(home, monkeypatch):
     for name, content, count in ("a.txt", stories.encode(), 4), ("a.jsonl", json_lines([stories]), 6), ("b.txt", WORDS.encode(), 0):
         documents = Documents([InMemory(content, name)])
         list(documents)
-        assert documents.mended[sources.STRAY_SEPARATOR] == count
+        assert documents.mended[mending.STRAY_SEPARATOR] == count
     done = run_script("init.py", "--home", home((stories + "\n") * 20).folder, "--vocab-size", 300)
     assert f"{END_OF_TEXT} stands 80 times inside a line, where it is ordinary text and ends no document. To separate documents it" in done.stdout
 
