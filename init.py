@@ -35,10 +35,11 @@ def main():
     parser.check(text)
 
     from folio.data import corpus
-    from folio.data.sources import remarks
+    from folio.data.mending import remarks
+    from folio.formats.unfinished_runs import runs_needing
     if arguments.preset and not arguments.paths:
         supply_text(arguments.home)
-    tokenizer, made = corpus.prepare(arguments.home, text, arguments.paths)
+    tokenizer, made = corpus.open_corpus(arguments.home, text, arguments.paths, runs_needing=runs_needing)
     if arguments.save_config:
         configuration.save(arguments.save_config, asdict(text))
 

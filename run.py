@@ -79,7 +79,7 @@ def read_prompt():
 
 def mended_prompt(prompt, where):
     """A prompt, mended as a text is that is trained on, and what was mended said on stderr."""
-    from folio.data.sources import Mending, remarks
+    from folio.data.mending import Mending, remarks
     mending = Mending(remedy="")
     [(prompt, _)] = mending([(prompt, True, where)])
     for remark in remarks(mending.found):

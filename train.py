@@ -69,14 +69,15 @@ def train(arguments, preset, flags, params, started_at):
     if arguments.start_from:
         start = language_model.load(language_model.find_weights(home, arguments.start_from))
         model = replace(runs.tuned_model(start, flags), vocab_size=None)            # the tokenizer's to say, as always
-        text = distributed.after_the_first(corpus.find_with, start.tokenizer, home, wanted)
+        opening = partial(corpus.open_corpus, home, wanted=wanted, tokenizer=start.tokenizer)
+        _, text = distributed.after_the_first(opening)
         params = replace(params, text=text.text, model=model)
         opened = runs.new_run(home, arguments.name or "tuned", params, start.tokenizer, text, started_at, start=start)
     elif arguments.resume:
-        tokenizer, text = distributed.after_the_first(corpus.find, home)
+        tokenizer, text = distributed.after_the_first(corpus.open_corpus, home)
         opened = runs.resumed_run(home, arguments.name, arguments.preset and PRESETS[preset], flags, tokenizer, text, started_at)
     else:
-        tokenizer, text = distributed.after_the_first(*((corpus.prepared, home, wanted) if wanted else (corpus.find, home)))
+        tokenizer, text = distributed.after_the_first(partial(corpus.open_corpus, home, wanted=wanted))
         params = replace(params, text=text.text)
         opened = runs.new_run(home, arguments.name or preset, params, tokenizer, text, started_at)
     if arguments.save_config and distributed.is_first():

@@ -41,7 +41,7 @@ def tokens_per_second(run, seconds):
 
 def compare(home, width):
     """Print the speed of every choice at a width, and what was chosen."""
-    tokenizer, text = corpus.find(home)
+    tokenizer, text = corpus.open_corpus(home)
     preset = PRESETS["default"]
     most = torch.get_num_threads()
     threads = sorted({min(2 ** power, most) for power in range(most.bit_length() + 1)})
@@ -73,7 +73,7 @@ def main():
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
-        corpus.prepare(home, TextParams(vocab_size=1024), [str(ROOT / "Train_Data" / "input.txt")])
+        corpus.open_corpus(home, TextParams(vocab_size=1024), [str(ROOT / "Train_Data" / "input.txt")])
         for width in arguments.widths:
             compare(home, width)
 

@@ -33,7 +33,7 @@ def losses(home, device, precision, compile=False):
     preset = PRESETS["default"]
     params = replace(preset, model=preset.model.sized(64),
                      training=replace(preset.training, steps=STEPS, minutes=None, device=device, precision=precision, compile=compile))
-    tokenizer, text = corpus.find(home)
+    tokenizer, text = corpus.open_corpus(home)
     with runs.new_run(home, f"{device}-{precision}-{compile}", params, tokenizer, text, time.perf_counter(), say=lambda words: None) as run:
         run._compile()
         return torch.tensor([run.step() for _ in range(STEPS)])
@@ -43,7 +43,7 @@ def correctness():
     """Print how far the losses on the GPU are from those on the CPU."""
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
-        corpus.prepare(home, TextParams(vocab_size=512), [str(ROOT / "Train_Data" / "input.txt")])
+        corpus.open_corpus(home, TextParams(vocab_size=512), [str(ROOT / "Train_Data" / "input.txt")])
         exact = losses(home, "cpu", "fp32")
         for precision, compile in (("fp32", False), ("bf16", False), ("bf16", True), ("fp16", False)):
             difference = (losses(home, "cuda", precision, compile) - exact).abs().max().item()

@@ -35,7 +35,7 @@ def measure(flags):
     values = {"steps": STEPS, "threads": 1, "device": "cpu"} | given(parser.parse(flags.split()), ModelParams, TrainingParams)
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
-        tokenizer, text = corpus.prepare(home, TextParams(), [ROOT / "Train_Data" / "input.txt"])
+        tokenizer, text = corpus.open_corpus(home, TextParams(), [ROOT / "Train_Data" / "input.txt"])
         with runs.new_run(home, "plan", chosen(Params(), one_length(values)), tokenizer, text, time.perf_counter(), say=lambda text: None) as run:
             machine = plan.Machine.of(run.training)
             run.step()                                  # the first one is not like the others

@@ -102,7 +102,7 @@ def measure(home, name, seed):
     from folio.base import hardware
     from folio.networks import build as networks
     from folio.evaluation.bits_per_byte import bytes_of_tokens, evaluate, evaluate_random_windows, window_len
-    tokenizer, text = corpus.find(home)
+    tokenizer, text = corpus.open_corpus(home)
     last, best = checkpoint.load(home.resume(name)), checkpoint.load(home.weights(name))
     device = hardware.settle_device("auto")
     net = checkpoint.network(last | {"params": last["params"]["model"]}, home.resume(name)).to(device).eval()

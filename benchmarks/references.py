@@ -57,7 +57,7 @@ def train_preset(preset, home, limit, flags):
     speed = statistics.median(line["tokens_per_second"] for line in run_log.read(home.log("timed"))[1:])
     seconds_per_step = training.batch_size * block_size / speed
     fitting = int(limit / seconds_per_step)
-    epoch = math.ceil(steps_per_epoch(corpus.find(home)[1].train_tokens, batch_size=training.batch_size, block_size=block_size, batches=training.batches))
+    epoch = math.ceil(steps_per_epoch(corpus.open_corpus(home)[1].train_tokens, batch_size=training.batch_size, block_size=block_size, batches=training.batches))
     whole = training.steps or training.epochs * epoch
     if not training.steps and epoch < fitting < whole:
         fitting -= fitting % epoch
@@ -71,7 +71,7 @@ def train(name, home, flags):
     """Train in a process of its own. -> its parameters, steps and seconds (of the whole process), nats per byte and perplexity (by token) of the text
     held out, the loss in training (nats per token), and the longest line that it wrote at the end"""
     seconds = run_process(ROOT / "train.py", "--home", home.folder, "--name", name, *flags)["wall_seconds"]
-    nats, text, last = checkpoint.load(home.weights(name))["val_nats_per_byte"], corpus.find(home)[1], run_log.read(home.log(name))[-1]
+    nats, text, last = checkpoint.load(home.weights(name))["val_nats_per_byte"], corpus.open_corpus(home)[1], run_log.read(home.log(name))[-1]
     return {"parameters": parameters_of(home, name), "steps": last["step"], "seconds": seconds, "nats_per_byte": nats,
             "perplexity": math.exp(nats * text.val_bytes / text.val_tokens), "training_loss": last["train_loss"],
             "sample": max(last["sample"].split("\n"), key=len)}

@@ -117,11 +117,11 @@ def train(library, path, vocab_size):
     from folio.kernels.splitting import SPLIT_PATTERNS
     pattern = SPLIT_PATTERNS[PATTERN]
     if library == FOLIO:
-        from folio.data.corpus import PARALLEL_BYTES, count_all_pieces
+        from folio.data.encoding import PARALLEL_BYTES, count_pre_tokens
         from tokenizer import BPETokenizer, learn_merges
         started_at = time.perf_counter()
         processes = WORKERS if path.stat().st_size >= PARALLEL_BYTES else 1     # as init.py does
-        counts = count_all_pieces(chunks_of(path), PATTERN, processes)
+        counts = count_pre_tokens(chunks_of(path), PATTERN, processes)
         BPETokenizer(learn_merges(counts, BPETokenizer.merges_for(vocab_size)), PATTERN)
     elif library == RUSTBPE:
         import rustbpe
@@ -144,7 +144,7 @@ def encode(library, path, folder):
     with target.open("wb") as out:
         started_at = time.perf_counter()
         if library == FOLIO:
-            from folio.data.corpus import encode_all
+            from folio.data.encoding import encode_all
             from tokenizer import load
             parts = ((chunk, False, False) for chunk in chunks_of(path))
             for content, *_ in encode_all(parts, load(folder), [], WORKERS):
@@ -198,10 +198,10 @@ def load(library, folder):
 
 def save_for_all(corpus, folder):
     """Learn from the large text, and save the tokenizer in everybody's format."""
-    from folio.data.corpus import count_all_pieces
+    from folio.data.encoding import count_pre_tokens
     from folio.formats.tokenizers import write
     from tokenizer import BPETokenizer, learn_merges
-    counts = count_all_pieces(chunks_of(corpus), PATTERN, WORKERS)
+    counts = count_pre_tokens(chunks_of(corpus), PATTERN, WORKERS)
     tokenizer = BPETokenizer(learn_merges(counts, BPETokenizer.merges_for(VOCAB_SIZE)), PATTERN)
     tokenizer.save(folder)
     write(tokenizer, "huggingface", folder / "tokenizer.json")

@@ -203,7 +203,7 @@ def main():
     params = chosen(preset, one_length({"steps": 1000}) | wanted)
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
-        tokenizer, text = corpus.prepare(home, params.text, [str(ROOT / "Train_Data" / "input.txt")])
+        tokenizer, text = corpus.open_corpus(home, params.text, [str(ROOT / "Train_Data" / "input.txt")])
         torch.manual_seed(params.training.seed)             # as a Run does: it begins with the same weights
         net = networks.build(replace(params.model, vocab_size=tokenizer.vocab_size))
         plain = PlainTraining(net, hardware.settle_device("auto"))

@@ -8,6 +8,7 @@ from folio.cli.command_line import Parser, front_door
 from folio.base.commands import command
 from folio.data.corpus import replace_tokenizer
 from folio.formats.tokenizers import DROPPABLE, WRITERS, read, write
+from folio.formats.unfinished_runs import runs_needing
 from tokenizer import FILES, SPLIT_PATTERNS, load
 
 FORMATS = "|".join(WRITERS)
@@ -52,7 +53,7 @@ def _import(parser, arguments):
     if not arguments.replace and any((folder / name).exists() for name in FILES):
         raise FileExistsError(f"There is a tokenizer in {folder} already; --replace puts the other in its place.")
     tokenizer = read(*arguments.words, pattern=arguments.pattern, drop=arguments.drop)
-    replace_tokenizer(arguments.home, tokenizer)
+    replace_tokenizer(arguments.home, tokenizer, runs_needing)
     print(f"tokenizer   {tokenizer.kind}, {tokenizer.vocab_size:,} tokens, {len(tokenizer.merges):,} merges, "
           f"split as {tokenizer.pattern}, special: {', '.join(tokenizer.special_tokens) or 'none'} -> {folder}")
     print(f"Next: {command('train.py')} ({command('init.py')} would learn another tokenizer in its place)")

@@ -15,10 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from folio.cli.command_line import Parser, front_door, given
-from folio.data.corpus import ordinary_bytes, read
+from folio.data.corpus import ordinary_bytes, read_corpus
 from folio.base.errors import FolioError
 from folio.data.paths import find_files, nearest_path
-from folio.data.sources import Documents, remarks, separated_by_line_ends
+from folio.data.mending import remarks
+from folio.data.sources import Documents, separated_by_line_ends
 from folio.kernels.splitting import to_bytes
 from folio.evaluation.suffixes import longest_matches
 from folio.base.lines import cut, folded, styled, table
@@ -96,7 +97,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Project:
-    """What a home has: its tokenizer, and its text as folio.data.corpus.read has it."""
+    """What a home has: its tokenizer, and its text as folio.data.corpus.read_corpus has it."""
     tokenizer: object
     text: object
 
@@ -104,7 +105,7 @@ class Project:
 def find_project(home):
     """-> Project and None, or None and the reason why there is none: weights may well be alone."""
     try:
-        return Project(*read(home, say=lambda told: print(told, file=sys.stderr))), None
+        return Project(*read_corpus(home, say=lambda told: print(told, file=sys.stderr))), None
     except (OSError, FolioError) as error:
         return None, str(error).removesuffix(".")
 

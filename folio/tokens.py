@@ -22,7 +22,8 @@ from tqdm import tqdm
 from folio.cli.command_line import Parser, front_door
 from folio.base.errors import FolioError
 from folio.data.paths import find_files, is_pipe, nearest_path
-from folio.data.sources import Documents, remarks
+from folio.data.mending import remarks
+from folio.data.sources import Documents
 from folio.kernels.splitting import CODE_POINTS, INHABITED, to_bytes
 from folio.base.lines import columns, cut, head, table
 from folio.base.visible import shown, shown_lines

@@ -35,7 +35,7 @@ def trained(folder, text_params, text):
     made = Home(folder)
     made.train_data.mkdir()
     (made.train_data / "input.txt").write_text(text, encoding="utf-8", newline="\n")
-    tokenizer, prepared = corpus.prepare(made, text_params)
+    tokenizer, prepared = corpus.open_corpus(made, text_params)
     params = Params(text_params, ModelParams(emb_len=16, num_layers=1, num_heads=2, block_size=32),
                     TrainingParams(steps=30, minutes=None, batch_size=8, learning_rate=0.01, threads=1, sample_tokens=0, device="cpu",
                                    precision="fp32", compile=False))
@@ -96,7 +96,7 @@ def costs(model, tokens):
 
 def test_of_the_held_out_text_it_tells_what_training_measured_and_more(project, tell):
     told = tell(project)
-    model, text = folio.load(project.weights("tiny")), corpus.find(project)[1]
+    model, text = folio.load(project.weights("tiny")), corpus.open_corpus(project)[1]
     nats, right = costs(model, text.val.tolist())
     assert (told["weights"], told["step"], told["bytes"], told["tokens"]) == ("weights-tiny.pth", 30, text.val_bytes, text.val_tokens)
     assert told["bits_per_byte"] == pytest.approx(model.val_bpb, rel=1e-5)
@@ -110,7 +110,7 @@ def test_of_the_held_out_text_it_tells_what_training_measured_and_more(project, 
 
 def test_with_a_stride_the_window_slides(project, tell):
     told = tell(project, "--stride", 4, "--samples", 0)
-    model, text = folio.load(project.weights("tiny")), corpus.find(project)[1]
+    model, text = folio.load(project.weights("tiny")), corpus.open_corpus(project)[1]
     expected = bits_per_byte.evaluate(model.net, text.val, text.val_bytes, block_size=32, batch_size=3, device="cpu", stride=4)
     assert told["stride"] == 4 and told["copying"] is None
     assert told["nats_per_byte"] == pytest.approx(expected.nats_per_byte, rel=1e-5)
@@ -203,7 +203,7 @@ def test_what_is_put_into_a_text_is_found_as_its_hardest_passage(project, tell, 
 
 def test_copies_are_those_of_a_search_of_the_training_text(project, tell):
     told = tell(project, "--samples", 3, "--tokens", 40, "--seed", 7)["copying"]
-    model, (tokenizer, text) = folio.load(project.weights("tiny")), corpus.find(project)
+    model, (tokenizer, text) = folio.load(project.weights("tiny")), corpus.open_corpus(project)
     learned = tokenizer.decode_bytes(text.train.tolist())
     written = [model.complete("", sample, tokens=40, seed=7, temperature=1.0).encode() for sample in range(3)]
     lengths = [max(length for length in range(len(each) - start + 1) if each[start:start + length] in learned)
@@ -215,7 +215,7 @@ def test_copies_are_those_of_a_search_of_the_training_text(project, tell):
 
 
 def test_a_text_out_of_the_training_text_is_found_whole(project, plays):
-    text = evaluate.Project(*corpus.read(project))
+    text = evaluate.Project(*corpus.read_corpus(project))
     copying = evaluate.look_for_copies([plays[3_000:3_200].encode(), b"\x00\x01"], b"zzzz" * 100, text)
     assert copying.written.longest == 200 and copying.written.stretch == plays[3_000:3_200]
     assert copying.written.mean == pytest.approx(sum(range(1, 201)) / 202)
@@ -224,7 +224,7 @@ def test_a_text_out_of_the_training_text_is_found_whole(project, plays):
 
 def test_of_a_large_text_a_part_is_searched_and_that_is_said(project, ask, monkeypatch):
     whole = ask(project)
-    monkeypatch.setattr(corpus, "SPELLED_AT_ONCE", 700)           # and in pieces nothing changes
+    monkeypatch.setattr(corpus, "DECODED_AT_ONCE", 700)           # and in pieces nothing changes
     assert ask(project) == whole and "Copies were looked for in" not in whole
     monkeypatch.setattr(evaluate, "SEARCHED_BYTES", 5_000)
     assert "Copies were looked for in the first 5,000 of " in " ".join(ask(project).split())
@@ -277,7 +277,7 @@ def test_weights_that_learned_from_another_text_are_told_from_those_that_do_not_
 def test_another_tokenizer_of_the_same_text_makes_no_doubt_and_little_difference(project, copy_of, tell):
     home = copy_of(project)
     expected = tell(home, "--samples", 0)
-    corpus.prepare(home, TextParams(vocab_size=280))
+    corpus.open_corpus(home, TextParams(vocab_size=280))
     told = tell(home, "--samples", 0)
     assert told["notes"] == [] and told["bytes"] == expected["bytes"]
     assert told["bits_per_byte"] == pytest.approx(expected["bits_per_byte"], rel=0.02)        # the token before, and the windows, are others
@@ -304,16 +304,16 @@ def test_a_changed_text_is_read_as_train_would_encode_it_and_nothing_is_written(
     for name, content in text(plays).items():
         (home.train_data / name).write_text(content, encoding="utf-8")
     before, said = everything_in(home), []
-    tokenizer, found = corpus.read(home, say=said.append)
+    tokenizer, found = corpus.read_corpus(home, say=said.append)
     assert everything_in(home) == before and len(said) == 1
     assert said[0] == (f"{home.tokens} has no tokens of the text that is there now. "
                        "The text itself is read instead; train.py will encode it.")
-    expected = corpus.find(home, say=lambda told: None)[1]
+    expected = corpus.open_corpus(home, say=lambda told: None)[1]
     assert found.val.tolist() == expected.val.tolist()
     assert (found.val_bytes, found.train_bytes) == (expected.val_bytes, expected.train_bytes)
     assert found.training_part == expected.training_part
     assert b"".join(found.training_text()) == corpus.ordinary_bytes(tokenizer, expected.train)
-    assert b"".join(corpus.read(home, say=pytest.fail)[1].training_text()) == b"".join(found.training_text())
+    assert b"".join(corpus.read_corpus(home, say=pytest.fail)[1].training_text()) == b"".join(found.training_text())
 
 
 @pytest.mark.parametrize("damage", ["damaged tokens", "no tokens", "another time", "no text"])

@@ -39,7 +39,7 @@ def learned(tmp_path_factory):
     made = Home(tmp_path_factory.mktemp("extremes"))
     made.train_data.mkdir()
     (made.train_data / "input.txt").write_text("Once upon a time there was a text. It had an end. " * 90, encoding="utf-8")
-    corpus.prepare(made, TextParams(vocab_size=260))
+    corpus.open_corpus(made, TextParams(vocab_size=260))
     return made
 
 

@@ -11,7 +11,7 @@ from conftest import ROOT, FullDisk, InMemory, refusal, run_python, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from folio.data import corpus, paths, sources
+from folio.data import corpus, encoding, paths, sources
 from folio.base import parallel
 from folio.base.errors import FolioError
 from folio.base.files import replacing
@@ -53,7 +53,7 @@ def test_the_report_says_what_was_read_and_made(home):
     assert (done.returncode, done.stderr) == (0, "")
     total, train = len(text.encode()), len(text.encode()) * 9 // 10
     tokens = np.load(next(project.tokens.glob("*.npy")))
-    made = corpus.find(project, say=pytest.fail)[1]
+    made = corpus.open_corpus(project, say=pytest.fail)[1]
     lines = done.stdout.splitlines()
     assert lines[0] == f"text        {total:,} bytes, {len(text):,} characters, 1 document"
     assert lines[1] == f"tokenizer   bpe, 270 tokens -> {project.tokenizer}"
@@ -71,8 +71,8 @@ def test_the_tokenizer_that_comes_with_the_repository_is_what_init_makes_of_the_
 
 
 def test_one_document_with_a_kept_byte_is_not_two_documents(home):
-    one = corpus.prepare(home({"a.txt": WORDS.encode() + b"\xff" + WORDS.encode()}), TextParams(vocab_size=300, invalid_bytes="keep"))[1]
-    two = corpus.prepare(home({"a.txt": WORDS, "b.txt": WORDS}), TextParams(vocab_size=300, invalid_bytes="keep"))[1]
+    one = corpus.open_corpus(home({"a.txt": WORDS.encode() + b"\xff" + WORDS.encode()}), TextParams(vocab_size=300, invalid_bytes="keep"))[1]
+    two = corpus.open_corpus(home({"a.txt": WORDS, "b.txt": WORDS}), TextParams(vocab_size=300, invalid_bytes="keep"))[1]
     assert one.text_fingerprint != two.text_fingerprint
 
 
@@ -93,8 +93,8 @@ def test_a_small_text_needs_no_flag(home, plays, kind, text_bytes):
 
 def test_no_text_is_too_small_for_the_default_vocabulary():
     for text_bytes in (0, 1, 1_000, 100_000, 131_000, 10**12):
-        assert BPETokenizer.merges_for(corpus.default_vocab_size(text_bytes)) >= 0
-    assert [corpus.default_vocab_size(text_bytes) for text_bytes in (20_000, 524_348, 1_115_394, 4_000_000, 100_000_000, 10**12)
+        assert BPETokenizer.merges_for(encoding.default_vocab_size(text_bytes)) >= 0
+    assert [encoding.default_vocab_size(text_bytes) for text_bytes in (20_000, 524_348, 1_115_394, 4_000_000, 100_000_000, 10**12)
             ] == [512, 1024, 2048, 2048, 4096, 4096]
 
 
@@ -111,7 +111,7 @@ def test_what_was_mended_is_said(home):
     project = home(b"\xef\xbb\xbf" + WORDS.replace("\n", "\r\n").encode())
     done = run_init(project, "--vocab-size", 300)
     assert sorted(done.stdout.splitlines()[:2]) == ["Mended while reading: 1 x byte order mark.", "Mended while reading: 40 x CRLF."]
-    assert "".join(texts_of(*corpus.find(project, say=pytest.fail))) == WORDS
+    assert "".join(texts_of(*corpus.open_corpus(project, say=pytest.fail))) == WORDS
     assert "Mended" not in run_init(home(WORDS), "--vocab-size", 300).stdout
 
 
@@ -121,7 +121,7 @@ def test_the_paths_on_the_command_line_are_read_instead_of_train_data(home, tmp_
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "one.txt").write_text("A note.", encoding="utf-8")
     assert run_init(project, "novel.txt", "notes", "--vocab-size", 300, cwd=tmp_path).returncode == 0
-    assert "".join(texts_of(*corpus.find(project, say=pytest.fail))) == f"{WORDS}{END_OF_TEXT}A note.{END_OF_TEXT}"
+    assert "".join(texts_of(*corpus.open_corpus(project, say=pytest.fail))) == f"{WORDS}{END_OF_TEXT}A note.{END_OF_TEXT}"
 
 
 @pytest.mark.parametrize("how", ["relative", "link"])
@@ -134,7 +134,7 @@ def test_token_files_are_no_text_by_whichever_path_the_folder_is_named(home, tmp
     for _ in range(2):          # the second time there are token files
         done = run_script("init.py", "--home", named, "--vocab-size", 300, named / "Train_Data", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
-    assert corpus.find(project, say=pytest.fail)[1].documents == 1
+    assert corpus.open_corpus(project, say=pytest.fail)[1].documents == 1
 
 
 def test_train_data_may_be_a_link_to_another_place(home, tmp_path):
@@ -142,9 +142,9 @@ def test_train_data_may_be_a_link_to_another_place(home, tmp_path):
     project.train_data.rename(tmp_path / "large disk")
     link(project.train_data, tmp_path / "large disk")
     for _ in range(2):
-        tokenizer, made = corpus.prepare(project, SMALL)
+        tokenizer, made = corpus.open_corpus(project, SMALL)
         assert made.documents == 1
-    assert corpus.find(project, say=pytest.fail)[1].fingerprint == made.fingerprint
+    assert corpus.open_corpus(project, say=pytest.fail)[1].fingerprint == made.fingerprint
 
 
 def test_help_and_import_do_without_torch():
@@ -246,15 +246,15 @@ def test_an_empty_folder_and_a_path_that_is_not_there_are_named(home, tmp_path):
 
 
 def test_the_shortest_text_has_three_tokens_to_train_on_and_one_byte_held_out(home):
-    tokenizer, made = corpus.prepare(home("abcd"), CHARACTERS)
+    tokenizer, made = corpus.open_corpus(home("abcd"), CHARACTERS)
     assert (made.train_tokens, made.val_tokens, made.val_bytes) == (3, 1, 1)
     with pytest.raises(FolioError, match="too short: its 3 bytes make 2 tokens to train on and 1 held out"):
-        corpus.prepare(home("abc"), CHARACTERS)
+        corpus.open_corpus(home("abc"), CHARACTERS)
 
 
 def test_a_refused_text_leaves_the_old_tokenizer_and_tokens(home):
     project = home(WORDS)
-    corpus.prepare(project, SMALL)
+    corpus.open_corpus(project, SMALL)
     made = [everything_below(project.tokenizer), everything_below(project.tokens)]
     for text in (b"\xff", b"a", b""):
         (project.train_data / "input.txt").write_bytes(text)
@@ -274,7 +274,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_in_one_message(home, tmp_pa
 
 def test_a_full_disk_is_one_message_and_leaves_the_old_tokenizer(home):
     project = home(WORDS)
-    corpus.prepare(project, SMALL)
+    corpus.open_corpus(project, SMALL)
     before = everything_below(project.tokenizer)
     code = """if True:
         import os, runpy, sys
@@ -292,13 +292,13 @@ def test_a_full_disk_is_one_message_and_leaves_the_old_tokenizer(home):
 @pytest.mark.parametrize("good_calls", range(10))
 def test_wherever_the_disk_fills_up_tokenizer_and_tokens_still_fit_together(home, monkeypatch, good_calls):
     project = home(WORDS)
-    old, _ = corpus.prepare(project, SMALL)
+    old, _ = corpus.open_corpus(project, SMALL)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", FullDisk(good_calls))
         with pytest.raises(OSError, match="No space left"):
-            corpus.prepare(project, CHARACTERS)
+            corpus.open_corpus(project, CHARACTERS)
     assert not [*project.folder.rglob("*.tmp"), *project.folder.rglob("*.whole")]
-    tokenizer, made = corpus.find(project, say=lambda sentence: None)
+    tokenizer, made = corpus.open_corpus(project, say=lambda sentence: None)
     assert tokenizer.fingerprint == old.fingerprint
     assert "".join(texts_of(tokenizer, made)) == WORDS
 
@@ -380,7 +380,7 @@ def test_invalid_bytes_are_kept_when_asked_for(content, block_bytes):
 
 def test_kept_bytes_come_back_from_the_tokens(home):
     content = np.random.default_rng(1).bytes(3000).replace(b"\r", b"")
-    tokenizer, made = corpus.prepare(home(content), TextParams(vocab_size=260, invalid_bytes="keep"))
+    tokenizer, made = corpus.open_corpus(home(content), TextParams(vocab_size=260, invalid_bytes="keep"))
     assert tokenizer.decode_bytes(made.tokens) == content
     assert made.train_bytes + made.val_bytes == len(content)
 
@@ -397,22 +397,22 @@ def test_files_are_read_in_sorted_order_without_hidden_ones_and_tokens(home):
 
 def test_documents_are_separated_by_end_of_text(home):
     project = home({"b.txt": "second " * 20, "a.txt": "first " * 20, "c/d.txt": "third " * 20})
-    tokenizer, made = corpus.prepare(project, SMALL)
+    tokenizer, made = corpus.open_corpus(project, SMALL)
     assert (made.documents, list(made.tokens).count(tokenizer.end_of_text)) == (3, 3)
     assert "".join(texts_of(tokenizer, made)) == "".join(word * 20 + END_OF_TEXT for word in ("first ", "second ", "third "))
 
 
 def test_one_document_has_no_separator_and_characters_have_one_only_for_several(home):
-    tokenizer, made = corpus.prepare(home(WORDS), SMALL)
+    tokenizer, made = corpus.open_corpus(home(WORDS), SMALL)
     assert tokenizer.end_of_text not in made.tokens
-    assert corpus.prepare(home(WORDS), CHARACTERS)[0].special_tokens == ()
-    tokenizer, made = corpus.prepare(home({"a": WORDS, "b": WORDS}), CHARACTERS)
+    assert corpus.open_corpus(home(WORDS), CHARACTERS)[0].special_tokens == ()
+    tokenizer, made = corpus.open_corpus(home({"a": WORDS, "b": WORDS}), CHARACTERS)
     assert tokenizer.special_tokens == (END_OF_TEXT,)
     assert "".join(texts_of(tokenizer, made)) == (WORDS + END_OF_TEXT) * 2
 
 
 def test_a_text_that_spells_end_of_text_has_no_separator_in_it(home):
-    tokenizer, made = corpus.prepare(home(f"one {END_OF_TEXT} two " * 20), SMALL)
+    tokenizer, made = corpus.open_corpus(home(f"one {END_OF_TEXT} two " * 20), SMALL)
     assert tokenizer.end_of_text not in made.tokens
 
 
@@ -421,7 +421,7 @@ def test_a_text_that_spells_end_of_text_has_no_separator_in_it(home):
 @pytest.mark.parametrize("text_bytes", [11, 100, 999, 1000, 1001, 54_321])
 def test_the_first_nine_tenths_of_a_text_are_for_training(home, plays, text_bytes):
     text = plays[:text_bytes]
-    tokenizer, made = corpus.prepare(home(text), CHARACTERS)
+    tokenizer, made = corpus.open_corpus(home(text), CHARACTERS)
     cut = text_bytes * 9 // 10
     assert texts_of(tokenizer, made) == (text[:cut], text[cut:])
     assert (made.train_bytes, made.val_bytes, made.characters) == (cut, text_bytes - cut, text_bytes)
@@ -429,7 +429,7 @@ def test_the_first_nine_tenths_of_a_text_are_for_training(home, plays, text_byte
 
 
 def test_tiny_shakespeare_is_split_where_everybody_splits_it(home, tiny_shakespeare):
-    tokenizer, made = corpus.prepare(home(tiny_shakespeare), CHARACTERS)
+    tokenizer, made = corpus.open_corpus(home(tiny_shakespeare), CHARACTERS)
     assert (tokenizer.vocab_size, made.train_tokens, made.val_tokens) == (65, 1_003_854, 111_540)
     assert tokenizer.decode(made.val[1:]) == tiny_shakespeare[int(len(tiny_shakespeare) * 0.9):]
 
@@ -442,7 +442,7 @@ def test_tiny_shakespeare_is_split_where_everybody_splits_it(home, tiny_shakespe
 def test_the_split_loses_nothing_and_cuts_no_character(home, monkeypatch, text, val_fraction, block_bytes, shorter):
     monkeypatch.setattr(sources, "BLOCK_BYTES", block_bytes)
     text = text[:-shorter]
-    tokenizer, made = corpus.prepare(home(text), TextParams(vocab_size=300, val_fraction=val_fraction))
+    tokenizer, made = corpus.open_corpus(home(text), TextParams(vocab_size=300, val_fraction=val_fraction))
     train, val = texts_of(tokenizer, made)
     assert "\ufffd" not in train + val and train + val == text
     assert (len(train.encode()), len(val.encode())) == (made.train_bytes, made.val_bytes)
@@ -451,7 +451,7 @@ def test_the_split_loses_nothing_and_cuts_no_character(home, monkeypatch, text, 
 
 
 def test_the_first_validation_token_follows_the_last_training_token(home):
-    made = corpus.prepare(home(WORDS), SMALL)[1]
+    made = corpus.open_corpus(home(WORDS), SMALL)[1]
     assert len(made.train) + len(made.val) == len(made.tokens) + 1
     assert made.train[-1] == made.val[0]
     assert (len(made.val) - 1, made.train.tolist() + made.val[1:].tolist()) == (made.val_tokens, made.tokens.tolist())
@@ -459,7 +459,7 @@ def test_the_first_validation_token_follows_the_last_training_token(home):
 
 def test_merges_are_learned_from_the_training_part_alone(home):
     train = "the quick brown fox " * 90
-    tokenizer, _ = corpus.prepare(home(train + "zzzz" * 50), TextParams(vocab_size=1000))
+    tokenizer, _ = corpus.open_corpus(home(train + "zzzz" * 50), TextParams(vocab_size=1000))
     assert tokenizer.merges == BPETokenizer.train([train], 1000).merges
 
 
@@ -469,7 +469,7 @@ def documents_of(lengths):
 
 @pytest.mark.parametrize("lengths, train_documents", [([100] * 20, 18), ([100] * 15, 13), ([900, 100], 1), ([800, 200], 1), ([50, 50, 850, 50], 3)])
 def test_where_a_document_ends_near_the_split_no_document_is_cut(home, lengths, train_documents):
-    tokenizer, made = corpus.prepare(home(documents_of(lengths)), CHARACTERS)
+    tokenizer, made = corpus.open_corpus(home(documents_of(lengths)), CHARACTERS)
     parts = [text + END_OF_TEXT for text in documents_of(lengths).values()]
     train, val = texts_of(tokenizer, made)
     assert train + val == "".join(parts)
@@ -479,28 +479,28 @@ def test_where_a_document_ends_near_the_split_no_document_is_cut(home, lengths, 
 
 @pytest.mark.parametrize("lengths", [[820, 140, 40], [810, 100, 80, 10]])
 def test_no_document_is_cut_though_another_one_ends_nearer_and_leaves_too_little(home, lengths):
-    made = corpus.prepare(home(documents_of(lengths)), CHARACTERS)[1]
+    made = corpus.open_corpus(home(documents_of(lengths)), CHARACTERS)[1]
     assert made.val_bytes in [sum(lengths[index:]) for index in range(len(lengths))]
     assert 50 <= made.val_bytes <= 200
 
 
 @pytest.mark.parametrize("lengths", [[500, 500], [300, 680, 20], [1000, 0]])
 def test_where_no_document_ends_near_the_split_a_document_is_cut(home, lengths):
-    made = corpus.prepare(home(documents_of(lengths)), CHARACTERS)[1]
+    made = corpus.open_corpus(home(documents_of(lengths)), CHARACTERS)[1]
     assert made.val_bytes == 100
 
 
 def test_empty_documents_are_no_place_for_the_split(home):
-    made = corpus.prepare(home({"a.txt": "", "b.txt": WORDS}), TextParams(vocab_size=300, val_fraction=0.5))[1]
+    made = corpus.open_corpus(home({"a.txt": "", "b.txt": WORDS}), TextParams(vocab_size=300, val_fraction=0.5))[1]
     assert made.val_bytes == len(WORDS) / 2
 
 
 def test_no_more_is_held_out_than_the_limit(home, monkeypatch):
-    monkeypatch.setattr(corpus, "VAL_BYTES_LIMIT", 50)
-    assert corpus.prepare(home(WORDS), SMALL)[1].val_bytes == 50
-    made = corpus.prepare(home(documents_of([900, 50, 35, 15])), CHARACTERS)[1]
+    monkeypatch.setattr(encoding, "VAL_BYTES_LIMIT", 50)
+    assert corpus.open_corpus(home(WORDS), SMALL)[1].val_bytes == 50
+    made = corpus.open_corpus(home(documents_of([900, 50, 35, 15])), CHARACTERS)[1]
     assert made.val_bytes == 50
-    made = corpus.prepare(home(documents_of([920, 80])), CHARACTERS)[1]
+    made = corpus.open_corpus(home(documents_of([920, 80])), CHARACTERS)[1]
     assert made.val_bytes <= 50
 
 
@@ -508,18 +508,18 @@ def test_no_more_is_held_out_than_the_limit(home, monkeypatch):
 
 def heard_by_find(project):
     heard = []
-    return (*corpus.find(project, say=heard.append), heard)
+    return (*corpus.open_corpus(project, say=heard.append), heard)
 
 
 def test_find_before_init_says_how_to_begin(home):
     with pytest.raises(FileNotFoundError, match="No tokenizer in .* python init.py"):
-        corpus.find(home(WORDS))
+        corpus.open_corpus(home(WORDS))
 
 
 @pytest.mark.parametrize("params", [SMALL, CHARACTERS], ids=["bpe", "char"])
 def test_what_init_made_is_found_as_it_was(home, params):
     project = home(WORDS)
-    tokenizer, made = corpus.prepare(project, params)
+    tokenizer, made = corpus.open_corpus(project, params)
     written = {path: path.stat().st_mtime_ns for path in project.folder.rglob("*")}
     again, found, heard = heard_by_find(project)
     assert (again.to_dict(), heard) == (tokenizer.to_dict(), [])
@@ -529,7 +529,7 @@ def test_what_init_made_is_found_as_it_was(home, params):
 
 def test_a_changed_text_is_encoded_again_with_the_same_tokenizer_and_that_is_said_once(home):
     project = home(WORDS)
-    tokenizer, made = corpus.prepare(project, SMALL)
+    tokenizer, made = corpus.open_corpus(project, SMALL)
     changed = WORDS.replace("question", "answer")
     (project.train_data / "input.txt").write_text(changed, encoding="utf-8", newline="")
     again, found, heard = heard_by_find(project)
@@ -543,7 +543,7 @@ def test_a_changed_text_is_encoded_again_with_the_same_tokenizer_and_that_is_sai
 
 def test_the_way_the_text_was_read_and_split_is_kept_for_the_next_time(home):
     project = home(WORDS.encode() + b"\xff")
-    corpus.prepare(project, TextParams(vocab_size=300, val_fraction=0.3, invalid_bytes="keep"))
+    corpus.open_corpus(project, TextParams(vocab_size=300, val_fraction=0.3, invalid_bytes="keep"))
     (project.train_data / "input.txt").write_bytes(WORDS.encode() * 2 + b"\xff\xff")
     tokenizer, found, heard = heard_by_find(project)
     assert tokenizer.decode_bytes(found.tokens) == WORDS.encode() * 2 + b"\xff\xff"
@@ -552,7 +552,7 @@ def test_the_way_the_text_was_read_and_split_is_kept_for_the_next_time(home):
 
 def test_a_new_file_counts_as_a_change(home):
     project = home(WORDS)
-    corpus.prepare(project, SMALL)
+    corpus.open_corpus(project, SMALL)
     (project.train_data / "more.txt").write_text("And more.", encoding="utf-8")
     tokenizer, found, heard = heard_by_find(project)
     assert (found.documents, len(heard)) == (2, 1)
@@ -560,7 +560,7 @@ def test_a_new_file_counts_as_a_change(home):
 
 def test_a_second_document_is_not_separated_where_the_tokenizer_has_no_end_of_text(home):
     project = home(WORDS)
-    corpus.prepare(project, CHARACTERS)
+    corpus.open_corpus(project, CHARACTERS)
     (project.train_data / "more.txt").write_text("be that", encoding="utf-8")
     tokenizer, found, _ = heard_by_find(project)
     assert (found.documents, "".join(texts_of(tokenizer, found))) == (2, WORDS + "be that")
@@ -568,7 +568,7 @@ def test_a_second_document_is_not_separated_where_the_tokenizer_has_no_end_of_te
 
 def test_the_tokens_serve_when_the_text_is_gone(home):
     project = home(WORDS)
-    tokenizer, made = corpus.prepare(project, SMALL)
+    tokenizer, made = corpus.open_corpus(project, SMALL)
     (project.train_data / "input.txt").unlink()
     again, found, heard = heard_by_find(project)
     assert (found.fingerprint, found.tokens.tolist()) == (made.fingerprint, made.tokens.tolist())
@@ -577,15 +577,15 @@ def test_the_tokens_serve_when_the_text_is_gone(home):
 
 def test_without_text_and_tokens_find_says_where_text_goes(home):
     project = home(WORDS)
-    corpus.prepare(project, SMALL)
+    corpus.open_corpus(project, SMALL)
     shutil.rmtree(project.train_data)
     with pytest.raises(FileNotFoundError, match=WHERE_TEXT_GOES):
-        corpus.find(project)
+        corpus.open_corpus(project)
 
 
 def test_without_tokens_the_text_is_encoded_and_that_is_said(home):
     project = home(WORDS)
-    _, made = corpus.prepare(project, SMALL)
+    _, made = corpus.open_corpus(project, SMALL)
     shutil.rmtree(project.tokens)
     _, found, heard = heard_by_find(project)
     assert found.fingerprint == made.fingerprint
@@ -594,7 +594,7 @@ def test_without_tokens_the_text_is_encoded_and_that_is_said(home):
 
 def test_tokens_of_another_tokenizer_are_not_used(home):
     project = home(WORDS)
-    corpus.prepare(project, SMALL)
+    corpus.open_corpus(project, SMALL)
     CharTokenizer.train([WORDS]).save(project.tokenizer)
     tokenizer, found, heard = heard_by_find(project)
     assert (tokenizer.kind, "".join(texts_of(tokenizer, found)), len(heard)) == ("char", WORDS, 1)
@@ -602,11 +602,11 @@ def test_tokens_of_another_tokenizer_are_not_used(home):
 
 def test_a_character_the_tokenizer_never_saw_is_named_when_the_text_has_changed(home):
     project = home(WORDS)
-    corpus.prepare(project, CHARACTERS)
+    corpus.open_corpus(project, CHARACTERS)
     before = everything_below(project.tokens)
     (project.train_data / "input.txt").write_text(WORDS + "Ω", encoding="utf-8")
     with pytest.raises(FolioError, match=r"'Ω' \(U\+03A9\)"):
-        corpus.find(project)
+        corpus.open_corpus(project)
     assert everything_below(project.tokens) == before
 
 
@@ -616,7 +616,7 @@ def test_a_character_the_tokenizer_never_saw_is_named_when_the_text_has_changed(
 ], ids=["empty", "truncated", "a list", "an empty object", "a number for a name", "all but the name missing", "a field of another version"])
 def test_a_damaged_description_of_the_tokens_is_made_again(home, damaged):
     project = home(WORDS)
-    _, made = corpus.prepare(project, SMALL)
+    _, made = corpus.open_corpus(project, SMALL)
     about = project.tokens / "corpus.json"
     about.write_bytes(damaged(about.read_bytes()))
     _, found, heard = heard_by_find(project)
@@ -626,7 +626,7 @@ def test_a_damaged_description_of_the_tokens_is_made_again(home, damaged):
 @pytest.mark.parametrize("length", [0, 50, 500])
 def test_a_truncated_token_file_is_made_again(home, length):
     project = home(WORDS)
-    _, made = corpus.prepare(project, SMALL)
+    _, made = corpus.open_corpus(project, SMALL)
     expected = made.tokens.tolist()
     del made                    # Windows changes no file that is still open
     path = next(project.tokens.glob("*.npy"))
@@ -637,7 +637,7 @@ def test_a_truncated_token_file_is_made_again(home, length):
 
 def test_a_project_may_be_moved(home, tmp_path):
     project = home(WORDS)
-    _, made = corpus.prepare(project, SMALL)
+    _, made = corpus.open_corpus(project, SMALL)
     del made
     moved = Home(tmp_path / "elsewhere" / "moved")
     moved.folder.parent.mkdir()
@@ -646,9 +646,9 @@ def test_a_project_may_be_moved(home, tmp_path):
 
 
 def test_large_vocabularies_are_kept_in_wider_integers(home, monkeypatch):
-    assert corpus.prepare(home(WORDS), SMALL)[1].tokens.dtype == np.uint16
+    assert corpus.open_corpus(home(WORDS), SMALL)[1].tokens.dtype == np.uint16
     many = "".join(map(chr, range(0x10000, 0x10000 + 66_000)))
-    tokenizer, made = corpus.prepare(home(many), CHARACTERS)
+    tokenizer, made = corpus.open_corpus(home(many), CHARACTERS)
     assert (tokenizer.vocab_size, made.tokens.dtype) == (66_000, np.uint32)
     assert "".join(texts_of(tokenizer, made)) == many
 
@@ -661,8 +661,8 @@ def test_two_processes_make_what_one_makes(home, plays, kind, monkeypatch):
     for processes in (1, 2):
         project = home({"a.txt": plays[:60_000], "b.txt": "Größe 数え \r\n" * 300, "c.txt": plays[60_000:90_000]})
         monkeypatch.setattr(sources, "BLOCK_BYTES", 10_000)
-        monkeypatch.setattr(corpus, "_processes", lambda survey: processes)
-        _, text = corpus.prepare(project, TextParams(tokenizer=kind))
+        monkeypatch.setattr(encoding, "_processes", lambda survey: processes)
+        _, text = corpus.open_corpus(project, TextParams(tokenizer=kind))
         made[processes] = {path.name: path.read_bytes() for path in project.tokenizer.iterdir()}, text.tokens.tolist()
     assert made[1] == made[2]
 

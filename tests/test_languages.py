@@ -35,7 +35,7 @@ def learned(tmp_path_factory):
     home = Home(tmp_path_factory.mktemp("languages"))
     home.train_data.mkdir()
     (home.train_data / "input.txt").write_text(TEXT, encoding="utf-8", newline="\n")
-    tokenizer, text = corpus.prepare(home, TextParams(vocab_size=400))
+    tokenizer, text = corpus.open_corpus(home, TextParams(vocab_size=400))
     params = replace(PRESETS["default"], model=replace(PRESETS["default"].model, emb_len=64, num_layers=2, num_heads=2, block_size=64),
                      training=replace(PRESETS["default"].training, steps=120, minutes=None, learning_rate=0.01, bpe_dropout=0.0, weight_decay=0.0,
                                       sample_tokens=0, eval_interval=120, threads=1, precision="fp32", compile=False))
@@ -51,7 +51,7 @@ def model(learned):
 
 @pytest.mark.parametrize("kind", [{"vocab_size": 400}, {"tokenizer": "char"}], ids=["bpe", "char"])
 def test_every_script_survives_the_tokenizer(kind, home):
-    tokenizer, _ = corpus.prepare(home(TEXT), TextParams(**kind))
+    tokenizer, _ = corpus.open_corpus(home(TEXT), TextParams(**kind))
     for line in LINES.values():
         assert tokenizer.decode(tokenizer.encode(line)) == line
 

@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "Model_Params": {"base"},
     "tokenizer": {"base", "kernels"},
     "Model": {"base", "kernels"},
-    "data": {"base", "kernels", "formats.checkpoint"} | TOP_LEVEL,
+    "data": {"base", "kernels"} | TOP_LEVEL,
     "networks": {"base"} | TOP_LEVEL,
     "evaluation": {"base", "kernels", "data"} | TOP_LEVEL,
     "formats": {"base", "networks"} | TOP_LEVEL,

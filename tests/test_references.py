@@ -46,7 +46,7 @@ def trained(monkeypatch):
     monkeypatch.setattr(references, "train", train)
     monkeypatch.setattr(references, "parameters_of", lambda home, name: 7)
     monkeypatch.setattr(references.run_log, "read", lambda path: lines)
-    monkeypatch.setattr(references.corpus, "find", lambda home: (None, SimpleNamespace(train_tokens=1632)))
+    monkeypatch.setattr(references.corpus, "open_corpus", lambda home: (None, SimpleNamespace(train_tokens=1632)))
 
     def of(limit, **training):
         how = {"batch_size": 16, "steps": 5000, **training}

@@ -41,7 +41,7 @@ def trained(folder, plays, text, name, steps):
     made = Home(folder)
     made.train_data.mkdir()
     (made.train_data / "input.txt").write_text(plays[:20_000], encoding="utf-8", newline="\n")
-    tokenizer, prepared = corpus.prepare(made, text)
+    tokenizer, prepared = corpus.open_corpus(made, text)
     params = Params(text, ModelParams(emb_len=32, num_layers=1, num_heads=2, block_size=32),
                     TrainingParams(steps=steps, minutes=None, batch_size=8, learning_rate=0.01, threads=1, sample_tokens=0, device="cpu",
                                    precision="fp32", compile=False))
@@ -287,7 +287,7 @@ def test_another_tokenizer_in_the_folder_changes_nothing(project, tmp_path, ask,
     made = copies(project, tmp_path, "mine")
     made.train_data.mkdir()
     (made.train_data / "input.txt").write_text(plays[5000:20_000], encoding="utf-8")
-    corpus.prepare(made, TextParams(vocab_size=280))
+    corpus.open_corpus(made, TextParams(vocab_size=280))
     assert ask(PROMPT, "--seed", 1, home=made).out == ask(PROMPT, "--seed", 1).out
 
 
@@ -686,7 +686,7 @@ def test_bits_per_byte_of_a_text_are_its_cross_entropy(model):
 
 
 def test_bits_per_byte_of_the_held_out_text_are_those_of_the_training(project, model):
-    text = corpus.find(project)[1]
+    text = corpus.open_corpus(project)[1]
     held_out = model.tokenizer.decode(text.tokens[text.train_tokens:])
     assert model.bits_per_byte(held_out) == pytest.approx(model.val_bpb, rel=0.01)     # the token before it, and the windows, are others
 

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from folio import tokens
-from folio.data.corpus import prepare
+from folio.data.corpus import open_corpus
 from Model_Params import TextParams
 from tokenizer import BPETokenizer, CharTokenizer, count_pieces, load
 
@@ -377,7 +377,7 @@ def test_an_empty_text_has_no_tokens():
 
 def test_a_character_tokenizer_works_too_and_names_what_it_does_not_know(home):
     project = home("To be, or not to be.\n" * 40)
-    prepare(project, TextParams(tokenizer="char"))
+    open_corpus(project, TextParams(tokenizer="char"))
     seen, report = parts(run_tokens("not to be", "--home", project.folder))
     assert seen == ["n|o|t|·|t|o|·|b|e"] and "bytes per token    1.00" in report and "costly" not in "\n".join(report)
     said = refusal(run_tokens("not to be?", "--home", project.folder))

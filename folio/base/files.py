@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic replacement, fingerprints, locks."""
+"""Files that are either whole or absent: atomic replacement, fingerprints, locks."""
 
 import errno
 import hashlib
@@ -10,15 +10,15 @@ import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-HEAD_BYTES = 1 << 20        # of a file that is to be replaced, enough to tell what it is; a whole file of settings
-_MARKER = ".whole"          # in the name of a file that says: all temporaries with this key are whole
+HEAD_BYTES = 1 << 20        # of a file that is to be replaced, enough to recognize its kind; a whole file of settings
+_MARKER = ".whole"          # suffix of a file whose presence says that all temporary files with its key are whole
 
 
 def ordinary(path, flags, mode=0o666):
-    """Open a file, as the `opener` of open(): OSError for a pipe or a device, with which one might wait for ever."""
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), mode)      # which changes nothing for a file
+    """Open an ordinary file, as the `opener` of open(). Raises OSError for a pipe or a device, which might block."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), mode)      # without effect on ordinary files
     kind = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(kind) or stat.S_ISDIR(kind):        # a folder open() refuses itself
+    if stat.S_ISREG(kind) or stat.S_ISDIR(kind):        # open() itself refuses a folder
         return descriptor
     os.close(descriptor)
     raise OSError(errno.EINVAL, "It is a pipe or a device, where a file should be", str(path))
@@ -26,10 +26,10 @@ def ordinary(path, flags, mode=0o666):
 
 @contextmanager
 def replacing(path):
-    """Yield a binary file that becomes `path` when the block ends well, and vanishes when it does not.
+    """Yield a temporary binary file. It is renamed to `path` when the block ends, and removed if the block raises.
 
     Whatever happens in between (a full disk, a killed process), `path` is the old file or the new one, whole.
-    The temporary has a name of its own, so that two writers never share one.
+    The name of the temporary file is unique, so two writers never share one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,15 +43,15 @@ def replacing(path):
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)      # a write that fails does not say where
+            error.filename = str(path)      # a failed write does not name its file
         raise
 
 
 def replace_together(folder, contents):
     """Write {name: bytes} into `folder`: all of the files or none, even if the process is killed in between.
 
-    Every new file is on the disk under a temporary name before a marker appears, and until then no old file is touched.
-    Once the marker is there, finish_replacing completes the set, now or for the next reader.
+    Every new file is on the disk under a temporary name before a marker file is created. Until then no old file is
+    changed. Once the marker exists, finish_replacing completes the set, either now or when the next reader calls it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,12 +64,12 @@ def replace_together(folder, contents):
             with path.open("xb") as file:
                 file.write(content)
                 _to_disk(file)
-        _folder_to_disk(folder)             # so that the marker is never on the disk without the files it speaks for
+        _folder_to_disk(folder)             # so that the marker is never on the disk without the files it stands for
         with replacing(marker):
             pass
         finish_replacing(folder)
     except BaseException as error:
-        if marker.exists():                 # it was decided: Ctrl-C leaves nothing for the next reader to do
+        if marker.exists():                 # then the new set is valid: complete it even after Ctrl-C
             with suppress(OSError):
                 finish_replacing(folder)
         else:
@@ -81,7 +81,7 @@ def replace_together(folder, contents):
 
 
 def finish_replacing(folder):
-    """Complete what replace_together decided in `folder` and was killed in. Readers of such files call it first."""
+    """Complete what an interrupted replace_together left in `folder`. Readers of such files call this first."""
     folder = Path(folder)
     for marker in folder.glob(f".*{_MARKER}"):
         ending = f".{marker.name[1:].removesuffix(_MARKER)}.tmp"
@@ -93,25 +93,27 @@ def finish_replacing(folder):
 
 
 def refuse_foreign(path, kind, is_own):
-    """Raise FileExistsError where something lies at `path` that is not of the kind that is about to be written there.
+    """Raise FileExistsError if `path` exists and is not of the kind of file that is about to be written there.
 
-    kind: in words; is_own: bytes -> bool, of the first HEAD_BYTES of a file. An empty file is no loss.
+    kind: in words; is_own: the first HEAD_BYTES of a file -> whether it is of this kind. An empty file may be replaced.
     """
     path = Path(path)
     if not path.exists():
         return
     if not path.is_file():
-        raise FileExistsError(f"{path} is {'a folder' if path.is_dir() else 'no ordinary file'}, and {kind} is to be written there. Name a file.")
+        found = "a folder" if path.is_dir() else "no ordinary file"
+        raise FileExistsError(f"{path} is {found}, and {kind} is to be written there. Name a file.")
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if head and not is_own(head):
-        raise FileExistsError(f"{path} exists, and is not {kind}; it was left as it is. Name another file, or move that one away.")
+        raise FileExistsError(f"{path} exists, and is not {kind}; it was left as it is. "
+                              "Name another file, or move that one away.")
 
 
 def remove_leftovers(path):
-    """Remove what writers of `path` left behind when they were killed; of `folder / "*"`, of all writers there.
+    """Remove temporary files that killed writers of `path` left. `folder / "*"`: those of all writers in a folder.
 
-    Call it only where no other writer can be at work.
+    Call it only while no other writer can be active.
     """
     path = Path(path)
     finish_replacing(path.parent)
@@ -120,19 +122,19 @@ def remove_leftovers(path):
 
 
 def remove_abandoned(folder, lock_of):
-    """Remove what killed writers left behind in `folder`, unless another process holds the lock of the file they wrote.
+    """Remove temporary files that killed writers left in `folder`, except while another process holds the file's lock.
 
-    lock_of: the name of a file -> the path of its lock, or None where it is none of the files meant
+    lock_of: the name of a file -> the path of its lock, or None for a file that is not to be considered
     """
     for leftover in Path(folder).glob(".*.tmp"):
         lock = lock_of(leftover.name[1:].removesuffix(".tmp").rpartition(".")[0])
         if lock:
-            with suppress(BlockingIOError), only_one(lock, "somebody is at work"):
+            with suppress(BlockingIOError), only_one(lock, "another process writes it"):
                 leftover.unlink(missing_ok=True)
 
 
 def fingerprint(content):
-    """A short name for bytes, or for a JSON value: the first 16 hexadecimal digits of the SHA-256.
+    """Return the first 16 hexadecimal digits of the SHA-256 of bytes, or of a JSON value.
     >>> fingerprint(b"abc")
     'ba7816bf8f01cfea'
     """
@@ -142,10 +144,10 @@ def fingerprint(content):
 
 
 @contextmanager
-def only_one(path, complaint):
-    """Hold the lock file `path` during the block; raises BlockingIOError(complaint) where another process holds it.
+def only_one(path, message):
+    """Hold the lock file `path` during the block. Raises BlockingIOError(message) if another process holds it.
 
-    The system lets go of the lock when its process ends, however it ends.
+    The system releases the lock when its process ends, in whatever way.
     """
     from filelock import FileLock, Timeout      # comes with torch
     path = Path(path)
@@ -153,7 +155,7 @@ def only_one(path, complaint):
     try:
         lock = FileLock(path).acquire(timeout=0)
     except Timeout:
-        raise BlockingIOError(complaint) from None
+        raise BlockingIOError(message) from None
     with lock:
         yield
 
@@ -163,7 +165,7 @@ def _temporary(path, key):
 
 
 def _rename(temporary, path):
-    """os.replace, which Windows refuses for a moment while a reader or a virus scanner has the old file open."""
+    """Call os.replace, again if need be: Windows refuses while a reader or a virus scanner has the old file open."""
     for _ in range(20):
         with suppress(PermissionError):
             return os.replace(temporary, path)
@@ -177,7 +179,7 @@ def _to_disk(file):
 
 
 def _folder_to_disk(folder):
-    """Make the names in a folder survive a power cut where the system can: Windows opens no folder."""
+    """Flush the names in a folder to the disk, if the system can: Windows opens no folder."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

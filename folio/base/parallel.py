@@ -1,4 +1,4 @@
-"""The same work on many pieces, in several processes, the results in order and never many of them waiting."""
+"""Map a function over a stream in several processes: results come in order, and only few are held in memory."""
 
 import math
 import multiprocessing
@@ -16,20 +16,20 @@ from pathlib import Path
 
 from folio.base.errors import FolioError
 
-MOST_PROCESSES = 61 if sys.platform == "win32" else math.inf        # what Windows can wait for at once
+MOST_PROCESSES = 61 if sys.platform == "win32" else math.inf        # as many as Windows can wait for at once
 
 
 def cores():
-    """Processor cores this process may use: those of its affinity, or its container's share if less."""
+    """Return how many processor cores this process may use: those of its affinity, or its container's share if less."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(available, cgroup_cores())
 
 
 def cgroup_cores(membership=Path("/proc/self/cgroup"), root=Path("/sys/fs/cgroup")):
-    """Cores that Linux control groups, which containers are made of, allow this process; math.inf without a limit.
+    """Return how many cores the control groups of Linux (containers) allow this process; math.inf without a limit.
 
-    The limit is processor time per period, so 1.5 cores are possible; they count as two. Versions 1 and 2 are read, and
-    all groups around this process's own, each of which may set a limit. In a container its own is often `root`.
+    The limit is processor time per period, so 1.5 cores are possible; they count as two. Versions 1 and 2 are read.
+    Every group around this process's own may set a limit as well. In a container its own group is often `root`.
     """
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
@@ -45,10 +45,10 @@ def cgroup_cores(membership=Path("/proc/self/cgroup"), root=Path("/sys/fs/cgroup
         else:
             continue
         folder = top / group.strip("/")
-        for each in (folder, *folder.parents):
-            if each.is_relative_to(top):
+        for level in (folder, *folder.parents):
+            if level.is_relative_to(top):
                 with suppress(OSError, ValueError, ZeroDivisionError):
-                    limits.append(read(each))
+                    limits.append(read(level))
     return max(1, min(limits))
 
 
@@ -62,22 +62,23 @@ def _limit_v1(folder):
     return math.inf if quota < 0 else math.ceil(quota / period)         # -1 without a limit
 
 
-def in_order(work, pieces, processes, set_up=None, *arguments):
-    """Yield work(piece) for every piece, in their order; with one process, or where no others can be had, here and now.
+def in_order(function, items, processes, initialize=None, *arguments):
+    """Yield function(item) for every item, in their order.
 
-    With `set_up` it is work(set_up(*arguments), piece), set up once in each process. Both are functions of a module: a
-    new process imports them. Raises FolioError where a process is ended from outside.
+    With `initialize`, yield function(initialize(*arguments), item): that first argument is made once in each process.
+    Both functions have to be importable, as a new process imports them. With one process, or if the system provides no
+    others, everything is done in this one. Raises FolioError if a process is killed.
     """
-    pool = _make_pool(processes, set_up, arguments) if processes > 1 else None
+    pool = _make_pool(processes, initialize, arguments) if processes > 1 else None
     if pool is None:
-        yield from map(partial(work, *_made(set_up, arguments)), pieces)
+        yield from map(partial(function, *_initial_arguments(initialize, arguments)), items)
         return
     with pool:
         waiting = deque()
         try:
-            for piece in pieces:
-                with _deaf_to_interrupts():             # a process may be started here
-                    future = pool.submit(_work_on, work, piece)
+            for item in items:
+                with _sigint_blocked():                 # submit may start a process
+                    future = pool.submit(_call, function, item)
                 waiting.append(future)
                 if len(waiting) > 2 * processes:        # enough that no process waits for us, few enough for any memory
                     yield waiting.popleft().result()
@@ -91,19 +92,19 @@ def in_order(work, pieces, processes, set_up=None, *arguments):
             pool.shutdown(cancel_futures=True)
 
 
-def _make_pool(processes, set_up, arguments):
-    """A pool of processes, or None where they have no means to talk, as in a container without /dev/shm."""
+def _make_pool(processes, initialize, arguments):
+    """Return a pool of processes, or None if they cannot communicate, as in a container without /dev/shm."""
     try:
-        # spawn works alike on every system, and a process made so has no threads or locks of ours to inherit.
+        # spawn works alike on every system, and such a process inherits no threads or locks of this one.
         spawn = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(min(processes, MOST_PROCESSES), spawn, _begin, (set_up, arguments))
+        return ProcessPoolExecutor(min(processes, MOST_PROCESSES), spawn, _initialize_worker, (initialize, arguments))
     except (OSError, ImportError, NotImplementedError):     # no semaphores: of the system, of this Python, or too few
         return None
 
 
 @contextmanager
-def _deaf_to_interrupts():
-    """Block SIGINT in this thread: a process started in the block takes that over, and hears no Ctrl-C."""
+def _sigint_blocked():
+    """Block SIGINT in this thread: a process started in the block inherits that, and ignores Ctrl-C from its start."""
     if not hasattr(signal, "pthread_sigmask"):          # Windows
         yield
         return
@@ -111,27 +112,29 @@ def _deaf_to_interrupts():
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)          # one that came meanwhile is heard now
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)          # a signal that came meanwhile is delivered now
 
 
-def _made(set_up, arguments):
-    return [set_up(*arguments)] if set_up else []
+def _initial_arguments(initialize, arguments):
+    """Return what precedes an item in a call of the function: [initialize(*arguments)], or [] without `initialize`."""
+    return [initialize(*arguments)] if initialize else []
 
 
-# --- In a process of the pool, which serves one in_order and nothing else ---
+# --- In a worker: a process that belongs to one pool, and so to one call of in_order ---
 
-def _begin(set_up, arguments):
-    global _made_here
-    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is for the process that started this one; it ends us
-    threading.Thread(target=_end_with, args=(multiprocessing.parent_process().sentinel,), daemon=True).start()
-    _made_here = _made(set_up, arguments)
+def _initialize_worker(initialize, arguments):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is for the parent, which ends its workers
+    parent = multiprocessing.parent_process().sentinel
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+    # The pool calls functions only: what they share is kept by the worker's own process object.
+    multiprocessing.current_process().initial_arguments = _initial_arguments(initialize, arguments)
 
 
-def _end_with(parent):
-    """End this process when its parent has ended, however that came: else it would wait for work for ever."""
+def _exit_with(parent):
+    """Exit when the parent has ended in whatever way: otherwise a worker would wait for work for ever."""
     wait([parent])
     os._exit(1)
 
 
-def _work_on(work, piece):
-    return work(*_made_here, piece)
+def _call(function, item):
+    return function(*multiprocessing.current_process().initial_arguments, item)

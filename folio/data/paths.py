@@ -1,4 +1,4 @@
-"""What is named on the command line to files: files, folders, globs, standard input, and one text that everybody knows."""
+"""Names on the command line to files: files, folders, globs, standard input, and tiny shakespeare by its name."""
 
 import glob
 import os
@@ -21,23 +21,26 @@ from folio.base.spelling import nearest
 TINY_SHAKESPEARE = "tinyshakespeare"
 TINY_SHAKESPEARE_ADDRESS = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-STANDARD_INPUT = "standard-input-*.txt"                 # in home.tokens; a new name each time, so that a text in use is not written over
+STANDARD_INPUT = "standard-input-*.txt"     # in home.tokens; a new name each time, so no text in use is replaced
 
-OWN = Home(Path(__file__).resolve().parents[2])      # the project that comes with the scripts
+OWN = Home(Path(__file__).resolve().parents[2])         # the project that comes with the scripts
 
 
 def _where_text_goes():
+    """Return the advice for a text that is missing."""
     return f"Put your text at Train_Data/input.txt, or pass files or folders: {command('init.py', 'PATH')}"
 
 
 def absolute_paths(names, home):
-    """What `names` stand for, as paths that mean the same from any folder and at any later time; Train_Data where there is none.
+    """Return absolute paths for `names`, valid from any folder and at any later time; [Train_Data] if there are none.
 
-    A name is a file, a folder, a glob such as "notes/**/*.md", "-" (standard input, which is read now and kept in
-    home.tokens; a file of that name is ./-), a pipe with a name, such as /dev/stdin or <(zcat x.gz) of a shell (kept as
-    well), or "tinyshakespeare" (downloaded to home.downloads if it is not there). A file that lies there under the name
-    of a glob or of that text comes first.
-    Raises FileNotFoundError or FolioError where that text cannot be had.
+    A name is one of these; a file whose name looks like a glob or like "tinyshakespeare" is taken as the file:
+    - a file, a folder, or a glob such as "notes/**/*.md";
+    - "-" or a named pipe, such as /dev/stdin or <(zcat x.gz) of a shell: it is read now and copied into home.tokens
+      (a file with the name - is ./-);
+    - "tinyshakespeare": it is downloaded to home.downloads if it is not there.
+
+    Raises FolioError for an empty name, FileNotFoundError or FolioError if tiny shakespeare cannot be downloaded.
     """
     return [_absolute_path(str(name), home) for name in names] or [home.train_data]
 
@@ -60,7 +63,7 @@ def _absolute_path(name, home):
 
 
 def is_pipe(path):
-    """Whether a path names what can be read only once, from its beginning to its end: a pipe, or a terminal."""
+    """Whether a path names something that can be read only once: a pipe or a terminal."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
@@ -69,19 +72,20 @@ def is_pipe(path):
 
 
 def _resolved(path):
-    """Path.resolve, which some versions of Python let fail where symbolic links lead round in a circle."""
+    """Return Path.resolve(), which in some versions of Python fails for circular symbolic links."""
     return Path(os.path.realpath(path))
 
 
 def supply_text(home, say=print):
-    """Give a home whose Train_Data has no text a copy of one that is here already; nothing is downloaded.
+    """Copy a text into Train_Data of a home that has none. Nothing is downloaded.
 
-    That is tiny shakespeare where init.py has downloaded it, for this home or for the scripts' own, and else the text of the scripts' own: the plays.
+    The text is tiny shakespeare if init.py has downloaded it, for this home or for the project that comes with the
+    scripts. Otherwise it is the text of that project: the plays.
     """
     with suppress(FileNotFoundError, FolioError):
         find_files([home.train_data], ignored=[home.tokens, home.downloads])
         return
-    downloads = [each.downloads / f"{TINY_SHAKESPEARE}.txt" for each in (home, OWN)]
+    downloads = [project.downloads / f"{TINY_SHAKESPEARE}.txt" for project in (home, OWN)]
     source = next((_tiny_shakespeare(path) for path in downloads if path.exists()), OWN.train_data / "input.txt")
     if source.exists():
         with replacing(home.train_data / "input.txt") as file:
@@ -90,42 +94,42 @@ def supply_text(home, say=print):
 
 
 def find_files(paths, ignored=()):
-    """The files that `paths` (files, folders and globs) name, in sorted order, each once, however many names it has.
+    """Return the files that `paths` (files, folders and globs) name, sorted, each once even if it has several names.
 
-    Symbolic links to files and folders are followed; hidden files and the `ignored` folders are passed over.
-    Raises FileNotFoundError for a path that is not there, FolioError where no file is found at all.
+    Symbolic links to files and folders are followed. Hidden files and the `ignored` folders are skipped.
+    Raises FileNotFoundError for a path that does not exist, FolioError if no file is found at all.
     """
-    passed_over = set(map(_resolved, ignored))
+    skipped = set(map(_resolved, ignored))
     files = []
     for path in map(Path, paths):
         if path.is_dir():
-            files += _files_below(path, passed_over)
+            files += _files_below(path, skipped)
         elif path.exists():
             files.append(path)
         elif os.path.islink(path):
             raise FileNotFoundError(f"{path} is a symbolic link to {os.readlink(path)}, which leads to no file. "
                                     + _where_text_goes())
         elif glob.has_magic(str(path)):
-            files += _matching_files(path, passed_over)
+            files += _matching_files(path, skipped)
         else:
             raise FileNotFoundError(f"There is no {path}{nearest_path(path, [TINY_SHAKESPEARE]) or '.'} "
                                     f"{_where_text_goes()}")
     if not files:
         raise FolioError(f"There is no text in {', '.join(map(str, paths))}. {_where_text_goes()}")
-    return _each_once(files)
+    return _unique(files)
 
 
-def _each_once(files):
-    """Files without those that came before under another name."""
+def _unique(files):
+    """Return files without those that came before under another name."""
     found = {}
     for file in files:
         found.setdefault(_resolved(file), file)
     return list(found.values())
 
 
-def _files_below(folder, passed_over):
+def _files_below(folder, skipped):
     shown = (folder / file for file in _walk(folder) if not _is_hidden(file))
-    return sorted(file for file in shown if not _lies_in(passed_over, file))
+    return sorted(file for file in shown if not _lies_in(skipped, file))
 
 
 def _is_hidden(path):
@@ -133,49 +137,49 @@ def _is_hidden(path):
 
 
 def _walk(folder):
-    """The files below a folder, as paths from there, through symbolic links as well.
+    """Return the files below a folder, relative to it. Symbolic links are followed.
 
-    Every folder and file comes once, by its own name rather than by that of a link.
+    Each folder and file comes once, under its own name rather than that of a link.
     """
     seen, links, files = set(), [], []
     waiting = deque([Path()])                               # folders; those that are reached through a link come last
     while waiting:
-        inside = waiting.popleft()
-        if _resolved(folder / inside) in seen:
+        subfolder = waiting.popleft()
+        if _resolved(folder / subfolder) in seen:
             continue
-        seen.add(_resolved(folder / inside))
-        for name in sorted(_names_in(folder / inside)):
-            path = folder / inside / name
+        seen.add(_resolved(folder / subfolder))
+        for name in sorted(_names_in(folder / subfolder)):
+            path = folder / subfolder / name
             if path.is_dir():
-                (waiting.append if path.is_symlink() else waiting.appendleft)(inside / name)
+                (waiting.append if path.is_symlink() else waiting.appendleft)(subfolder / name)
             elif path.is_file():
                 (links if path.is_symlink() else files).append(path)
-    return [file.relative_to(folder) for file in _each_once([*files, *links])]
+    return [file.relative_to(folder) for file in _unique([*files, *links])]
 
 
 def _names_in(folder):
-    """What a folder has; nothing, as with glob, where that must not be seen."""
+    """Return the names in a folder; none, as glob does, without the permission to list it."""
     try:
         return os.listdir(folder)
     except PermissionError:
         return []
 
 
-def _matching_files(pattern, passed_over):
-    """As if a shell had put the matches in its place; but ** matches a folder and what is in it, and no file counts twice."""
+def _matching_files(pattern, skipped):
+    """Return the files that a glob matches, as in a shell; but ** matches whole folders, and each file comes once."""
     found = set()
     for match in _matches(pattern):
         if match.is_dir():
-            found.update(_files_below(match, passed_over))
-        elif match.is_file() and not _lies_in(passed_over, match):
+            found.update(_files_below(match, skipped))
+        elif match.is_file() and not _lies_in(skipped, match):
             found.add(match)
     if not found:
         raise FileNotFoundError(f"No file matches {pattern}. {_where_text_goes()}")
-    return sorted(_each_once(sorted(found, key=lambda file: (file.is_symlink(), file))))
+    return sorted(_unique(sorted(found, key=lambda file: (file.is_symlink(), file))))
 
 
 def _matches(pattern):
-    """What a glob matches; below its first ** that is files as _walk finds them: glob itself goes round where links do."""
+    """Return what a glob matches. From its first ** on, _walk finds the files: glob itself follows circular links."""
     if "**" not in pattern.parts:
         return map(Path, glob.glob(str(pattern)))
     first = pattern.parts.index("**")
@@ -185,7 +189,8 @@ def _matches(pattern):
 
 
 def _is_below(names, patterns):
-    """Whether a file matches the parts of a glob, or lies in a folder that does; what is hidden has to be asked for.
+    """Whether a file matches the parts of a glob, or is in a folder that does. Hidden names need a pattern with a dot.
+
     >>> _is_below(("a", "b", "c.md"), ("**", "*.md")), _is_below(("a", "b", "c.md"), ("**", "b"))
     (True, True)
     >>> _is_below((".a", "c.md"), ("**", "*.md"))
@@ -202,23 +207,24 @@ def _is_below(names, patterns):
     return fnmatchcase(os.path.normcase(names[0]), os.path.normcase(patterns[0])) and _is_below(names[1:], patterns[1:])
 
 
-def _lies_in(passed_over, file):
+def _lies_in(skipped, file):
     """Whether a file is in one of these folders, or among the tokens of any project."""
-    return any(folder in passed_over or folder.name == "tokens" and (folder / "corpus.json").exists() for folder in _resolved(file).parents)
+    return any(folder in skipped or folder.name == "tokens" and (folder / "corpus.json").exists()
+               for folder in _resolved(file).parents)
 
 
 def nearest_path(path, here=()):
-    """The hint for a path that is not there: the name beside it that is most like the first part of it that is missing.
+    """Return a hint for a path that does not exist: the name most similar to the first part of it that is missing.
 
-    here: further names that the current folder has
+    here: names that count as being in the current folder
     """
     missing = next((part for part in [path, *path.parents] if part.parent.is_dir()), path)
-    known = [each.name for each in missing.parent.glob("*")]
+    known = [neighbor.name for neighbor in missing.parent.glob("*")]
     return nearest(missing.name, [*known, *here] if missing.parent == Path.cwd() else known)
 
 
 def _keep_stream(stream, folder):
-    """Write what standard input or a pipe says to a file: it is read several times, and train.py may need it again."""
+    """Copy standard input or a pipe to a file, as it is read several times, and train.py may need it again. -> path"""
     path = folder / STANDARD_INPUT.replace("*", uuid.uuid4().hex[:8])
     with replacing(path) as file:
         shutil.copyfileobj(stream, file)
@@ -226,8 +232,8 @@ def _keep_stream(stream, folder):
 
 
 def _tiny_shakespeare(path):
-    """The text of so many lectures at `path`, downloaded the first time, and checked every time."""
-    from http.client import HTTPException       # together they take as long to import as a small text to learn
+    """Download tiny shakespeare to `path` if it is not there, and verify its checksum. -> path"""
+    from http.client import HTTPException       # these two take as long to import as init.py takes for a small text
     from urllib.request import urlopen
     by_hand = f"put the file from {TINY_SHAKESPEARE_ADDRESS} at {path}"
     if not path.exists():
@@ -237,11 +243,11 @@ def _tiny_shakespeare(path):
         except (OSError, HTTPException) as error:
             raise FileNotFoundError(f"{TINY_SHAKESPEARE} cannot be downloaded ({error}); {by_hand}.") from None
         if sha256(content).hexdigest() != TINY_SHAKESPEARE_SHA256:
-            raise FolioError(f"What came from the network is not {TINY_SHAKESPEARE} (whose SHA-256 is {TINY_SHAKESPEARE_SHA256}) "
-                             f"and was not kept; {by_hand}.")
+            raise FolioError(f"What came from the network is not {TINY_SHAKESPEARE} "
+                             f"(whose SHA-256 is {TINY_SHAKESPEARE_SHA256}) and was not kept; {by_hand}.")
         with replacing(path) as file:
             file.write(content)
     elif sha256(path.read_bytes()).hexdigest() != TINY_SHAKESPEARE_SHA256:
-        raise FolioError(f"{path} is not {TINY_SHAKESPEARE} (whose SHA-256 is {TINY_SHAKESPEARE_SHA256}), or not all of it. "
-                         f"Remove it and run this again, or {by_hand}.")
+        raise FolioError(f"{path} is not {TINY_SHAKESPEARE} (whose SHA-256 is {TINY_SHAKESPEARE_SHA256}), "
+                         f"or not all of it. Remove it and run this again, or {by_hand}.")
     return path.resolve()

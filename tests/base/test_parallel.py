@@ -181,8 +181,8 @@ def test_without_control_groups_there_is_no_limit(tmp_path, monkeypatch):
 INIT = """if True:
     import runpy, sys, threading, time
     from multiprocessing import active_children
-    from folio.data import corpus
-    corpus.cores = lambda: 2
+    from folio.data import encoding
+    encoding.cores = lambda: 2
 
     def tell():
         while len(active_children()) < 2:

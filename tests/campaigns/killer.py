@@ -51,10 +51,10 @@ def main(number, last, folder, count, script, *words):
     sys.argv = [script, *words]
     sys.path[0] = str(Path(script).parent)
     if Path(count).name.startswith("several"):
-        from folio.data import corpus
-        assert hasattr(corpus, "PARALLEL_BYTES")
-        corpus.PARALLEL_BYTES = 1
-        corpus.cores = lambda: 2
+        from folio.data import encoding
+        assert hasattr(encoding, "PARALLEL_BYTES")
+        encoding.PARALLEL_BYTES = 1
+        encoding.cores = lambda: 2
     changes = count_changes(int(number), int(last), folder)
     atexit.register(lambda: Path(count).write_text(str(len(changes))))
     runpy.run_path(script, run_name="__main__")

@@ -35,7 +35,7 @@ def text(home):
 
     Less the vocab_size that was asked for, which nobody knows where the tokens had to be made again.
     """
-    tokenizer, made = corpus.find(home, say=lambda words: None)
+    tokenizer, made = corpus.open_corpus(home, say=lambda words: None)
     values = {each.name: getattr(made, each.name) for each in fields(made)}
     return values | {"tokenizer": tokenizer.fingerprint, "dtype": made.tokens.dtype, "tokens": made.tokens.tobytes(),
                      "text": replace(made.text, vocab_size=None)}

@@ -207,7 +207,7 @@ def test_what_was_saved_makes_the_same_run_again(door, home, plays, tmp_path):
 
 def test_settings_saved_where_init_prepared_the_text_tell_how(door, home, plays, tmp_path):
     made, path = home(plays[:3000]), tmp_path / "saved.json"
-    corpus.prepare(made, TextParams(tokenizer="char", val_fraction=0.2))
+    corpus.open_corpus(made, TextParams(tokenizer="char", val_fraction=0.2))
     door(train, made, *SMALL, "--steps", 1, "--save-config", path)
     saved = json.loads(path.read_text(encoding="utf-8"))
     assert (saved["tokenizer"], saved["val_fraction"]) == ("char", 0.2)
@@ -317,7 +317,7 @@ def test_a_preset_takes_the_homes_own_text_then_tiny_shakespeare_then_the_plays(
 ])
 def test_what_was_prepared_otherwise_is_named_and_never_replaced(made_with, wanted, words, home, door, plays):
     made = home(plays[:3000])
-    corpus.prepare(made, made_with)
+    corpus.open_corpus(made, made_with)
     before = {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()}
     with pytest.raises(FolioError) as stopped:
         door(train, made, *(word for pair in wanted.items() for word in pair))
@@ -327,9 +327,9 @@ def test_what_was_prepared_otherwise_is_named_and_never_replaced(made_with, want
 
 def test_what_a_preset_prepared_for_a_text_too_small_for_it_is_what_it_wanted(home, plays):
     made, wanted = home(plays[:3000]), asdict(PRESETS["llm-example"].text)
-    tokenizer, text = corpus.prepared(made, wanted, say=lambda text: None)
+    tokenizer, text = corpus.open_corpus(made, wanted=wanted, say=lambda text: None)
     assert tokenizer.vocab_size < 1024
-    assert corpus.prepared(made, wanted, say=pytest.fail)[1].fingerprint == text.fingerprint
+    assert corpus.open_corpus(made, wanted=wanted, say=pytest.fail)[1].fingerprint == text.fingerprint
     with runs.new_run(made, "test", Params(text.text, ModelParams(emb_len=16), TrainingParams(steps=1, minutes=None)), tokenizer, text, time.perf_counter(),
                       say=lambda text: None) as run:
         run.save_resume()
@@ -339,20 +339,20 @@ def test_what_a_preset_prepared_for_a_text_too_small_for_it_is_what_it_wanted(ho
 
 def test_the_tokenizer_that_is_there_encodes_the_text_with_the_presets_share_held_out(home, plays):
     made = home(plays[:3000])
-    corpus.prepare(made, TextParams(tokenizer="char"))
+    corpus.open_corpus(made, TextParams(tokenizer="char"))
     for path in made.tokens.iterdir():
         path.unlink()
-    text = corpus.prepared(made, asdict(PRESETS["micropgpt"].text), say=lambda text: None)[1]
+    text = corpus.open_corpus(made, wanted=asdict(PRESETS["micropgpt"].text), say=lambda text: None)[1]
     assert text.text.val_fraction == 0.2 and text.val_bytes == pytest.approx(0.2 * 3000, rel=0.02)
 
 
 def test_a_text_from_elsewhere_is_found_again_where_the_tokenizer_alone_is_gone(home, plays, tmp_path):
     made, elsewhere = home({}), tmp_path / "elsewhere.txt"
     elsewhere.write_text(plays[:3000], encoding="utf-8", newline="\n")
-    before = corpus.prepare(made, TextParams(tokenizer="char"), [elsewhere])[1]
+    before = corpus.open_corpus(made, TextParams(tokenizer="char"), [elsewhere])[1]
     for path in made.tokenizer.iterdir():
         path.unlink()
-    assert corpus.prepared(made, {"tokenizer": "char"}, say=lambda text: None)[1].fingerprint == before.fingerprint
+    assert corpus.open_corpus(made, wanted={"tokenizer": "char"}, say=lambda text: None)[1].fingerprint == before.fingerprint
     assert not (made.train_data / "input.txt").exists()
 
 
@@ -360,7 +360,7 @@ def test_init_prepares_what_a_preset_wants_and_says_how_to_go_on(home, plays, do
     made = home(plays[:3000])
     assert door(init, made, "--preset", "micropgpt").endswith(f"Next: python train.py --preset micropgpt --home {made.folder}\n")
     assert load(made.tokenizer).kind == "char"
-    assert corpus.prepared(made, asdict(PRESETS["micropgpt"].text), say=pytest.fail)
+    assert corpus.open_corpus(made, wanted=asdict(PRESETS["micropgpt"].text), say=pytest.fail)
 
 
 def test_without_a_preset_nothing_is_prepared(home):

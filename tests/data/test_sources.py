@@ -18,7 +18,7 @@ from conftest import ROOT, InMemory, refusal, run_python, run_script
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from folio.data import corpus, paths, sources
+from folio.data import corpus, encoding, mending, paths, sources
 from folio.base import parallel
 from folio.kernels import splitting
 from folio.base.errors import FolioError
@@ -98,13 +98,13 @@ def test_a_line_of_end_of_text_alone_separates_documents_wherever_a_block_ends(t
 
 def test_the_stories_of_a_plain_file_become_documents_of_the_corpus(home):
     stories = [f"Story {number}.\n" * 10 for number in range(30)]
-    tokenizer, made = corpus.prepare(home(f"{END_OF_TEXT}\n".join(stories)), SMALL)
+    tokenizer, made = corpus.open_corpus(home(f"{END_OF_TEXT}\n".join(stories)), SMALL)
     assert (made.documents, trained_on(made, tokenizer)) == (30, stories)
 
 
 def test_an_empty_document_counts_as_none(home):
     project = home({"a.txt": "", "b.txt": WORDS, "c.txt": f"{END_OF_TEXT}\n" * 3, "d.jsonl": b'{"text": ""}\n'})
-    tokenizer, made = corpus.prepare(project, SMALL)
+    tokenizer, made = corpus.open_corpus(project, SMALL)
     assert made.documents == 1 and tokenizer.end_of_text not in made.tokens
 
 
@@ -112,7 +112,7 @@ def test_an_empty_document_counts_as_none(home):
 def test_an_imported_tokenizer_ends_documents_with_its_own_token(home, end):
     project = home({"a.jsonl": json_lines(["The yak sleeps."] * 60)})
     BPETokenizer([], special_tokens=["<s>", "<pad>", end, "<unk>"]).save(project.tokenizer)
-    tokenizer, made = corpus.find(project, say=lambda sentence: None)
+    tokenizer, made = corpus.open_corpus(project, say=lambda sentence: None)
     assert tokenizer.special_tokens[2] == end and tokenizer.end_of_text == 258 and (made.tokens == 258).sum() == made.documents == 60
 
 
@@ -120,7 +120,7 @@ def test_without_an_end_token_a_line_end_sets_documents_apart_and_that_is_said(h
     said = []
     project = home({"a.txt": WORDS.strip(), "b.txt": WORDS, "c.txt": WORDS})
     CharTokenizer.train([WORDS]).save(project.tokenizer)
-    tokenizer, made = corpus.find(project, say=said.append)
+    tokenizer, made = corpus.open_corpus(project, say=said.append)
     assert tokenizer.decode(made.tokens) == WORDS * 3 and made.train_bytes + made.val_bytes == 3 * len(WORDS)
     assert "a line end sets the 3 documents apart" in said[-1]
 
@@ -128,10 +128,10 @@ def test_without_an_end_token_a_line_end_sets_documents_apart_and_that_is_said(h
 def test_documents_that_nothing_can_set_apart_are_refused(home):
     project = home({"a.txt": "tobe" * 100, "b.txt": "ornot" * 100})
     CharTokenizer.train(["tobeornot"]).save(project.tokenizer)
-    message = message_of(corpus.find, project, say=lambda sentence: None)
+    message = message_of(corpus.open_corpus, project, say=lambda sentence: None)
     assert "The text has 2 documents, and the tokenizer nothing to set them apart" in message and "Put them into one file" in message
     (project.train_data / "b.txt").unlink()
-    assert corpus.find(project, say=lambda sentence: None)[1].documents == 1
+    assert corpus.open_corpus(project, say=lambda sentence: None)[1].documents == 1
 
 
 # --- Formats ---
@@ -224,7 +224,7 @@ def test_a_separator_inside_a_line_is_counted_and_said(home, monkeypatch):
     for name, content, count in ("a.txt", stories.encode(), 4), ("a.jsonl", json_lines([stories]), 6), ("b.txt", WORDS.encode(), 0):
         documents = Documents([InMemory(content, name)])
         list(documents)
-        assert documents.mended[sources.STRAY_SEPARATOR] == count
+        assert documents.mended[mending.STRAY_SEPARATOR] == count
     done = run_script("init.py", "--home", home((stories + "\n") * 20).folder, "--vocab-size", 300)
     assert f"{END_OF_TEXT} stands 80 times inside a line, where it is ordinary text and ends no document. To separate documents it" in done.stdout
 
@@ -240,7 +240,7 @@ def test_the_field_has_the_name_that_is_asked_for(home, tmp_path):
     done = run_script("init.py", "--home", project.folder, "--field", "body", "--vocab-size", 300)
     assert "3 documents" in done.stdout, done.stderr
     (project.train_data / "a.jsonl").write_bytes(json_lines([WORDS], "body"))       # and train.py remembers it
-    assert corpus.find(project, say=lambda sentence: None)[1].documents == 2
+    assert corpus.open_corpus(project, say=lambda sentence: None)[1].documents == 2
 
 
 def test_a_nul_in_a_json_line_and_half_a_pair_are_replaced_and_counted_when_asked_for():
@@ -379,9 +379,9 @@ def test_small_documents_reach_other_processes_together(home, monkeypatch):
         messages.append(len(pieces))
         return parallel.in_order(work, pieces, *others)
 
-    monkeypatch.setattr(corpus, "in_order", watched)
+    monkeypatch.setattr(encoding, "in_order", watched)
     texts = [f"document {number}" for number in range(20_000)]
-    tokenizer, made = corpus.prepare(home({"a.jsonl": json_lines(texts)}), SMALL)
+    tokenizer, made = corpus.open_corpus(home({"a.jsonl": json_lines(texts)}), SMALL)
     assert made.documents == 20_000 and trained_on(made, tokenizer) == texts
     assert len(messages) == 2 and max(messages) <= 3
 
@@ -389,10 +389,10 @@ def test_small_documents_reach_other_processes_together(home, monkeypatch):
 @pytest.mark.parametrize("message_characters, processes", [(1, 1), (1000, 2), (10**9, 1)])
 def test_tokens_do_not_depend_on_what_goes_together(home, plays, monkeypatch, message_characters, processes):
     texts = [plays[start:start + 300] for start in range(0, 60_000, 300)]
-    expected = corpus.prepare(home({"a.jsonl": json_lines(texts), "b.txt": plays[:50_000]}), SMALL)
+    expected = corpus.open_corpus(home({"a.jsonl": json_lines(texts), "b.txt": plays[:50_000]}), SMALL)
     monkeypatch.setattr(splitting, "BATCH", message_characters)
-    monkeypatch.setattr(corpus, "_processes", lambda survey: processes)
-    tokenizer, made = corpus.prepare(home({"a.jsonl": json_lines(texts), "b.txt": plays[:50_000]}), SMALL)
+    monkeypatch.setattr(encoding, "_processes", lambda survey: processes)
+    tokenizer, made = corpus.open_corpus(home({"a.jsonl": json_lines(texts), "b.txt": plays[:50_000]}), SMALL)
     assert tokenizer.merges == expected[0].merges
     assert (made.tokens.tolist(), made.fingerprint, made.train_tokens) == (
         expected[1].tokens.tolist(), expected[1].fingerprint, expected[1].train_tokens)
@@ -401,10 +401,10 @@ def test_tokens_do_not_depend_on_what_goes_together(home, plays, monkeypatch, me
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=40), st.floats(0.02, 0.5), st.integers(20, 500))
 def test_the_split_is_the_one_that_all_document_ends_together_would_give(lengths, val_fraction, limit):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "VAL_BYTES_LIMIT", limit)
+        patch.setattr(encoding, "VAL_BYTES_LIMIT", limit)
         patch.setattr(Documents, "file_bytes", 0)
         documents = Documents([InMemory(b"x" * length) for length in lengths])
-        survey = corpus._survey(documents, val_fraction)
+        survey = encoding.survey_text(documents, val_fraction)
     total = sum(lengths)
     ends = [sum(lengths[:number + 1]) for number in range(len(lengths))]
     wanted = min(total - int(total * (1 - val_fraction)), limit)
@@ -450,7 +450,7 @@ def test_a_glob_matches_in_a_folder_whose_own_name_looks_like_one(shelf, monkeyp
 
 def test_a_glob_does_not_match_token_files(home):
     project = home(WORDS)
-    corpus.prepare(project, SMALL)
+    corpus.open_corpus(project, SMALL)
     for name in ("**", "**/*", "*"):
         files = find_files([project.train_data / name, project.train_data / "input.txt"])
         assert {file.name for file in files} == {"input.txt"}, name
@@ -459,10 +459,10 @@ def test_a_glob_does_not_match_token_files(home):
 def test_a_glob_is_remembered_and_a_new_match_is_a_change(home, tmp_path, monkeypatch):
     project = home({"notes/a.md": WORDS})
     monkeypatch.chdir(project.train_data)
-    corpus.prepare(project, SMALL, ["notes/*.md"])
+    corpus.open_corpus(project, SMALL, ["notes/*.md"])
     (project.train_data / "notes" / "b.md").write_text("And more.", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    assert corpus.find(project, say=lambda sentence: None)[1].documents == 2
+    assert corpus.open_corpus(project, say=lambda sentence: None)[1].documents == 2
 
 
 @pytest.mark.parametrize("name, hint", [
@@ -521,7 +521,7 @@ def test_a_pipe_with_a_name_is_read_as_standard_input_is(home, tmp_path):
     with subprocess.Popen([sys.executable, "-c", f"open({str(tmp_path / 'pipe')!r}, 'w').write({WORDS * 2!r})"]):
         done = run_script(*how, tmp_path / "pipe")
     assert (done.returncode, done.stderr) == (0, "") and kept(project) == [WORDS * 2]
-    assert corpus.find(project, say=pytest.fail)[1].train_bytes > len(WORDS)
+    assert corpus.open_corpus(project, say=pytest.fail)[1].train_bytes > len(WORDS)
     reading, writing = os.pipe()
     os.write(writing, WORDS.encode())
     os.close(writing)
@@ -535,11 +535,11 @@ def test_standard_input_is_kept_for_train_and_read_by_no_later_init(home):
     project = home({})
     done = run_script("init.py", "--home", project.folder, "--vocab-size", 300, "-", input=WORDS)
     assert (done.returncode, done.stderr) == (0, "")
-    tokenizer, made = corpus.find(project, say=pytest.fail)
+    tokenizer, made = corpus.open_corpus(project, say=pytest.fail)
     assert tokenizer.decode(made.tokens) == WORDS
     assert "There is no text in" in refusal(run_script("init.py", "--home", project.folder))
     CharTokenizer.train([WORDS]).save(project.tokenizer)            # now the text itself is needed again
-    tokenizer, made = corpus.find(project, say=lambda sentence: None)
+    tokenizer, made = corpus.open_corpus(project, say=lambda sentence: None)
     assert (tokenizer.kind, tokenizer.decode(made.tokens)) == ("char", WORDS)
 
 
@@ -555,7 +555,7 @@ def test_only_the_standard_input_in_use_is_kept_and_a_refused_one_leaves_it_alon
     for text in ("", "a"):
         refusal(run_script(*words, input=text))
         assert kept(project) == [WORDS]
-        assert corpus.find(project, say=pytest.fail)[1].documents == 1
+        assert corpus.open_corpus(project, say=pytest.fail)[1].documents == 1
     run_script(*words, input=WORDS * 2)
     assert kept(project) == [WORDS * 2]
     (project.train_data / "input.txt").write_text(WORDS, encoding="utf-8")
@@ -618,12 +618,12 @@ def everything_below(folder):
 def test_tiny_shakespeare_is_downloaded_once_and_is_no_part_of_train_data(home, server):
     project = home({"input.txt": "A text of my own. " * 20})
     for _ in range(2):
-        tokenizer, made = corpus.prepare(project, SMALL, ["tinyshakespeare"])
+        tokenizer, made = corpus.open_corpus(project, SMALL, ["tinyshakespeare"])
         assert tokenizer.decode(made.tokens) == WORDS
     assert server.asked == ["/input.txt"]
     assert (project.train_data / "downloads" / "tinyshakespeare.txt").read_bytes() == WORDS.encode()
-    assert corpus.find(project, say=pytest.fail)[1].fingerprint == made.fingerprint
-    assert corpus.prepare(project, SMALL)[1].train_bytes < 400
+    assert corpus.open_corpus(project, say=pytest.fail)[1].fingerprint == made.fingerprint
+    assert corpus.open_corpus(project, SMALL)[1].train_bytes < 400
 
 
 @pytest.mark.parametrize("path, error", [("/wrong", "What came from the network is not tinyshakespeare"),
@@ -631,7 +631,7 @@ def test_tiny_shakespeare_is_downloaded_once_and_is_no_part_of_train_data(home, 
 def test_what_is_not_tiny_shakespeare_is_not_kept(home, server, monkeypatch, path, error):
     project = home({})
     monkeypatch.setattr(paths, "TINY_SHAKESPEARE_ADDRESS", server.address + path)
-    message = message_of(corpus.prepare, project, SMALL, ["tinyshakespeare"])
+    message = message_of(corpus.open_corpus, project, SMALL, ["tinyshakespeare"])
     place = project.downloads / "tinyshakespeare.txt"
     assert error in message and message.endswith(f"; put the file from {server.address + path} at {place}.")
     assert not project.folder.exists()
@@ -641,16 +641,16 @@ def test_offline_one_sentence_says_where_to_put_the_file(home, monkeypatch):
     project = home({})
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(paths, "TINY_SHAKESPEARE_ADDRESS", "http://127.0.0.1:9/input.txt")      # nobody listens there
-    message = message_of(corpus.prepare, project, SMALL, ["tinyshakespeare"])
+    message = message_of(corpus.open_corpus, project, SMALL, ["tinyshakespeare"])
     assert message.startswith("tinyshakespeare cannot be downloaded (") and str(project.downloads / "tinyshakespeare.txt") in message
 
 
 def test_a_file_put_there_by_hand_is_taken_if_it_is_the_right_one(home, server):
     place = Path("downloads") / "tinyshakespeare.txt"
     project = home({place: WORDS})
-    assert corpus.prepare(project, SMALL, ["tinyshakespeare"])[1].documents == 1
+    assert corpus.open_corpus(project, SMALL, ["tinyshakespeare"])[1].documents == 1
     (project.train_data / place).write_text(WORDS[:-1], encoding="utf-8")
-    assert f"{project.train_data / place} is not tinyshakespeare" in message_of(corpus.prepare, project, SMALL, ["tinyshakespeare"])
+    assert f"{project.train_data / place} is not tinyshakespeare" in message_of(corpus.open_corpus, project, SMALL, ["tinyshakespeare"])
     assert server.asked == []
 
 
@@ -658,7 +658,7 @@ def test_a_file_or_folder_of_that_name_comes_first(home, server, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     Path("tinyshakespeare").mkdir()
     Path("tinyshakespeare/mine.txt").write_text(WORDS, encoding="utf-8")
-    made = corpus.prepare(home({}), SMALL, ["tinyshakespeare"])[1]
+    made = corpus.open_corpus(home({}), SMALL, ["tinyshakespeare"])[1]
     assert (made.documents, server.asked) == (1, [])
 
 

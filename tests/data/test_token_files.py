@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import refusal, run_python, run_script
 
-from folio.data import corpus
+from folio.data import corpus, encoding, token_files
 from folio.base.errors import FolioError
 from folio.base.files import fingerprint, only_one
 from Model_Params import TextParams
@@ -24,7 +24,7 @@ HEADER = 128            # bytes
 def prepared(home):
     """A home with its tokens, and the Corpus as it was made."""
     project = home(WORDS)
-    return project, corpus.prepare(project, SMALL)[1]
+    return project, corpus.open_corpus(project, SMALL)[1]
 
 
 def token_file(home):
@@ -49,7 +49,7 @@ def without_checksums(home):
 
 def heard_by_find(home):
     heard = []
-    return corpus.find(home, say=heard.append)[1], heard
+    return corpus.open_corpus(home, say=heard.append)[1], heard
 
 
 def assert_made_again(home, made, *said):
@@ -100,7 +100,7 @@ def test_a_damaged_token_file_is_made_again_and_that_is_said(prepared, damage, s
 def test_tokens_that_are_fewer_in_both_places_are_made_again(prepared):
     home, made = prepared
     path = token_file(home)
-    path.write_bytes(corpus._header(made.tokens.dtype, len(made.tokens) - 1) + path.read_bytes()[HEADER:-2])
+    path.write_bytes(token_files.npy_header(made.tokens.dtype, len(made.tokens) - 1) + path.read_bytes()[HEADER:-2])
     assert_made_again(home, made, str(path), "not as many tokens")
 
 
@@ -119,8 +119,8 @@ def test_no_change_to_a_file_is_believed(prepared):
 
 def test_a_large_file_is_mapped_and_checked_all_the_same(prepared, monkeypatch):
     home, made = prepared
-    monkeypatch.setattr(corpus, "IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr(corpus, "CHECKED_AT_ONCE", 100)
+    monkeypatch.setattr(token_files, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(token_files, "CHECKED_AT_ONCE", 100)
     found, heard = heard_by_find(home)
     assert isinstance(found.tokens, np.memmap) and (found.tokens.tolist(), heard) == (made.tokens.tolist(), [])
     del found
@@ -195,7 +195,7 @@ def test_without_asserts_it_is_judged_alike(prepared):
     home, _ = prepared
     edit(home, lambda about: about.pop("paths"))
     code = ("import sys; from pathlib import Path; from folio.data import corpus; from folio.base.home import Home; "
-            "corpus.find(Home(Path(sys.argv[1])))")
+            "corpus.open_corpus(Home(Path(sys.argv[1])))")
     done = run_python("-O", "-c", code, home.folder)
     assert done.returncode == 0 and "is damaged" in done.stdout, done.stderr
 
@@ -208,7 +208,7 @@ def test_damaged_tokens_of_a_text_that_is_gone_are_named(prepared):
     path.write_bytes(zero_half(path.read_bytes()))
     (home.train_data / "input.txt").unlink()
     with pytest.raises(FolioError, match="is damaged: its checksum does .* There is no text in .*python init.py PATH"):
-        corpus.find(home)
+        corpus.open_corpus(home)
 
 
 def test_tokens_without_checksums_are_made_again_once(prepared):
@@ -229,7 +229,7 @@ def test_tokens_without_checksums_serve_where_the_text_is_gone_unless_they_are_i
     content = path.read_bytes()
     path.write_bytes(content[:-2] + struct.pack("<H", load(home.tokenizer).vocab_size))     # an id that no token has
     with pytest.raises(FolioError, match="is damaged"):
-        corpus.find(home)
+        corpus.open_corpus(home)
 
 
 def test_train_makes_damaged_tokens_again_and_goes_on(prepared):
@@ -307,16 +307,16 @@ def test_a_second_init_at_once_gets_one_sentence_and_disturbs_nothing(prepared):
         assert heard_by_find(home)[0].tokens.tolist() == made.tokens.tolist()       # also with a new time to be noted
         (home.train_data / "input.txt").write_text(WORDS * 2, encoding="utf-8")
         with pytest.raises(BlockingIOError, match="Another process is encoding the text"):
-            corpus.find(home)
+            corpus.open_corpus(home)
 
 
 # --- Two at once in one process ---
 
 def test_two_encodings_in_one_process_do_not_meet(home):
-    first, _ = corpus.prepare(home(WORDS), SMALL)
-    second, _ = corpus.prepare(home(WORDS), TextParams(vocab_size=260))
+    first, _ = corpus.open_corpus(home(WORDS), SMALL)
+    second, _ = corpus.open_corpus(home(WORDS), TextParams(vocab_size=260))
     parts = [("to be, or not", False, False)] * 2
-    made = [corpus.encode_all(iter(parts), tokenizer, [], 1) for tokenizer in (first, second)]
+    made = [encoding.encode_all(iter(parts), tokenizer, [], 1) for tokenizer in (first, second)]
     turns = [next(made[number]) for number in (0, 1)]
     for (content, *_), tokenizer in zip(turns, (first, second)):
         assert np.frombuffer(content, tokenizer.dtype).tolist() == tokenizer.encode("to be, or not") * 2

@@ -561,7 +561,7 @@ def test_training_goes_on_with_the_tokenizer_that_was_imported(tmp_path, home, p
     path, = written(BPETokenizer.train([plays[:20_000]], 400, "gpt2"), "huggingface", tmp_path)
     project = home(plays[:20_000])
     assert convert("import", path, "--home", project.folder).returncode == 0
-    tokenizer, made = corpus.find(project, say=lambda message: None)
+    tokenizer, made = corpus.open_corpus(project, say=lambda message: None)
     assert (tokenizer.vocab_size, tokenizer.pattern) == (400, "gpt2")
     assert tokenizer.decode(made.tokens) == plays[:20_000]
 

@@ -348,7 +348,7 @@ def test_an_epoch_is_the_text_once_or_where_windows_are_shuffled_each_of_them(ba
 def test_a_run_of_epochs_says_its_steps_and_goes_on_with_more(project, monkeypatch, capsys):           # noqa: F811
     words = [word for word in FLAGS if word not in ("--steps", "120")]
     code, out = train_here(project, monkeypatch, capsys, *words, "--epochs", 0.5)
-    windows = windows_per_stream(corpus.find(project)[1].train_tokens, 8, 16)
+    windows = windows_per_stream(corpus.open_corpus(project)[1].train_tokens, 8, 16)
     steps = math.ceil(windows / 2)
     assert not code and f"run       default: {steps} steps, {steps / windows:.3g} epochs" in out
     code, out = train_here(project, monkeypatch, capsys, *words, "--resume", "--name", "default", "--epochs", 1)
@@ -391,7 +391,7 @@ def test_its_parameters_are_counted_and_not_guessed(shape):
 
 
 def test_its_size_follows_the_text_and_advice_names_no_flag_that_it_lacks(project):               # noqa: F811
-    said, (tokenizer, text) = [], corpus.find(project)
+    said, (tokenizer, text) = [], corpus.open_corpus(project)
     params = Params(model=ModelParams(family="lstm", hidden_len=1024), training=trained(steps=10, device="cpu", batches="consecutive"))
     with runs.new_run(project, "large", params, tokenizer, text, time.perf_counter(), say=said.append):
         pass
@@ -406,7 +406,7 @@ def test_its_size_follows_the_text_and_advice_names_no_flag_that_it_lacks(projec
 def test_the_preset_of_llm_v0_is_what_its_page_says(home):
     made = home("".join(map(chr, range(0x30, 0x30 + 65))) * 40)
     preset, said = PRESETS["llm-v0"], []
-    tokenizer, text = corpus.prepare(made, preset.text)
+    tokenizer, text = corpus.open_corpus(made, preset.text)
     with runs.new_run(made, "test", preset, tokenizer, text, time.perf_counter(), say=said.append) as run:
         steps = math.ceil(10 * (text.train_tokens - 64) / 32)
         assert f"{steps:,} steps, 10 epochs" in said[-1] and "111,873 parameters: 1 layer, width 64, state 128, context 64" in said[-1]
@@ -444,7 +444,7 @@ def test_every_front_door_serves_it_as_it_serves_a_transformer(project, home, pl
 def test_fine_tuning_a_transformer_refuses_what_only_a_recurrent_network_can_do(project, make_run):            # noqa: F811
     run = make_run()
     run.save_weights(None)
-    start, (tokenizer, text) = folio.load(project.weights("test")), corpus.find(project)
+    start, (tokenizer, text) = folio.load(project.weights("test")), corpus.open_corpus(project)
     params = Params(model=start.net.params, training=trained(steps=3, batches="consecutive"))
     with pytest.raises(FolioError, match="none beyond its window"), runs.new_run(project, "tuned", params, tokenizer, text, 0.0, start=start):
         pass

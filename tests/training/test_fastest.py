@@ -85,7 +85,7 @@ def test_float32_is_never_left_out_and_a_half_that_is_slower_is(monkeypatch):
 
 def test_a_resumed_run_has_what_was_chosen_and_measures_nothing(home, plays, monkeypatch):
     made = home(plays[:20_000])
-    tokenizer, text = corpus.prepare(made, TextParams(vocab_size=300))
+    tokenizer, text = corpus.open_corpus(made, TextParams(vocab_size=300))
     how = replace(PRESETS["default"], model=ModelParams(emb_len=16, num_layers=1, num_heads=1, block_size=16),
                   training=TrainingParams(steps=3, minutes=None, sample_tokens=0, device="cpu"))
     with runs.new_run(made, "auto", how, tokenizer, text, time.perf_counter(), say=lambda words: None) as run:

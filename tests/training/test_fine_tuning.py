@@ -34,7 +34,7 @@ def weights(home, plays):
     """Makes weights files: weights(), or weights(TextParams(tokenizer="char"), family="classic") -> path"""
     def make(text=TextParams(vocab_size=300), **changes):
         made = home(plays[:20_000])
-        tokenizer, tokens = corpus.prepare(made, text)
+        tokenizer, tokens = corpus.open_corpus(made, text)
         params = Params(tokens.text, replace(MODEL, **changes), TRAINING)
         with runs.new_run(made, "base", params, tokenizer, tokens, time.perf_counter(), say=lambda text: None) as run:
             run.train()
@@ -75,27 +75,28 @@ def test_the_flags_that_messages_about_a_text_name_are_there(home, weights, tune
     assert "Say which one has the text: --field NAME." in refusal(run_script(*words))
     assert "--invalid-bytes keep" in refusal(run_script(*words, "--field", "story"))
     tune(project, start, "--field", "story", "--invalid-bytes", "replace")
-    assert corpus.find(project, say=pytest.fail)[1].text == TextParams(field="story", invalid_bytes="replace")
+    assert corpus.open_corpus(project, say=pytest.fail)[1].text == TextParams(field="story", invalid_bytes="replace")
     tune(project, start)                                    # which is remembered
 
 
 def test_a_text_may_be_read_in_another_way_later(home):
     project = home({"a.jsonl": b'{"story": "To be, or not to be.\\n", "other": "That is the question.\\n"}\n' * 50})
-    tokenizer, made = corpus.prepare(project, TextParams(vocab_size=300, field="story"))
+    tokenizer, made = corpus.open_corpus(project, TextParams(vocab_size=300, field="story"))
     said = []
-    _, other = corpus.prepared(project, {"field": "other"}, said.append)
+    _, other = corpus.open_corpus(project, wanted={"field": "other"}, say=said.append)
     assert tokenizer.decode(other.tokens).startswith("That is") and other.text.field == "other" and "The text is not the one" in said[0]
-    _, same = corpus.prepared(project, {"invalid_bytes": "replace"}, pytest.fail)
-    assert (same.fingerprint, same.text.invalid_bytes) == (other.fingerprint, "replace") and corpus.find(project, pytest.fail)[1].text == same.text
+    _, same = corpus.open_corpus(project, wanted={"invalid_bytes": "replace"}, say=pytest.fail)
+    assert (same.fingerprint, same.text.invalid_bytes) == (other.fingerprint, "replace")
+    assert corpus.open_corpus(project, say=pytest.fail)[1].text == same.text
 
 
 def test_a_preset_reads_a_text_as_it_was_prepared(home, monkeypatch):
-    wanted = {}
-    monkeypatch.setattr(corpus, "prepared", lambda home, values, say=print: wanted.update(values) or sys.exit(0))
+    asked_for = {}
+    monkeypatch.setattr(corpus, "open_corpus", lambda home, wanted: asked_for.update(wanted) or sys.exit(0))
     monkeypatch.setattr(sys, "argv", ["train.py", "--home", str(home(PROSE).folder), "--preset", "personal", "--invalid-bytes", "replace"])
     with pytest.raises(SystemExit):
         train.main()
-    assert wanted["invalid_bytes"] == "replace" and "field" not in wanted and "pattern" in wanted
+    assert asked_for["invalid_bytes"] == "replace" and "field" not in asked_for and "pattern" in asked_for
 
 
 # --- What it is for ---
@@ -103,7 +104,7 @@ def test_a_preset_reads_a_text_as_it_was_prepared(home, monkeypatch):
 def test_it_predicts_twenty_kilobytes_of_new_text_better_than_as_much_training_from_nothing(home):
     start, found = folio.load(PRETRAINED), {}
     made = home(PROSE)
-    text = corpus.find_with(start.tokenizer, made)
+    text = corpus.open_corpus(made, tokenizer=start.tokenizer)[1]
     length = replace(TRAINING, steps=20, eval_interval=20, batch_size=8, sample_tokens=0, learning_rate=None)
     for name, training, begins in (("tuned", replace(length, **FINE_TUNING), start), ("nothing", length, None)):
         params = Params(text.text, runs.tuned_model(start, {"block_size": 32}), training)
@@ -127,10 +128,10 @@ def test_the_first_step_begins_with_the_weights_and_the_tokenizer_of_the_file(ho
     for name, tensor in tensors_of(start).items():
         torch.testing.assert_close(found["weights"][name], tensor, rtol=0, atol=1e-6)
     model = folio.load(start)
-    text = text_held_out(corpus.find(made)[1], model.tokenizer)
+    text = text_held_out(corpus.open_corpus(made)[1], model.tokenizer)
     said = float(re.search(r"Before the first step: ([0-9.]+) bits/byte", out)[1])
     assert said == pytest.approx(model.bits_per_byte(text), abs=0.02)       # it alone begins with the last token of the training part
-    assert corpus.find(made)[0].fingerprint == folio.load(made.weights("tuned")).tokenizer.fingerprint == model.tokenizer.fingerprint
+    assert corpus.open_corpus(made)[0].fingerprint == folio.load(made.weights("tuned")).tokenizer.fingerprint == model.tokenizer.fingerprint
 
 
 def test_a_home_with_nothing_but_a_text_gets_what_is_missing(home, weights, tune):
@@ -223,7 +224,7 @@ def test_learned_positions_do_not_grow(weights):
 
 def test_another_tokenizer_in_the_home_is_neither_used_nor_replaced(home, weights, tune):
     start, made = weights(), home(PROSE)
-    corpus.prepare(made, TextParams(vocab_size=280))
+    corpus.open_corpus(made, TextParams(vocab_size=280))
     before = everything_in(made)
     with pytest.raises(FolioError, match=r"tokenizer_save has another tokenizer than the weights, .* --home DIR"):
         tune(made, start)
@@ -241,7 +242,7 @@ def test_a_character_tokenizer_goes_along_too(home, weights, tune, plays):
     start, made = weights(TextParams(tokenizer="char")), home(plays[5_000:15_000])
     tune(made, start)
     assert folio.load(made.weights("tuned")).tokenizer.kind == "char"
-    assert corpus.find(made)[1].text.tokenizer == "char"
+    assert corpus.open_corpus(made)[1].text.tokenizer == "char"
 
 
 def test_weights_that_are_damaged_or_a_text_that_is_not_there_leave_no_trace(home, weights, tune):
@@ -259,7 +260,7 @@ def test_weights_that_are_damaged_or_a_text_that_is_not_there_leave_no_trace(hom
 
 def test_a_stopped_run_goes_on_without_the_file_it_started_from_and_ends_with_the_same_bits(home, weights):
     start, made = language_model.load(weights()), home(PROSE)
-    text = corpus.find_with(start.tokenizer, made)
+    text = corpus.open_corpus(made, tokenizer=start.tokenizer)[1]
 
     def new(name):
         params = Params(text.text, runs.tuned_model(start, {}), TRAINING)
@@ -270,7 +271,7 @@ def test_a_stopped_run_goes_on_without_the_file_it_started_from_and_ends_with_th
         for _ in range(3):
             run.step()
         run.save_resume()
-    tokenizer, text = corpus.find(made)         # as train.py --resume does, which knows nothing of `start`
+    tokenizer, text = corpus.open_corpus(made)         # as train.py --resume does, which knows nothing of `start`
     said = []
     with runs.resumed_run(made, "stopped", None, {}, tokenizer, text, time.perf_counter(), say=said.append) as run:
         run.train()

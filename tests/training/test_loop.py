@@ -49,7 +49,7 @@ FLAGS = ("--emb-len 32 --num-layers 1 --num-heads 2 --block-size 32 --batch-size
 def project(home, plays):
     """A home whose text is ready to train on."""
     made = home(plays[:20_000])
-    corpus.prepare(made, VOCABULARY)
+    corpus.open_corpus(made, VOCABULARY)
     return made
 
 
@@ -57,7 +57,7 @@ def project(home, plays):
 def make_run(project):
     """Makes runs without a script around them: make_run(steps=3, dropout=0.1) -> Run"""
     def make(name="test", run_class=Run, **changes):
-        tokenizer, text = corpus.find(project)
+        tokenizer, text = corpus.open_corpus(project)
         how = {key: changes.pop(key) for key in ("clock", "started_at") if key in changes}
         model = replace(MODEL, vocab_size=tokenizer.vocab_size, **{key: changes.pop(key) for key in list(changes) if hasattr(MODEL, key)})
         params = Params(text.text, model.resolved(), replace(TRAINING, **changes).resolved())
@@ -69,7 +69,7 @@ def make_run(project):
 
 def continued(project, name=None, preset=None, say=lambda text: None, **flags):
     """The Run with which --resume goes on, in a `with`."""
-    tokenizer, text = corpus.find(project)
+    tokenizer, text = corpus.open_corpus(project)
     return runs.resumed_run(project, name, preset, flags, tokenizer, text, time.perf_counter(), say=say)
 
 
@@ -495,7 +495,7 @@ def uninterrupted(tmp_path_factory, plays):
     made = folio.base.home.Home(tmp_path_factory.mktemp("uninterrupted"))
     made.train_data.mkdir()
     (made.train_data / "input.txt").write_text(plays[:20_000], encoding="utf-8", newline="\n")
-    corpus.prepare(made, VOCABULARY)
+    corpus.open_corpus(made, VOCABULARY)
     process = run_train(made, *FLAGS)
     out, err = process.communicate()
     assert process.returncode == 0, err
@@ -795,7 +795,7 @@ def test_resume_with_a_preset_of_other_values_is_refused(project, make_run):
 
 def test_resume_with_another_tokenizer_is_refused(project, make_run):
     half_done(make_run)
-    corpus.prepare(project, replace(VOCABULARY, vocab_size=280))
+    corpus.open_corpus(project, replace(VOCABULARY, vocab_size=280))
     assert "tokenizer is another" in refusal_of(continued(project))
 
 
@@ -842,7 +842,7 @@ def test_resume_with_another_text_is_refused(project, make_run):
     half_done(make_run)
     path = project.train_data / "input.txt"
     path.write_text(path.read_text(encoding="utf-8")[:-100], encoding="utf-8")
-    corpus.find(project, say=lambda text: None)
+    corpus.open_corpus(project, say=lambda text: None)
     assert "text is another" in refusal_of(continued(project))
 
 
@@ -885,7 +885,7 @@ def test_reporting_may_change_on_resume(project, make_run):
 @pytest.mark.parametrize("preset", [[], ["--preset", "default"]])
 def test_the_same_command_with_resume_goes_on_even_where_the_context_had_shrunk(home, plays, preset, monkeypatch, capsys):
     small = home(plays[:1500])
-    corpus.prepare(small, VOCABULARY)
+    corpus.open_corpus(small, VOCABULARY)
     words = [*preset, *"--emb-len 16 --num-heads 2 --num-layers 1 --block-size 256 --batch-size 4 --sample-tokens 0 --threads 1".split()]
     code, out = train_here(small, monkeypatch, capsys, *words, "--steps", 2)
     assert not code and "the context shrinks from 256 to" in out
@@ -1199,7 +1199,7 @@ def test_the_weights_file_holds_what_was_promised(uninterrupted):
     best = min((line for line in log if "val_bpb" in line), key=lambda line: line["val_bpb"])
     assert (contents["step"], contents["val_bpb"]) == (best["step"], best["val_bpb"])
     assert contents["params"]["emb_len"] == 32 and contents["training"]["steps"] == 300
-    assert folio.load(made.weights("default")).tokenizer.fingerprint == corpus.find(made)[0].fingerprint
+    assert folio.load(made.weights("default")).tokenizer.fingerprint == corpus.open_corpus(made)[0].fingerprint
 
 
 def test_the_effective_settings_are_said_before_the_first_step(uninterrupted):
@@ -1278,7 +1278,7 @@ def test_the_whole_held_out_part_is_measured_with_dropout_off(project, make_run)
 
 def test_a_text_too_small_for_the_context_shrinks_it_and_says_so(home, plays, monkeypatch, capsys):
     small = home(plays[:1500])
-    _, text = corpus.prepare(small, VOCABULARY)
+    _, text = corpus.open_corpus(small, VOCABULARY)
     code, out = train_here(small, monkeypatch, capsys, *"--emb-len 16 --num-heads 2 --num-layers 1 --block-size 256 --steps 3 --threads 1".split())
     assert not code
     assert f"The text has only {text.train_tokens:,} tokens to train on: the context shrinks from 256 to 128." in out
@@ -1294,7 +1294,7 @@ def test_the_lecture_preset_needs_characters(project, monkeypatch, capsys):
 def test_the_model_of_the_lectures_says_its_parameters_when_it_starts(home):
     made = home("".join(map(chr, range(0x30, 0x30 + 65))) * 40)
     preset, said = PRESETS["shakespeare-10m"], []
-    tokenizer, text = corpus.prepare(made, preset.text)
+    tokenizer, text = corpus.open_corpus(made, preset.text)
     with runs.new_run(made, "test", preset, tokenizer, text, time.perf_counter(), say=said.append):
         assert "family=classic" in "\n".join(said)
         assert "5,000 steps" in "\n".join(said)

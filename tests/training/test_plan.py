@@ -89,7 +89,7 @@ def test_without_a_text_the_sizes_are_those_for_half_a_megabyte():
 
 def test_the_sizes_do_not_depend_on_the_clock_or_on_how_many_cores_there_are(home, plays, monkeypatch):
     made, found = home(plays[:20_000]), []
-    tokenizer, text = corpus.prepare(made, TextParams(vocab_size=270))
+    tokenizer, text = corpus.open_corpus(made, TextParams(vocab_size=270))
     params = replace(PRESETS["default"], training=TrainingParams(minutes=3.0, device="cpu", compile=False))
     for number, threads in enumerate((1, 3, 64)):
         some = replace(params, training=replace(params.training, threads=threads))
@@ -149,7 +149,7 @@ from folio.base.home import Home
 from Model_Params import ModelParams, Params, TrainingParams
 home = Home(Path(sys.argv[1]))
 params = Params(model=ModelParams(emb_len=128), training=TrainingParams(steps=9, minutes=None, batch_size=8, threads=1, device="cpu"))
-with runs.new_run(home, "x", params, *corpus.find(home), time.perf_counter(), say=lambda text: None) as run:
+with runs.new_run(home, "x", params, *corpus.open_corpus(home), time.perf_counter(), say=lambda text: None) as run:
     run.step()
     peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]         # ru_maxrss begins with what the process had that started this one
     print(peak, plan.memory_bytes(run.params.model, run.training, plan.Machine.of(run.training)))
@@ -159,7 +159,7 @@ with runs.new_run(home, "x", params, *corpus.find(home), time.perf_counter(), sa
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_a_process_takes_about_as_much_memory_as_was_said(home, plays):
     made = home(plays[:60_000])
-    corpus.prepare(made, TextParams(vocab_size=1024))
+    corpus.open_corpus(made, TextParams(vocab_size=1024))
     done = run_python("-c", MEASURE, made.folder)
     peak, expected = map(float, done.stdout.split())
     assert expected == pytest.approx(peak * 1024, rel=0.3), done.stderr
@@ -231,7 +231,7 @@ def test_even_a_batch_beyond_all_memory_is_answered_at_once():
 
 def test_the_plan_is_said_before_the_first_step(home, plays):
     made, said = home(plays[:20_000]), []
-    tokenizer, text = corpus.prepare(made, TextParams(vocab_size=270))
+    tokenizer, text = corpus.open_corpus(made, TextParams(vocab_size=270))
     params = Params(training=TrainingParams(minutes=60.0, compile=False, device="cpu"))
     with runs.new_run(made, "test", params, tokenizer, text, 0.0, say=said.append):
         pass
