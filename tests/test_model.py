@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import Model
+from folio.kernels import attention
 from folio.networks import build as networks
 from folio.base.errors import FolioError
 from Model_Params import ModelParams
@@ -196,7 +197,7 @@ def test_streams_of_different_lengths_go_on_together_by_any_number_of_tokens(par
         state = net.empty_state(4)
         for row, length in enumerate((2, 7, 5)):
             state.put([row], net.continue_from(net.empty_state(1), tokens[row:row + 1, :length])[1])
-        state = state.first(3)
+        state = state.resize(3)
         for seen, time in ((0, 1), (1, 3)):
             piece = torch.stack([tokens[row, length + seen:length + seen + time] for row, length in enumerate((2, 7, 5))])
             logits, state = net.continue_from(state, piece)
@@ -233,14 +234,14 @@ def test_the_fused_kernel_for_long_contexts_and_without_a_gradient_computes_the_
     tokens = some_tokens(params, 2, params.block_size)
     lengths = [5, 3, 1, 7]
     used, kernel = [], torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(Model.F, "scaled_dot_product_attention", lambda *all, **named: used.append(1) or kernel(*all, **named))
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", lambda *all, **named: used.append(1) or kernel(*all, **named))
     plain = net(tokens).detach()
     assert not used
     with torch.no_grad():
         without_gradient, plain_in_chunks = net(tokens), in_chunks(net, tokens, lengths)
         assert len(used) == params.num_layers * (1 + 1)     # the whole context, and the first piece, which is a whole one too
         used.clear()
-        monkeypatch.setattr(Model, "FUSED_ATTENTION_LEN", 2)
+        monkeypatch.setattr(attention, "FUSED_ATTENTION_LEN", 2)
         fused_in_chunks = in_chunks(net, tokens, lengths)
     fused = net(tokens).detach()
     assert len(used) == params.num_layers * (1 + 3)         # the whole context, and the three pieces longer than 2
@@ -276,7 +277,7 @@ def test_rotary_positions_know_distances_and_nothing_else():
     query, key = torch.randn(2, 1, 1, 1, params.head_len, generator=torch.Generator().manual_seed(0))
 
     def at(place, heads):
-        return positions.turn(heads, slice(place, place + 1))
+        return positions.rotate(heads, slice(place, place + 1))
     products = [(at(start + 5, query) * at(start, key)).sum() for start in (0, 3, 50)]
     torch.testing.assert_close(products[0].expand(3), torch.stack(products), rtol=1e-4, atol=1e-4)
     assert abs(products[0] - (at(4, query) * at(0, key)).sum()) > 1e-3
@@ -310,7 +311,7 @@ def test_the_branches_start_smaller_the_deeper_the_network_is():
 @pytest.mark.parametrize("params", [TINY, CLASSIC], ids=["folio", "classic"])
 @pytest.mark.parametrize("attention_len", [512, 2], ids=["plain", "fused"])
 def test_dropout_happens_in_training_alone(params, attention_len, monkeypatch):
-    monkeypatch.setattr(Model, "FUSED_ATTENTION_LEN", attention_len)
+    monkeypatch.setattr(attention, "FUSED_ATTENTION_LEN", attention_len)
     with_dropout, without = network(replace(params, dropout=0.5)), network(params)
     tokens = some_tokens(params, 1, 16)
     torch.testing.assert_close(with_dropout(tokens), without(tokens))
@@ -320,13 +321,13 @@ def test_dropout_happens_in_training_alone(params, attention_len, monkeypatch):
 
 @pytest.mark.parametrize("attention_len", [512, 2], ids=["plain", "fused"])
 def test_dropout_reaches_the_attention_weights(attention_len, monkeypatch):
-    monkeypatch.setattr(Model, "FUSED_ATTENTION_LEN", attention_len)
+    monkeypatch.setattr(attention, "FUSED_ATTENTION_LEN", attention_len)
     ones = torch.ones(64, 2, 8, 4)
     torch.manual_seed(0)
-    mixed = Model.attend(ones, ones, ones, 0.5)             # without dropout every output is exactly 1
+    mixed = attention.attend(ones, ones, ones, 0.5)             # without dropout every output is exactly 1
     assert 0.9 < mixed.mean().item() < 1.1
     assert 0.4 < (mixed[:, :, 0, 0] == 0).float().mean().item() < 0.6       # the first position has one weight: kept or not
-    torch.testing.assert_close(Model.attend(ones, ones, ones, 0.0), ones)
+    torch.testing.assert_close(attention.attend(ones, ones, ones, 0.0), ones)
 
 
 @pytest.mark.parametrize("params", [TINY, CLASSIC, replace(TINY, biases="gpt2", tied_head=True), ModelParams(family="lstm", vocab_size=50),

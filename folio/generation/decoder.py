@@ -137,7 +137,7 @@ class Decoder:
                 alike = min(self._alike(place, row) for place, row in moved)
                 self.state.move(origins, places, alike)
             if len(rows) < len(self.tokens):
-                self.state = self.state.first(len(rows))
+                self.state = self.state.resize(len(rows))
         self.tokens, self.starts = [list(self.tokens[row]) for row in rows], [self.starts[row] for row in rows]
         self.logits = self.logits[rows]
 

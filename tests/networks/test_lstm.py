@@ -121,7 +121,7 @@ def test_streams_that_have_seen_different_texts_go_on_together():
         state = net.empty_state(4)
         for row, length in enumerate((2, 7, 5)):
             state.put([row], net.continue_from(net.empty_state(1), tokens[row:row + 1, :length])[1])
-        logits, state = net.continue_from(state.first(3), tokens[:, 8:])
+        logits, state = net.continue_from(state.resize(3), tokens[:, 8:])
         for row, length in enumerate((2, 7, 5)):
             expected = net(torch.cat((tokens[row:row + 1, :length], tokens[row:row + 1, 8:]), dim=1))[0, -1]
             torch.testing.assert_close(logits[row, 0], expected, rtol=1e-4, atol=1e-6)
