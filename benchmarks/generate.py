@@ -152,7 +152,7 @@ def write_gguf(net, path, gguf):
 def network(size):
     """A network of this size with random weights."""
     torch.manual_seed(0)
-    return networks.build(SIZES[size]).eval().requires_grad_(False)
+    return networks.build_network(SIZES[size]).eval().requires_grad_(False)
 
 
 def prompts_of(net, lengths):

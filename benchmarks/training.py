@@ -204,7 +204,7 @@ def main():
         home = Home(Path(folder))
         tokenizer, text = corpus.prepare(home, params.text, [str(ROOT / "Train_Data" / "input.txt")])
         torch.manual_seed(params.training.seed)             # as a Run does: it begins with the same weights
-        net = networks.build(replace(params.model, vocab_size=tokenizer.vocab_size))
+        net = networks.build_network(replace(params.model, vocab_size=tokenizer.vocab_size))
         plain = PlainTraining(net, hardware.settle_device("auto"))
         batch = [torch.from_numpy(part).to(plain.device) for part in batch_at(
             text.train, 0, batch_size=params.training.batch_size, block_size=params.model.block_size, seed=1)]

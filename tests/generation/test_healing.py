@@ -100,7 +100,7 @@ def lively_model(seed=0, **parts):
     tokenizer = BPETokenizer.train([TEXT], 300)
     torch.manual_seed(seed)
     parts |= {} if parts.get("family") == "lstm" else {"num_heads": 2}
-    net = networks.build(ModelParams(vocab_size=300, block_size=32, emb_len=16, num_layers=2, **parts)).eval().requires_grad_(False)
+    net = networks.build_network(ModelParams(vocab_size=300, block_size=32, emb_len=16, num_layers=2, **parts)).eval().requires_grad_(False)
     for name, parameter in net.named_parameters():
         if parameter.ndim > 1:
             parameter.normal_(std=0.3 if "embedding" in name else 0.6)
@@ -244,7 +244,7 @@ def learned(texts, steps=300):
     """A LanguageModel that knows some texts by heart, in the tokens that the tokenizer gives them."""
     tokenizer = BPETokenizer.train(texts * 50, 320)
     torch.manual_seed(0)
-    net = networks.build(ModelParams(vocab_size=tokenizer.vocab_size, block_size=32, emb_len=48, num_layers=2, num_heads=2, dropout=0.0))
+    net = networks.build_network(ModelParams(vocab_size=tokenizer.vocab_size, block_size=32, emb_len=48, num_layers=2, num_heads=2, dropout=0.0))
     batch = torch.nn.utils.rnn.pad_sequence([torch.tensor([tokenizer.end_of_text, *tokenizer.encode(text), tokenizer.end_of_text]) for text in texts],
                                             batch_first=True, padding_value=-1)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)

@@ -253,7 +253,7 @@ def test_a_scripts_user_reads_of_a_change_in_one_line():
 
 @pytest.mark.parametrize("params", [replace(TINY, block_size=2), replace(TINY, vocab_size=1), replace(TINY, block_size=5)])
 def test_however_small_a_network_is_it_is_compared(params):
-    assert isinstance(in_numpy(networks.build(params).eval()), NumpyTransformer) and isinstance(in_numpy(network(params)), NumpyTransformer)
+    assert isinstance(in_numpy(networks.build_network(params).eval()), NumpyTransformer) and isinstance(in_numpy(network(params)), NumpyTransformer)
 
 
 @pytest.mark.parametrize("part", ["positions.cos", "embedding.weight"])

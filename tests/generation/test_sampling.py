@@ -33,7 +33,7 @@ logits_lists = st.lists(st.integers(-60, 60), min_size=1, max_size=30, unique=Tr
 def net(request):
     """A network whose answers depend strongly on what it has read."""
     torch.manual_seed(1)
-    net = networks.build(replace(TINY, family=request.param)).eval()
+    net = networks.build_network(replace(TINY, family=request.param)).eval()
     with torch.no_grad():
         for name, parameter in net.named_parameters():      # far from its start, and no part of it without effect
             parameter.normal_(std=0.3 if parameter.ndim == 1 or "embedding" in name else 1.0)

@@ -41,7 +41,7 @@ FLAGS = ("--family lstm --emb-len 16 --hidden-len 24 --block-size 16 --batch-siz
 
 def network(**changes):
     torch.manual_seed(0)
-    return networks.build(replace(SMALL, **changes)).eval()
+    return networks.build_network(replace(SMALL, **changes)).eval()
 
 
 def some_tokens(*shape):
@@ -251,7 +251,7 @@ def test_a_text_too_short_for_all_streams_is_refused_with_what_fits():
 def test_a_step_learns_from_the_state_that_the_last_one_left_and_no_gradient_flows_back_to_it(make_run, micro_batch_size):       # noqa: F811
     run = make_run(**CARRIED, micro_batch_size=micro_batch_size, block_size=256, learning_rate=0.05, gradient_clip=0.0, warmup_steps=0, decay_fraction=0.0)
     run.optimizers = [optimizers.SGD([{"params": list(run.net.parameters()), "weight_decay": 0.0, "rate": 1.0}], replace(run.training, beta1=0.0))]
-    net = networks.build(run.params.model)
+    net = networks.build_network(run.params.model)
     net.load_state_dict(run.net.state_dict())
     windows = windows_per_stream(run.corpus.train_tokens, 4, 256)
     assert 2 < windows < 20
