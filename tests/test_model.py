@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import Model
 from folio.kernels import attention
-from folio.networks import build as networks
+from folio.networks.build import build_network, count_parameters, in_type, outline
 from folio.base.errors import FolioError
 from Model_Params import ModelParams
 
@@ -26,7 +26,7 @@ COMBINATIONS += [{"positions": "none"}, {"positions": "none", "norm": "layer"}, 
 def network(params, seed=0):
     """A network with random weights that are far from their start, so that no part of it is without effect."""
     torch.manual_seed(seed)
-    net = networks.build_network(params).eval()
+    net = build_network(params).eval()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.normal_(std=0.3)
@@ -55,13 +55,13 @@ def in_chunks(net, tokens, lengths):
     (dict(num_layers=4, num_heads=4, emb_len=64, block_size=32), 209_729),
 ])
 def test_the_models_of_the_lectures_have_exactly_their_parameters(shape, parameters):
-    assert networks.count_parameters(networks.build_network(ModelParams(vocab_size=65, family="classic", **shape))) == parameters
+    assert count_parameters(build_network(ModelParams(vocab_size=65, family="classic", **shape))) == parameters
 
 
 def test_a_tied_head_costs_no_parameters():
-    tied = networks.build_network(replace(TINY, tied_head=True))
+    tied = build_network(replace(TINY, tied_head=True))
     assert tied.head.weight is tied.embedding.weight
-    assert networks.count_parameters(networks.build_network(TINY)) - networks.count_parameters(tied) == TINY.vocab_size * TINY.emb_len
+    assert count_parameters(build_network(TINY)) - count_parameters(tied) == TINY.vocab_size * TINY.emb_len
 
 
 @pytest.mark.parametrize("params, expected", [
@@ -73,7 +73,7 @@ def test_a_tied_head_costs_no_parameters():
      {"output", "up", "down", "head", "norm", "attention_norm", "mlp_norm", "query_norm", "key_norm"}),
 ], ids=lambda value: str(value) if isinstance(value, dict) else "")
 def test_the_named_biases_are_on_exactly_these_parts(params, expected):
-    net = networks.build_network(replace(TINY, **params))
+    net = build_network(replace(TINY, **params))
     assert {name.split(".")[-2] for name, _ in net.named_parameters() if name.endswith(".bias")} == expected
 
 
@@ -209,7 +209,7 @@ def test_streams_of_different_lengths_go_on_together_by_any_number_of_tokens(par
 
 @pytest.mark.parametrize("type", [torch.float32, torch.bfloat16], ids=str)
 def test_streams_take_the_places_of_others_all_at_once(type):
-    net, tokens = networks.in_type(network(TINY), type), some_tokens(TINY, 3, 9)
+    net, tokens = in_type(network(TINY), type), some_tokens(TINY, 3, 9)
     with torch.no_grad():
         state = net.continue_from(net.empty_state(3), tokens[:, :8])[1]
         expected = net.continue_from(state.select([2, 0, 2]), tokens[:, 8:])[0]
@@ -289,7 +289,7 @@ def test_rotary_positions_know_distances_and_nothing_else():
                                     ModelParams(vocab_size=1000, num_layers=12, tied_head=True)], ids=["folio", "classic", "deep-tied"])
 def test_before_training_every_token_is_about_equally_likely(params):
     torch.manual_seed(1)
-    net = networks.build_network(replace(params, block_size=64, emb_len=64)).eval()
+    net = build_network(replace(params, block_size=64, emb_len=64)).eval()
     tokens = some_tokens(params, 8, 65)
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(net(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
@@ -299,7 +299,7 @@ def test_before_training_every_token_is_about_equally_likely(params):
 def test_the_branches_start_smaller_the_deeper_the_network_is():
     for layers in (2, 8):
         torch.manual_seed(0)
-        net = networks.build_network(replace(CLASSIC, biases="gpt2", emb_len=128, num_layers=layers))
+        net = build_network(replace(CLASSIC, biases="gpt2", emb_len=128, num_layers=layers))
         for name, parameter in net.named_parameters():
             if parameter.ndim == 2:
                 into_stream = name.endswith(("attention.output.weight", "mlp.down.weight"))
@@ -333,9 +333,9 @@ def test_dropout_reaches_the_attention_weights(attention_len, monkeypatch):
 @pytest.mark.parametrize("params", [TINY, CLASSIC, replace(TINY, biases="gpt2", tied_head=True), ModelParams(family="lstm", vocab_size=50),
                                     ModelParams(family="lstm", vocab_size=50, tied_head=True)], ids=str)
 def test_an_outline_has_the_shapes_of_the_network_and_no_numbers(params):
-    built, outline = networks.build_network(params), networks.outline(params)
-    assert [(name, part.shape) for name, part in outline.state_dict().items()] == [(name, part.shape) for name, part in built.state_dict().items()]
-    assert all(parameter.is_meta for parameter in outline.parameters()) and networks.count_parameters(outline) == networks.count_parameters(built)
+    built, shapes = build_network(params), outline(params)
+    assert [(name, part.shape) for name, part in shapes.state_dict().items()] == [(name, part.shape) for name, part in built.state_dict().items()]
+    assert all(parameter.is_meta for parameter in shapes.parameters()) and count_parameters(shapes) == count_parameters(built)
 
 
 def test_every_parameter_learns():
@@ -349,15 +349,15 @@ def test_every_parameter_learns():
 
 def test_all_problems_of_the_parameters_are_said_together():
     with pytest.raises(FolioError) as refused:
-        networks.build_network(ModelParams(vocab_size=65, emb_len=0, num_layers=-1, norm="batch", dropout=float("nan")))
+        build_network(ModelParams(vocab_size=65, emb_len=0, num_layers=-1, norm="batch", dropout=float("nan")))
     assert len(str(refused.value).splitlines()) == 4
     for name in ("emb_len=0", "num_layers=-1", "norm='batch'", "dropout=nan"):
         assert name in str(refused.value)
     with pytest.raises(FolioError) as refused:
-        networks.build_network(ModelParams(vocab_size=65, emb_len=100, num_heads=3, num_kv_heads=2))
+        build_network(ModelParams(vocab_size=65, emb_len=100, num_heads=3, num_kv_heads=2))
     assert "emb_len=100" in str(refused.value) and "num_kv_heads=2" in str(refused.value)
 
 
 def test_a_network_needs_to_know_its_vocabulary():
     with pytest.raises(ValueError, match="vocab_size"):
-        networks.build_network(ModelParams())
+        build_network(ModelParams())

@@ -12,7 +12,7 @@ import numpy as np
 
 from folio.generation.decoder import Decoder
 from folio.generation.healing import continuations
-from folio.generation.sampling import as_array, log_softmax, penalised
+from folio.generation.sampling import as_array, log_softmax, penalized
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ def length_penalty(length, strength):
 def beam_search(net, stream, ends=lambda tokens: False):
     """The best continuations that were found, at most as many as there are beams, the best first: a list of Candidates.
 
-    stream: a folio.generation.decoder.Stream, whose settings say beams; a continuation ends with the id `stream.end`, which counts as its last token, where
-    `ends`, asked about its ids, says so, or at the length that the settings give. Repeating is penalised in the log-probabilities.
+    stream: a folio.generation.decoder.Sequence, whose settings say beams; a continuation ends with the id `stream.end`, which counts as its last token, where
+    `ends`, asked about its ids, says so, or at the length that the settings give. Repeating is penalized in the log-probabilities.
     """
     settings = stream.settings
     if not settings.tokens:
@@ -48,7 +48,7 @@ def beam_search(net, stream, ends=lambda tokens: False):
             totals = first.logits[None]                                         # (1, continuations)
         else:
             said = [tokens[stream.unsaid:] for tokens in decoder.tokens]
-            totals = summed + penalised(log_softmax(as_array(decoder.logits)), said, settings)  # (beams, vocabulary)
+            totals = summed + penalized(log_softmax(as_array(decoder.logits)), said, settings)  # (beams, vocabulary)
         going_on = []
         for total, row, token in _likeliest_first(totals, 2 * settings.beams):                          # twice: half of them may end here
             piece = [token] if first is None else first.tokens(token)

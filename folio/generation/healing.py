@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-from folio.generation.sampling import as_array, log_softmax, penalised
+from folio.generation.sampling import as_array, log_softmax, penalized
 from folio.kernels.splitting import splitter, to_bytes
 
 MOST_TAKEN_BACK = 64                # bytes: longer than nearly every token, so what lies further back hardly matters
@@ -176,7 +176,7 @@ def continuations(decoder, row, healing, settings=None, unsaid=0):
     for place, cover in enumerate(healing.covers):
         crossing = likely[cover.path]
         if settings is not None:
-            crossing = log_softmax(penalised(logits[cover.path][None], [[*said, *cover.path]], settings)[0])
+            crossing = log_softmax(penalized(logits[cover.path][None], [[*said, *cover.path]], settings)[0])
         tokens = np.arange(vocab_size) if cover.tokens is None else cover.tokens
         numbers = tokens if cover.tokens is None else cover.continuations
         values = crossing[tokens] + sum(likely[cover.path[:step]][each] for step, each in enumerate(cover.path))

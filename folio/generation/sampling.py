@@ -1,7 +1,7 @@
 """Logits to the next token: pure functions, for NumPy's arrays and torch's tensors alike.
 
 Chance comes in as one number between 0 and 1 for each stream, so that the same number picks the same token. The order in which they are applied: what has
-been said before (`penalised`: repetition, frequency, n-grams), then temperature, top-k, top-p, min-p (`probabilities`), then chance (`pick`).
+been said before (`penalized`: repetition, frequency, n-grams), then temperature, top-k, top-p, min-p (`probabilities`), then chance (`pick`).
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 COLDEST = 1e-200            # a temperature: float32's numbers divided by it are float64's still
 
 
-def penalised(logits, tokens, settings):
+def penalized(logits, tokens, settings):
     """The logits, (streams, vocabulary), after what the settings, GenerationParams, say about repeating `tokens`, a list of ids so far for each stream."""
     if settings.repetition_penalty == 1 and not settings.frequency_penalty and not settings.no_repeat_ngram:
         return logits

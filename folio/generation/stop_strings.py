@@ -1,11 +1,11 @@
 """Text up to the first of some texts at which it is to stop, however it comes in; what may become one of them is held back."""
 
 
-class UpTo:
+class StopFilter:
     """Hands a text on as it comes, up to the first place where one of `stops` has come.
 
     The one that is complete first counts, so that it does not matter in which pieces the text comes in.
-    >>> text = UpTo(["\\n\\n", "END"])
+    >>> text = StopFilter(["\\n\\n", "END"])
     >>> [text.add("One E"), text.add("N"), text.add("emy\\n"), text.add("\\nTwo"), text.ended]
     ['One ', '', 'ENemy', '', True]
     """
