@@ -127,6 +127,8 @@ class ModelParams:
     biases: str | None = option(None, "which matrices add a bias: none; lecture: all but query, key and value; gpt2: all but the head "
                                 "(default: the family's)", choices=("none", "lecture", "gpt2"))
     tied_head: bool | None = option(None, "use the embedding as output matrix too (default: the family's)")
+    rope_base: float = option(10_000.0, "base of the rotary positions' wavelengths (Su et al., 2021)", above=0)
+    norm_eps: float = option(1e-6, "epsilon of norm=rms (Qwen3's); norm=layer keeps GPT-2's 1e-5", above=0, high=1)
 
     @property
     def is_recurrent(self):

@@ -54,11 +54,11 @@ def training(width, seconds, flags):
 def writing(sequences, seconds, flags):
     """Tokens per second of sampled text."""
     from folio import load
-    from folio.generation.decoder import Generation, Stream
+    from folio.generation.decoder import Generation, Sequence
     from Model_Params import GenerationParams
     model = load(ROOT / "Saved_Weights" / "weights-pretrained.pth")
     settings = GenerationParams(tokens=10 ** 9, top_k=40, seed=1).resolved()
-    generation = Generation(model.net, [Stream(model.opening, settings, number) for number in range(sequences)])
+    generation = Generation(model.net, [Sequence(model.opening, settings, number) for number in range(sequences)])
     generation.step()
     return sequences * per_second(generation.step, seconds)
 

@@ -27,10 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from folio import load                      # noqa: E402  (it lies at the root, and comes before torch: see folio/__init__.py)
-from folio.networks import build as networks                      # noqa: E402  (it lies at the root, and comes before torch: see folio/__init__.py)
+from folio.networks.build import build_network, count_parameters                      # noqa: E402  (it lies at the root, and comes before torch: see folio/__init__.py)
 from folio.generation import sampling                      # noqa: E402  (it lies at the root, and comes before torch: see folio/__init__.py)
 from folio.generation.beam import beam_search, log_softmax                              # noqa: E402
-from folio.generation.decoder import Generation, Stream                    # noqa: E402
+from folio.generation.decoder import Generation, Sequence                    # noqa: E402
 from folio.generation.numpy_decoder import in_numpy                        # noqa: E402
 from Model_Params import GenerationParams, ModelParams          # noqa: E402
 
@@ -50,7 +50,7 @@ def in_folio(net, precision="float32"):
     how = GenerationParams(temperature=TEMPERATURE, top_k=TOP_K, seed=1, precision=precision)
 
     def write(prompts, tokens):
-        generation = Generation(net, [Stream(prompt, GenerationParams(**vars(how) | {"tokens": tokens}).resolved(), number)
+        generation = Generation(net, [Sequence(prompt, GenerationParams(**vars(how) | {"tokens": tokens}).resolved(), number)
                                       for number, prompt in enumerate(prompts)])
         while generation.running:
             generation.step()
@@ -152,7 +152,7 @@ def write_gguf(net, path, gguf):
 def network(size):
     """A network of this size with random weights."""
     torch.manual_seed(0)
-    return networks.build(SIZES[size]).eval().requires_grad_(False)
+    return build_network(SIZES[size]).eval().requires_grad_(False)
 
 
 def prompts_of(net, lengths):
@@ -194,7 +194,7 @@ SEVERAL = {name: PEERS[name] for name in PEERS if name != "llama.cpp"}
 def one_stream(tokens, turns):
     for size in SIZES:
         net = network(size)
-        show(f"one stream, {networks.count_parameters(net):,}", speeds(net, PEERS, prompts_of(net, [16]), tokens, turns), "tokens/s")
+        show(f"one stream, {count_parameters(net):,}", speeds(net, PEERS, prompts_of(net, [16]), tokens, turns), "tokens/s")
 
 
 def streams(tokens, turns, count=32):
@@ -231,7 +231,7 @@ def int8(tokens, turns):
             for place in range(length):
                 logits, state = transformer.continue_from(state, rows[:, place].tolist())
                 nats -= log_softmax(logits)[np.arange(len(rows)), wanted[:, place].numpy()].sum()       # torch's threads would slow down OpenBLAS's
-        print(f"{networks.count_parameters(model.net):,} parameters, {content:,} bytes, {precision:<8} {nats / content / math.log(2):.5f} bits per byte", flush=True)
+        print(f"{count_parameters(model.net):,} parameters, {content:,} bytes, {precision:<8} {nats / content / math.log(2):.5f} bits per byte", flush=True)
 
 
 def beams(tokens, turns, count=8):
@@ -239,12 +239,12 @@ def beams(tokens, turns, count=8):
     prompt = model.tokenizer.encode("MERRAN:\n")
 
     def sample():
-        generation = Generation(model.net, [Stream(prompt, GenerationParams(seed=1, tokens=tokens).resolved(), number) for number in range(count)])
+        generation = Generation(model.net, [Sequence(prompt, GenerationParams(seed=1, tokens=tokens).resolved(), number) for number in range(count)])
         while generation.running:
             generation.step()
 
     def search():
-        beam_search(model.net, Stream(prompt, GenerationParams(seed=1, tokens=tokens, beams=count).resolved()))
+        beam_search(model.net, Sequence(prompt, GenerationParams(seed=1, tokens=tokens, beams=count).resolved()))
 
     found = {name: count * tokens / each for name, each in seconds({"plain sampling": sample, "beam search": search}, turns).items()}
     for name, speed in found.items():

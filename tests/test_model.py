@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import Model
-from folio.networks import build as networks
+from folio.kernels import attention
+from folio.networks.build import build_network, count_parameters, in_type, outline
 from folio.base.errors import FolioError
 from Model_Params import ModelParams
 
@@ -25,7 +26,7 @@ COMBINATIONS += [{"positions": "none"}, {"positions": "none", "norm": "layer"}, 
 def network(params, seed=0):
     """A network with random weights that are far from their start, so that no part of it is without effect."""
     torch.manual_seed(seed)
-    net = networks.build(params).eval()
+    net = build_network(params).eval()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.normal_(std=0.3)
@@ -54,13 +55,13 @@ def in_chunks(net, tokens, lengths):
     (dict(num_layers=4, num_heads=4, emb_len=64, block_size=32), 209_729),
 ])
 def test_the_models_of_the_lectures_have_exactly_their_parameters(shape, parameters):
-    assert networks.count_parameters(networks.build(ModelParams(vocab_size=65, family="classic", **shape))) == parameters
+    assert count_parameters(build_network(ModelParams(vocab_size=65, family="classic", **shape))) == parameters
 
 
 def test_a_tied_head_costs_no_parameters():
-    tied = networks.build(replace(TINY, tied_head=True))
+    tied = build_network(replace(TINY, tied_head=True))
     assert tied.head.weight is tied.embedding.weight
-    assert networks.count_parameters(networks.build(TINY)) - networks.count_parameters(tied) == TINY.vocab_size * TINY.emb_len
+    assert count_parameters(build_network(TINY)) - count_parameters(tied) == TINY.vocab_size * TINY.emb_len
 
 
 @pytest.mark.parametrize("params, expected", [
@@ -72,7 +73,7 @@ def test_a_tied_head_costs_no_parameters():
      {"output", "up", "down", "head", "norm", "attention_norm", "mlp_norm", "query_norm", "key_norm"}),
 ], ids=lambda value: str(value) if isinstance(value, dict) else "")
 def test_the_named_biases_are_on_exactly_these_parts(params, expected):
-    net = networks.build(replace(TINY, **params))
+    net = build_network(replace(TINY, **params))
     assert {name.split(".")[-2] for name, _ in net.named_parameters() if name.endswith(".bias")} == expected
 
 
@@ -196,7 +197,7 @@ def test_streams_of_different_lengths_go_on_together_by_any_number_of_tokens(par
         state = net.empty_state(4)
         for row, length in enumerate((2, 7, 5)):
             state.put([row], net.continue_from(net.empty_state(1), tokens[row:row + 1, :length])[1])
-        state = state.first(3)
+        state = state.resize(3)
         for seen, time in ((0, 1), (1, 3)):
             piece = torch.stack([tokens[row, length + seen:length + seen + time] for row, length in enumerate((2, 7, 5))])
             logits, state = net.continue_from(state, piece)
@@ -208,7 +209,7 @@ def test_streams_of_different_lengths_go_on_together_by_any_number_of_tokens(par
 
 @pytest.mark.parametrize("type", [torch.float32, torch.bfloat16], ids=str)
 def test_streams_take_the_places_of_others_all_at_once(type):
-    net, tokens = networks.in_type(network(TINY), type), some_tokens(TINY, 3, 9)
+    net, tokens = in_type(network(TINY), type), some_tokens(TINY, 3, 9)
     with torch.no_grad():
         state = net.continue_from(net.empty_state(3), tokens[:, :8])[1]
         expected = net.continue_from(state.select([2, 0, 2]), tokens[:, 8:])[0]
@@ -233,14 +234,14 @@ def test_the_fused_kernel_for_long_contexts_and_without_a_gradient_computes_the_
     tokens = some_tokens(params, 2, params.block_size)
     lengths = [5, 3, 1, 7]
     used, kernel = [], torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(Model.F, "scaled_dot_product_attention", lambda *all, **named: used.append(1) or kernel(*all, **named))
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", lambda *all, **named: used.append(1) or kernel(*all, **named))
     plain = net(tokens).detach()
     assert not used
     with torch.no_grad():
         without_gradient, plain_in_chunks = net(tokens), in_chunks(net, tokens, lengths)
         assert len(used) == params.num_layers * (1 + 1)     # the whole context, and the first piece, which is a whole one too
         used.clear()
-        monkeypatch.setattr(Model, "FUSED_ATTENTION_LEN", 2)
+        monkeypatch.setattr(attention, "FUSED_ATTENTION_LEN", 2)
         fused_in_chunks = in_chunks(net, tokens, lengths)
     fused = net(tokens).detach()
     assert len(used) == params.num_layers * (1 + 3)         # the whole context, and the three pieces longer than 2
@@ -276,7 +277,7 @@ def test_rotary_positions_know_distances_and_nothing_else():
     query, key = torch.randn(2, 1, 1, 1, params.head_len, generator=torch.Generator().manual_seed(0))
 
     def at(place, heads):
-        return positions.turn(heads, slice(place, place + 1))
+        return positions.rotate(heads, slice(place, place + 1))
     products = [(at(start + 5, query) * at(start, key)).sum() for start in (0, 3, 50)]
     torch.testing.assert_close(products[0].expand(3), torch.stack(products), rtol=1e-4, atol=1e-4)
     assert abs(products[0] - (at(4, query) * at(0, key)).sum()) > 1e-3
@@ -288,7 +289,7 @@ def test_rotary_positions_know_distances_and_nothing_else():
                                     ModelParams(vocab_size=1000, num_layers=12, tied_head=True)], ids=["folio", "classic", "deep-tied"])
 def test_before_training_every_token_is_about_equally_likely(params):
     torch.manual_seed(1)
-    net = networks.build(replace(params, block_size=64, emb_len=64)).eval()
+    net = build_network(replace(params, block_size=64, emb_len=64)).eval()
     tokens = some_tokens(params, 8, 65)
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(net(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
@@ -298,7 +299,7 @@ def test_before_training_every_token_is_about_equally_likely(params):
 def test_the_branches_start_smaller_the_deeper_the_network_is():
     for layers in (2, 8):
         torch.manual_seed(0)
-        net = networks.build(replace(CLASSIC, biases="gpt2", emb_len=128, num_layers=layers))
+        net = build_network(replace(CLASSIC, biases="gpt2", emb_len=128, num_layers=layers))
         for name, parameter in net.named_parameters():
             if parameter.ndim == 2:
                 into_stream = name.endswith(("attention.output.weight", "mlp.down.weight"))
@@ -310,7 +311,7 @@ def test_the_branches_start_smaller_the_deeper_the_network_is():
 @pytest.mark.parametrize("params", [TINY, CLASSIC], ids=["folio", "classic"])
 @pytest.mark.parametrize("attention_len", [512, 2], ids=["plain", "fused"])
 def test_dropout_happens_in_training_alone(params, attention_len, monkeypatch):
-    monkeypatch.setattr(Model, "FUSED_ATTENTION_LEN", attention_len)
+    monkeypatch.setattr(attention, "FUSED_ATTENTION_LEN", attention_len)
     with_dropout, without = network(replace(params, dropout=0.5)), network(params)
     tokens = some_tokens(params, 1, 16)
     torch.testing.assert_close(with_dropout(tokens), without(tokens))
@@ -320,21 +321,21 @@ def test_dropout_happens_in_training_alone(params, attention_len, monkeypatch):
 
 @pytest.mark.parametrize("attention_len", [512, 2], ids=["plain", "fused"])
 def test_dropout_reaches_the_attention_weights(attention_len, monkeypatch):
-    monkeypatch.setattr(Model, "FUSED_ATTENTION_LEN", attention_len)
+    monkeypatch.setattr(attention, "FUSED_ATTENTION_LEN", attention_len)
     ones = torch.ones(64, 2, 8, 4)
     torch.manual_seed(0)
-    mixed = Model.attend(ones, ones, ones, 0.5)             # without dropout every output is exactly 1
+    mixed = attention.attend(ones, ones, ones, 0.5)             # without dropout every output is exactly 1
     assert 0.9 < mixed.mean().item() < 1.1
     assert 0.4 < (mixed[:, :, 0, 0] == 0).float().mean().item() < 0.6       # the first position has one weight: kept or not
-    torch.testing.assert_close(Model.attend(ones, ones, ones, 0.0), ones)
+    torch.testing.assert_close(attention.attend(ones, ones, ones, 0.0), ones)
 
 
 @pytest.mark.parametrize("params", [TINY, CLASSIC, replace(TINY, biases="gpt2", tied_head=True), ModelParams(family="lstm", vocab_size=50),
                                     ModelParams(family="lstm", vocab_size=50, tied_head=True)], ids=str)
 def test_an_outline_has_the_shapes_of_the_network_and_no_numbers(params):
-    built, outline = networks.build(params), networks.outline(params)
-    assert [(name, part.shape) for name, part in outline.state_dict().items()] == [(name, part.shape) for name, part in built.state_dict().items()]
-    assert all(parameter.is_meta for parameter in outline.parameters()) and networks.count_parameters(outline) == networks.count_parameters(built)
+    built, shapes = build_network(params), outline(params)
+    assert [(name, part.shape) for name, part in shapes.state_dict().items()] == [(name, part.shape) for name, part in built.state_dict().items()]
+    assert all(parameter.is_meta for parameter in shapes.parameters()) and count_parameters(shapes) == count_parameters(built)
 
 
 def test_every_parameter_learns():
@@ -348,15 +349,15 @@ def test_every_parameter_learns():
 
 def test_all_problems_of_the_parameters_are_said_together():
     with pytest.raises(FolioError) as refused:
-        networks.build(ModelParams(vocab_size=65, emb_len=0, num_layers=-1, norm="batch", dropout=float("nan")))
+        build_network(ModelParams(vocab_size=65, emb_len=0, num_layers=-1, norm="batch", dropout=float("nan")))
     assert len(str(refused.value).splitlines()) == 4
     for name in ("emb_len=0", "num_layers=-1", "norm='batch'", "dropout=nan"):
         assert name in str(refused.value)
     with pytest.raises(FolioError) as refused:
-        networks.build(ModelParams(vocab_size=65, emb_len=100, num_heads=3, num_kv_heads=2))
+        build_network(ModelParams(vocab_size=65, emb_len=100, num_heads=3, num_kv_heads=2))
     assert "emb_len=100" in str(refused.value) and "num_kv_heads=2" in str(refused.value)
 
 
 def test_a_network_needs_to_know_its_vocabulary():
     with pytest.raises(ValueError, match="vocab_size"):
-        networks.build(ModelParams())
+        build_network(ModelParams())

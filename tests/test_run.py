@@ -646,7 +646,7 @@ class Saying:
             self.running = set()
         return [(each, token) for each in which]
 
-    def stop(self, which):
+    def remove(self, which):
         self.running.discard(which)
 
 

@@ -40,7 +40,7 @@ def test_variants_are_trained_by_the_script_and_shown(plays, tmp_path):
 def test_each_variant_is_another_network_of_about_the_same_size():
     sizes = {}
     for variant, values in variants.VARIANTS.items():
-        net = networks.build(replace(ModelParams(vocab_size=1024), **variants.SIZE | values))
+        net = networks.build_network(replace(ModelParams(vocab_size=1024), **variants.SIZE | values))
         sizes[variant] = (str(net), net.params)
         blocks = sum(parameter.numel() for parameter in net.blocks.parameters())
         assert 0.85 < blocks / 801_536 < 1.15, (variant, blocks)             # of the default's 4 layers of width 128

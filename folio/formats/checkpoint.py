@@ -101,7 +101,7 @@ def network(contents, path):
             raise FolioError(f"{wrong[0]} has shape {_shape(found_shapes.get(wrong[0]))} where its parameters say {_shape(shapes.get(wrong[0]))}")
         if wrong := sorted(name for name in found if found[name].is_floating_point() != expected[name].is_floating_point()):
             raise FolioError(f"{wrong[0]} has numbers of type {found[wrong[0]].dtype}, its model those of type {expected[wrong[0]].dtype}")
-        net = networks.build(params)
+        net = networks.build_network(params)
         net.load_state_dict(contents["weights"])
         return net
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:

@@ -1,16 +1,17 @@
-"""Generation: a network, a state that remembers what it has computed, and a window that restarts when the context is full.
+"""Generate tokens: a network, a state that remembers what it has computed, and a window that restarts in a full context.
 
-Several streams go on at once, each with a prompt, settings, a seed and an end of its own; however many tokens each has, they are computed together.
-What a stream says depends on these four alone, not on its neighbours: its n-th token is chosen by the n-th random number of its own seed. Only where
-chance, or the likeliest of two tokens, falls within the rounding of the network's output can company make a difference, because matrix
-products of other sizes may round otherwise. In float32 that is rare. In int8, where numbers are rounded to bfloat16, it is not: one in four of the
-shipped model's answers of 60 tokens was another one in the company of seven of other lengths.
+Several sequences are generated in one batch, each with a prompt, settings, a seed and an end of its own; they may have
+different lengths, and join and leave at any step. What a sequence says depends on these four alone, not on its
+neighbors: its n-th token is chosen by the n-th random number of its own seed. The one exception is a random number, or
+the likeliest of two tokens, that falls within the rounding of the network's output: matrix products of other sizes may
+round otherwise. In float32 that is rare. In int8, where numbers are rounded to bfloat16, it is not: one in four of the
+shipped model's answers of 60 tokens changed in a batch with seven others of different lengths.
 """
 
 from bisect import bisect_left
 from collections import defaultdict
-from copy import copy
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,18 +21,22 @@ from folio.base.errors import FolioError
 from folio.base.hardware import one_thread
 from folio.generation.healing import Healing, continuations
 from folio.generation.numpy_decoder import in_numpy
-from folio.generation.sampling import penalised, pick, probabilities
+from folio.generation.sampling import penalized, pick, probabilities
 from Model_Params import GenerationParams
 
-AT_ONCE = 1 << 16           # tokens of prompts that are read at once: 256 MB for each 1,000 numbers that the network keeps of a token meanwhile
-CHOOSES = ("cuda",)         # kinds of device on which tokens are chosen as well; not MPS, which has no float64
+# Prompt tokens per forward pass: 256 MB for each 1,000 numbers that the network keeps of a token meanwhile.
+PROMPT_TOKENS = 1 << 16
+# Kinds of device on which tokens are chosen as well; not MPS, which has no float64.
+CHOOSES = ("cuda",)
 
 
 def window_start(length, block_size):
-    """Where the window begins through which a network sees `length` tokens: at the first, until they no longer fit; then the window
-    is its last block_size / 2 tokens and grows again. A function of the length alone, however the tokens came in.
+    """Return where the window begins through which a network sees `length` tokens.
 
-    block_size: the network's context; None: it has no end, and all tokens fit.
+    It begins at the first token until they no longer fit; then the window is the last block_size / 2 tokens and grows
+    again. It is a function of the length alone, however many tokens were read at a time.
+
+    block_size: the network's context; None: it has no end, and all tokens fit
     >>> [window_start(length, 256) for length in (256, 257, 385, 386)]
     [0, 129, 129, 258]
     """
@@ -43,7 +48,10 @@ def window_start(length, block_size):
 
 
 def single_tokens(net, precision):
-    """What computes single tokens: a NumpyTransformer, or None where `net` does that too. Raises FolioError for a precision that is not for it."""
+    """Return the NumpyTransformer that computes single tokens, or None where `net` does that too.
+
+    Raises FolioError for a precision that the network does not have.
+    """
     found = in_numpy(net, precision)
     if precision != "float32" and found is None:
         raise FolioError(f"precision={precision} is for transformers in float32 on the CPU, with Model.py as it came: "
@@ -52,26 +60,31 @@ def single_tokens(net, precision):
 
 
 class Decoder:
-    """Some streams, read once each: what the network has computed for their earlier tokens is kept."""
+    """A batch of sequences of tokens, each read once: what the network has computed of earlier tokens is kept."""
 
     def __init__(self, net, prompts, precision="float32"):
-        """prompts: ids, at least one, for each stream; precision: of their single tokens (GenerationParams). Raises FolioError like `read`, and for a
-        precision that is not for this network."""
+        """prompts: ids, at least one, for each sequence; precision: of single tokens (GenerationParams)
+
+        Raises FolioError like `read`, and for a precision that the network does not have.
+        """
         self.net = net
         self.device = next(net.parameters()).device
         self.in_numpy = single_tokens(net, precision)
-        self.tokens = [[] for _ in prompts]             # of each stream
-        self.starts = [None] * len(prompts)             # of the window in them
+        self.tokens = []                                # of each sequence
+        self.starts = []                                # of each sequence's window
         self.state = None                               # of the windows up to the last token
         self.logits = self.read(prompts)                # for the token that comes next
 
     def read(self, pieces):
-        """Take in some tokens, ids, at least one, of each stream. -> the logits for those that come next: (streams, vocabulary), float32, on the
-        device where it CHOOSES, else in NumPy
+        """Read the next tokens of each sequence: ids, at least one. Pieces beyond the last sequence are new prompts.
 
-        Raises FolioError where they are not finite.
+        -> the logits for the tokens that come next: (sequences, vocabulary), float32, on the device where it CHOOSES,
+        else in NumPy. Raises FolioError where they are not finite.
         """
-        ahead = defaultdict(dict)           # (whether a window begins, how many tokens of it come before the last) -> {stream: these tokens}
+        for _ in range(len(pieces) - len(self.tokens)):
+            self.tokens.append([])
+            self.starts.append(None)
+        ahead = defaultdict(dict)       # (is it a new window, number of tokens before the last one) -> {row: these}
         for row, (tokens, piece) in enumerate(zip(self.tokens, pieces)):
             tokens += piece
             start = window_start(len(tokens), self.net.context)
@@ -81,21 +94,28 @@ class Decoder:
             elif len(piece) > 1:
                 ahead[False, len(piece) - 1][row] = piece[:-1]
         if ahead:
-            others_wait = self.in_numpy is not None and self.state is not None and sum(map(len, ahead.values())) < len(self.tokens)
-            with one_thread() if others_wait else nullcontext():            # for several wait actively afterwards, and take the cores of the next products
-                for (begins, _), unread in ahead.items():
-                    self._read_ahead(begins, unread)
+            others_wait = self.in_numpy is not None and self.state is not None
+            others_wait = others_wait and sum(map(len, ahead.values())) < len(self.tokens)
+            # Several threads would wait actively afterwards, and take the cores from the next products.
+            with one_thread() if others_wait else nullcontext():
+                for (is_new, _), unread in ahead.items():
+                    self._read_ahead(is_new, unread)
         self.logits = self._step([tokens[-1] for tokens in self.tokens])
         if not (np.isfinite(self.logits) if isinstance(self.logits, np.ndarray) else self.logits.isfinite()).all():
-            raise FolioError("The model's output is not finite: its weights are unusable. Train it again with a lower learning rate.")
+            raise FolioError("The model's output is not finite: its weights are unusable. "
+                             "Train it again with a lower learning rate.")
         return self.logits
 
     @torch.inference_mode()
-    def _read_ahead(self, begins, unread):
-        """Read equally many tokens of some streams, of which nobody asks for logits; a beginning that several have in common is read once."""
-        pieces = list(dict.fromkeys(map(tuple, unread.values()))) if begins else list(unread.values())
-        state = self.net.empty_state(len(pieces)) if begins else self.state.select(list(unread))
-        for part in torch.tensor(pieces, dtype=torch.long, device=self.device).split(max(1, AT_ONCE // len(pieces)), dim=1):
+    def _read_ahead(self, is_new, unread):
+        """Read equally many tokens of some rows without logits; new windows that are alike are read once.
+
+        unread: {row: ids}
+        """
+        pieces = list(dict.fromkeys(map(tuple, unread.values()))) if is_new else list(unread.values())
+        state = self.net.empty_state(len(pieces)) if is_new else self.state.select(list(unread))
+        inputs = torch.tensor(pieces, dtype=torch.long, device=self.device)
+        for part in inputs.split(max(1, PROMPT_TOKENS // len(pieces)), dim=1):
             if part.shape[1]:
                 _, state = self.net.advance(state, part)
         if len(pieces) < len(unread):
@@ -104,11 +124,12 @@ class Decoder:
         if len(unread) == len(self.tokens):
             self.state = state
         else:
-            self.state = self.state or self.net.empty_state(len(self.tokens))
+            rows = len(self.tokens)
+            self.state = self.net.empty_state(rows) if self.state is None else self.state.resize(rows)
             self.state.put(list(unread), state)
 
     def _step(self, last):
-        """Read a token of each stream. -> logits: (streams, vocabulary)"""
+        """Read one token of each sequence. -> logits: (sequences, vocabulary)"""
         if self.in_numpy is not None:
             logits, self.state = self.in_numpy.continue_from(self.state, last)
             return logits
@@ -118,7 +139,7 @@ class Decoder:
             return logits if self.device.type in CHOOSES else logits.cpu().numpy()
 
     def branch(self, rows):
-        """Return a Decoder that continues copies of these streams; one may come several times. This one stays."""
+        """Return a Decoder that continues copies of these rows; a row may be named several times. This one stays."""
         other = copy(self)
         other.tokens, other.starts = [list(self.tokens[row]) for row in rows], [self.starts[row] for row in rows]
         with torch.inference_mode():
@@ -127,136 +148,173 @@ class Decoder:
 
     @torch.inference_mode()
     def select(self, rows):
-        """Go on with the streams of these numbers alone, in this order; one may come several times. rows: a list"""
+        """Keep these rows alone (a list), in this order; a row may be named several times."""
         if len(rows) > len(self.tokens):
             self.state = self.state.select(rows)
-        else:           # where they are in memory: those are copied that have another place now, from the token on where another text stands there
+        else:           # in the same memory: copy what has another place now, from where the tokens differ
             moved = [(place, row) for place, row in enumerate(rows) if place != row]
             if moved:
                 places, origins = map(list, zip(*moved))
                 alike = min(self._alike(place, row) for place, row in moved)
                 self.state.move(origins, places, alike)
             if len(rows) < len(self.tokens):
-                self.state = self.state.first(len(rows))
+                self.state = self.state.resize(len(rows))
         self.tokens, self.starts = [list(self.tokens[row]) for row in rows], [self.starts[row] for row in rows]
         self.logits = self.logits[rows]
 
     def _alike(self, one, other):
-        """With how many equal tokens the windows of two streams begin."""
+        """Return with how many equal tokens the windows of two rows begin."""
         if self.starts[one] != self.starts[other]:
             return 0
         first, second = (self.tokens[row][self.starts[row]:] for row in (one, other))
-        return bisect_left(range(min(len(first), len(second))), True, key=lambda length: first[:length + 1] != second[:length + 1])
+        shorter = range(min(len(first), len(second)))
+        return bisect_left(shorter, True, key=lambda length: first[:length + 1] != second[:length + 1])
 
 
 @dataclass(frozen=True)
-class Stream:
-    """What one stream goes on from, how, and where it ends."""
+class Sequence:
+    """What one sequence continues from, its settings, and where it ends."""
     prompt: list                            # ids, at least one
     settings: GenerationParams              # resolved, with a seed
-    number: int = 0                         # tells apart several streams of one seed
+    number: int = 0                         # tells apart several sequences with one seed
     end: int | None = None                  # the id before which it ends
     healing: Healing | None = None          # the end of the text that was taken out of the prompt, if any was
     unsaid: int = 0                         # leading ids of the prompt that are not the text's: penalties skip them
 
 
+class _Row:
+    """A Sequence that is running: a row of the batch."""
+
+    def __init__(self, key, sequence):
+        self.key, self.sequence = key, sequence
+        self.left = sequence.settings.tokens
+        self.random = np.random.default_rng((sequence.settings.seed, sequence.number))
+        self.settings = replace(sequence.settings, seed=None, tokens=0, stop=())        # what one token is chosen by
+        self.unread = sequence.prompt       # ids that the decoder reads next
+        self.first = None                   # Continuations of a Healing, until one is chosen
+
+
 class Generation:
-    """Some Streams on their way: `step` gives the next token of each until none is `running`.
+    """A batch of Sequences that join and leave at any step.
+
+    `add` returns a sequence's key. `step` returns the next token of each sequence that is `running`. What a sequence
+    says does not depend on when it joins. A sequence that has ended or was removed leaves its row at the next step:
+    the last rows take such places, and the memory behind the last row is used by the next sequences that join.
 
     Where the end of a prompt was taken back (Healing), the first step yields its tokens and the one that crosses the
     end; together they count as one.
     """
 
-    def __init__(self, net, streams):
-        self.running = {which for which, stream in enumerate(streams) if stream.settings.tokens}
-        self._left = [stream.settings.tokens for stream in streams]
-        self._ends = [stream.end for stream in streams]
-        self._rows = sorted(self.running)           # which stream each row of the decoder is
-        own = [streams[which] for which in self._rows]
-        self._random = [np.random.default_rng((stream.settings.seed, stream.number)) for stream in own]
-        self._settings = [replace(stream.settings, seed=None, tokens=0, stop=()) for stream in own]          # what one token is chosen by
-        self._unsaid = [stream.unsaid for stream in own]
-        self._first = [None] * len(own)             # Continuations of rows with a Healing, until one is chosen
-        self._picked = None                         # of each row: tokens, one or more
-        self._sort_settings()
-        if own:
-            precision, *others = {stream.settings.precision for stream in own}
-            if others:
-                raise FolioError("Streams that are computed together have one precision: give all the same.")
-            self._decoder = Decoder(net, [stream.prompt for stream in own], precision)
-            found = {}                  # several streams may go on from one prompt
-            for row, (stream, how) in enumerate(zip(own, self._settings)):
-                if stream.healing is not None:
-                    key = tuple(stream.prompt), stream.healing.taken, stream.unsaid, how
-                    if key not in found:
-                        found[key] = continuations(self._decoder, row, stream.healing, how, stream.unsaid)
-                    self._first[row] = found[key]
+    def __init__(self, net, sequences=()):
+        """Add these sequences, with the keys 0, 1, 2, ..."""
+        self.running = set()                # keys
+        self._net = net
+        self._decoder = None                # there is one while there are rows
+        self._rows = []                     # the decoder's rows, in its order
+        self._joining = []                  # rows whose prompts are not read yet
+        self._places_of = {}                # settings -> the rows that have them
+        self._count = 0                     # sequences that have ever been added
+        for sequence in sequences:
+            self.add(sequence)
+
+    def add(self, sequence):
+        """Let a Sequence join: the next step reads its prompt. -> its key
+
+        Raises FolioError for another precision than that of the running sequences.
+        """
+        own = sequence.settings
+        if own.tokens and any(row.key in self.running and row.settings.precision != own.precision
+                              for row in (*self._rows, *self._joining)):
+            raise FolioError("Sequences that are computed together have one precision: give all the same.")
+        key, self._count = self._count, self._count + 1
+        if own.tokens:
+            self._joining.append(_Row(key, sequence))
+            self.running.add(key)
+        return key
+
+    def remove(self, key):
+        """End a sequence: it says nothing more, and the next step frees its row. One that has ended stays so."""
+        self.running.discard(key)
 
     def step(self):
-        """The next token of each stream that is running, [(which, token)]; one that has come to its end is left out, and runs no more."""
-        if len(self._rows) > len(self.running):
-            self._drop_ended()
+        """Return the next token of each running sequence: [(key, token)]. The id before which one ends is left out."""
+        joining = self._change_rows()
         if not self._rows:
             return []
-        if self._picked is not None:
-            self._decoder.read(self._picked)
-        self._picked, said = self._choose(), []
-        for which, piece in zip(self._rows, self._picked):
-            self._left[which] -= 1
-            said += [(which, token) for token in piece if token != self._ends[which]]
-            if piece[-1] == self._ends[which] or not self._left[which]:
-                self.stop(which)
+        if self._decoder is None:
+            self._decoder = Decoder(self._net, [row.unread for row in self._rows], self._rows[0].settings.precision)
+        else:
+            self._decoder.read([row.unread for row in self._rows])
+        self._begin_healed(joining)
+        said = []
+        for row, ids in zip(self._rows, self._choose()):
+            row.unread = ids
+            row.left -= 1
+            end = row.sequence.end
+            said += [(row.key, token) for token in ids if token != end]
+            if ids[-1] == end or not row.left:
+                self.remove(row.key)
         return said
 
-    def stop(self, which):
-        """Let a stream run no more."""
-        self.running.discard(which)
+    def _change_rows(self):
+        """Let go of rows that do not run, the last rows take their places; append those that join. -> the latter"""
+        count = len(self._rows)
+        order = list(range(count))
+        for place in reversed(range(count)):
+            if self._rows[place].key not in self.running:
+                order[place] = order[-1]
+                order.pop()
+        if len(order) < count:
+            self._rows = [self._rows[place] for place in order]
+            if order:
+                self._decoder.select(order)
+            else:
+                self._decoder = None
+        joining, self._joining = [row for row in self._joining if row.key in self.running], []
+        self._rows += joining
+        if joining or len(order) < count:
+            self._places_of = defaultdict(list)
+            for place, row in enumerate(self._rows):
+                self._places_of[row.settings].append(place)
+        return joining
 
-    def _drop_ended(self):
-        """Let go of the rows whose streams do not run; the last rows take their places."""
-        rows = list(range(len(self._rows)))
-        for row in reversed(range(len(self._rows))):
-            if self._rows[row] not in self.running:
-                rows[row] = rows[-1]
-                rows.pop()
-        if rows:
-            self._decoder.select(rows)
-        parts = self._rows, self._random, self._settings, self._unsaid, self._first
-        self._rows, self._random, self._settings, self._unsaid, self._first = (
-            [part[row] for row in rows] for part in parts)
-        self._picked = self._picked and [self._picked[row] for row in rows]
-        self._sort_settings()
-
-    def _sort_settings(self):
-        self._rows_of = defaultdict(list)           # settings -> the rows that have them
-        for row, how in enumerate(self._settings):
-            self._rows_of[how].append(row)
+    def _begin_healed(self, joining):
+        """Compute the Continuations of rows whose prompts have just been read; those that are alike share them."""
+        found, start = {}, len(self._rows) - len(joining)
+        for place, row in enumerate(joining, start):
+            sequence = row.sequence
+            if sequence.healing is not None:
+                key = tuple(sequence.prompt), sequence.healing.taken, sequence.unsaid, row.settings
+                if key not in found:
+                    found[key] = continuations(self._decoder, place, sequence.healing, row.settings, sequence.unsaid)
+                row.first = found[key]
 
     def _choose(self):
-        """A token for each row, or those of a continuation: a list of lists of ids"""
-        logits, picked = self._decoder.logits, [None] * len(self._rows)
-        chances = np.array([random.random() for random in self._random])
+        """Return the ids that each row says next, a list of lists: one token, or those of a continuation."""
+        logits, chosen = self._decoder.logits, [None] * len(self._rows)
+        chances = np.array([row.random.random() for row in self._rows])
         if not isinstance(logits, np.ndarray):
             chances = torch.from_numpy(chances).to(logits.device)
-        for how, rows in self._rows_of.items():
-            some, chance = (logits, chances) if len(self._rows_of) == 1 else (logits[rows], chances[rows])
-            some = penalised(some, [self._decoder.tokens[row][self._unsaid[row]:] for row in rows], how)
-            for row, token in zip(rows, _pick(some, how, chance)):
-                picked[row] = [token]
-        for row, first in enumerate(self._first):
-            if first is not None:
-                chance = np.asarray(chances[row:row + 1].tolist())
-                picked[row] = first.tokens(_pick(first.logits[None], self._settings[row], chance)[0])
-        self._first = [None] * len(self._rows)
-        return picked
+        for settings, places in self._places_of.items():
+            own, chance = (logits, chances) if len(self._places_of) == 1 else (logits[places], chances[places])
+            said = [self._decoder.tokens[place][self._rows[place].sequence.unsaid:] for place in places]
+            for place, token in zip(places, _pick(penalized(own, said, settings), settings, chance)):
+                chosen[place] = [token]
+        for place, row in enumerate(self._rows):
+            if row.first is not None:
+                chance = np.asarray(chances[place:place + 1].tolist())
+                chosen[place] = row.first.tokens(_pick(row.first.logits[None], row.settings, chance)[0])
+                row.first = None
+        return chosen
 
 
-def _pick(logits, how, chance):
-    return pick(*probabilities(logits, how.temperature, how.top_k, how.top_p, how.min_p), chance).tolist()
+def _pick(logits, settings, chance):
+    likely, ids = probabilities(logits, settings.temperature, settings.top_k, settings.top_p, settings.min_p)
+    return pick(likely, ids, chance).tolist()
 
 
 def generate(net, prompt, *, stream=0, end=None, **settings):
-    """Yield the token ids of one Stream as they come; settings: the fields of GenerationParams, a seed among them."""
-    generation = Generation(net, [Stream(prompt, GenerationParams(**settings).resolved(), stream, end)])
+    """Yield the token ids of one Sequence as they come; settings: the fields of GenerationParams, with a seed."""
+    generation = Generation(net, [Sequence(prompt, GenerationParams(**settings).resolved(), stream, end)])
     while generation.running:
         yield from (token for _, token in generation.step())

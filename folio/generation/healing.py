@@ -24,16 +24,17 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-from folio.generation.sampling import as_array, log_softmax, penalised
+from folio.generation.sampling import as_array, log_softmax, penalized
 from folio.kernels.splitting import splitter, to_bytes
 
-MOST_TAKEN_BACK = 64                # bytes: longer than nearly every token, so what lies further back hardly matters
-LOOKED_AT = 4 * MOST_TAKEN_BACK     # characters at the end of a prompt that are split: enough for the last pre-tokens
-GOES_ON = "", "x", "\n"             # nothing, no blank, a blank: each splits the white space before it in its own way
+MOST_TAKEN_BACK = 64                # bytes: longer than nearly every token, so earlier bytes hardly matter
+SPLIT_LEN = 4 * MOST_TAKEN_BACK     # characters at the end of a prompt that are split: enough for the last pre-tokens
+# Nothing, a letter, white space: after each, the white space before it is split in another way.
+FOLLOWING = "", "x", "\n"
 
 
 class Cover(NamedTuple):
-    """The covers that have one path."""
+    """The covers that share one path."""
     path: tuple                             # ids
     tokens: np.ndarray | None               # ids that cross the end; None: any, after a path of all bytes taken back
     continuations: np.ndarray | None        # what each adds: the id of a token, or vocab_size + a place in others
@@ -44,7 +45,7 @@ class Healing:
     """The end of a prompt that was taken back, and its covers."""
     taken: bytes
     covers: tuple
-    others: tuple = ()                      # bytes that continuations add and that are no token
+    others: tuple = ()                      # byte strings that continuations add and that are no token
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Continuations:
     logits: np.ndarray                      # (continuations,), log-probabilities in nats, float64
     _paths: list
     _path: np.ndarray                       # of each continuation: the likeliest cover's place in _paths
-    _token: np.ndarray                      # and the id that crosses the end
+    _token: np.ndarray                      # of each continuation: the id that crosses the end
 
     def tokens(self, number):
         """Return the ids of a continuation, those of the bytes taken back included."""
@@ -61,7 +62,7 @@ class Continuations:
 
 
 class Healer:
-    """Take back the ends of prompts; made once per tokenizer."""
+    """Take back the ends of prompts. Make one for each tokenizer."""
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
@@ -70,17 +71,17 @@ class Healer:
         contents = enumerate(tokenizer.token_bytes)
         ordinary = sorted((content, token) for token, content in contents if token not in special)
         self._contents, self._ids = [content for content, _ in ordinary], np.array([token for _, token in ordinary])
-        self._id_of = dict(reversed(ordinary))          # of tokens that read the same, the first
+        self._id_of = dict(reversed(ordinary))          # of tokens with the same bytes, the first
 
     def take_back(self, prompt, ids):
-        """Return the ids that stay, and a Healing; or all ids, and None, where the end has no other tokens in any text.
+        """Return the ids that stay, and a Healing; or all ids and None where no longer text gives the end other tokens.
 
-        prompt: a text; ids: of all of it
+        prompt: a text; ids: its tokens
         """
         if self._split is None or not ids:
             return ids, None
-        ways = self._ways_to_split(prompt[-LOOKED_AT:])
-        wanted, taken, count = sum(map(len, ways[0])), 0, 0
+        ways = self._ways_to_split(prompt[-SPLIT_LEN:])
+        wanted, taken, count = sum(map(len, ways[0])), 0, 0         # bytes, bytes, tokens
         for token in reversed(ids):
             length = len(self.tokenizer.token_bytes[token])
             if taken == wanted or taken + length > MOST_TAKEN_BACK:
@@ -98,13 +99,13 @@ class Healer:
         return [*ids[:len(ids) - count], *stays], self._healing(end, [path[alike:] for path in paths])
 
     def _ways_to_split(self, text):
-        """Return the end of a text that more text may split otherwise, in all ways: lists of pre-tokens, bytes."""
+        """Return all ways to split the end of a text that more text can change: lists of pre-tokens, bytes."""
         pieces, start = self._split(text), len(text)
         blank = len(text) - len(regex.search(r"\s*\Z", text)[0])
         while pieces and (start == len(text) or start - len(pieces[-1]) >= blank):
             start -= len(pieces.pop())
         ways = {}
-        for more in GOES_ON:
+        for more in FOLLOWING:
             place, way = 0, []
             for piece in self._split(text + more):
                 if own := piece[max(0, start - place):max(0, len(text) - place)]:
@@ -114,7 +115,7 @@ class Healer:
         return list(ways)
 
     def _paths(self, end, ways):
-        """Return the paths to all places of the end from which a token crosses it; ways: its pre-tokens, in lists."""
+        """Return the paths to all places of `end` from which a token crosses it. ways: lists of its pre-tokens"""
         paths = {}
         for place in range(len(end) + 1):
             if place == len(end) or len(self._crossing(end[place:])):
@@ -124,7 +125,7 @@ class Healer:
         return list(paths)
 
     def _crossing(self, rest):
-        """Return the ids of all ordinary tokens that begin with some bytes, at least one, and are longer."""
+        """Return the ids of all ordinary tokens that begin with `rest`, at least one byte, and are longer."""
         first = bisect_right(self._contents, rest)
         last = bisect_left(self._contents, True, lo=first, key=lambda content: not content.startswith(rest))
         return self._ids[first:last]
@@ -149,7 +150,7 @@ class Healer:
 
 
 def _without_first(pieces, count):
-    """Return some bytes, in pieces, without the first `count` of them."""
+    """Return byte strings without the first `count` bytes of all together."""
     kept = []
     for piece in pieces:
         kept.append(piece[count:])
@@ -164,33 +165,34 @@ def _without_last(pieces, count):
 def continuations(decoder, row, healing, settings=None, unsaid=0):
     """Return the Continuations of a prompt whose end was taken back; their probabilities sum to 1.
 
-    decoder: a Decoder that has read the rest of the prompt as its stream number `row`; it is not changed
+    decoder: a Decoder that has read the rest of the prompt in this row; it is not changed
     settings: GenerationParams, whose penalties apply to the tokens that cross the end, and to no other
-    unsaid: leading ids of the stream that penalties skip
+    unsaid: leading ids of the row that penalties skip
     """
     logits = _logits_after(decoder, row, [cover.path for cover in healing.covers])
-    likely = {path: log_softmax(each) for path, each in logits.items()}
+    likely = {path: log_softmax(values) for path, values in logits.items()}
     vocab_size, said = len(logits[()]), decoder.tokens[row][unsaid:]
     total = np.full(vocab_size + len(healing.others), -np.inf)
     best, path, token = total.copy(), np.zeros(len(total), np.int64), np.zeros(len(total), np.int64)
     for place, cover in enumerate(healing.covers):
         crossing = likely[cover.path]
         if settings is not None:
-            crossing = log_softmax(penalised(logits[cover.path][None], [[*said, *cover.path]], settings)[0])
+            crossing = log_softmax(penalized(logits[cover.path][None], [[*said, *cover.path]], settings)[0])
         tokens = np.arange(vocab_size) if cover.tokens is None else cover.tokens
         numbers = tokens if cover.tokens is None else cover.continuations
-        values = crossing[tokens] + sum(likely[cover.path[:step]][each] for step, each in enumerate(cover.path))
+        before = sum(likely[cover.path[:step]][passed] for step, passed in enumerate(cover.path))
+        values = crossing[tokens] + before
         np.logaddexp.at(total, numbers, values)
         better = values > best[numbers]
         chosen = numbers[better]
         best[chosen], path[chosen], token[chosen] = values[better], place, tokens[better]
-    if not np.isfinite(total).any() and settings is not None:       # all ruled out: without penalties then
+    if not np.isfinite(total).any() and settings is not None:       # penalties exclude all: do without them
         return continuations(decoder, row, healing)
     return Continuations(log_softmax(total), [cover.path for cover in healing.covers], path, token)
 
 
 def _logits_after(decoder, row, paths):
-    """Return {path: logits} after a stream of a decoder, for paths and their prefixes; equal lengths are batched."""
+    """Return {path: logits} after a row of a decoder, for paths and their prefixes. Equal lengths are batched."""
     levels = {}
     for path in paths:
         for length in range(len(path) + 1):

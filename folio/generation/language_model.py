@@ -22,13 +22,13 @@ from folio.formats import checkpoint
 from folio.base import hardware
 from folio.generation.beam import beam_search
 from folio.evaluation.bits_per_byte import evaluate, predictions, window_len, windows_at_once
-from folio.generation.decoder import Decoder, Generation, Stream, single_tokens
+from folio.generation.decoder import Decoder, Generation, Sequence, single_tokens
 from folio.base.commands import command
 from folio.base.errors import FolioError
 from folio.generation.healing import Healer, continuations
 from folio.generation.sampling import as_array, log_softmax
 from folio.base.spelling import hint
-from folio.generation.stop_strings import UpTo
+from folio.generation.stop_strings import StopFilter
 from Model_Params import GenerationParams
 
 SETTINGS = [each.name for each in fields(GenerationParams)]
@@ -127,10 +127,10 @@ class LanguageModel:
         return self._after(prompt, params, number)
 
     def _after(self, prompt, params, number=0):
-        """Return the Stream that continues a prompt; where none of its tokens stays, after the opening."""
+        """Return the Sequence that continues a prompt; where none of its tokens stays, after the opening."""
         ids, healing = self._healer.take_back(prompt, self.tokenizer.encode(prompt))
         unsaid = 0 if ids else len(self.opening)
-        return Stream(ids or self.opening, params, number, self.tokenizer.end_of_text, healing, unsaid)
+        return Sequence(ids or self.opening, params, number, self.tokenizer.end_of_text, healing, unsaid)
 
     @cached_property
     def _healer(self):
@@ -147,7 +147,7 @@ class LanguageModel:
                 if text := texts[which].add(token):
                     yield which, text
                 if texts[which].ended:
-                    generation.stop(number)
+                    generation.remove(number)
         searched = {}           # several answers may be the best, the second best... of one search
         for which, stream in enumerate(streams):
             if stream.settings.beams is not None:
@@ -229,7 +229,7 @@ class _Text:
 
     def __init__(self, tokenizer, stream):
         self._characters = tokenizers.StreamingDecoder(tokenizer, len(_taken(stream)))
-        self._text = UpTo(stream.settings.stop)
+        self._text = StopFilter(stream.settings.stop)
 
     @property
     def ended(self):

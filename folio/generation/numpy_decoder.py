@@ -37,7 +37,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from Model import State, Transformer
+from folio.kernels.cache import State
+from Model import Transformer
 
 KERNEL_STEP = 32            # torch's int8 kernel reads that far beyond a row that is no multiple of it (torch 2.13 on AVX-512: of 16)
 SMALL_SCORE = 60            # exp of it, for as many positions as there can be, is far from float32's largest number, exp(88), and exp of -60 is not 0

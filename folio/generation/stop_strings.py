@@ -1,11 +1,12 @@
-"""Text up to the first of some texts at which it is to stop, however it comes in; what may become one of them is held back."""
+"""Truncate streamed text at the first stop string; hold back any suffix that could start one."""
 
 
-class UpTo:
-    """Hands a text on as it comes, up to the first place where one of `stops` has come.
+class StopFilter:
+    """Pass a streamed text on up to its first stop string.
 
-    The one that is complete first counts, so that it does not matter in which pieces the text comes in.
-    >>> text = UpTo(["\\n\\n", "END"])
+    Of several stop strings the one that is complete first counts, so the result does not depend on how the text is cut
+    into pieces.
+    >>> text = StopFilter(["\\n\\n", "END"])
     >>> [text.add("One E"), text.add("N"), text.add("emy\\n"), text.add("\\nTwo"), text.ended]
     ['One ', '', 'ENemy', '', True]
     """
@@ -16,7 +17,7 @@ class UpTo:
         self._held = ""
 
     def add(self, text):
-        """The part of the text so far that has become certain with this piece; nothing any more once it has `ended`."""
+        """Return the text that has become certain with this piece; nothing more after a stop string."""
         if self.ended:
             return ""
         self._held += text
@@ -24,12 +25,13 @@ class UpTo:
         if found:
             self.ended = True
             return self._held[:min(found)[1]]
-        certain = len(self._held) - max((beginning for stop in self.stops for beginning in range(1, len(stop))
-                                         if self._held.endswith(stop[:beginning])), default=0)
+        held_back = max((length for stop in self.stops for length in range(1, len(stop))
+                         if self._held.endswith(stop[:length])), default=0)
+        certain = len(self._held) - held_back
         certain, self._held = self._held[:certain], self._held[certain:]
         return certain
 
     def end(self):
-        """What is left where nothing follows: what was held back for nothing."""
+        """Return the text that is still held back when nothing follows."""
         rest, self._held = "" if self.ended else self._held, ""
         return rest

@@ -1,34 +1,68 @@
-"""Attention as short contexts on a CPU want it: plain matrix products and a gradient written by hand.
+"""Attention for a CPU, where torch's fused kernel is slow in its backward pass on short contexts.
 
-torch's fused kernel is slow there in its backward pass, and autograd would make half a dozen passes over the scores that are not needed.
+`attend` chooses between that kernel, plain matrix products, and `causal_attention`: matrix products with a gradient
+written by hand, because autograd would make half a dozen passes over the scores that are not needed.
+
+Letters: B sequences, T queries, S positions seen, H heads, G key/value heads, D channels per head.
 """
 
 import math
 
 import torch
+import torch.nn.functional as F
+
+# On a CPU, plain matrix products train twice as fast up to this length; beyond it memory matters more. Without a
+# gradient they are slower.
+FUSED_ATTENTION_LEN = 512
+
+
+def attend(query, key, value, dropout, visible=None):
+    """Return softmax(Q K^T / sqrt(D)) V over the positions that each query sees (Vaswani et al., 2017).
+
+    query: (B, H, T, D); key, value: (B, G, S, D), each shared by H / G consecutive query heads -> (B, H, T, D)
+    visible: the boolean mask, (T, S) or (B, 1, T, S); by default causal (T = S), or everything for a single query
+    """
+    B, H, T, D = query.shape
+    G, S = key.shape[1:3]
+    is_causal = visible is None and T > 1
+    if query.is_cuda or T > FUSED_ATTENTION_LEN or is_causal and not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(query, key, value, visible, dropout, is_causal=is_causal,
+                                              enable_gqa=H != G)
+    if is_causal and not dropout:
+        heads = (part.repeat_interleave(H // part.shape[1], dim=1).reshape(B * H, T, D) for part in (query, key, value))
+        return causal_attention(*heads).view(B, H, T, D)
+    query = query.reshape(B, G, -1, D) * D ** -0.5          # (B, G, H/G * T, D): heads that share keys in one matrix
+    scores = (query @ key.transpose(-2, -1)).view(B, H, T, S)
+    if is_causal:
+        visible = torch.ones(T, T, dtype=torch.bool, device=query.device).tril()
+    if visible is not None:
+        scores = scores.masked_fill(~visible, -math.inf)
+    weights = F.dropout(scores.softmax(-1), dropout)
+    return (weights.to(value.dtype).view(B, G, -1, S) @ value).view(B, H, T, D)
 
 
 class _CausalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value):
         T, D = query.shape[1:]
-        mask = torch.full((T, T), -math.inf, dtype=query.dtype, device=query.device).triu(1)        # what comes later is not seen
-        weights = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=D ** -0.5).softmax(-1)      # (N, T, T)
+        future = torch.full((T, T), -math.inf, dtype=query.dtype, device=query.device).triu(1)      # is not seen
+        weights = torch.baddbmm(future, query, key.transpose(1, 2), alpha=D ** -0.5).softmax(-1)    # (N, T, T)
         ctx.save_for_backward(query, key, value, weights)
         return torch.bmm(weights, value)
 
     @staticmethod
     def backward(ctx, grad):
         query, key, value, weights = ctx.saved_tensors
-        grad_scores = torch._softmax_backward_data(torch.bmm(grad, value.transpose(1, 2)), weights, -1, weights.dtype)
+        grad_weights = torch.bmm(grad, value.transpose(1, 2))
+        grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
         scale = query.shape[-1] ** -0.5
         return (torch.bmm(grad_scores, key) * scale, torch.bmm(grad_scores.transpose(1, 2), query) * scale,
                 torch.bmm(weights.transpose(1, 2), grad))
 
 
 def causal_attention(query, key, value):
-    """Each position's mixture of the values up to its own (Vaswani et al., 2017), in the type of what comes in.
+    """Return each position's attention over itself and the positions before it, in the type of the inputs.
 
-    query, key, value: (N, T, D) each, N attention heads of all streams together -> (N, T, D)
+    query, key, value: (N, T, D) each, N heads of all sequences together -> (N, T, D)
     """
     return _CausalAttention.apply(query, key, value)

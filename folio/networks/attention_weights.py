@@ -25,7 +25,7 @@ def attention_weights(net, tokens):
         for norm in (norm for attention in layers for norm in (attention.query_norm, attention.key_norm)):
             hooks.callback(norm.register_forward_hook(lambda module, inputs, output: left.update({module: output})).remove)
         net(tokens[None])
-    return torch.stack([_weights(*(net.positions.turn(left[norm], slice(len(tokens)))[0] for norm in (attention.query_norm, attention.key_norm)))
+    return torch.stack([_weights(*(net.positions.rotate(left[norm], slice(len(tokens)))[0] for norm in (attention.query_norm, attention.key_norm)))
                         for attention in layers]).float().cpu()
 
 

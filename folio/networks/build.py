@@ -31,7 +31,7 @@ NETWORKS = {"folio": Transformer, "classic": Transformer, "lstm": LSTM}        #
 MATRICES = (nn.Linear, nn.LSTM)         # the modules that compute in the precision of matrix products
 
 
-def build(params):
+def build_network(params):
     """A new network with random weights (torch's global generator). params: ModelParams; raises ValueError with all their problems."""
     if problems := list(params.problems()):
         raise FolioError("\n".join(problems))
@@ -41,9 +41,9 @@ def build(params):
 
 
 def outline(params):
-    """The network of `build` without the numbers of its parameters, which take no memory: they have shapes alone, on torch's meta device."""
+    """The network of `build_network` without the numbers of its parameters, which take no memory: they have shapes alone, on torch's meta device."""
     with _ShapesAlone():
-        return build(params)
+        return build_network(params)
 
 
 class _ShapesAlone(TorchFunctionMode):

@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 FORGET_BIAS = 1.0           # a cell that forgets little at first learns to remember (Gers et al., 2000; Jozefowicz et al., 2015)
@@ -43,9 +44,10 @@ class State:
         """Let copies of some streams take the places of others; what they have in common is of no use here, where no token is kept by itself."""
         self.put(rows, self.select(origins))
 
-    def first(self, count):
-        """The State of the first streams alone, in the same memory."""
-        return self.select(slice(count))
+    def resize(self, count):
+        """Return the State of the first `count` rows; new rows have seen nothing."""
+        new = max(0, count - self.count)
+        return State(*(F.pad(part[:, :count], (0, 0, 0, new)) if new else part[:, :count] for part in (self.hidden, self.cell)))
 
     def detach(self):
         """The same State, through which no gradient flows."""

@@ -67,7 +67,7 @@ class _Part:
         self.training = replace(one, batch_size=rows, micro_batch_size=rows)
         tokens = torch.randint(model.vocab_size, (rows, model.block_size + 1))
         self.inputs, self.targets = tokens[:, :-1], tokens[:, 1:].flatten()
-        self.net = networks.build(self.model)
+        self.net = networks.build_network(self.model)
         self.nets = {}                          # by precision
 
     def fastest(self, choices):

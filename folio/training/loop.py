@@ -87,7 +87,7 @@ class Run:
         self.started_at, self.clock = started_at, clock
         hardware.use(self.training)
         torch.manual_seed(self.training.seed)
-        self.net = networks.build(params.model).to(self.training.device)
+        self.net = networks.build_network(params.model).to(self.training.device)
         self.working_net = networks.in_type(self.net, hardware.TYPES[self.training.precision])         # what computes; self.net is what learns
         self.parameters = networks.pairs(self.net, self.working_net)
         self.optimizers = optimizers.build(self.net, self.training)

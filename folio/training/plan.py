@@ -13,7 +13,7 @@ import torch
 from folio.base import hardware
 from folio.networks import build as networks
 from folio.base.spelling import counted
-from Model import FUSED_ATTENTION_LEN
+from folio.kernels.attention import FUSED_ATTENTION_LEN
 
 # --- How large: measured with 2.5 million tokens, three minutes on two cores ---
 

@@ -259,7 +259,7 @@ def test_a_flag_by_another_programs_name_is_answered_with_ours(home):
 
 def test_the_presets_have_the_parameters_that_their_projects_tell():
     def parameters(name, vocab_size):
-        return networks.count_parameters(networks.build(replace(PRESETS[name].model, vocab_size=vocab_size)))
+        return networks.count_parameters(networks.build_network(replace(PRESETS[name].model, vocab_size=vocab_size)))
     assert parameters("personal", 65) == 209_729            # its page says about 85 thousand
     assert parameters("shakespeare-10m", 65) == 10_788_929
     assert 3.9e6 < parameters("llm-example", PRESETS["llm-example"].text.vocab_size) < 4.2e6

@@ -47,7 +47,7 @@ def equal(one, other):
 @pytest.fixture
 def net():
     torch.manual_seed(0)
-    return networks.build(TINY)
+    return networks.build_network(TINY)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_network_comes_back_to_the_bit(saved, net):
 
 @pytest.mark.parametrize("params", [dict(tied_head=True), dict(family="classic"), dict(num_kv_heads=1, head_len=6, biases="gpt2")], ids=str)
 def test_networks_of_every_kind_come_back(params, tmp_path):
-    net = networks.build(ModelParams(**{**asdict(TINY), **params}))
+    net = networks.build_network(ModelParams(**{**asdict(TINY), **params}))
     checkpoint.save(tmp_path / "file.pth", contents_of(net))
     again = folio.load(tmp_path / "file.pth").net
     tokens = torch.arange(8)[None]
@@ -293,7 +293,7 @@ def test_code_in_a_file_is_not_run(form, net, tmp_path):
 def broken(name):
     """Contents that are wrong in one way."""
     torch.manual_seed(0)
-    net = networks.build(TINY)
+    net = networks.build_network(TINY)
     contents = contents_of(net)
     weights = dict(contents["weights"])
     embedding = weights["embedding.weight"]

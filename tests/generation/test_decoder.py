@@ -16,13 +16,13 @@ from test_sampling import full
 
 import folio
 from folio.generation import decoder, sampling
-from folio.networks import build as networks
+from folio.networks.build import build_network
 from folio.generation.beam import beam_search, length_penalty
-from folio.generation.decoder import Decoder, Generation, Stream, generate, window_start
+from folio.generation.decoder import Decoder, Generation, Sequence, generate, window_start
 from folio.base.errors import FolioError
 from folio.generation.healing import Cover, Healing
 from folio.generation.numpy_decoder import in_numpy
-from folio.generation.stop_strings import UpTo
+from folio.generation.stop_strings import StopFilter
 from Model_Params import GenerationParams, ModelParams
 
 TINY = ModelParams(vocab_size=40, block_size=8, emb_len=16, num_layers=2, num_heads=2)
@@ -32,7 +32,7 @@ WILD = GenerationParams(tokens=30, temperature=2.0, seed=1).resolved()
 def lively(params):
     """A network whose answers depend strongly on what it has read."""
     torch.manual_seed(1)
-    net = networks.build(params).eval()
+    net = build_network(params).eval()
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if parameter.ndim > 1:
@@ -82,7 +82,7 @@ def test_the_order_of_application_is_that_of_hugging_face(logits, temperature, t
 @settings(max_examples=100)
 @given(logits_rows, token_rows, st.floats(0.0, 5.0), st.floats(0.5, 3.0), st.integers(1, 25))
 def test_a_token_pays_once_for_each_time_it_came_within_the_window(logits, tokens, frequency, repetition, window):
-    found = sampling.penalised(logits, tokens, replace(WILD, frequency_penalty=frequency, repetition_penalty=repetition, penalty_window=window))
+    found = sampling.penalized(logits, tokens, replace(WILD, frequency_penalty=frequency, repetition_penalty=repetition, penalty_window=window))
     for row, token in itertools.product(range(3), range(12)):
         times = tokens[row][-window:].count(token)
         logit = logits[row, token].item()
@@ -104,7 +104,7 @@ def test_what_stands_before_a_text_has_not_been_said(net, how):
         hidden = ends.norm(ends.advance(ends.empty_state(1), torch.tensor([[9]]))[0])[0, 0]
         ends.head.weight[9] = hidden / hidden.square().sum() * ((ends.head.weight @ hidden).max() + 1)         # so that the end is likeliest after itself
     for params in (replace(WILD, temperature=0.0, **how), replace(WILD, temperature=None, beams=1, tokens=5, **how)):
-        opened, said = Stream([9], params, end=9, unsaid=1), Stream([9], params, end=9)
+        opened, said = Sequence([9], params, end=9, unsaid=1), Sequence([9], params, end=9)
         answers = [beam_search(ends, each)[0].tokens if params.beams else said_by(ends, [each])[0] for each in (opened, said)]
         assert answers[0] == [] != answers[1]
 
@@ -127,8 +127,8 @@ def company():
         prompt = random.integers(40, size=length).tolist()
         how = replace(WILD, seed=number // 2, tokens=int(random.integers(0, 60)), temperature=[2.0, 0.0, 1.0][number % 3], top_k=[None, 5][number % 2],
                       repetition_penalty=[1.0, 1.3][number // 4])
-        yield Stream(prompt, how, number, int(random.integers(40)))
-        yield Stream(prompt, WILD, number, healing=beginning_with(7, 9))
+        yield Sequence(prompt, how, number, int(random.integers(40)))
+        yield Sequence(prompt, WILD, number, healing=beginning_with(7, 9))
 
 
 def said_by(net, streams):
@@ -156,7 +156,7 @@ def test_where_the_device_chooses_tokens_it_chooses_the_same(net, monkeypatch):
     assert isinstance(Decoder(net, [[1]]).logits, torch.Tensor)
     assert said_by(net, streams) == expected
     how = replace(WILD, temperature=None, tokens=5, beams=3)
-    assert beam_search(net, Stream([3], how, healing=beginning_with(7, 9)))[0].tokens[0] in (7, 9)
+    assert beam_search(net, Sequence([3], how, healing=beginning_with(7, 9)))[0].tokens[0] in (7, 9)
 
 
 @pytest.mark.parametrize("serves", ["numpy", "torch"])
@@ -166,7 +166,7 @@ def test_streams_are_computed_together_and_those_that_have_ended_no_more(net, se
     monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: serve)
     monkeypatch.setattr(Decoder, "_step", lambda self, last: steps.append(len(last)) or step(self, last))
     monkeypatch.setattr(net, "advance", lambda state, tokens: tokens.shape[1] > 1 and prompts.append(tuple(tokens.shape)) or advance(state, tokens))
-    streams = [Stream(prompt, replace(WILD, tokens=tokens), number)
+    streams = [Sequence(prompt, replace(WILD, tokens=tokens), number)
                for number, (prompt, tokens) in enumerate([([1, 2, 3], 2), ([1, 2, 3], 4), ([5, 6, 7], 4), ([1, 2, 3], 0), ([4] * 5, 3)])]
     said_by(net, streams)
     assert prompts == [(2, 2), (1, 4)] and steps == [4, 4, 3, 2]            # a prompt that two have in common is read once
@@ -206,14 +206,14 @@ def test_a_window_that_restarts_beside_others_is_read_by_one_thread_and_all_wind
 
 
 def test_a_stream_can_be_stopped_from_outside(net):
-    streams = [Stream([1, 2], WILD, number) for number in range(3)]
+    streams = [Sequence([1, 2], WILD, number) for number in range(3)]
     whole, generation, said = said_by(net, streams), Generation(net, streams), [[], [], []]
-    generation.stop(2)
+    generation.remove(2)
     while generation.running:
         for which, token in generation.step():
             said[which].append(token)
             if which == 0 and len(said[0]) == 5:
-                generation.stop(0)
+                generation.remove(0)
     assert said == [whole[0][:5], whole[1], []]
 
 
@@ -241,7 +241,7 @@ def test_with_enough_beams_the_best_of_all_continuations_are_found(strength):
         net.head.weight *= 0.3                                      # so that several are worth comparing
     prompt, how = [1, 2, 3], replace(WILD, tokens=4, beams=200, length_penalty=strength)
     expected = sorted(((total / length_penalty(length, strength), ids) for ids, total, length in all_continuations(net, prompt, 4, end=0)), reverse=True)
-    found = beam_search(net, Stream(prompt, how, end=0))
+    found = beam_search(net, Sequence(prompt, how, end=0))
     assert [each.tokens for each in found[:20]] == [ids for _, ids in expected[:20]]
     assert [each.score for each in found[:20]] == pytest.approx([score for score, _ in expected[:20]], abs=1e-4)
     lengths = {len(each.tokens) for each in found[:20]}
@@ -267,7 +267,7 @@ def test_few_beams_find_what_the_definition_finds_and_end_no_sooner_than_nothing
     with torch.no_grad():
         net.head.weight *= 0.3
     for end in range(4):
-        found = beam_search(net, Stream([1, 2, 3], replace(WILD, tokens=8, beams=beams, length_penalty=strength), end=end))
+        found = beam_search(net, Sequence([1, 2, 3], replace(WILD, tokens=8, beams=beams, length_penalty=strength), end=end))
         expected = plain_beam_search(net, [1, 2, 3], 8, beams, strength, end)
         assert [each.tokens for each in found] == [ids for _, ids in expected]
         assert [each.score for each in found] == pytest.approx([score for score, _ in expected], abs=1e-4)
@@ -281,19 +281,19 @@ def test_as_many_beams_go_on_where_most_tokens_end_a_text():
 
     def ends(ids):
         return ids[-1] >= 4
-    found = beam_search(net, Stream([1, 2, 3], how), ends)
+    found = beam_search(net, Sequence([1, 2, 3], how), ends)
     expected = plain_beam_search(net, [1, 2, 3], 4, 4, 10.0, ends=ends)
     assert [each.tokens for each in found] == [ids for _, ids in expected] and {len(ids) for _, ids in expected} == {4}
 
 
 def test_one_beam_takes_the_likeliest_token_each_time_also_past_the_context(net):
     greedy = list(generate(net, [3, 4], tokens=40, temperature=0, seed=0))
-    assert beam_search(net, Stream([3, 4], replace(WILD, tokens=40, beams=1)))[0].tokens == greedy
+    assert beam_search(net, Sequence([3, 4], replace(WILD, tokens=40, beams=1)))[0].tokens == greedy
 
 
 @pytest.mark.parametrize("tokens", [6, 30])
 def test_the_score_of_a_beam_is_its_summed_log_probability(net, tokens):
-    found = beam_search(net, Stream([3, 4], replace(WILD, tokens=tokens, beams=5, length_penalty=0.0), end=9))
+    found = beam_search(net, Sequence([3, 4], replace(WILD, tokens=tokens, beams=5, length_penalty=0.0), end=9))
     for each in found:
         ids = each.tokens + [9] * (len(each.tokens) < tokens)
         total = sum(log_probabilities(net, [3, 4] + ids[:place])[token] for place, token in enumerate(ids))
@@ -308,13 +308,13 @@ def test_beams_find_what_those_of_hugging_face_find():
     for how in (dict(), dict(no_repeat_ngram=2), dict(repetition_penalty=1.5)):
         theirs = oracle.generate(torch.tensor([prompt]), max_new_tokens=12, num_beams=4, num_return_sequences=3, do_sample=False, length_penalty=0.0,
                                  early_stopping=False, no_repeat_ngram_size=how.get("no_repeat_ngram"), repetition_penalty=how.get("repetition_penalty"))
-        ours = beam_search(net, Stream(prompt, replace(WILD, tokens=12, beams=4, length_penalty=0.0, penalty_window=99, **how), end=9))
+        ours = beam_search(net, Sequence(prompt, replace(WILD, tokens=12, beams=4, length_penalty=0.0, penalty_window=99, **how), end=9))
         assert [each.tokens for each in ours[:3]] == [[token for token in row[3:].tolist() if token not in (9, 0)] for row in theirs]
 
 
 def test_an_impossible_continuation_is_none(net):
-    assert [each.tokens for each in beam_search(net, Stream([3], replace(WILD, tokens=1, beams=50), healing=beginning_with(7)))] == [[7]]
-    found = beam_search(net, Stream([3], replace(WILD, tokens=3, beams=50), healing=beginning_with(7)))
+    assert [each.tokens for each in beam_search(net, Sequence([3], replace(WILD, tokens=1, beams=50), healing=beginning_with(7)))] == [[7]]
+    found = beam_search(net, Sequence([3], replace(WILD, tokens=3, beams=50), healing=beginning_with(7)))
     assert len(found) == 50 and all(each.tokens[0] == 7 and math.isfinite(each.score) for each in found)
 
 
@@ -333,7 +333,7 @@ def first_stop(text, stops):
 def test_text_ends_before_the_first_stop_in_whatever_pieces_it_comes(text, stops, random):
     cuts = sorted(random.choices(range(len(text) + 1), k=5))
     pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)])]
-    upto, shown = UpTo(stops), ""
+    upto, shown = StopFilter(stops), ""
     for piece in pieces:
         shown += upto.add(piece)
         assert first_stop(text, stops).startswith(shown)            # never a part of a stop
@@ -428,6 +428,6 @@ def test_settings_that_cannot_work_are_refused_in_one_sentence(model, wrong, wor
 
 
 def test_a_precision_that_is_not_for_this_network_is_refused_before_any_text_is_asked_for(model):
-    lstm = networks.build(ModelParams(family="lstm", vocab_size=model.tokenizer.vocab_size, emb_len=16)).eval()
+    lstm = build_network(ModelParams(family="lstm", vocab_size=model.tokenizer.vocab_size, emb_len=16)).eval()
     with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU, with Model.py as it came: leave it out"):
         replace(model, net=lstm).stream("x", precision="int8")

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import folio
-from folio.networks import build as networks
+from folio.networks.build import build_network
 from folio.generation.decoder import Decoder, Generation
 from folio.generation.healing import MOST_TAKEN_BACK, Healer, continuations
 from folio.generation.language_model import LanguageModel
@@ -100,7 +101,7 @@ def lively_model(seed=0, **parts):
     tokenizer = BPETokenizer.train([TEXT], 300)
     torch.manual_seed(seed)
     parts |= {} if parts.get("family") == "lstm" else {"num_heads": 2}
-    net = networks.build(ModelParams(vocab_size=300, block_size=32, emb_len=16, num_layers=2, **parts)).eval().requires_grad_(False)
+    net = build_network(ModelParams(vocab_size=300, block_size=32, emb_len=16, num_layers=2, **parts)).eval().requires_grad_(False)
     for name, parameter in net.named_parameters():
         if parameter.ndim > 1:
             parameter.normal_(std=0.3 if "embedding" in name else 0.6)
@@ -157,7 +158,8 @@ def test_a_first_piece_is_drawn_from_the_listed_probabilities(prompt, monkeypatc
     listed = model.next_token_probabilities(prompt)
     asked = [stream for stream in (model._after(prompt, GenerationParams(tokens=1, temperature=1.0, seed=1).resolved(), number) for number in range(400))]
     generation = Generation(model.net, asked)
-    generation._random = [type("Chance", (), {"random": lambda self: next(draws)})() for _ in asked]
+    for row in generation._joining:
+        row.random = SimpleNamespace(random=draws.__next__)
     said = [[] for _ in asked]
     for which, token in generation.step():
         said[which].append(token)
@@ -244,7 +246,7 @@ def learned(texts, steps=300):
     """A LanguageModel that knows some texts by heart, in the tokens that the tokenizer gives them."""
     tokenizer = BPETokenizer.train(texts * 50, 320)
     torch.manual_seed(0)
-    net = networks.build(ModelParams(vocab_size=tokenizer.vocab_size, block_size=32, emb_len=48, num_layers=2, num_heads=2, dropout=0.0))
+    net = build_network(ModelParams(vocab_size=tokenizer.vocab_size, block_size=32, emb_len=48, num_layers=2, num_heads=2, dropout=0.0))
     batch = torch.nn.utils.rnn.pad_sequence([torch.tensor([tokenizer.end_of_text, *tokenizer.encode(text), tokenizer.end_of_text]) for text in texts],
                                             batch_first=True, padding_value=-1)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)

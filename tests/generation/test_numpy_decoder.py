@@ -12,9 +12,9 @@ from test_model import CLASSIC, COMBINATIONS, TINY, network, some_tokens
 
 import folio
 import Model
-from folio.networks import build as networks
+from folio.networks.build import NETWORKS, build_network, in_type
 from folio.generation import numpy_decoder
-from folio.generation.decoder import Decoder, Generation, Stream, generate, window_start
+from folio.generation.decoder import Decoder, Generation, Sequence, generate, window_start
 from folio.base.errors import FolioError
 from folio.generation.numpy_decoder import HeadsNorm, Int8Linear, NumpyTransformer, in_numpy
 from Model_Params import GenerationParams, ModelParams
@@ -46,7 +46,7 @@ def test_what_keeps_the_norms_from_dividing_by_nothing_is_the_models(norm):
     net, tokens = network(replace(TINY, norm=norm)), some_tokens(TINY, 1, TINY.block_size)
     with torch.no_grad():
         for part in (net.embedding, *(matrix for block in net.blocks for matrix in (block.attention.query, block.attention.key))):
-            part.weight *= 1e-3                     # whose squares are as small as Model.NORM_EPS
+            part.weight *= 1e-3                     # whose squares are as small as norm_eps
         expected = net(tokens)[0].log_softmax(-1)
     decoder = Decoder(net, tokens[:, :1].tolist())
     found = [decoder.logits[0], *(decoder.read(token.tolist())[0] for token in tokens[:, 1:].split(1, dim=1))]
@@ -129,9 +129,9 @@ def test_int8_is_for_transformers_on_the_cpu_and_for_one_precision_at_a_time():
     with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU, with Model.py as it came: leave it out"):
         Decoder(network(ModelParams(family="lstm", vocab_size=50, emb_len=16)), [[1]], "int8")
     one, other = (GenerationParams(seed=1, precision=precision).resolved() for precision in ("int8", "float32"))
-    assert said_by(network(TINY), [Stream([1], one), Stream([1, 2], one)])          # whatever the width: TINY's is no multiple of 16
+    assert said_by(network(TINY), [Sequence([1], one), Sequence([1, 2], one)])          # whatever the width: TINY's is no multiple of 16
     with pytest.raises(FolioError, match="one precision"):
-        Generation(network(TINY), [Stream([1], one), Stream([1], other)])
+        Generation(network(TINY), [Sequence([1], one), Sequence([1], other)])
 
 
 # --- The rule ---
@@ -140,7 +140,7 @@ def test_numpy_serves_transformers_in_float32_that_are_not_being_trained():
     net = network(TINY)
     assert isinstance(in_numpy(net), NumpyTransformer) and isinstance(in_numpy(network(CLASSIC)), NumpyTransformer)
     assert in_numpy(net.train()) is None
-    assert in_numpy(networks.in_type(net.eval(), torch.bfloat16)) is None
+    assert in_numpy(in_type(net.eval(), torch.bfloat16)) is None
     assert in_numpy(network(ModelParams(family="lstm", vocab_size=50, emb_len=16))) is None
     with torch.inference_mode():
         assert in_numpy(network(TINY)) is None          # torch does not say whether such weights have changed
@@ -225,7 +225,7 @@ def test_a_changed_model_writes_by_itself_and_that_is_said_once(name, change, tr
         before = network(TINY)(some_tokens(TINY, 1, 16))
     *inside, name = name.split(".")
     monkeypatch.setattr(getattr(Model, *inside) if inside else Model, name, change)
-    monkeypatch.setitem(networks.NETWORKS, "folio", Model.Transformer)
+    monkeypatch.setitem(NETWORKS, "folio", Model.Transformer)
     net = network(TINY)
     net.requires_grad_(not trained)
     greedily = dict(tokens=TINY.block_size - 2, temperature=0.0, seed=0)
@@ -253,7 +253,7 @@ def test_a_scripts_user_reads_of_a_change_in_one_line():
 
 @pytest.mark.parametrize("params", [replace(TINY, block_size=2), replace(TINY, vocab_size=1), replace(TINY, block_size=5)])
 def test_however_small_a_network_is_it_is_compared(params):
-    assert isinstance(in_numpy(networks.build(params).eval()), NumpyTransformer) and isinstance(in_numpy(network(params)), NumpyTransformer)
+    assert isinstance(in_numpy(build_network(params).eval()), NumpyTransformer) and isinstance(in_numpy(network(params)), NumpyTransformer)
 
 
 @pytest.mark.parametrize("part", ["positions.cos", "embedding.weight"])
@@ -265,7 +265,6 @@ def test_a_buffer_that_has_changed_is_noticed_as_a_weight_is(part):
     assert in_numpy(net) is not folded
 
 
-def test_a_constant_that_is_taken_from_the_network_itself_follows_by_itself(monkeypatch, recwarn):
-    monkeypatch.setattr(Model, "ROTARY_BASE", 500)
-    monkeypatch.setattr(Model, "NORM_EPS", 1e-3)
-    assert isinstance(in_numpy(network(TINY)), NumpyTransformer) and not recwarn.list
+def test_a_constant_that_is_taken_from_the_network_itself_follows_by_itself(recwarn):
+    net = network(replace(TINY, rope_base=500.0, norm_eps=1e-3))
+    assert isinstance(in_numpy(net), NumpyTransformer) and not recwarn.list

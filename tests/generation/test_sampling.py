@@ -11,13 +11,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from folio.generation import decoder
-from folio.networks import build as networks
+from folio.networks.build import build_network
 from folio.data.batches import batch_at, fitting_block_size
 from folio.evaluation.bits_per_byte import Score, evaluate
 from folio.generation.decoder import Decoder, generate, window_start
 from folio.base.errors import FolioError
 from folio.generation.numpy_decoder import in_numpy
-from folio.generation.sampling import penalised, pick, probabilities
+from folio.generation.sampling import penalized, pick, probabilities
 from folio.training.schedules import SCHEDULES, decay_start_for, end_in_time, seconds_needed, share_of_peak, time_to_decay, total_steps_for
 from Model_Params import GenerationParams, ModelParams
 
@@ -33,7 +33,7 @@ logits_lists = st.lists(st.integers(-60, 60), min_size=1, max_size=30, unique=Tr
 def net(request):
     """A network whose answers depend strongly on what it has read."""
     torch.manual_seed(1)
-    net = networks.build(replace(TINY, family=request.param)).eval()
+    net = build_network(replace(TINY, family=request.param)).eval()
     with torch.no_grad():
         for name, parameter in net.named_parameters():      # far from its start, and no part of it without effect
             parameter.normal_(std=0.3 if parameter.ndim == 1 or "embedding" in name else 1.0)
@@ -125,7 +125,7 @@ def test_an_array_and_a_tensor_pick_the_same_for_the_same_chance_and_stay_as_the
         picked = []
         for rows, chance in ((logits.copy(), chances), (torch.from_numpy(logits), torch.from_numpy(chances))):
             before = rows + 0
-            picked.append(pick(*probabilities(penalised(rows, tokens, how), how.temperature, how.top_k, how.top_p, how.min_p), chance).tolist())
+            picked.append(pick(*probabilities(penalized(rows, tokens, how), how.temperature, how.top_k, how.top_p, how.min_p), chance).tolist())
             assert (rows == before).all()
         assert picked[0] == picked[1]
 
@@ -143,7 +143,7 @@ def test_of_allowed_tokens_one_is_picked_and_a_stream_with_nothing_left_is_let_o
     random, how = np.random.default_rng(0), GenerationParams(temperature=2.0, top_k=5, no_repeat_ngram=1)
     allowed = np.full(12, -np.inf, np.float32)
     allowed[[3, 7]] = random.normal(size=2)
-    for logits in (allowed[None], penalised(allowed[None], [list(range(12))], how)):
+    for logits in (allowed[None], penalized(allowed[None], [list(range(12))], how)):
         assert {pick(*probabilities(logits, 2.0, 5), random.random(1)).item() for _ in range(50)} == {3, 7}
 
 
@@ -239,7 +239,7 @@ def test_a_long_prompt_is_read_in_parts_where_all_at_once_would_take_much_memory
     prompts, lengths, compute = torch.arange(16).view(2, 8).tolist(), [], net.advance
     whole, folded = Decoder(net, prompts).logits, in_numpy(net)
     monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: folded)
-    monkeypatch.setattr(decoder, "AT_ONCE", 3 * 2)
+    monkeypatch.setattr(decoder, "PROMPT_TOKENS", 3 * 2)
     monkeypatch.setattr(net, "advance", lambda state, tokens: lengths.append(tokens.shape[1]) or compute(state, tokens))
     np.testing.assert_allclose(Decoder(net, prompts).logits, whole, rtol=1e-4, atol=1e-4)
     assert lengths == [3, 3, 1]             # and the last token by itself

@@ -25,7 +25,7 @@ from folio.evaluation import bits_per_byte
 from folio.formats import checkpoint, run_log
 from folio.data import corpus
 from folio.generation import decoder
-from folio.networks import build as networks
+from folio.networks.build import build_network, count_parameters
 from folio.training import optimizers, plan, runs
 from folio.data.batches import batch_at, permuted, steps_per_epoch, windows_per_stream
 from folio.base.errors import FolioError
@@ -41,7 +41,7 @@ FLAGS = ("--family lstm --emb-len 16 --hidden-len 24 --block-size 16 --batch-siz
 
 def network(**changes):
     torch.manual_seed(0)
-    return networks.build(replace(SMALL, **changes)).eval()
+    return build_network(replace(SMALL, **changes)).eval()
 
 
 def some_tokens(*shape):
@@ -121,7 +121,7 @@ def test_streams_that_have_seen_different_texts_go_on_together():
         state = net.empty_state(4)
         for row, length in enumerate((2, 7, 5)):
             state.put([row], net.continue_from(net.empty_state(1), tokens[row:row + 1, :length])[1])
-        logits, state = net.continue_from(state.first(3), tokens[:, 8:])
+        logits, state = net.continue_from(state.resize(3), tokens[:, 8:])
         for row, length in enumerate((2, 7, 5)):
             expected = net(torch.cat((tokens[row:row + 1, :length], tokens[row:row + 1, 8:]), dim=1))[0, -1]
             torch.testing.assert_close(logits[row, 0], expected, rtol=1e-4, atol=1e-6)
@@ -150,7 +150,7 @@ def test_dropout_is_between_layers_and_at_both_ends_while_training_alone():
 def test_a_tied_head_is_the_embedding_behind_a_projection():
     net, untied = network(tied_head=True), network()
     assert net.head.weight is net.embedding.weight and net.projection.weight.shape == (6, 10)
-    assert networks.count_parameters(untied) - networks.count_parameters(net) == 30 * 10 - 6 * 10
+    assert count_parameters(untied) - count_parameters(net) == 30 * 10 - 6 * 10
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -251,7 +251,7 @@ def test_a_text_too_short_for_all_streams_is_refused_with_what_fits():
 def test_a_step_learns_from_the_state_that_the_last_one_left_and_no_gradient_flows_back_to_it(make_run, micro_batch_size):       # noqa: F811
     run = make_run(**CARRIED, micro_batch_size=micro_batch_size, block_size=256, learning_rate=0.05, gradient_clip=0.0, warmup_steps=0, decay_fraction=0.0)
     run.optimizers = [optimizers.SGD([{"params": list(run.net.parameters()), "weight_decay": 0.0, "rate": 1.0}], replace(run.training, beta1=0.0))]
-    net = networks.build(run.params.model)
+    net = build_network(run.params.model)
     net.load_state_dict(run.net.state_dict())
     windows = windows_per_stream(run.corpus.train_tokens, 4, 256)
     assert 2 < windows < 20
@@ -386,7 +386,7 @@ def test_ways_of_training_that_do_not_fit_are_refused(model, training, said):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_its_parameters_are_counted_and_not_guessed(shape):
     net = network(**shape)
-    assert plan.count_parameters(net.params) == networks.count_parameters(net)
+    assert plan.count_parameters(net.params) == count_parameters(net)
     assert plan.block_parameters(net.params) == sum(matrix.numel() for matrix in net.blocks.parameters() if matrix.ndim == 2)
 
 

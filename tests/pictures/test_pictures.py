@@ -49,7 +49,7 @@ def nothing_overlaps(texts, figure):
 @pytest.mark.parametrize("parts", [{}, {"num_kv_heads": 2}, {"family": "classic"}, {"positions": "none", "query_key_norm": False}], ids=str)
 def test_the_weights_mix_the_values_as_the_network_mixes_them(parts):
     torch.manual_seed(0)
-    net = networks.build(replace(TINY, **parts)).eval()
+    net = networks.build_network(replace(TINY, **parts)).eval()
     for parameter in net.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)         # far from the start, where all weights are about the same
     tokens = torch.arange(9)
@@ -218,7 +218,7 @@ def test_what_cannot_be_drawn_is_refused_with_one_message(words, said, code, mon
 def test_of_a_network_without_attention_nothing_else_is_said(tmp_path, monkeypatch, capsys):
     model = replace(ModelParams(), family="lstm", vocab_size=1024, emb_len=8, hidden_len=8, num_layers=1, block_size=4)
     shipped = checkpoint.load(ROOT / "Saved_Weights" / "weights-pretrained.pth")
-    net = networks.build(model.resolved())
+    net = networks.build_network(model.resolved())
     Home(tmp_path).saved_weights.mkdir()
     checkpoint.save(Home(tmp_path).weights("night"), shipped | {"params": asdict(net.params), "weights": net.state_dict(), "name": "night\x1b[31m"})
     for prompt in ("I have the key to the harbour.", "key " * 300):

@@ -209,7 +209,7 @@ def test_dropouts_may_be_given_anew(home, weights, tune):
 @pytest.mark.parametrize("family, block_size", [("folio", 8), ("folio", 64), ("classic", 8)])
 def test_the_context_may_shrink_and_with_rotary_positions_grow(weights, family, block_size):
     start = folio.load(weights(family=family))
-    net = networks.build(runs.tuned_model(start, {"block_size": block_size}))
+    net = networks.build_network(runs.tuned_model(start, {"block_size": block_size}))
     networks.take_over(net, start.net)
     tokens, shorter = torch.randint(300, (2, block_size)), min(block_size, 16)
     with torch.inference_mode():

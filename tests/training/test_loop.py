@@ -115,7 +115,7 @@ def test_one_batch_can_be_learned_by_heart(make_run, optimizer):
 
 def test_a_step_goes_down_the_clipped_gradient_of_the_mean_loss(make_run):
     run = make_run(gradient_clip=0.01, learning_rate=0.5, warmup_steps=4, bpe_dropout=0.0)
-    reference = networks.build(run.params.model)
+    reference = networks.build_network(run.params.model)
     reference.load_state_dict(run.net.state_dict())
     run.optimizers = [optimizers.SGD([{"params": list(run.net.parameters()), "weight_decay": 0.0, "rate": 1.0}], replace(run.training, beta1=0.0))]
     for step in range(3):
@@ -163,7 +163,7 @@ def orthogonalised(matrix):
 @pytest.mark.parametrize("optimizer", ["muon", "adamw", "sgd", "rmsprop"])
 def test_the_optimizers_follow_their_equations(optimizer):
     torch.manual_seed(0)
-    net = networks.build(replace(MODEL, vocab_size=30, emb_len=32, biases="gpt2").resolved())
+    net = networks.build_network(replace(MODEL, vocab_size=30, emb_len=32, biases="gpt2").resolved())
     how = replace(TRAINING, optimizer=optimizer, weight_decay=0.3, beta1=0.8, beta2=0.9)
     built = optimizers.build(net, how)
     reference = {name: parameter.detach().double().clone() for name, parameter in net.named_parameters()}
@@ -286,7 +286,7 @@ def test_a_gradient_of_zeros_moves_nothing_under_muon():
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_computes_gives_every_weight_its_gradient_and_follows_it(make_run, precision, tied_head):
     run = make_run(precision=precision, tied_head=tied_head, bpe_dropout=0.0, optimizer="adamw", gradient_clip=0.0)
-    reference = networks.build(run.params.model)
+    reference = networks.build_network(run.params.model)
     reference.load_state_dict(run.net.state_dict())
     inputs, targets = run._batch(0)
     gradients = torch.autograd.grad(F.cross_entropy(reference(inputs).flatten(0, 1), targets.flatten()), list(reference.parameters()))
@@ -304,7 +304,7 @@ def test_what_computes_gives_every_weight_its_gradient_and_follows_it(make_run, 
 
 def test_every_parameter_has_one_optimizer():
     for params in (MODEL, replace(MODEL, tied_head=True), replace(MODEL, family="classic")):
-        net = networks.build(replace(params, vocab_size=30).resolved())
+        net = networks.build_network(replace(params, vocab_size=30).resolved())
         for optimizer in ("muon", "adamw", "sgd", "rmsprop"):
             built = optimizers.build(net, replace(TRAINING, optimizer=optimizer))
             held = [id(parameter) for each in built for group in each.param_groups for parameter in group["params"]]

@@ -109,7 +109,7 @@ def test_a_preset_that_names_sizes_keeps_them():
                                    ModelParams(family="classic", biases="none", num_layers=2)])
 def test_parameters_are_counted_and_not_guessed(model):
     model = replace(model, vocab_size=300).resolved()
-    net = networks.build(model)
+    net = networks.build_network(model)
     assert plan.count_parameters(model) == networks.count_parameters(net)
     assert plan.block_parameters(model) == sum(matrix.numel() for matrix in net.blocks.parameters() if matrix.ndim == 2)
 
