@@ -40,7 +40,7 @@ def beam_search(net, stream, ends=lambda tokens: False):
     settings = stream.settings
     if not settings.tokens:
         return [Candidate([], 0.0, 0.0)]
-    decoder, summed, ended = Decoder(net, [stream.prompt], settings.precision), np.zeros((1, 1)), []
+    decoder, summed, ended = Decoder(net, [stream.prompt], settings.weight_precision), np.zeros((1, 1)), []
     for length in range(1, settings.tokens + 1):
         first = None
         if length == 1 and stream.healing is not None:

@@ -46,7 +46,7 @@ def single_tokens(net, precision):
     """What computes single tokens: a NumpyTransformer, or None where `net` does that too. Raises FolioError for a precision that is not for it."""
     found = in_numpy(net, precision)
     if precision != "float32" and found is None:
-        raise FolioError(f"precision={precision} is for transformers in float32 on the CPU, with Model.py as it came: "
+        raise FolioError(f"weight_precision={precision} is for transformers in float32 on the CPU, with Model.py as it came: "
                          "leave it out.")
     return found
 
@@ -173,14 +173,14 @@ class Generation:
         self._ends = [stream.end for stream in streams]
         self._rows = sorted(self.running)           # which stream each row of the decoder is
         own = [streams[which] for which in self._rows]
-        self._random = [np.random.default_rng((stream.settings.seed, stream.number)) for stream in own]
-        self._settings = [replace(stream.settings, seed=None, tokens=0, stop=()) for stream in own]          # what one token is chosen by
+        self._random = [np.random.default_rng((stream.settings.sampling_seed, stream.number)) for stream in own]
+        self._settings = [replace(stream.settings, sampling_seed=None, tokens=0, stop=()) for stream in own]          # what one token is chosen by
         self._unsaid = [stream.unsaid for stream in own]
         self._first = [None] * len(own)             # Continuations of rows with a Healing, until one is chosen
         self._picked = None                         # of each row: tokens, one or more
         self._sort_settings()
         if own:
-            precision, *others = {stream.settings.precision for stream in own}
+            precision, *others = {stream.settings.weight_precision for stream in own}
             if others:
                 raise FolioError("Streams that are computed together have one precision: give all the same.")
             self._decoder = Decoder(net, [stream.prompt for stream in own], precision)
