@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import fields, is_dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -178,7 +179,7 @@ def front_door(main, needs_less="a smaller --block-size or --emb-len", outlives_
         if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0":
             sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
         try:
-            sys.exit(main())
+            sys.exit(copy_context().run(main))      # what Parser.parse remembers ends with the command
         except Output.ReaderLeft:       # that is no error
             sys.exit(0)
         except (FolioError, OSError) as error:
