@@ -34,7 +34,8 @@ Saved_Weights/resume-NAME.pth has all that is needed to continue a run exactly:
     processes       int: that trained it together
     progress        {field: value} of folio.training.loop's Progress: step, seconds, best_nats, finished...
     weights         {name: tensor}: as above, in float32, whatever type the matrix products have
-    optimizers      [{"state": {number of a parameter: {name: tensor or value}}, "param_groups": [...]}], as in torch.optim
+    optimizers      [{"state": {number of a parameter: {name: tensor or value}}, "param_groups": [...]}], in
+                    torch.optim's form
     scaler          {name: value}: the state of the loss scale where precision is fp16; else {}
     streams         {name: tensor}: a recurrent network's state, where batches are consecutive; else None
 
@@ -60,7 +61,7 @@ FORMAT = 1
 
 
 def save(path, contents):
-    """Write a dict of tensors and plain values, so that at every moment `path` is the old file or the new one, whole."""
+    """Write a dict of tensors and plain values. At every moment `path` is the old file or the new one, whole."""
     contents = {"format": FORMAT, **contents}
     with replacing(path) as file:
         try:
@@ -87,8 +88,8 @@ def load(path):
 def load_metadata(path):
     """Return the dict that was saved, with a torch_file.Outline (dtype, shape) in place of every tensor.
 
-    No tensor's numbers are read, so it takes milliseconds whatever the size of the file. It serves to choose a file, not to
-    use one: the checksum, over all of the file, is not verified. Raises what `load` raises.
+    No tensor's numbers are read, so it takes milliseconds whatever the size of the file. It serves to choose a file,
+    not to use one: the checksum, over all of the file, is not verified. Raises what `load` raises.
     """
     with _opened(path) as file:
         return file.outlines()
@@ -158,20 +159,22 @@ def network(contents, path):
 
 def _check_weights(expected, found):
     """Raise FolioError for the first tensor whose shape or kind of numbers differs. Both: {name: tensor}"""
-    expected_shapes, shapes = ({name: tensor.shape for name, tensor in tensors.items()} for tensors in (expected, found))
+    expected_shapes, shapes = ({name: tensor.shape for name, tensor in tensors.items()}
+                               for tensors in (expected, found))
     for name in sorted(expected.keys() | found.keys()):
         if expected_shapes.get(name) != shapes.get(name):
             raise FolioError(f"{name} has shape {_shape_text(shapes.get(name))} "
                              f"where its parameters say {_shape_text(expected_shapes.get(name))}")
     for name in sorted(found):
         if found[name].is_floating_point() != expected[name].is_floating_point():
-            raise FolioError(f"{name} has numbers of type {found[name].dtype}, its model those of type {expected[name].dtype}")
+            raise FolioError(f"{name} has numbers of type {found[name].dtype}, "
+                             f"its model those of type {expected[name].dtype}")
 
 
 def checksum(value):
     """Return SHA-256 of nested dicts, lists, tensors and plain values: equal exactly where all of it is equal.
 
-    Raises ValueError for what no file of ours can hold: a tensor that is not dense or has no memory of its own, or an object
+    Raises ValueError for what no file of ours can hold: a tensor that is not simply numbers in memory, or an object
     that is no plain value.
     """
     digest = sha256()
@@ -185,7 +188,8 @@ def _feed(digest, value):
             raise ValueError(f"a tensor of {value.dtype}, {value.layout}, that is not simply numbers in memory")
         value = value.detach().cpu().contiguous()
         digest.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
-        flat = value.as_strided((value.numel(),), (1,))         # reshape would keep the stride of a single number, whatever it is
+        # as_strided, because reshape would keep the stride of a single number, whatever it is.
+        flat = value.as_strided((value.numel(),), (1,))
         digest.update(flat.view(torch.uint8).numpy().data)
     elif isinstance(value, dict):
         digest.update(f"dict {len(value)}".encode())
@@ -208,7 +212,8 @@ def _is_numbers_in_memory(tensor):
     A lazy view, which torch conjugates, negates or repeats only when it is read, is not.
     """
     return (tensor.layout == torch.strided and not tensor.is_nested and tensor.dtype in torch_file.DTYPES.values()
-            and not tensor.is_neg() and tensor.device.type != "meta" and tensor.nbytes <= tensor.untyped_storage().nbytes())
+            and not tensor.is_neg() and tensor.device.type != "meta"
+            and tensor.nbytes <= tensor.untyped_storage().nbytes())
 
 
 def _shape_text(shape):
