@@ -307,11 +307,11 @@ class GenerationParams:
     beams: int | None = option(None, "leave nothing to chance: look for the likeliest text as a whole, with so many candidates at once "
                                      "(default: chance decides)", low=1, high=4096)
     length_penalty: float | None = option(None, "with beams: 0 favours short texts, more favours longer ones (default: 0.6)", low=0, high=10)
-    precision: str = option("float32", "what the weights are rounded to: float32, or int8, a quarter of the bytes and a little less exact",
-                            choices=("float32", "int8"))
+    weight_precision: str = option("float32", "what the weights are rounded to: float32, or int8, a quarter of the bytes and a little less exact",
+                                   choices=("float32", "int8"))
     stop: tuple[str, ...] = option((), r"end before this text where it comes; can be given several times; \n is a new line, "
                                        r"\t a tab, \\ a backslash")
-    seed: int | None = option(None, "makes an answer repeatable (default: a new one each time)", low=0, high=2**63 - 1)
+    sampling_seed: int | None = option(None, "makes an answer repeatable (default: a new one each time)", low=0, high=2**63 - 1)
 
     def resolved(self):
         """The same parameters with every None worked out that has a value where it is not given; a seed is for the caller to draw."""
@@ -333,6 +333,11 @@ class GenerationParams:
             yield f"beams={self.beams} leaves nothing to chance, and {' and '.join(chances)} would shape it: give the one or the other."
         if self.beams is None and self.length_penalty is not None:
             yield f"length_penalty={self.length_penalty} compares beams with each other: give beams too, or leave it out."
+
+
+# Short spellings of GenerationParams' fields, where no field of TrainingParams can be meant: as flags of run.py, as
+# commands in its conversation, as keywords of LanguageModel. In a file of settings they are TrainingParams' fields.
+SHORT_NAMES = {"precision": "weight_precision", "seed": "sampling_seed"}
 
 
 def one_length(values):

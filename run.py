@@ -17,7 +17,7 @@ from folio.cli import configuration
 from folio.cli.command_line import Parser, front_door
 from folio.base.visible import unescaped, harmless
 from folio.cli.screen import BOLD, Screen
-from Model_Params import GenerationParams
+from Model_Params import SHORT_NAMES, GenerationParams
 
 
 def main():
@@ -31,7 +31,7 @@ def main():
     parser.add_number("--samples", 1, "answers to a prompt (default: 1)", low=1, high=4096)
     parser.add_argument("--device", default="cpu", metavar="NAME", help="where to compute: cpu, cuda, mps (default: cpu)")
     parser.add_configuration()
-    parser.add_fields("generation", GenerationParams)
+    parser.add_fields("generation", GenerationParams, short_names=SHORT_NAMES)
     arguments = parser.parse()
     if "stop" in arguments:
         arguments.stop = list(map(unescaped, arguments.stop))

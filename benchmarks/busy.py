@@ -57,7 +57,7 @@ def writing(sequences, seconds, flags):
     from folio.generation.decoder import Generation, Sequence
     from Model_Params import GenerationParams
     model = load(ROOT / "Saved_Weights" / "weights-pretrained.pth")
-    settings = GenerationParams(tokens=10 ** 9, top_k=40, seed=1).resolved()
+    settings = GenerationParams(tokens=10 ** 9, top_k=40, sampling_seed=1).resolved()
     generation = Generation(model.net, [Sequence(model.opening, settings, number) for number in range(sequences)])
     generation.step()
     return sequences * per_second(generation.step, seconds)

@@ -47,7 +47,7 @@ SIZES = {"1M": ModelParams(num_layers=4, emb_len=128, hidden_len=352, num_heads=
 
 def in_folio(net, precision="float32"):
     """As Folio generates."""
-    how = GenerationParams(temperature=TEMPERATURE, top_k=TOP_K, seed=1, precision=precision)
+    how = GenerationParams(temperature=TEMPERATURE, top_k=TOP_K, sampling_seed=1, weight_precision=precision)
 
     def write(prompts, tokens):
         generation = Generation(net, [Sequence(prompt, GenerationParams(**vars(how) | {"tokens": tokens}).resolved(), number)
@@ -58,7 +58,7 @@ def in_folio(net, precision="float32"):
 
 
 def in_int8(net):
-    """The same with precision=int8."""
+    """The same with weight_precision=int8."""
     return in_folio(net, "int8")
 
 
@@ -239,12 +239,12 @@ def beams(tokens, turns, count=8):
     prompt = model.tokenizer.encode("MERRAN:\n")
 
     def sample():
-        generation = Generation(model.net, [Sequence(prompt, GenerationParams(seed=1, tokens=tokens).resolved(), number) for number in range(count)])
+        generation = Generation(model.net, [Sequence(prompt, GenerationParams(sampling_seed=1, tokens=tokens).resolved(), number) for number in range(count)])
         while generation.running:
             generation.step()
 
     def search():
-        beam_search(model.net, Sequence(prompt, GenerationParams(seed=1, tokens=tokens, beams=count).resolved()))
+        beam_search(model.net, Sequence(prompt, GenerationParams(sampling_seed=1, tokens=tokens, beams=count).resolved()))
 
     found = {name: count * tokens / each for name, each in seconds({"plain sampling": sample, "beam search": search}, turns).items()}
     for name, speed in found.items():

@@ -25,10 +25,10 @@ from folio.evaluation.suffixes import longest_matches
 from folio.base.lines import cut, folded, styled, table
 from folio.base.visible import harmless, on_one_line
 from folio.cli.screen import send, shows_colours, warmth
-from Model_Params import GenerationParams, TextParams
+from Model_Params import SHORT_NAMES, GenerationParams, TextParams
 from tokenizer import StreamingDecoder
 
-WRITING = GenerationParams(tokens=300, temperature=1.0, seed=1)         # temperature 1: what the model itself believes, not a safer choice
+WRITING = GenerationParams(tokens=300, temperature=1.0, sampling_seed=1)         # temperature 1: what the model itself believes, not a safer choice
 SAMPLES = 8
 HARDEST = 5                         # passages that are shown
 PASSAGE_BYTES = 48                  # of each: a clause; with its figure a line of 80 columns
@@ -47,7 +47,7 @@ def main():
                       f"(default: {SAMPLES})", low=0, high=4096)
     parser.add_argument("--device", default="cpu", metavar="NAME", help="where to compute: cpu, cuda, mps (default: cpu)")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
-    parser.add_fields("generation", WRITING, without=["beams", "length_penalty"])        # which would all write the same text
+    parser.add_fields("generation", WRITING, without=["beams", "length_penalty"], short_names=SHORT_NAMES)        # which would all write the same text
     parser.add_fields("reading --text", TextParams, without=["tokenizer", "vocab_size", "pattern", "val_fraction"])
     arguments = parser.parse()
     writing = replace(WRITING, **given(arguments, GenerationParams))

@@ -3,25 +3,32 @@
 import os
 import re
 import shlex
+from contextvars import ContextVar
 
-_home = ""          # the --home of this process's own command line, quoted; empty: the scripts' own project
+# The --home of the command line that is being carried out; None: the scripts' own project, which needs no flag.
+_HOME = ContextVar("home", default=None)
 
 
 def command(script, *words, launcher="python"):
-    """Return a command line that can be pasted: `script`, some words, and the --home that this process was given.
+    """Return a command line that can be pasted: `script`, `words`, and the --home that `remember_home` was given.
 
     script: what Python takes, such as "train.py" or "-m folio.plot"; words: flags and values, not quoted yet.
     >>> command("run.py", "--weights", "night")
     'python run.py --weights night'
     """
-    return " ".join([launcher, script, *map(quoted, words)]) + _home
+    folder = _HOME.get()
+    if folder is not None:
+        # argparse takes a value with a leading hyphen only after an equals sign.
+        words += (f"--home={folder}",) if str(folder).startswith("-") else ("--home", folder)
+    return " ".join([launcher, script, *map(quoted, words)])
 
 
 def remember_home(folder):
-    """Let every command from here on name this --home; None: the scripts' own project, which needs no flag."""
-    global _home
-    # argparse takes a value with a leading hyphen only after an equals sign.
-    _home = "" if folder is None else f" --home{'=' if str(folder).startswith('-') else ' '}{quoted(folder)}"
+    """Have every command of this context (contextvars) name this --home; None: the scripts' own project.
+
+    `front_door` runs each command line in a context of its own, so that nothing of it outlives it.
+    """
+    _HOME.set(folder)
 
 
 def quoted(word, windows=os.name == "nt"):

@@ -1,5 +1,7 @@
 """Words: what an unknown name was meant to be; one or many."""
 
+from folio.base.errors import FolioError
+
 # What other programs call our fields: LLM-V0, nanoGPT, Hugging Face's configurations and trainers, torch.nn.Transformer, papers.
 OTHER_NAMES = {other: ours for ours, others in {
     "vocab_size": "n_vocab vocab vocabulary_size num_tokens",
@@ -70,6 +72,19 @@ def hint(name, known, spelled=str):
     if plain in OTHER_NAMES and (ours := spelled(OTHER_NAMES[plain])) in known:
         return f"; that is {ours} here"
     return f"; {ELSEWHERE[plain]}" if plain in ELSEWHERE else nearest(name, known)
+
+
+def by_full_name(values, short_names):
+    """Return {name: value} with each short name replaced by the full one. Raises FolioError where both are there.
+
+    short_names: {short name: full name}
+    >>> by_full_name({"seed": 3, "tokens": 5}, {"seed": "sampling_seed"})
+    {'sampling_seed': 3, 'tokens': 5}
+    """
+    for short, full in short_names.items():
+        if short in values and full in values:
+            raise FolioError(f"{short} is short for {full}, and both are given: give one of them.")
+    return {short_names.get(name, name): value for name, value in values.items()}
 
 
 def nearest(word, known):

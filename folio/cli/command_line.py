@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import fields, is_dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -38,8 +39,12 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--home", type=Path, default=home, metavar="DIR",
                           help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights (default: where the scripts lie)")
 
-    def add_fields(self, title, params, without=()):
-        """Add a flag for every field of a dataclass, or of one with other defaults; one that is not given leaves no trace in the parsed arguments."""
+    def add_fields(self, title, params, without=(), short_names=None):
+        """Add a flag for every field of a dataclass, or of an instance with defaults of its own.
+
+        without: fields that get none; short_names: {another spelling: field}, flags too. A flag that is not given leaves no
+        trace in the parsed arguments.
+        """
         group = self.add_argument_group(title)
         for each in fields(params):
             if each.name in without:
@@ -49,7 +54,8 @@ class Parser(argparse.ArgumentParser):
                 text = f"{text.partition(' (default: ')[0]} (default: {value})"
             how = {"action": argparse.BooleanOptionalAction} if value_type(each) is bool else {"type": value_type(each), "metavar": _metavar(each)}
             how |= {"action": "append"} if takes_several(each) else {}
-            group.add_argument(_flag(each.name), default=argparse.SUPPRESS, help=text.replace("%", "%%"), **how)
+            spellings = [each.name, *(short for short, full in (short_names or {}).items() if full == each.name)]
+            group.add_argument(*map(_flag, spellings), default=argparse.SUPPRESS, help=text.replace("%", "%%"), **how)
 
     def add_number(self, flag, default, help, low, high):
         """Add a flag that takes a whole number within bounds."""
@@ -173,7 +179,7 @@ def front_door(main, needs_less="a smaller --block-size or --emb-len", outlives_
         if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0":
             sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
         try:
-            sys.exit(main())
+            sys.exit(copy_context().run(main))      # what Parser.parse remembers ends with the command
         except Output.ReaderLeft:       # that is no error
             sys.exit(0)
         except (FolioError, OSError) as error:

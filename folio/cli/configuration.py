@@ -13,10 +13,11 @@ from pathlib import Path
 from folio.base.errors import FolioError
 from folio.base.files import refuse_foreign, replacing
 from folio.base.spelling import counted, hint
-from Model_Params import GenerationParams, ModelParams, TextParams, TrainingParams
+from Model_Params import SHORT_NAMES, GenerationParams, ModelParams, TextParams, TrainingParams
 
 MOST_PROBLEMS = 10          # of a file, said one by one: another program's file may have thousands of names
 NAMES = {each.name for part in (TextParams, ModelParams, TrainingParams, GenerationParams) for each in fields(part)}
+GENERATION = {each.name: each for each in fields(GenerationParams)}
 
 
 def load(path):
@@ -41,11 +42,31 @@ def load(path):
     if not isinstance(pairs, _Pairs):
         return {}, [f'{path} should be one object of settings, such as {{"num_layers": 4}}, and begins with {text.strip()[:20]!r}.']
     values = {name: tuple(value) if type(value) is list else value for name, value in pairs if name in NAMES}
+    values = _renamed(values)
     problems = _problems(pairs)
     said = [f"{path}: {problem}" for problem in islice(problems, MOST_PROBLEMS)]
     if more := sum(1 for _ in problems):
         said.append(f"{path}: and so on, {counted(more, 'more mistake')}")
     return values, said
+
+
+def _renamed(values):
+    """Return {field: value} with `precision` and `seed` renamed where an older run.py wrote them, as GenerationParams' fields.
+
+    Its precision is one that training does not have, and all names beside its seed are GenerationParams'.
+    >>> _renamed({"tokens": 5, "precision": "int8", "seed": 7})
+    {'tokens': 5, 'weight_precision': 'int8', 'sampling_seed': 7}
+    >>> _renamed({"tokens": 5, "steps": 100, "seed": 7})
+    {'tokens': 5, 'steps': 100, 'seed': 7}
+    """
+    old = set()
+    if values.get("precision") in GENERATION["weight_precision"].metadata["choices"]:
+        old.add("precision")
+    others = values.keys() - old - {"seed"}
+    if old | others and others <= GENERATION.keys():
+        old.add("seed")
+    return {SHORT_NAMES[name] if name in old and SHORT_NAMES[name] not in values else name: value
+            for name, value in values.items()}
 
 
 def refuse_other(path):

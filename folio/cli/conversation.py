@@ -19,7 +19,7 @@ from folio.base.spelling import hint
 from folio.base.visible import unescaped, harmless, on_one_line
 from folio.cli.screen import BOLD, DIM, WARMTH, Screen, warmth
 from folio.base.visible import shown
-from Model_Params import GenerationParams, takes_several, value_type
+from Model_Params import SHORT_NAMES, GenerationParams, takes_several, value_type
 
 SHOWN_TOKENS = 10           # of /top
 LONGEST_BAR = 20            # columns
@@ -67,7 +67,7 @@ class Conversation:
         self.given_up = []                  # turns of the text before this one
         self.answers = 0                    # asked for so far: each is a stream of the seed
         self.may_overwrite = set()          # paths
-        self.commands = [f"/{name}" for name in [*COMMANDS, *SETTINGS]]
+        self.commands = [f"/{name}" for name in [*COMMANDS, *SETTINGS, *SHORT_NAMES]]
 
     @property
     def text(self):
@@ -217,13 +217,15 @@ class Conversation:
         width = self.screen.width
         self.screen.show([
             *_listed(rows, width), "",
-            *folded("Settings: the name alone shows one, a value behind it changes it, as in /temperature 0.7; none takes it away.", width),
+            *folded("Settings: the name alone shows one, a value behind it changes it, as in /temperature 0.7; none takes it away. "
+                    f"{', '.join(f'/{short} is short for {_command_of(full)}' for short, full in SHORT_NAMES.items())}.", width),
             *_listed(settings, width, whole=False), "",
             *folded(f"A text that begins with / is typed with two: //. {self.keys}. Ctrl-C stops an answer, Ctrl-D ends.", width)])
 
     def _command(self, typed):
         name, value = re.match(r"/(\S*)\s?(.*)", typed, re.DOTALL).groups()
         name = name.lower().replace("_", "-")
+        name = SHORT_NAMES.get(name, name).replace("_", "-")
         if name in COMMANDS:
             command, value = COMMANDS[name], value.strip()
             if bool(value) != bool(command.takes):
@@ -255,7 +257,7 @@ class Conversation:
         if problems:
             raise FolioError("\n".join(problems))
         self.params = params
-        if each.name == "seed":
+        if each.name == "sampling_seed":
             self.answers = 0
         self.screen.note(f"{name} {self._value(name)}")
 
@@ -308,7 +310,7 @@ def _listed(rows, width, whole=True):
     for name, text in rows:
         lines = folded(text, width - names if beside else max(1, width - 2))
         first, *more = lines if whole else [cut(text, width - names if beside else width - 2)]
-        yield from [name + " " * (names - columns(name)) + first] if beside else [name, "  " + first]
+        yield from [name + " " * (names - columns(name)) + first] if beside else [cut(name, width), "  " + first]
         yield from (" " * (names if beside else 2) + line for line in more)
 
 

@@ -1,6 +1,46 @@
 """Weights files and resume files: whole or absent, tensors and plain values only, with a checksum over all of it.
 
-A file is a dict. It is read without running any code it may contain, and every way in which it can be bad becomes one sentence.
+Each is one dict in torch.save's form. It is read without running any code that it may contain (`torch_file`), and every
+way in which it can be bad becomes one sentence. Every file has
+
+    format          int: FORMAT when it was written; a higher number is refused
+    checksum        str: `checksum` of all the other fields
+
+Saved_Weights/weights-NAME.pth has all that is needed to run the network, and is safe to share:
+
+    name            str: of the run
+    params          {field: value} of ModelParams, resolved; the shapes of `weights` follow from it
+    weights         {name: tensor}: the network's state_dict; tied weights are named twice and stored once
+    tokenizer       {field: value}: tokenizer.Tokenizer.to_dict(), i.e. format, kind, special_tokens and
+                    for bpe: pattern, merges ([[id, id], ...]); for char: characters
+    opening         [id]: the tokens that stand before a text that begins from nothing
+    text            {field: value} of TextParams
+    training        {field: value} of TrainingParams, resolved, as the run had it
+    step            int: training steps that led to these weights
+    started_from    {name, fingerprint} of the weights that a fine-tuned run began with; else None
+    seconds         float: time that the run had taken by then
+    torch           str: the version that trained it
+    learned_from    {text_fingerprint, train_bytes}: which text, and how much of it, was the training part
+    val_bpb         float: bits per byte of the validation part; None where it was not measured
+    val_nats_per_byte       float or None: the same in nats per byte
+
+Saved_Weights/resume-NAME.pth has all that is needed to continue a run exactly:
+
+    name            str: of the run
+    params          {"text", "model", "training"}: {field: value} of each dataclass, resolved
+    tokenizer       str: fingerprint of the run's tokenizer
+    corpus          str: fingerprint of the tokens that it reads
+    torch           str: the version that trained it
+    processes       int: that trained it together
+    progress        {field: value} of folio.training.loop's Progress: step, seconds, best_nats, finished...
+    weights         {name: tensor}: as above, in float32, whatever type the matrix products have
+    optimizers      [{"state": {number of a parameter: {name: tensor or value}}, "param_groups": [...]}], in
+                    torch.optim's form
+    scaler          {name: value}: the state of the loss scale where precision is fp16; else {}
+    streams         {name: tensor}: a recurrent network's state, where batches are consecutive; else None
+
+Older files lack `learned_from`, `started_from`, `scaler` or `streams`: a reader does without them. Fields that a reader
+does not know are passed over. `load_metadata` returns all but the numbers of the tensors, without reading those.
 """
 
 import os
@@ -11,17 +51,17 @@ from pathlib import Path
 
 import torch
 
-from folio.networks import build as networks
-from folio.formats import torch_file
 from folio.base.errors import FolioError, is_out_of_memory
 from folio.base.files import replacing
+from folio.formats import torch_file
+from folio.networks import build as networks
 from Model_Params import ModelParams
 
 FORMAT = 1
 
 
 def save(path, contents):
-    """Write a dict of tensors and plain values, so that at every moment `path` is the old file or the new one, whole."""
+    """Write a dict of tensors and plain values. At every moment `path` is the old file or the new one, whole."""
     contents = {"format": FORMAT, **contents}
     with replacing(path) as file:
         try:
@@ -31,7 +71,10 @@ def save(path, contents):
 
 
 def load(path):
-    """The dict that was saved. Raises OSError where the system does not give it, and FolioError with one sentence where there is none to trust."""
+    """Return the dict that was saved, after its checksum was verified.
+
+    Raises OSError where the system cannot read it, and FolioError, with one sentence, where it cannot be trusted.
+    """
     with _opened(path) as file:
         contents = file.contents()
     try:
@@ -43,9 +86,10 @@ def load(path):
 
 
 def load_metadata(path):
-    """The dict that was saved, with a torch_file.Outline (dtype, shape) in place of every tensor; none of their numbers is read.
+    """Return the dict that was saved, with a torch_file.Outline (dtype, shape) in place of every tensor.
 
-    Good for choosing a file, not for using one: the checksum, which is over all of it, is not compared. Raises what `load` raises.
+    No tensor's numbers are read, so it takes milliseconds whatever the size of the file. It serves to choose a file,
+    not to use one: the checksum, over all of the file, is not verified. Raises what `load` raises.
     """
     with _opened(path) as file:
         return file.outlines()
@@ -53,33 +97,38 @@ def load_metadata(path):
 
 @contextmanager
 def _opened(path):
-    """Yield the torch_file.TorchFile at `path`, of a format that this Folio reads. A FolioError from here or the block names `path`."""
+    """Yield the torch_file.TorchFile at `path`, of a format that this Folio reads.
+
+    A FolioError from here or from the block names `path`.
+    """
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
-        raise _not_ours(path, f"a folder{', as Hugging Face keeps models' * (Path(path) / 'config.json').exists()}")
+        is_model = (Path(path) / "config.json").exists()
+        raise _foreign(path, "a folder, as Hugging Face keeps models" if is_model else "a folder")
     if not stat.S_ISREG(status.st_mode):        # to open a pipe might wait for ever
-        raise _not_ours(path, "a pipe or a device")
+        raise _foreign(path, "a pipe or a device")
     with open(path, "rb") as file:
-        if known := _known_by(file.read(16), status.st_size):
-            raise _not_ours(path, known)
+        if kind := _foreign_kind(file.read(16), status.st_size):
+            raise _foreign(path, kind)
         try:
             opened = torch_file.TorchFile(file)
             outlines = opened.outlines()
         except FolioError as error:
-            raise FolioError(f"{path} is not a whole file of Folio's: {error}; nothing in it was run.") from None
+            raise FolioError(f"{path} is not a valid Folio checkpoint: {error}; nothing in it was executed.") from None
         if not isinstance(outlines, dict) or "format" not in outlines:
-            raise _not_ours(path, "a PyTorch file of another program, as Hugging Face's pytorch_model.bin is")
+            raise _foreign(path, "a PyTorch file of another program, as Hugging Face's pytorch_model.bin is")
         version = outlines["format"]
         if not isinstance(version, int) or version > FORMAT:
-            raise FolioError(f"{path} was made by a newer Folio (format {repr(version)[:80]}; this one reads up to {FORMAT}). Update Folio.")
+            raise FolioError(f"{path} was made by a newer Folio (format {repr(version)[:80]}; "
+                             f"this one reads up to {FORMAT}). Update Folio.")
         try:
             yield opened
         except FolioError as error:
             raise FolioError(f"{path} is damaged: {error}.") from None
 
 
-def _known_by(beginning, size):
-    """What a file is, by its first 16 bytes, where it is known to be another program's."""
+def _foreign_kind(beginning, size):
+    """Return what a file is, by its first 16 bytes and its size, if it is known to be another program's; else None."""
     if beginning.startswith(b"GGUF"):
         return "a GGUF file, as llama.cpp keeps models"
     if beginning[8:9] == b"{" and int.from_bytes(beginning[:8], "little") < size:
@@ -87,20 +136,18 @@ def _known_by(beginning, size):
     return "a bare pickle, as old versions of PyTorch write" if beginning[:1] == b"\x80" else None
 
 
-def _not_ours(path, known):
-    return FolioError(f"{path} is {known}; nothing in it was run. Folio reads its own weights-NAME.pth.")
+def _foreign(path, kind):
+    return FolioError(f"{path} is {kind}; nothing in it was executed. Folio reads its own weights-NAME.pth.")
 
 
 def network(contents, path):
-    """The network in a loaded file, its shapes compared with the parameters before memory is taken. Raises FolioError, naming `path`."""
+    """Return the network in a loaded weights file. Raises FolioError, naming `path`, where there is none.
+
+    The shapes of the weights are compared with those that the parameters say before memory is taken.
+    """
     try:
         params = ModelParams(**contents["params"])
-        expected, found = networks.outline(params).state_dict(), contents["weights"]
-        shapes, found_shapes = ({name: tensor.shape for name, tensor in each.items()} for each in (expected, found))
-        if wrong := sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found_shapes.get(name)):
-            raise FolioError(f"{wrong[0]} has shape {_shape(found_shapes.get(wrong[0]))} where its parameters say {_shape(shapes.get(wrong[0]))}")
-        if wrong := sorted(name for name in found if found[name].is_floating_point() != expected[name].is_floating_point()):
-            raise FolioError(f"{wrong[0]} has numbers of type {found[wrong[0]].dtype}, its model those of type {expected[wrong[0]].dtype}")
+        _check_weights(networks.outline(params).state_dict(), contents["weights"])
         net = networks.build_network(params)
         net.load_state_dict(contents["weights"])
         return net
@@ -110,10 +157,25 @@ def network(contents, path):
         raise FolioError(f"{path} holds no model that this Folio can build: {error}.") from None
 
 
-def checksum(value):
-    """SHA-256 over nested dicts, lists, tensors and plain values: equal exactly where all of it is equal.
+def _check_weights(expected, found):
+    """Raise FolioError for the first tensor whose shape or kind of numbers differs. Both: {name: tensor}"""
+    expected_shapes, shapes = ({name: tensor.shape for name, tensor in tensors.items()}
+                               for tensors in (expected, found))
+    for name in sorted(expected.keys() | found.keys()):
+        if expected_shapes.get(name) != shapes.get(name):
+            raise FolioError(f"{name} has shape {_shape_text(shapes.get(name))} "
+                             f"where its parameters say {_shape_text(expected_shapes.get(name))}")
+    for name in sorted(found):
+        if found[name].is_floating_point() != expected[name].is_floating_point():
+            raise FolioError(f"{name} has numbers of type {found[name].dtype}, "
+                             f"its model those of type {expected[name].dtype}")
 
-    Raises ValueError for what no file of ours can hold: a tensor that is not simply numbers in memory, or an object that is no plain value.
+
+def checksum(value):
+    """Return SHA-256 of nested dicts, lists, tensors and plain values: equal exactly where all of it is equal.
+
+    Raises ValueError for what no file of ours can hold: a tensor that is not simply numbers in memory, or an object
+    that is no plain value.
     """
     digest = sha256()
     _feed(digest, value)
@@ -126,7 +188,8 @@ def _feed(digest, value):
             raise ValueError(f"a tensor of {value.dtype}, {value.layout}, that is not simply numbers in memory")
         value = value.detach().cpu().contiguous()
         digest.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
-        flat = value.as_strided((value.numel(),), (1,))         # reshape would keep the stride of a single number, whatever it is
+        # as_strided, because reshape would keep the stride of a single number, whatever it is.
+        flat = value.as_strided((value.numel(),), (1,))
         digest.update(flat.view(torch.uint8).numpy().data)
     elif isinstance(value, dict):
         digest.update(f"dict {len(value)}".encode())
@@ -144,10 +207,14 @@ def _feed(digest, value):
 
 
 def _is_numbers_in_memory(tensor):
-    """Whether it is dense and of a type that files hold, and no lazy view, which torch conjugates, negates or repeats only when it is read."""
-    return (tensor.layout == torch.strided and not tensor.is_nested and tensor.dtype in torch_file.DTYPES.values() and not tensor.is_neg()
-            and tensor.device.type != "meta" and tensor.nbytes <= tensor.untyped_storage().nbytes())
+    """Return whether a tensor is dense, in memory, and of a type that files hold.
+
+    A lazy view, which torch conjugates, negates or repeats only when it is read, is not.
+    """
+    return (tensor.layout == torch.strided and not tensor.is_nested and tensor.dtype in torch_file.DTYPES.values()
+            and not tensor.is_neg() and tensor.device.type != "meta"
+            and tensor.nbytes <= tensor.untyped_storage().nbytes())
 
 
-def _shape(shape):
+def _shape_text(shape):
     return "none" if shape is None else "x".join(map(str, shape)) or "one number"

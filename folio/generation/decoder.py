@@ -54,7 +54,7 @@ def single_tokens(net, precision):
     """
     found = in_numpy(net, precision)
     if precision != "float32" and found is None:
-        raise FolioError(f"precision={precision} is for transformers in float32 on the CPU, with Model.py as it came: "
+        raise FolioError(f"weight_precision={precision} is for transformers in float32 on the CPU, with Model.py as it came: "
                          "leave it out.")
     return found
 
@@ -188,8 +188,8 @@ class _Row:
     def __init__(self, key, sequence):
         self.key, self.sequence = key, sequence
         self.left = sequence.settings.tokens
-        self.random = np.random.default_rng((sequence.settings.seed, sequence.number))
-        self.settings = replace(sequence.settings, seed=None, tokens=0, stop=())        # what one token is chosen by
+        self.random = np.random.default_rng((sequence.settings.sampling_seed, sequence.number))
+        self.settings = replace(sequence.settings, sampling_seed=None, tokens=0, stop=())        # what one token is chosen by
         self.unread = sequence.prompt       # ids that the decoder reads next
         self.first = None                   # Continuations of a Healing, until one is chosen
 
@@ -223,7 +223,7 @@ class Generation:
         Raises FolioError for another precision than that of the running sequences.
         """
         own = sequence.settings
-        if own.tokens and any(row.key in self.running and row.settings.precision != own.precision
+        if own.tokens and any(row.key in self.running and row.settings.weight_precision != own.weight_precision
                               for row in (*self._rows, *self._joining)):
             raise FolioError("Sequences that are computed together have one precision: give all the same.")
         key, self._count = self._count, self._count + 1
@@ -242,7 +242,7 @@ class Generation:
         if not self._rows:
             return []
         if self._decoder is None:
-            self._decoder = Decoder(self._net, [row.unread for row in self._rows], self._rows[0].settings.precision)
+            self._decoder = Decoder(self._net, [row.unread for row in self._rows], self._rows[0].settings.weight_precision)
         else:
             self._decoder.read([row.unread for row in self._rows])
         self._begin_healed(joining)

@@ -27,9 +27,9 @@ from folio.base.commands import command
 from folio.base.errors import FolioError
 from folio.generation.healing import Healer, continuations
 from folio.generation.sampling import as_array, log_softmax
-from folio.base.spelling import hint
+from folio.base.spelling import by_full_name, hint
 from folio.generation.stop_strings import StopFilter
-from Model_Params import GenerationParams
+from Model_Params import SHORT_NAMES, GenerationParams
 
 SETTINGS = [each.name for each in fields(GenerationParams)]
 
@@ -66,8 +66,8 @@ class LanguageModel:
     def stream(self, prompt: str = "", stream: int = 0, **settings) -> Iterator[str]:
         """Iterate over the text that goes on after `prompt`, a few characters at a time, as it is generated.
 
-        settings: the fields of GenerationParams; `stop` may be one text or several. `stream` tells apart several answers of one seed; with
-        `beams` it is the place among the best ones, from 0 on, below `beams`. Raises FolioError where a setting is out of bounds, or where the prompt has
+        settings: the fields of GenerationParams, two of them by a short name too: `seed` is sampling_seed, `precision` is
+        weight_precision. `stop` may be one text or several. `stream` tells apart several answers of one seed; with `beams` it is the place among the best ones, from 0 on, below `beams`. Raises FolioError where a setting is out of bounds, or where the prompt has
         characters that a character tokenizer does not know.
         """
         return (text for _, text in self.stream_each([{"prompt": prompt, "stream": stream}], **settings))
@@ -79,15 +79,16 @@ class LanguageModel:
     def stream_each(self, prompts: Iterable[str | dict], **settings) -> Iterator[tuple[int, str]]:
         """Go on with several prompts at once: iterate over (place of the prompt, some text), as the texts are generated.
 
-        A prompt is a text, or a dictionary with a `prompt` and settings of its own, except `precision`, which all
-        prompts share; its `stream` is its place, where it does not say another one.
+        A prompt is a text, or a dictionary with a `prompt` and settings of its own, except `weight_precision`,
+        one for all prompts; its `stream` is its place, where it does not say another one.
         Each text is the one that `stream` gives for it alone, but for rounding; without a seed, all have the same new one. What the network remembers of
         each is in memory at once. Raises FolioError like `stream`.
         """
         new_seed = random.SystemRandom().getrandbits(32)
         prompts = [{"prompt": each} if isinstance(each, str) else each for each in prompts]
-        streams = [self._stream(place, new_seed, settings | each) for place, each in enumerate(prompts)]
-        if len(found := {stream.settings.precision for stream in streams}) > 1:
+        settings = by_full_name(settings, SHORT_NAMES)
+        streams = [self._stream(place, new_seed, settings | by_full_name(each, SHORT_NAMES)) for place, each in enumerate(prompts)]
+        if len(found := {stream.settings.weight_precision for stream in streams}) > 1:
             raise FolioError("Prompts that are answered at once share one precision, and these have "
                              f"{' and '.join(sorted(found))}: give it once, for all.")
         return self._texts(streams)
@@ -107,7 +108,7 @@ class LanguageModel:
     def _stream(self, place, new_seed, settings):
         prompt, number = settings.pop("prompt", ""), settings.pop("stream", place)
         if unknown := [name for name in settings if name not in SETTINGS]:
-            raise FolioError("\n".join(f"There is no setting {name}{hint(name, SETTINGS)}" for name in unknown))
+            raise FolioError("\n".join(f"There is no setting {name}{hint(name, [*SETTINGS, *SHORT_NAMES])}" for name in unknown))
         stop = settings.get("stop")
         stops = tuple(stop) if isinstance(stop, (list, tuple, set)) else () if stop is None else (stop,)
         params = GenerationParams(**settings | {"stop": stops})
@@ -122,8 +123,8 @@ class LanguageModel:
             problems = [f"beams={params.beams} find no more than {params.beams} answers, and this would be number {number + 1}: give more beams."]
         if problems:
             raise FolioError("\n".join(problems))
-        single_tokens(self.net, params.precision)           # may refuse it, here and not when a prompt is shown already
-        params = replace(params, seed=new_seed if params.seed is None else params.seed).resolved()
+        single_tokens(self.net, params.weight_precision)           # may refuse it, here and not when a prompt is shown already
+        params = replace(params, sampling_seed=new_seed if params.sampling_seed is None else params.sampling_seed).resolved()
         return self._after(prompt, params, number)
 
     def _after(self, prompt, params, number=0):

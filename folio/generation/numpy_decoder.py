@@ -278,7 +278,7 @@ class Int8Linear:
         return y
 
 
-LINEAR = {"float32": Linear, "int8": Int8Linear}        # by GenerationParams' precision
+LINEAR = {"float32": Linear, "int8": Int8Linear}        # by GenerationParams' weight_precision
 
 
 @dataclass(frozen=True)

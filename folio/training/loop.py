@@ -497,7 +497,7 @@ class Run:
         """What the network writes by now: a few lines."""
         self.net.eval()
         tokens = list(generate(self.net, self.opening, tokens=self.training.sample_tokens, temperature=SAMPLE_TEMPERATURE,
-                               seed=self.training.seed, end=self.tokenizer.end_of_text))
+                               sampling_seed=self.training.seed, end=self.tokenizer.end_of_text))
         self.net.train()
         return self.tokenizer.decode(tokens).strip()
 

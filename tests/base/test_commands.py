@@ -12,7 +12,6 @@ from conftest import ROOT, refusal, run_python, run_script
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folio.base import commands
 from folio.cli.command_line import Parser
 from folio.base.commands import command, quoted
 from test_layers import FILES
@@ -41,8 +40,7 @@ def test_a_word_is_quoted_as_powershell_and_cmd_read_it(word, shown):
 
 
 @pytest.mark.parametrize("folder", ["plain", "my project", "-dashed", "it's $HOME"])
-def test_a_command_has_the_home_that_the_command_line_gave(folder, monkeypatch):
-    monkeypatch.setattr(commands, "_home", "")
+def test_a_command_has_the_home_that_the_command_line_gave(folder):
     parser = Parser("A test.")
     parser.parse([f"--home={folder}"])
     words = shlex.split(command("train.py", "--name", "a b"))
@@ -50,6 +48,21 @@ def test_a_command_has_the_home_that_the_command_line_gave(folder, monkeypatch):
     assert str(parser.parse(words[4:]).home.folder) == folder
     parser.parse([])
     assert command("train.py") == "python train.py"
+
+
+def test_a_home_is_remembered_no_longer_than_its_command_line_is_carried_out():
+    done = run_python("-c", """
+from folio.base.commands import command
+from folio.cli.command_line import Parser, front_door
+def main():
+    Parser("A test.").parse(["--home", "elsewhere"])
+    print(command("run.py"))
+try:
+    front_door(main)
+finally:
+    print(command("run.py"))
+""")
+    assert (done.stdout, done.stderr) == ("python run.py --home elsewhere\npython run.py\n", "")
 
 
 def test_no_message_names_a_command_by_hand():

@@ -1,6 +1,7 @@
 """Presets, files of settings and flags: in that order, by one name each, and whatever is wrong is said together before anything is made."""
 
 import json
+import re
 import sys
 import time
 from dataclasses import asdict, fields, replace
@@ -21,7 +22,7 @@ from folio.training import runs
 from folio.base import spelling
 from folio.cli.command_line import Parser, chosen
 from folio.base.errors import FolioError
-from Model_Params import PRESETS, GenerationParams, ModelParams, Params, TextParams, TrainingParams, value_type
+from Model_Params import PRESETS, SHORT_NAMES, GenerationParams, ModelParams, Params, TextParams, TrainingParams, value_type
 from tokenizer import load
 
 SMALL = "--emb-len 16 --num-layers 1 --num-heads 2 --block-size 16 --batch-size 4 --threads 1 --precision fp32 --sample-tokens 0".split()
@@ -247,6 +248,70 @@ def test_init_and_run_take_their_own_settings_from_the_same_file(file, door, hom
         with pytest.raises(SystemExit) as stopped:
             door(script, made, "--config", file(settings))
         assert stopped.value.code == 2 and next(iter(settings)) in capsys.readouterr().err
+
+
+# --- One file for all three scripts ---
+
+HAND_WRITTEN = {"tokenizer": "char", "val_fraction": 0.2, "emb_len": 8, "num_heads": 1, "num_layers": 1, "block_size": 16, "steps": 2, "seed": 3,
+                "precision": "fp32", "threads": 1, "tokens": 4, "temperature": 0.9, "sampling_seed": 5, "weight_precision": "int8"}
+
+
+def test_no_name_is_a_field_of_training_and_of_generation():
+    parts = [{each.name for each in fields(part)} for part in (TextParams, ModelParams, TrainingParams, GenerationParams)]
+    shared = {name for place, part in enumerate(parts) for others in parts[place + 1:] for name in part & others}
+    assert shared == {"vocab_size"}             # of a text and of its model: the same number
+    assert {*SHORT_NAMES} <= parts[2] and {*SHORT_NAMES.values()} <= parts[3]
+
+
+def test_a_file_that_one_script_wrote_serves_all_three(door, home, plays, tmp_path, file):
+    written, shared = {}, file(HAND_WRITTEN)
+    first = home(plays[:3000])
+    for script, words in ((init, []), (train, []), (run_door, ["a"])):
+        written[script] = tmp_path / f"{script.__name__}.json"
+        door(script, first, *words, "--config", shared, "--save-config", written[script])
+    saved = {script: json.loads(path.read_text(encoding="utf-8")) for script, path in written.items()}
+    assert (saved[train]["seed"], saved[train]["precision"], saved[train]["val_fraction"]) == (3, "fp32", 0.2)
+    assert (saved[run_door]["sampling_seed"], saved[run_door]["weight_precision"], saved[run_door]["tokens"]) == (5, "int8", 4)
+    for writer, path in written.items():
+        made = home(plays[:3000])
+        again = {script: tmp_path / f"{script.__name__}-again.json" for script in written}
+        door(init, made, "--config", path, "--save-config", again[init])
+        door(train, made, *SMALL, "--steps", 1, "--config", path, "--save-config", again[train])
+        door(run_door, made, "a", "--tokens", 1, "--config", path, "--save-config", again[run_door])
+        found = json.loads(again[writer].read_text(encoding="utf-8"))
+        flags = {"emb_len", "num_heads", "block_size", "batch_size", "sample_tokens", "steps", "tokens", "vocab_size"}
+        assert {name: value for name, value in found.items() if name not in flags} == \
+            {name: value for name, value in saved[writer].items() if name not in flags}
+
+
+@pytest.mark.parametrize("settings, renamed", [
+    (dict(tokens=5, stop=[], precision="float32", seed=None), dict(tokens=5, stop=(), weight_precision="float32", sampling_seed=None)),
+    (dict(precision="int8", seed=7), dict(weight_precision="int8", sampling_seed=7)),
+    (dict(temperature=0.5, seed=7), dict(temperature=0.5, sampling_seed=7)),
+    (dict(tokens=5, steps=10, seed=7), dict(tokens=5, steps=10, seed=7)),
+    (dict(tokens=5, emb_len=16, precision="int8", seed=7), dict(tokens=5, emb_len=16, weight_precision="int8", seed=7)),
+    (dict(tokens=5, precision="fp32", seed=7), dict(tokens=5, precision="fp32", seed=7)),
+    (dict(seed=7), dict(seed=7)),
+    (dict(seed=7, sampling_seed=8, tokens=1), dict(seed=7, sampling_seed=8, tokens=1)),
+])
+def test_a_file_that_run_wrote_before_its_two_fields_had_names_of_their_own_is_read(settings, renamed, file):
+    assert configuration.load(file(settings)) == (renamed, [])
+
+
+def test_run_takes_the_short_names_too_and_says_so_in_help(door, home, plays, tmp_path):
+    made, path = home(plays[:3000]), tmp_path / "saved.json"
+    door(train, made, *SMALL, "--steps", 1, "--tokenizer", "char")
+    short = door(run_door, made, "a", "--tokens", 9, "--seed", 5, "--precision", "int8", "--save-config", path)
+    assert short == door(run_door, made, "a", "--tokens", 9, "--sampling-seed", 5, "--weight-precision", "int8")
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    assert (saved["sampling_seed"], saved["weight_precision"]) == (5, "int8") and not saved.keys() & {*SHORT_NAMES}
+    listed = run_script("run.py", "--help").stdout
+    assert "--sampling-seed N, --seed N" in listed and re.search(r"--weight-precision float32\|int8, --precision\s+float32\|int8", listed)
+
+
+def test_a_short_name_and_the_full_one_are_not_given_together():
+    with pytest.raises(FolioError, match="seed is short for sampling_seed, and both are given"):
+        spelling.by_full_name({"seed": 1, "sampling_seed": 1}, SHORT_NAMES)
 
 
 def test_a_flag_by_another_programs_name_is_answered_with_ours(home):

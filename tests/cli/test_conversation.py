@@ -143,7 +143,7 @@ def test_two_slashes_are_text_that_begins_with_one(begin):
 def test_the_settings_reach_the_model(begin):
     story = begin(tokens=5, stop=("x",))
     story.said("/temperature 0.3", "/top_p .5", "/Seed 7", "Once")
-    assert story.model.asked[0][1] == asdict(GenerationParams(tokens=5, stop=("x",), temperature=0.3, top_p=0.5, seed=7))
+    assert story.model.asked[0][1] == asdict(GenerationParams(tokens=5, stop=("x",), temperature=0.3, top_p=0.5, sampling_seed=7))
 
 
 # --- Streams of a seed ---
@@ -153,7 +153,7 @@ def streams(story):
 
 
 def test_successive_answers_are_successive_streams_and_a_new_text_or_seed_begins_them_again(begin):
-    story = begin(seed=5)
+    story = begin(sampling_seed=5)
     story.said("Once", "", "/again", "/undo", "Twice")
     assert streams(story) == [[0], [1], [2], [3]]
     story.said("/new", "Once", "/seed 5", "Twice")
@@ -268,8 +268,8 @@ def test_every_setting_is_shown_set_and_taken_back_by_its_name(begin, name):
     field = SETTINGS[name].name
     before = getattr(story.params, field)
     assert story.said(f"/{name}").strip().startswith(f"{name} ") and SETTINGS[name].metadata["help"][:10] in story.said(f"/{name}")
-    story.said(f"/{name} {'int8' if name == 'precision' else 1}")
-    assert getattr(story.params, field) == {"stop": ("1",), "precision": "int8"}.get(name, 1)
+    story.said(f"/{name} {'int8' if name == 'weight-precision' else 1}")
+    assert getattr(story.params, field) == {"stop": ("1",), "weight-precision": "int8"}.get(name, 1)
     story.said(f"/{name} none")
     assert getattr(story.params, field) == before
 

@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import random
+import re
 import shutil
 import sys
 import warnings
@@ -231,7 +232,7 @@ def test_another_programs_torch_file_is_refused(content, tmp_path):
 def test_a_model_of_another_program_is_named_as_what_it_is(name, content, known, tmp_path):
     (tmp_path / name).write_bytes(content)
     for read in (checkpoint.load, checkpoint.load_metadata):
-        assert sentence(read, tmp_path / name) == f"{tmp_path / name} is {known}; nothing in it was run. Folio reads its own weights-NAME.pth."
+        assert sentence(read, tmp_path / name) == f"{tmp_path / name} is {known}; nothing in it was executed. Folio reads its own weights-NAME.pth."
 
 
 def test_hugging_faces_own_form_of_a_torch_file_is_named(tmp_path):
@@ -282,7 +283,7 @@ def test_code_in_a_file_is_not_run(form, net, tmp_path):
         torch.save({**contents, "more": hostile, "checksum": checkpoint.checksum(contents)}, path)
     else:
         torch.save({"format": 1, "weights": hostile}, path, _use_new_zipfile_serialization=form == "torch")
-    assert "nothing in it was run" in sentence(checkpoint.load, path)
+    assert "nothing in it was executed" in sentence(checkpoint.load, path)
     assert not trace.exists()
     pickle.loads(pickle.dumps(hostile))
     assert trace.exists()                           # the trap itself works
@@ -360,7 +361,7 @@ def test_too_little_memory_is_no_fault_of_the_file(saved, monkeypatch):
     def build(params):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
     path, contents = saved
-    monkeypatch.setattr(networks, "build", build)
+    monkeypatch.setattr(networks, "build_network", build)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         checkpoint.network(contents, path)
 
@@ -476,6 +477,19 @@ def test_a_view_beyond_its_record_is_refused(shape, stride, offset, tmp_path):
 def test_pickles_as_torch_never_writes_them_are_refused(pickled, tmp_path):
     records = zip_of(tmp_path / "file.pth", {"format": 1, "checksum": "0"})
     sentence(checkpoint.load, written_as_zip(tmp_path / "forged.pth", records | {"file/data.pkl": pickled}))
+
+
+# --- The fields ---
+
+def test_every_field_of_both_files_is_documented_at_the_top_of_the_module(home, plays):
+    every, weights, resume = (re.findall(r"^    (\w+)  ", part, re.MULTILINE)
+                              for part in re.split("weights-NAME.pth has all|resume-NAME.pth has all", checkpoint.__doc__))
+    project = home(plays[:3000])
+    done = run_script("train.py", "--home", project.folder, "--tokenizer", "char", "--steps", 1, "--emb-len", 8, "--num-layers", 1,
+                      "--num-heads", 1, "--block-size", 8, "--threads", 1, "--sample-tokens", 0, "--no-compile", "--name", "tiny")
+    assert done.returncode == 0, done.stderr
+    for path, documented in ((project.weights("tiny"), weights), (project.resume("tiny"), resume)):
+        assert set(checkpoint.load_metadata(path)) == {*every, *documented}
 
 
 # --- What a file says of itself, without its tensors ---

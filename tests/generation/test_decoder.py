@@ -26,7 +26,7 @@ from folio.generation.stop_strings import StopFilter
 from Model_Params import GenerationParams, ModelParams
 
 TINY = ModelParams(vocab_size=40, block_size=8, emb_len=16, num_layers=2, num_heads=2)
-WILD = GenerationParams(tokens=30, temperature=2.0, seed=1).resolved()
+WILD = GenerationParams(tokens=30, temperature=2.0, sampling_seed=1).resolved()
 
 
 def lively(params):
@@ -125,7 +125,7 @@ def company():
     random = np.random.default_rng(3)
     for number, length in enumerate([1, 3, 3, 8, 9, 20, 3, 1]):
         prompt = random.integers(40, size=length).tolist()
-        how = replace(WILD, seed=number // 2, tokens=int(random.integers(0, 60)), temperature=[2.0, 0.0, 1.0][number % 3], top_k=[None, 5][number % 2],
+        how = replace(WILD, sampling_seed=number // 2, tokens=int(random.integers(0, 60)), temperature=[2.0, 0.0, 1.0][number % 3], top_k=[None, 5][number % 2],
                       repetition_penalty=[1.0, 1.3][number // 4])
         yield Sequence(prompt, how, number, int(random.integers(40)))
         yield Sequence(prompt, WILD, number, healing=beginning_with(7, 9))
@@ -287,7 +287,7 @@ def test_as_many_beams_go_on_where_most_tokens_end_a_text():
 
 
 def test_one_beam_takes_the_likeliest_token_each_time_also_past_the_context(net):
-    greedy = list(generate(net, [3, 4], tokens=40, temperature=0, seed=0))
+    greedy = list(generate(net, [3, 4], tokens=40, temperature=0, sampling_seed=0))
     assert beam_search(net, Sequence([3, 4], replace(WILD, tokens=40, beams=1)))[0].tokens == greedy
 
 

@@ -143,7 +143,7 @@ def test_a_prompt_that_joins_is_read_once_while_the_others_go_on(net, monkeypatc
 @pytest.mark.parametrize("net", ["folio"], indirect=True)
 def test_a_sequence_of_another_precision_joins_when_no_other_runs(net):
     generation = Generation(net, [Sequence([1], replace(WILD, tokens=2))])
-    other = Sequence([1], replace(WILD, precision="int8", tokens=2), healing=beginning_with(7, 9))
+    other = Sequence([1], replace(WILD, weight_precision="int8", tokens=2), healing=beginning_with(7, 9))
     for _ in range(2):
         with pytest.raises(FolioError, match="one precision"):
             generation.add(other)

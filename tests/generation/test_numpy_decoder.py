@@ -128,7 +128,7 @@ def test_an_int8_matrix_is_the_nearest_that_has_127_steps_to_each_side_and_bfloa
 def test_int8_is_for_transformers_on_the_cpu_and_for_one_precision_at_a_time():
     with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU, with Model.py as it came: leave it out"):
         Decoder(network(ModelParams(family="lstm", vocab_size=50, emb_len=16)), [[1]], "int8")
-    one, other = (GenerationParams(seed=1, precision=precision).resolved() for precision in ("int8", "float32"))
+    one, other = (GenerationParams(sampling_seed=1, weight_precision=precision).resolved() for precision in ("int8", "float32"))
     assert said_by(network(TINY), [Sequence([1], one), Sequence([1, 2], one)])          # whatever the width: TINY's is no multiple of 16
     with pytest.raises(FolioError, match="one precision"):
         Generation(network(TINY), [Sequence([1], one), Sequence([1], other)])
@@ -149,7 +149,7 @@ def test_numpy_serves_transformers_in_float32_that_are_not_being_trained():
 def test_weights_are_folded_once_and_anew_when_they_have_changed():
     net = network(TINY).requires_grad_(False)
     assert in_numpy(net) is in_numpy(net)
-    other, greedily = network(TINY, seed=1), dict(tokens=20, temperature=0.0, seed=0)
+    other, greedily = network(TINY, seed=1), dict(tokens=20, temperature=0.0, sampling_seed=0)
     before, expected = list(generate(net, [1], **greedily)), list(generate(other, [1], **greedily))
     net.load_state_dict(other.state_dict())
     assert list(generate(net, [1], **greedily)) == expected != before
@@ -228,7 +228,7 @@ def test_a_changed_model_writes_by_itself_and_that_is_said_once(name, change, tr
     monkeypatch.setitem(NETWORKS, "folio", Model.Transformer)
     net = network(TINY)
     net.requires_grad_(not trained)
-    greedily = dict(tokens=TINY.block_size - 2, temperature=0.0, seed=0)
+    greedily = dict(tokens=TINY.block_size - 2, temperature=0.0, sampling_seed=0)
     with pytest.warns(RuntimeWarning, match="Model.py differs from the fast decoder.*generating with the network itself, slower") as told:
         written = [1, 2, *generate(net, [1, 2], **greedily)]
         generate(net, [1, 2], **greedily)

@@ -23,7 +23,7 @@ from Model_Params import GenerationParams, ModelParams
 
 TINY = ModelParams(vocab_size=40, block_size=8, emb_len=16, num_layers=2, num_heads=2)
 PLAIN = dict(temperature=1.0, top_k=None, top_p=None)
-GREEDY = dict(temperature=0.0, top_k=None, top_p=None, seed=0)
+GREEDY = dict(temperature=0.0, top_k=None, top_p=None, sampling_seed=0)
 
 # Logits that differ from each other by enough for float32 to see it.
 logits_lists = st.lists(st.integers(-60, 60), min_size=1, max_size=30, unique=True).map(lambda values: [value / 8 for value in values])
@@ -247,13 +247,13 @@ def test_a_long_prompt_is_read_in_parts_where_all_at_once_would_take_much_memory
 
 def test_the_same_seed_says_the_same_and_another_stream_something_else(net):
     def said(**how):
-        return list(generate(net, [1, 2], tokens=40, **{**PLAIN, "temperature": 2.0, "seed": 1, **how}))
+        return list(generate(net, [1, 2], tokens=40, **{**PLAIN, "temperature": 2.0, "sampling_seed": 1, **how}))
     assert said() == said() == said(stream=0)
-    assert len({tuple(text) for text in (said(), said(stream=1), said(stream=2), said(seed=2), said(seed=2, stream=1))}) == 5
+    assert len({tuple(text) for text in (said(), said(stream=1), said(stream=2), said(sampling_seed=2), said(sampling_seed=2, stream=1))}) == 5
 
 
 def test_a_longer_answer_begins_like_a_shorter_one(net):
-    how = dict(PLAIN, temperature=2.0, seed=5)
+    how = dict(PLAIN, temperature=2.0, sampling_seed=5)
     assert list(generate(net, [3], tokens=30, **how))[:10] == list(generate(net, [3], tokens=10, **how))
 
 
@@ -283,22 +283,22 @@ class Saying:
 
 
 def test_generation_ends_before_the_stop_token():
-    assert list(generate(Saying(), [9], tokens=20, end=7, **PLAIN, seed=0)) == [0, 1, 2, 3, 4, 5, 6]
-    assert list(generate(Saying(), [9], tokens=3, end=7, **PLAIN, seed=0)) == [0, 1, 2]
-    assert list(generate(Saying(), [9], tokens=0, **PLAIN, seed=0)) == []
-    assert list(generate(Saying(), [9], tokens=20, end=0, **PLAIN, seed=0)) == []
+    assert list(generate(Saying(), [9], tokens=20, end=7, **PLAIN, sampling_seed=0)) == [0, 1, 2, 3, 4, 5, 6]
+    assert list(generate(Saying(), [9], tokens=3, end=7, **PLAIN, sampling_seed=0)) == [0, 1, 2]
+    assert list(generate(Saying(), [9], tokens=0, **PLAIN, sampling_seed=0)) == []
+    assert list(generate(Saying(), [9], tokens=20, end=0, **PLAIN, sampling_seed=0)) == []
 
 
 def test_tokens_come_as_they_are_made():
     saying = Saying()
-    answer = generate(saying, [9], tokens=20, **PLAIN, seed=0)
+    answer = generate(saying, [9], tokens=20, **PLAIN, sampling_seed=0)
     assert (next(answer), next(answer), saying.said) == (0, 1, 2)
 
 
 @pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
 def test_logits_that_are_not_finite_are_refused(logit):
     with pytest.raises(FolioError, match="not finite"):
-        list(generate(Saying(logit), [9], tokens=3, **PLAIN, seed=0))
+        list(generate(Saying(logit), [9], tokens=3, **PLAIN, sampling_seed=0))
 
 
 # --- The learning rate ---

@@ -174,7 +174,7 @@ def test_generation_takes_one_step_a_token_and_never_begins_anew():
         net.head.weight *= 100
     advance = net.advance
     net.advance = lambda state, tokens: read.append(tokens.shape[1]) or advance(state, tokens)
-    made = list(decoder.generate(net, [3, 4, 5], tokens=40, temperature=0, top_k=None, top_p=None, seed=0))
+    made = list(decoder.generate(net, [3, 4, 5], tokens=40, temperature=0, top_k=None, top_p=None, sampling_seed=0))
     assert read == [2] + [1] * 40           # the prompt but its last token, of which alone somebody asks what comes next
     ids = [3, 4, 5]
     for token in made:
