@@ -22,7 +22,7 @@ from folio.pictures.vocabulary import vocabulary_figure
 from folio.base.spelling import nearest
 from folio.base.visible import harmless
 from folio.base.visible import shown
-from folio.tokens import named_text
+from folio.data.named import named_text
 from Model_Params import TextParams
 
 

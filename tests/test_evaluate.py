@@ -37,7 +37,8 @@ def trained(folder, text_params, text):
     (made.train_data / "input.txt").write_text(text, encoding="utf-8", newline="\n")
     tokenizer, prepared = corpus.prepare(made, text_params)
     params = Params(text_params, ModelParams(emb_len=16, num_layers=1, num_heads=2, block_size=32),
-                    TrainingParams(steps=30, minutes=None, batch_size=8, learning_rate=0.01, threads=1, sample_tokens=0, device="cpu",
+                    TrainingParams(steps=30, minutes=None, batch_size=8, learning_rate=0.01, threads=1, sample_tokens=0,
+                                   device="cpu",
                                    precision="fp32", compile=False))
     with runs.new_run(made, "tiny", params, tokenizer, prepared, time.perf_counter(), say=lambda told: None) as run:
         run.train()
@@ -58,7 +59,8 @@ def characters(tmp_path_factory, plays):
 def ask(monkeypatch, capsys):
     """Runs its main in this process: ask(home, "--json") -> what it printed"""
     def run(home, *words, columns=80):
-        monkeypatch.setattr(sys, "argv", ["evaluate", "--home", str(home.folder), "--samples=2", "--tokens=50", *map(str, words)])
+        monkeypatch.setattr(sys, "argv", ["evaluate", "--home", str(home.folder), "--samples=2", "--tokens=50",
+                                          *map(str, words)])
         monkeypatch.setenv("COLUMNS", str(columns))
         evaluate.main()
         return capsys.readouterr().out
@@ -98,7 +100,8 @@ def test_of_the_held_out_text_it_tells_what_training_measured_and_more(project, 
     told = tell(project)
     model, text = folio.load(project.weights("tiny")), corpus.find(project)[1]
     nats, right = costs(model, text.val.tolist())
-    assert (told["weights"], told["step"], told["bytes"], told["tokens"]) == ("weights-tiny.pth", 30, text.val_bytes, text.val_tokens)
+    assert (told["weights"], told["step"], told["bytes"], told["tokens"]) == ("weights-tiny.pth", 30, text.val_bytes,
+                                                                              text.val_tokens)
     assert told["bits_per_byte"] == pytest.approx(model.val_bpb, rel=1e-5)
     assert told["nats_per_byte"] == pytest.approx(sum(nats) / text.val_bytes, rel=1e-5)
     assert told["nats_per_token"] == pytest.approx(sum(nats) / text.val_tokens, rel=1e-5)
@@ -111,7 +114,8 @@ def test_of_the_held_out_text_it_tells_what_training_measured_and_more(project, 
 def test_with_a_stride_the_window_slides(project, tell):
     told = tell(project, "--stride", 4, "--samples", 0)
     model, text = folio.load(project.weights("tiny")), corpus.find(project)[1]
-    expected = bits_per_byte.evaluate(model.net, text.val, text.val_bytes, block_size=32, batch_size=3, device="cpu", stride=4)
+    expected = bits_per_byte.evaluate(model.net, text.val, text.val_bytes, block_size=32, batch_size=3, device="cpu",
+                                      stride=4)
     assert told["stride"] == 4 and told["copying"] is None
     assert told["nats_per_byte"] == pytest.approx(expected.nats_per_byte, rel=1e-5)
 
@@ -131,7 +135,8 @@ def test_between_documents_stands_what_the_model_learned_to_stand_there(project,
     path.write_bytes(b"One.\n<|endoftext|>\nTwo.\n")
     model = folio.load(project.weights("tiny"))
     text, _ = evaluate.read_text(model, path)
-    assert text.bytes == 10 and model.tokenizer.decode(text.tokens.tolist()) == "\nOne.\nTwo.\n"      # one document is all it ever saw
+    # One document is all it ever saw
+    assert text.bytes == 10 and model.tokenizer.decode(text.tokens.tolist()) == "\nOne.\nTwo.\n"
     parted = replace(model, opening=[model.tokenizer.end_of_text])
     text, _ = evaluate.read_text(parted, path)
     assert text.bytes == 10 and model.tokenizer.decode(text.tokens.tolist()) == "<|endoftext|>One.\n<|endoftext|>Two.\n"
@@ -157,7 +162,8 @@ def test_mended_bytes_are_told(project, ask, tmp_path):
 # --- The hardest passages ---
 
 TOKENIZER = BPETokenizer.train(["the theme of them, the"] * 9, 270)
-MEASURED = st.lists(st.tuples(st.integers(0, TOKENIZER.vocab_size - 1), st.floats(0.0, 9, width=32)), min_size=1, max_size=60)
+MEASURED = st.lists(st.tuples(st.integers(0, TOKENIZER.vocab_size - 1), st.floats(0.0, 9, width=32)), min_size=1,
+                    max_size=60)
 
 
 def measured_from(pairs):
@@ -184,8 +190,10 @@ def test_the_hardest_passages_are_those_of_a_plain_search(pairs, length):
         if len(expected) < 3 and all(last < other[1] or first > other[2] for other in expected):
             expected.append((cost, first, last))
     assert found[0].nats_per_byte == pytest.approx(expected[0][0], rel=1e-5)
-    assert len(found) >= 1 and sorted((each.nats_per_byte for each in found), reverse=True) == [each.nats_per_byte for each in found]
-    if len({round(cost, 4) for cost, _, _ in candidates}) == len(candidates):           # without a tie there is one answer
+    assert len(found) >= 1
+    assert sorted((each.nats_per_byte for each in found), reverse=True) == [each.nats_per_byte for each in found]
+    # Without a tie there is one answer
+    if len({round(cost, 4) for cost, _, _ in candidates}) == len(candidates):
         assert [each.nats_per_byte for each in found] == pytest.approx([cost for cost, _, _ in expected], rel=1e-5)
         assert [each.start for each in found] == [measured.sizes[:first].sum() for _, first, _ in expected]
 
@@ -196,7 +204,8 @@ def test_what_is_put_into_a_text_is_found_as_its_hardest_passage(project, tell, 
     path.write_text(plays[15_000:17_000] + strange + plays[17_000:19_000], encoding="utf-8", newline="\n")
     passage = tell(project, "--text", path)["hardest"][0]
     assert max(passage["tokens"], key=lambda token: token[1])[0] in strange
-    assert strange in passage["text"] == "".join(text for text, _ in passage["tokens"]) and abs(passage["start"] - len(plays[15_000:17_000].encode())) < 48
+    assert strange in passage["text"] == "".join(text for text, _ in passage["tokens"])
+    assert abs(passage["start"] - len(plays[15_000:17_000].encode())) < 48
 
 
 # --- What is copied ---
@@ -209,8 +218,10 @@ def test_copies_are_those_of_a_search_of_the_training_text(project, tell):
     lengths = [max(length for length in range(len(each) - start + 1) if each[start:start + length] in learned)
                for each in written for start in range(len(each))]
     assert told["written"]["bytes"] == told["held_out"]["bytes"] == len(lengths)
-    assert told["written"]["longest"] == max(lengths) and told["written"]["mean"] == pytest.approx(sum(lengths) / len(lengths))
-    assert told["written"]["stretch"].encode() in learned and any(told["written"]["stretch"].encode() in each for each in written)
+    assert told["written"]["longest"] == max(lengths)
+    assert told["written"]["mean"] == pytest.approx(sum(lengths) / len(lengths))
+    assert told["written"]["stretch"].encode() in learned
+    assert any(told["written"]["stretch"].encode() in each for each in written)
     assert told["searched_bytes"] == told["train_bytes"] == text.train_bytes == len(learned)
 
 
@@ -280,7 +291,8 @@ def test_another_tokenizer_of_the_same_text_makes_no_doubt_and_little_difference
     corpus.prepare(home, TextParams(vocab_size=280))
     told = tell(home, "--samples", 0)
     assert told["notes"] == [] and told["bytes"] == expected["bytes"]
-    assert told["bits_per_byte"] == pytest.approx(expected["bits_per_byte"], rel=0.02)        # the token before, and the windows, are others
+    # The token before, and the windows, are others
+    assert told["bits_per_byte"] == pytest.approx(expected["bits_per_byte"], rel=0.02)
 
 
 # --- It only measures ---
@@ -357,7 +369,8 @@ def test_the_report_fits_the_terminal_and_commands_nothing(project, ask, tmp_pat
     assert "\\x1b[2J" in "".join(lines) or columns == 40
 
 
-@given(st.lists(st.tuples(st.text(alphabet="ab \n\x1b\ufffd中", max_size=4), st.floats(0, 12)), max_size=8), st.integers(8, 40))
+@given(st.lists(st.tuples(st.text(alphabet="ab \n\x1b\ufffd中", max_size=4), st.floats(0, 12)), max_size=8),
+       st.integers(8, 40))
 def test_colours_change_nothing_of_a_line_and_mark_what_cost_much(tokens, width):
     text = "".join(text for text, _ in tokens).strip("\ufffd")
     [line] = evaluate.table([(evaluate.on_one_line(text), "1.00")], "<>", width)
@@ -373,16 +386,19 @@ def test_the_more_a_token_costs_the_warmer_it_is():
 
 
 def test_as_json_it_says_the_same_and_nothing_else_on_stdout(project):
-    done = run_python("-m", "folio.evaluate", "--home", project.folder, "--json", "--weights", "tiny", "--samples", 1, "--tokens", 20, cwd=ROOT)
+    done = run_python("-m", "folio.evaluate", "--home", project.folder, "--json", "--weights", "tiny", "--samples", 1,
+                      "--tokens", 20, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
-    assert {"bits_per_byte", "nats_per_byte", "perplexity_per_token", "perplexity_per_byte", "accuracy", "hardest", "copying"} <= told.keys()
+    assert {"bits_per_byte", "nats_per_byte", "perplexity_per_token", "perplexity_per_byte", "accuracy", "hardest",
+            "copying"} <= told.keys()
 
 
 # --- What is refused ---
 
 @pytest.mark.parametrize("content, said", [
-    (b"", "There is nothing in"), (b"\xef\xbb\xbf", "There is nothing in"), (b"a\0b", "binary"), (b"caf\xe9 au lait", "Latin-1"),
+    (b"", "There is nothing in"), (b"\xef\xbb\xbf", "There is nothing in"), (b"a\0b", "binary"),
+    (b"caf\xe9 au lait", "Latin-1"),
     ("wide".encode("utf-16"), "UTF-16"), (None, "There is no"),
 ])
 def test_what_is_no_text_is_refused_in_a_sentence(project, tmp_path, ask, content, said):
@@ -403,7 +419,8 @@ def test_a_character_that_a_character_model_does_not_know_is_named(characters, t
 
 
 def test_wrong_flags_are_one_message(project):
-    flags = {"--stride=0": 2, "--samples=-1": 2, "--temperature=-1": 2, "--stride=99": 1, "--weights=nobody": 1, "--txt=a": 2}
+    flags = {"--stride=0": 2, "--samples=-1": 2, "--temperature=-1": 2, "--stride=99": 1, "--weights=nobody": 1,
+             "--txt=a": 2}
     for flag, code in flags.items():
         said = refusal(run_python("-m", "folio.evaluate", "--home", project.folder, flag, cwd=ROOT), code)
         assert flag.partition("=")[0].strip("-") in said or "nobody" in said, said

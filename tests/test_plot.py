@@ -29,8 +29,10 @@ def reports(steps=100, every=10, evaluated=20, decay_start=60, best_at=None, **f
     """A log as training writes it; the validation falls up to `best_at` and rises from there."""
     made = []
     for step in range(every, steps + 1, every):
-        report = {"step": step, "seconds": 3.0 * step, "tokens": 512 * step, "train_nats_per_byte": 7 - math.log(step), "tokens_per_second": 170 + step % 3,
-                  "learning_rate": 0.002 if step <= decay_start + 1 else 0.002 * (steps - step + 1) / (steps - decay_start)}
+        report = {"step": step, "seconds": 3.0 * step, "tokens": 512 * step, "train_nats_per_byte": 7 - math.log(step),
+                  "tokens_per_second": 170 + step % 3,
+                  "learning_rate": 0.002 if step <= decay_start + 1
+                  else 0.002 * (steps - step + 1) / (steps - decay_start)}
         if step == every:
             report["decay_start"] = decay_start
         if evaluated and step % evaluated == 0:
@@ -42,7 +44,8 @@ def reports(steps=100, every=10, evaluated=20, decay_start=60, best_at=None, **f
 
 def write_log(home, name, lines):
     home.saved_weights.mkdir(parents=True, exist_ok=True)
-    home.log(name).write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines), encoding="utf-8")
+    home.log(name).write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines),
+                              encoding="utf-8")
     return home.log(name)
 
 
@@ -57,7 +60,8 @@ def line_of(figure, field, name):
 
 
 def texts(figure):
-    return "\n".join(text.get_text() for text in [*figure.texts, *(text for axis in figure.axes for text in axis.texts)])
+    return "\n".join(text.get_text()
+                     for text in [*figure.texts, *(text for axis in figure.axes for text in axis.texts)])
 
 
 def decays(figure, field="val_nats_per_byte"):
@@ -86,16 +90,19 @@ def project(tmp_path):
 # --- What is in the figure ---
 
 @pytest.mark.parametrize("x, field, scale, unit", [("steps", "step", 1, "steps"),
-                                                   ("tokens", "tokens", 1, "tokens"), ("seconds", "seconds", 60, "minutes")])
+                                                   ("tokens", "tokens", 1, "tokens"),
+                                                   ("seconds", "seconds", 60, "minutes")])
 def test_each_run_is_a_line_with_the_values_of_its_log_in_each_panel(x, field, scale, unit):
     runs = {"night": reports(), "short": reports(steps=50, evaluated=25)}
     figure = loss_figure(runs, x)
     for each in ("val_nats_per_byte", "learning_rate", "tokens_per_second"):
         for name, log in runs.items():
             told = [report for report in log if each in report]
-            assert line_of(figure, each, name) == ([report[field] / scale for report in told], [report[each] for report in told])
+            assert line_of(figure, each, name) == ([report[field] / scale for report in told],
+                                                   [report[each] for report in told])
     assert [panel(figure, each).get_xlabel() for each in ("learning_rate", "tokens_per_second")] == [unit, unit]
-    assert all(axis.get_xlim()[0] == 0 and axis.get_xlim()[1] == runs["night"][-1][field] / scale for axis in figure.axes)
+    assert all(axis.get_xlim()[0] == 0 and axis.get_xlim()[1] == runs["night"][-1][field] / scale
+               for axis in figure.axes)
 
 
 RATES = [("Learning rate", ""), ("Speed", "tokens per second")]
@@ -109,11 +116,14 @@ def test_training_and_validation_are_in_one_panel_in_one_unit():
     log = reports()
     figure = loss_figure({"night": log})
     assert titles(figure) == [("Loss", "nats per byte"), *RATES]
-    for label, field in (("night", "val_nats_per_byte"), ("training", "train_eval_nats_per_byte"), ("running", "train_nats_per_byte")):
+    for label, field in (("night", "val_nats_per_byte"), ("training", "train_eval_nats_per_byte"),
+                         ("running", "train_nats_per_byte")):
         told = [report for report in log if field in report]
-        assert line_of(figure, "val_nats_per_byte", label) == ([report["step"] for report in told], [report[field] for report in told])
+        assert line_of(figure, "val_nats_per_byte", label) == ([report["step"] for report in told],
+                                                               [report[field] for report in told])
     said = [text.get_text() for text in panel(figure, "val_nats_per_byte").get_legend().get_texts()]
-    assert said == ["validation text", "training text, measured the same way", "training text as learned from: with dropout and BPE-dropout"]
+    assert said == ["validation text", "training text, measured the same way",
+                    "training text as learned from: with dropout and BPE-dropout"]
     low, high = panel(figure, "val_nats_per_byte").get_ylim()
     assert low < 1 and high > 2.8
 
@@ -121,17 +131,20 @@ def test_training_and_validation_are_in_one_panel_in_one_unit():
 @pytest.mark.parametrize("name", ["training", "running"])
 def test_a_run_named_like_a_curve_of_its_own_has_all_three_in_the_legend(name):
     legend = panel(loss_figure({name: reports()}), "val_nats_per_byte").get_legend()
-    assert [text.get_text().partition(" text")[0] for text in legend.get_texts()] == ["validation", "training", "training"]
+    assert [text.get_text().partition(" text")[0]
+            for text in legend.get_texts()] == ["validation", "training", "training"]
     assert legend.get_lines()[0].get_color() not in [line.get_color() for line in legend.get_lines()[1:]]
 
 
 def test_beside_other_runs_each_has_one_curve_of_its_training_text_in_its_own_colour():
-    runs = {"night": reports(), "short": [{key: value for key, value in report.items() if key != "train_eval_nats_per_byte"} for report in reports()]}
+    runs = {"night": reports(), "short": [{key: value for key, value in report.items()
+                                           if key != "train_eval_nats_per_byte"} for report in reports()]}
     axis = panel(figure := loss_figure(runs), "val_nats_per_byte")
     lines = {line.get_label(): line for line in axis.lines}
     assert lines["training"].get_color() == lines["night"].get_color() != lines["running"].get_color() == lines["short"].get_color()
     assert [line.get_label() for line in axis.lines].count("running") == 1 and axis.get_legend() is None
-    assert "thin: training text, measured the same way" in texts(figure) and "pale: training text as learned from" in texts(figure)
+    assert "thin: training text, measured the same way" in texts(figure)
+    assert "pale: training text as learned from" in texts(figure)
 
 
 def test_an_older_runs_log_has_its_validation_beside_newer_ones_and_its_training_loss_in_a_panel_of_its_own():
@@ -143,7 +156,8 @@ def test_an_older_runs_log_has_its_validation_beside_newer_ones_and_its_training
     assert "best: night, 2.000 nats = 2.885 bits per byte at step 100" in texts(figure)
 
 
-@pytest.mark.parametrize("seconds, unit, last", [(90, "seconds", 90), (150, "minutes", 2.5), (9000, "hours", 2.5), (259200, "days", 3)])
+@pytest.mark.parametrize("seconds, unit, last", [(90, "seconds", 90), (150, "minutes", 2.5), (9000, "hours", 2.5),
+                                                 (259200, "days", 3)])
 def test_times_are_in_a_unit_that_suits_the_longest_run(seconds, unit, last):
     log = [{"step": 1, "seconds": seconds / 2, "train_loss": 3.0}, {"step": 2, "seconds": seconds, "train_loss": 2.0}]
     figure = loss_figure({"night": log, "short": log[:1]}, "seconds")
@@ -165,7 +179,8 @@ def test_several_runs_are_named_beside_their_lines_each_with_its_best():
     found = texts(figure)
     assert re.search(r"night\n2\.000 at step 60\nday\n2\.000 at step 80\nnew\nno validation yet", found)
     assert "best: night, 2.000 nats = 2.885 bits per byte at step 60" in found
-    colours = {name: next(line for line in panel(figure, "val_nats_per_byte").lines if line.get_label() == name).get_color() for name in runs}
+    colours = {name: next(line for line in panel(figure, "val_nats_per_byte").lines
+                          if line.get_label() == name).get_color() for name in runs}
     assert len(set(colours.values())) == 3
 
 
@@ -179,7 +194,8 @@ def test_the_start_of_the_decay_is_marked_in_every_panel(x, scale):
 def test_a_decay_that_has_not_begun_or_never_comes_is_not_marked():
     assert decays(loss_figure({"stopped": reports()[:6]})) == []
     assert decays(loss_figure({"constant": reports(learning_rate=0.002)})) == []
-    assert decays(loss_figure({"old": [{key: value for key, value in report.items() if key != "decay_start"} for report in reports()]})) == []
+    assert decays(loss_figure({"old": [{key: value for key, value in report.items() if key != "decay_start"}
+                                       for report in reports()]})) == []
 
 
 def test_a_run_that_was_made_longer_has_both_its_descents_marked():
@@ -256,7 +272,8 @@ def test_as_many_runs_as_can_be_told_apart_all_look_different(number):
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")         # which fonts there are differs from machine to machine
-@pytest.mark.parametrize("name", ["n" * 240, "-".join(["long-name"] * 20), "$a$ and $b", "夜間の訓練", "a\nb\x1b[31m", "", " "])
+@pytest.mark.parametrize("name", ["n" * 240, "-".join(["long-name"] * 20), "$a$ and $b", "夜間の訓練", "a\nb\x1b[31m", "",
+                                  " "])
 def test_no_name_leaves_the_picture(name):
     figure = loss_figure({name: reports(), "other": reports()})
     width, height = figure.bbox.size
@@ -293,7 +310,8 @@ def test_a_hundred_thousand_reports_are_drawn_in_seconds(project):
     log = reports_of(path)
     read = time.process_time() - started
     save(loss_figure({"endless": log}), path.with_suffix(".png"))
-    assert len(log) == 100_000 and read < 3 and time.process_time() - started < 15       # 0.6 and 3.3 s when this was written
+    # 0.6 and 3.3 s when this was written
+    assert len(log) == 100_000 and read < 3 and time.process_time() - started < 15
 
 
 # --- Which logs ---
@@ -304,7 +322,8 @@ def test_names_paths_and_the_newest(project, tmp_path):
     elsewhere = tmp_path / "elsewhere.jsonl"
     elsewhere.write_text("", encoding="utf-8")
     assert find_logs(project, []) == {"night": project.log("night")}
-    assert find_logs(project, ["old", str(elsewhere), "day"]) == {"old": project.log("old"), "elsewhere": elsewhere, "day": project.log("day")}
+    assert find_logs(project, ["old", str(elsewhere), "day"]) == {"old": project.log("old"), "elsewhere": elsewhere,
+                                                                  "day": project.log("day")}
 
 
 def test_a_run_named_twice_is_drawn_once_and_two_of_one_name_keep_both_lines(project, tmp_path):
@@ -326,7 +345,8 @@ def test_before_any_run_it_says_how_to_get_one(project, monkeypatch, capsys):
     assert (code, out) == (1, "") and f"python train.py --home {project.folder}" in err
 
 
-@pytest.mark.parametrize("lines", [[], [""], ["{"], ["5", "[]", "null", '{"loss": 3}', '{"step": "many"}'], ["\x00\x01"]])
+@pytest.mark.parametrize("lines", [[], [""], ["{"], ["5", "[]", "null", '{"loss": 3}', '{"step": "many"}'],
+                                   ["\x00\x01"]])
 def test_a_log_without_a_report_is_refused(project, lines, monkeypatch, capsys):
     write_log(project, "night", lines)
     code, out, err = draw(monkeypatch, capsys, "loss", "--home", project.folder)
@@ -365,7 +385,9 @@ def test_a_file_that_is_no_picture_of_ours_is_never_written_over(project, tmp_pa
     mine = tmp_path / name
     mine.write_bytes(b"mine")
     code, out, err = draw(monkeypatch, capsys, "loss", "--home", project.folder, "--output", mine)
-    assert (code, out) == (1, "") and "is not a picture that python -m folio.plot drew" in err and mine.read_bytes() == b"mine"
+    assert (code, out) == (1, "")
+    assert "is not a picture that python -m folio.plot drew" in err
+    assert mine.read_bytes() == b"mine"
     mine.unlink()
     for _ in range(2):
         assert draw(monkeypatch, capsys, "loss", "--home", project.folder, "--output", mine)[0] == 0
@@ -406,7 +428,8 @@ def test_without_matplotlib_one_line_says_how_to_get_it(project, monkeypatch, ca
 
 
 @pytest.mark.parametrize("words, said", [(["lss"], "did you mean loss?"),
-                                         (["--x", "steps"], "its name comes first"), (["loss", "--x", "epochs"], "epochs"),
+                                         (["--x", "steps"], "its name comes first"),
+                                         (["loss", "--x", "epochs"], "epochs"),
                                          (["loss", "--outptu", "a.png"], "did you mean --output?")])
 def test_a_misspelt_command_is_answered_with_the_right_one(words, said, monkeypatch, capsys):
     code, out, err = draw(monkeypatch, capsys, *words)

@@ -70,7 +70,8 @@ def test_after_the_first_window_all_tokens_have_their_share_of_context():
     told = {}
     for stride in (2, 5, 8):
         # Each token spells a number of tokens of context; the network believes in the one that it has.
-        told[stride] = [min(range(40), key=lambda guess: next_cost(Attentive(), stride, place, guess)) for place in (8, 9, 13, 20, 29)]
+        told[stride] = [min(range(40), key=lambda guess: next_cost(Attentive(), stride, place, guess))
+                        for place in (8, 9, 13, 20, 29)]
     assert told[2] == [8, 7, 7, 8, 7]
     assert told[5] == [8, 4, 8, 5, 4]
     assert told[8] == [8, 1, 5, 4, 5]

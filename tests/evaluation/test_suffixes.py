@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from folio.evaluation.suffixes import longest_matches, suffix_array
 
 REPETITIVE = st.text(alphabet="ab", max_size=60).map(str.encode)
-CONTENTS = st.one_of(REPETITIVE, st.binary(max_size=60), st.lists(st.sampled_from([b"\0", b"\xff", b"aa", b"the "]), max_size=30).map(b"".join))
+CONTENTS = st.one_of(REPETITIVE, st.binary(max_size=60), st.lists(st.sampled_from([b"\0", b"\xff", b"aa", b"the "]),
+                                                                  max_size=30).map(b"".join))
 
 
 @settings(max_examples=300)
@@ -40,8 +41,10 @@ def test_the_longest_matches_are_those_of_a_search_of_the_whole_text(parts, pass
 def test_a_match_may_reach_over_many_pieces():
     text = b"It was the best of times."
     for size in (1, 2, 5):
-        assert longest_matches([text[place:place + size] for place in range(0, len(text), size)], [text])[0].tolist() == list(range(len(text), 0, -1))
-    assert longest_matches([text[place:place + 1] for place in range(len(text))], [b"the best of tomes"])[0].max() == len("the best of t")
+        assert longest_matches([text[place:place + size] for place in range(0, len(text), size)],
+                               [text])[0].tolist() == list(range(len(text), 0, -1))
+    assert longest_matches([text[place:place + 1] for place in range(len(text))],
+                           [b"the best of tomes"])[0].max() == len("the best of t")
 
 
 @pytest.mark.parametrize("content", [b"a" * 300_000, b"to be or not to be, " * 15_000], ids=["one letter", "one line"])

@@ -46,12 +46,14 @@ def nothing_overlaps(texts, figure):
 
 # --- Attention ---
 
-@pytest.mark.parametrize("parts", [{}, {"num_kv_heads": 2}, {"family": "classic"}, {"positions": "none", "query_key_norm": False}], ids=str)
+@pytest.mark.parametrize("parts", [{}, {"num_kv_heads": 2}, {"family": "classic"},
+                                   {"positions": "none", "query_key_norm": False}], ids=str)
 def test_the_weights_mix_the_values_as_the_network_mixes_them(parts):
     torch.manual_seed(0)
     net = networks.build(replace(TINY, **parts)).eval()
     for parameter in net.parameters():
-        parameter.data += 0.3 * torch.randn_like(parameter)         # far from the start, where all weights are about the same
+        # Far from the start, where all weights are about the same
+        parameter.data += 0.3 * torch.randn_like(parameter)
     tokens = torch.arange(9)
     values, mixed = [], []
     for block in net.blocks:
@@ -61,10 +63,13 @@ def test_the_weights_mix_the_values_as_the_network_mixes_them(parts):
     assert weights.shape == (2, 4, 9, 9) and weights.triu(1).eq(0).all()
     assert weights[..., 1:, :].std(-1).min() > 0.01
     for layer in range(2):
-        each = values[layer].view(9, -1, 6).transpose(0, 1)                                                     # (G, T, D)
-        ours = weights[layer] @ each.repeat_interleave(4 // len(each), dim=0)                                     # (H, T, D)
+        # (G, T, D)
+        each = values[layer].view(9, -1, 6).transpose(0, 1)
+        # (H, T, D)
+        ours = weights[layer] @ each.repeat_interleave(4 // len(each), dim=0)
         torch.testing.assert_close(ours.transpose(0, 1).flatten(1), mixed[layer], rtol=1e-4, atol=1e-5)
-    assert not any(norm._forward_hooks for block in net.blocks for norm in (block.attention.query_norm, block.attention.key_norm))
+    assert not any(norm._forward_hooks for block in net.blocks
+                   for norm in (block.attention.query_norm, block.attention.key_norm))
 
 
 def test_a_network_without_attention_is_answered_in_one_sentence():
@@ -81,9 +86,11 @@ def test_each_map_shows_the_weights_of_its_head_with_every_token_beside_its_row(
     for layer, head in itertools.product(range(2), range(3)):
         axis = panel(figure, f"layer {layer + 1}, head {head + 1}")
         shades = axis.collections[0].get_array()
-        assert shades.mask.tolist() == np.triu(np.ones((3, 3), bool), 1).tolist()                   # the future has no square
+        # The future has no square
+        assert shades.mask.tolist() == np.triu(np.ones((3, 3), bool), 1).tolist()
         np.testing.assert_allclose(shades.data ** 2, weights[layer, head])
-        assert [(text.get_text(), int(text.get_position()[1])) for text in axis.texts] == [("MERRAN", 0), ("·has", 1), ("⏎", 2)]
+        assert [(text.get_text(), int(text.get_position()[1]))
+                for text in axis.texts] == [("MERRAN", 0), ("·has", 1), ("⏎", 2)]
     nothing_overlaps([text for axis in figure.axes for text in axis.texts], figure)
 
 
@@ -100,7 +107,8 @@ def test_the_two_directions_are_those_of_the_largest_variance():
 
 @pytest.mark.filterwarnings("ignore:Glyph")         # which fonts there are differs from machine to machine
 def test_a_token_is_its_text_or_a_dot_and_no_text_hides_another():
-    tokens = [bytes([value]) for value in range(256)] + ["wörter".encode(), b" the", b"", b"x" * 99, "中文".encode(), b"\x1b[31m"]
+    tokens = [bytes([value]) for value in range(256)] + ["wörter".encode(), b" the", b"", b"x" * 99, "中文".encode(),
+                                                         b"\x1b[31m"]
     figure = vocabulary_figure("night", tokens, np.random.default_rng(1).normal(size=(len(tokens), 7)))
     figure.canvas.draw()
     axis = panel(figure, "vocabulary")
@@ -125,7 +133,8 @@ def test_lines_are_the_text_and_none_is_too_wide(texts, most):
     lines = list(wrapped(parts, most, len))
     assert all(0 < sum(len(part.text) for part in line) <= most for line in lines)
     written = "".join(part.text for line in lines for part in line)
-    assert written.replace(" ", "") == "".join(texts).replace("\n", "⏎").replace("\t", "→").replace(" ", "")      # blanks alone may end with a line
+    # Blanks alone may end with a line
+    assert written.replace(" ", "") == "".join(texts).replace("\n", "⏎").replace("\t", "→").replace(" ", "")
     assert sum(line[-1].ends_line for line in lines) == "".join(texts).count("\n")
     assert not any(part.ends_line for line in lines for part in line[:-1])
     for line in lines:
@@ -133,8 +142,10 @@ def test_lines_are_the_text_and_none_is_too_wide(texts, most):
 
 
 def test_lines_break_between_words_where_they_can():
-    lines = wrapped(parts_of([(text, 1.0) for text in ("I", " have", " the", " ke", "y", "\n", "and", " incomprehensibly")]), 10, len)
-    assert ["".join(part.text for part in line) for line in lines] == ["I have the", "key⏎", "and incomp", "rehensibly"]         # a word that no line could hold fills them
+    lines = wrapped(parts_of([(text, 1.0) for text in ("I", " have", " the", " ke", "y", "\n", "and",
+                                                       " incomprehensibly")]), 10, len)
+    # A word that no line could hold fills them
+    assert ["".join(part.text for part in line) for line in lines] == ["I have the", "key⏎", "and incomp", "rehensibly"]
 
 
 @pytest.mark.parametrize("pieces, seen", [
@@ -151,11 +162,14 @@ def test_what_is_read_from_right_to_left_stands_so(pieces, seen):
 
 
 def test_what_is_no_letter_goes_as_its_line_does_and_stands_on_its_own_background():
-    figure = surprise_figure("night", [("של", 0.0), (" 7", 1.0), (" (", 2.0), ("ום ", 3.0), (" Merran", 4.0), (".\n", 5.0)])
+    figure = surprise_figure("night", [("של", 0.0), (" 7", 1.0), (" (", 2.0), ("ום ", 3.0), (" Merran", 4.0),
+                                       (".\n", 5.0)])
     figure.canvas.draw()
-    backgrounds = sorted((patch.get_window_extent() for patch in figure.artists if isinstance(patch, Rectangle)), key=lambda band: band.x0)
+    backgrounds = sorted((patch.get_window_extent() for patch in figure.artists if isinstance(patch, Rectangle)),
+                         key=lambda band: band.x0)
     texts = {text.get_text(): text.get_window_extent() for text in figure.texts}
-    seen = ["\u200f.⏎", "Merran", "\u200fום", "\u200f(", "\u200f7", "\u200fשל"]             # the mark makes "." stand to the right of the end, "(" open to the left
+    # The mark makes "." stand to the right of the end, "(" open to the left
+    seen = ["\u200f.⏎", "Merran", "\u200fום", "\u200f(", "\u200f7", "\u200fשל"]
     assert len(backgrounds) == len(seen)
     letter = backgrounds[-1].width / 2
     for word, band, blanks_before in zip(seen, backgrounds, (0, 1, 1, 0, 0, 0)):
@@ -185,7 +199,8 @@ def test_a_long_text_ends_with_how_much_more_there_is():
 
 # --- Files and commands ---
 
-@pytest.mark.parametrize("words, word", [(["attention", "I have the key."], "·have"), (["vocabulary"], "MERRAN"), (["surprise", "I have the key.\n"], "have")],
+@pytest.mark.parametrize("words, word", [(["attention", "I have the key."], "·have"), (["vocabulary"], "MERRAN"),
+                                         (["surprise", "I have the key.\n"], "have")],
                          ids=["attention", "vocabulary", "surprise"])
 def test_the_command_draws_the_shipped_model_with_text_that_stays_text(words, word, tmp_path, monkeypatch, capsys):
     for name, begins in (("a.png", b"\x89PNG\r\n"), ("a.svg", b"<?xml"), ("b.svg", b"<?xml")):
@@ -193,7 +208,8 @@ def test_the_command_draws_the_shipped_model_with_text_that_stays_text(words, wo
         code, out, err = draw(monkeypatch, capsys, *words, "--output", picture)
         assert (code, err) == (0, "") and out.startswith("pretrained: ") and out.endswith(f"-> {picture}\n")
         assert picture.read_bytes().startswith(begins)
-    assert picture.read_bytes() == (tmp_path / "a.svg").read_bytes()            # the same model and text make the same file
+    # The same model and text make the same file
+    assert picture.read_bytes() == (tmp_path / "a.svg").read_bytes()
     svg = picture.read_text(encoding="utf-8")
     assert re.search(rf"<text[^>]*>{word}</text>", svg)
     assert picture.stat().st_size < 400_000
@@ -220,7 +236,8 @@ def test_of_a_network_without_attention_nothing_else_is_said(tmp_path, monkeypat
     shipped = checkpoint.load(ROOT / "Saved_Weights" / "weights-pretrained.pth")
     net = networks.build(model.resolved())
     Home(tmp_path).saved_weights.mkdir()
-    checkpoint.save(Home(tmp_path).weights("night"), shipped | {"params": asdict(net.params), "weights": net.state_dict(), "name": "night\x1b[31m"})
+    checkpoint.save(Home(tmp_path).weights("night"),
+                    shipped | {"params": asdict(net.params), "weights": net.state_dict(), "name": "night\x1b[31m"})
     for prompt in ("I have the key to the harbour.", "key " * 300):
         code, out, err = draw(monkeypatch, capsys, "attention", prompt, "--home", tmp_path)
         assert (code, out) == (1, "") and "has no attention" in err and len(err.splitlines()) == 1
