@@ -3,9 +3,10 @@
     python benchmarks/busy.py                       # all of it: some twelve minutes on two cores
     python benchmarks/busy.py train-128 --rounds 3  # one work alone, fewer rounds
 
-Works: train-128 and train-48 (the default preset at these widths), write-1 and write-32 (sequences of the shipped model), and two-at-once (two train-128
-side by side; the figure is both together). Each measurement is a process of its own, so that the threading runtimes are loaded anew, and all take turns:
-on the quiet machine and beside one spinning Python process per core, with Folio's bound on spinning (folio/__init__.py) and with the runtimes' own defaults.
+Works: train-128 and train-48 (the default preset at these widths), write-1 and write-32 (sequences of the shipped
+model), and two-at-once (two train-128 side by side; the figure is both together). Each measurement is a process of its
+own, so that the threading runtimes are loaded anew, and all take turns: on the quiet machine and beside one spinning
+Python process per core, with Folio's bound on spinning (folio/__init__.py) and with the runtimes' own defaults.
 """
 
 import argparse
@@ -23,7 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 WORKS = ("train-128", "train-48", "write-1", "write-32", "two-at-once")
-RUNTIMES_OWN = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200", "OPENBLAS_THREAD_TIMEOUT": "26"}      # their defaults, given so that Folio keeps away
+# Their defaults, given so that Folio keeps away
+RUNTIMES_OWN = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200", "OPENBLAS_THREAD_TIMEOUT": "26"}
 SPIN = "while True: pass"
 
 
@@ -42,7 +44,8 @@ def training(width, seconds, flags):
     from folio.base.home import Home
     from Model_Params import PRESETS, TextParams
     preset = PRESETS["default"]
-    params = replace(preset, model=preset.model.sized(width), training=replace(preset.training, steps=1000, minutes=None, **flags))
+    params = replace(preset, model=preset.model.sized(width),
+                     training=replace(preset.training, steps=1000, minutes=None, **flags))
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         tokenizer, text = corpus.open_corpus(home, TextParams(vocab_size=1024), [str(ROOT / "Train_Data" / "input.txt")])
@@ -93,7 +96,8 @@ def speed(work, seconds, environment):
     """Tokens per second of a work in new processes."""
     works = ["train-128"] * 2 if work == "two-at-once" else [work]
     words = [sys.executable, __file__, "--seconds", str(seconds), "--measure"]
-    running = [subprocess.Popen([*words, each], stdout=subprocess.PIPE, env={**os.environ, **environment}, text=True) for each in works]
+    running = [subprocess.Popen([*words, each], stdout=subprocess.PIPE, env={**os.environ, **environment}, text=True)
+               for each in works]
     return sum(float(process.communicate()[0]) for process in running)
 
 
@@ -122,13 +126,15 @@ def compare(work, rounds, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("works", nargs="*", metavar="WORK", help=f"of: {', '.join(WORKS)} (default: all)")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each, of which the median counts (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5,
+                        help="measurements of each, of which the median counts (default: 5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of a measurement (default: 3)")
     parser.add_argument("--threads", type=int, help="of training (default: what it chooses by itself)")
     parser.add_argument("--measure", metavar="WORK", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        return measure(arguments.measure, arguments.seconds, {"threads": arguments.threads} if arguments.threads else {})
+        return measure(arguments.measure, arguments.seconds, {"threads": arguments.threads} if arguments.threads
+                       else {})
     if unknown := [work for work in arguments.works if work not in WORKS]:
         parser.error(f"there is no work {unknown[0]}; there are {', '.join(WORKS)}")
     for work in arguments.works or WORKS:

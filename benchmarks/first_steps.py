@@ -30,7 +30,8 @@ def seconds_of(*words):
 def seconds_to_first_token():
     """From the start of run.py to the first byte after the prompt."""
     started_at = time.perf_counter()
-    with subprocess.Popen([sys.executable, str(ROOT / "run.py"), PROMPT, "--weights", "pretrained", "--tokens", "50", "--seed", "1"],
+    with subprocess.Popen([sys.executable, str(ROOT / "run.py"), PROMPT, "--weights", "pretrained", "--tokens", "50",
+                           "--seed", "1"],
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         process.stdout.read(len(PROMPT) + 1)
         waited = time.perf_counter() - started_at
@@ -52,7 +53,8 @@ def median(measure, times):
 
 def train_default(home):
     """-> the last log line of the default preset trained on tiny shakespeare, with the seconds of the whole process."""
-    subprocess.run([sys.executable, ROOT / "init.py", TINY_SHAKESPEARE, "--home", home], check=True, capture_output=True)
+    subprocess.run([sys.executable, ROOT / "init.py", TINY_SHAKESPEARE, "--home", home], check=True,
+                   capture_output=True)
     seconds = seconds_of(ROOT / "train.py", "--home", home)
     return json.loads((Path(home) / "Saved_Weights" / "log-default.jsonl").read_text().splitlines()[-1]) | {"process_seconds": seconds}
 

@@ -3,7 +3,8 @@
     python benchmarks/gpu.py                    # ten minutes on one GPU
     python benchmarks/gpu.py correctness        # or some parts alone: correctness, throughput, quality, generation
 
-Each part says what it found; without a GPU the command says so and measures nothing. Nothing of Folio's figures for GPUs has been measured yet.
+Each part says what it found; without a GPU the command says so and measures nothing. Nothing of Folio's figures for
+GPUs has been measured yet.
 """
 
 import argparse
@@ -32,9 +33,11 @@ def losses(home, device, precision, compile=False):
     """The losses of the first steps of a small run on a device."""
     preset = PRESETS["default"]
     params = replace(preset, model=preset.model.sized(64),
-                     training=replace(preset.training, steps=STEPS, minutes=None, device=device, precision=precision, compile=compile))
+                     training=replace(preset.training, steps=STEPS, minutes=None, device=device, precision=precision,
+                                      compile=compile))
     tokenizer, text = corpus.open_corpus(home)
-    with runs.new_run(home, f"{device}-{precision}-{compile}", params, tokenizer, text, time.perf_counter(), say=lambda words: None) as run:
+    with runs.new_run(home, f"{device}-{precision}-{compile}", params, tokenizer, text, time.perf_counter(),
+                      say=lambda words: None) as run:
         run._compile()
         return torch.tensor([run.step() for _ in range(STEPS)])
 
@@ -52,7 +55,8 @@ def correctness():
 
 def throughput():
     """Tokens a second at 10.8 million parameters, beside a plain program compiled in bfloat16."""
-    subprocess.run([sys.executable, ROOT / "benchmarks" / "training.py", "--shape", "10m", "--batch-size", "64"], check=True)
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "training.py", "--shape", "10m", "--batch-size", "64"],
+                   check=True)
 
 
 def generation():
@@ -76,13 +80,15 @@ def generation():
 
 def quality():
     """Seconds to 1.4697 nats per byte on tiny shakespeare, and what three minutes reach."""
-    subprocess.run([sys.executable, ROOT / "benchmarks" / "quality.py", "--recipes", "gpu-20-seconds", "gpu-3-minutes"], check=True)
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "quality.py", "--recipes", "gpu-20-seconds", "gpu-3-minutes"],
+                   check=True)
 
 
 def main():
     parts = {each.__name__: each for each in (correctness, throughput, quality, generation)}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=list(parts), metavar="PART", help=f"{', '.join(parts)} (default: all)")
+    parser.add_argument("parts", nargs="*", default=list(parts), metavar="PART",
+                        help=f"{', '.join(parts)} (default: all)")
     arguments = parser.parse_args()
     if unknown := [part for part in arguments.parts if part not in parts]:
         parser.error(f"there is no part {unknown[0]}; there are {', '.join(parts)}")

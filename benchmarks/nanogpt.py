@@ -1,12 +1,13 @@
 """How soon Folio is as good as nanoGPT's recipe for a CPU, in one run on the same cores.
 
-    python benchmarks/nanogpt.py                    # some six minutes: the recipe once, Folio with the time it took and with a twelfth of it, three seeds
-    python benchmarks/nanogpt.py --only recipe      # the recipe alone
+    python benchmarks/nanogpt.py                    # some six minutes: the recipe once, Folio with the time it took and
+    with a twelfth of it, three seeds python benchmarks/nanogpt.py --only recipe      # the recipe alone
 
-The recipe is the one that nanoGPT's README gives for a laptop: characters of tiny shakespeare, 4 layers and heads, width 128, context 64, 12 sequences a
-step, AdamW, 2,000 steps, a validation every 250. Here it is a program of its own, as plain as that: torch's layers in float32, nothing compiled. Its
-validation loss (random windows, in nats per character, which are bytes in this text) should end at 1.88 +- 0.02. Folio gets the seconds that the recipe's
-whole process took, with no flag but --minutes, and is measured in windows that do not overlap (see quality.py).
+The recipe is the one that nanoGPT's README gives for a laptop: characters of tiny shakespeare, 4 layers and heads,
+width 128, context 64, 12 sequences a step, AdamW, 2,000 steps, a validation every 250. Here it is a program of its own,
+as plain as that: torch's layers in float32, nothing compiled. Its validation loss (random windows, in nats per
+character, which are bytes in this text) should end at 1.88 +- 0.02. Folio gets the seconds that the recipe's whole
+process took, with no flag but --minutes, and is measured in windows that do not overlap (see quality.py).
 """
 
 import argparse
@@ -67,19 +68,24 @@ def network(recipe, characters):
             self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
 
         def forward(self, x):
-            query, key, value = (part.unflatten(-1, (recipe.heads, -1)).transpose(1, 2) for part in self.qkv(self.norms[0](x)).chunk(3, -1))
-            x = x + self.mixed(F.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(1, 2).flatten(2))
+            query, key, value = (part.unflatten(-1, (recipe.heads, -1)).transpose(1, 2)
+                                 for part in self.qkv(self.norms[0](x)).chunk(3, -1))
+            x = x + self.mixed(F.scaled_dot_product_attention(query, key, value,
+                                                              is_causal=True).transpose(1, 2).flatten(2))
             return x + self.down(F.gelu(self.up(self.norms[1](x))))
 
     class GPT(nn.Module):
         def __init__(self):
             super().__init__()
-            self.tokens, self.places = nn.Embedding(characters, recipe.width), nn.Embedding(recipe.context, recipe.width)
+            self.tokens, self.places = nn.Embedding(characters,
+                                                    recipe.width), nn.Embedding(recipe.context, recipe.width)
             self.blocks = nn.Sequential(*(Block() for _ in range(recipe.layers)))
-            self.norm, self.head = nn.LayerNorm(recipe.width, bias=False), nn.Linear(recipe.width, characters, bias=False)
+            self.norm, self.head = nn.LayerNorm(recipe.width,
+                                                bias=False), nn.Linear(recipe.width, characters, bias=False)
             for name, parameter in self.named_parameters():
                 if parameter.ndim == 2:
-                    nn.init.normal_(parameter, std=0.02 / (math.sqrt(2 * recipe.layers) if name.endswith(("mixed.weight", "down.weight")) else 1))
+                    nn.init.normal_(parameter, std=0.02 / (math.sqrt(2 * recipe.layers)
+                                                           if name.endswith(("mixed.weight", "down.weight")) else 1))
             self.head.weight = self.tokens.weight
 
         def forward(self, tokens):
@@ -99,8 +105,10 @@ def train_recipe(path):
     tokens = torch.from_numpy(np.array([alphabet[character] for character in text]))
     parts = tokens[:len(tokens) * 9 // 10], tokens[len(tokens) * 9 // 10:]
     net = network(recipe, len(alphabet))
-    matrices, others = ([each for each in net.parameters() if (each.ndim == 2) == are_matrices] for are_matrices in (True, False))
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}], betas=recipe.betas)
+    matrices, others = ([each for each in net.parameters() if (each.ndim == 2) == are_matrices]
+                        for are_matrices in (True, False))
+    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": recipe.weight_decay},
+                                   {"params": others, "weight_decay": 0.0}], betas=recipe.betas)
 
     def loss_of(part):
         starts = torch.randint(len(part) - recipe.context, (recipe.batch,))
@@ -111,7 +119,8 @@ def train_recipe(path):
     for step in range(recipe.steps + 1):
         if step % recipe.eval_interval == 0:
             with torch.no_grad():
-                training, validation = (statistics.mean(loss_of(part).item() for _ in range(recipe.eval_batches)) for part in parts)
+                training, validation = (statistics.mean(loss_of(part).item() for _ in range(recipe.eval_batches))
+                                        for part in parts)
             print(f"step {step} training {training:.4f} validation {validation:.4f}", flush=True)
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(step)
@@ -130,7 +139,8 @@ def compare(path, seeds):
     from quality import Recipe as Flags
     from quality import prepare, train_and_measure
     began = time.perf_counter()
-    said = subprocess.run([sys.executable, __file__, "--only", "recipe", "--text", path], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([sys.executable, __file__, "--only", "recipe", "--text", path], capture_output=True,
+                          text=True, check=True).stdout
     seconds = time.perf_counter() - began
     print(f"nanoGPT's recipe: {said.split()[-1]} nats per character (random windows) after {seconds:.1f} s, the whole process", flush=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -151,9 +161,11 @@ def _list(numbers, form):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", type=Path, default=ROOT.parent / "shared" / "data" / "tinyshakespeare.txt", metavar="FILE",
+    parser.add_argument("--text", type=Path, default=ROOT.parent / "shared" / "data" / "tinyshakespeare.txt",
+                        metavar="FILE",
                         help="a text in UTF-8 (default: tinyshakespeare.txt)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="N", help="of Folio's runs (default: 1 2 3)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="N",
+                        help="of Folio's runs (default: 1 2 3)")
     parser.add_argument("--only", choices=["recipe"], help="the recipe alone")
     arguments = parser.parse_args()
     if not arguments.text.exists():

@@ -1,11 +1,13 @@
 """How well recipes learn a text: every recipe with several seeds, by the real scripts, measured by every protocol.
 
-    python benchmarks/quality.py                                # the default preset on tiny shakespeare, three seeds: ten minutes
-    python benchmarks/quality.py --recipes default shakespeare-10m --jobs 2 --json quality.json
-    python benchmarks/quality.py --holdout --minutes 1          # to choose between recipes, without looking at the validation part
+    python benchmarks/quality.py                                # the default preset on tiny shakespeare, three seeds:
+    ten minutes python benchmarks/quality.py --recipes default shakespeare-10m --jobs 2 --json quality.json python
+    benchmarks/quality.py --holdout --minutes 1          # to choose between recipes, without looking at the validation
+    part
 
-init.py learns a tokenizer once for all runs that take the same; each train.py is a process of its own, whose seconds and memory are those of the
-whole process. Measured are the last weights of the schedule, in nats per byte of the validation part (the last tenth of the text):
+init.py learns a tokenizer once for all runs that take the same; each train.py is a process of its own, whose seconds
+and memory are those of the whole process. Measured are the last weights of the schedule, in nats per byte of the
+validation part (the last tenth of the text):
 
 - windows: of block_size tokens, which do not overlap (what training reports)
 - sliding: a window every quarter of block_size, so that nearly all tokens are predicted from at least three quarters of it
@@ -58,12 +60,16 @@ def of_preset(name):
 
 RECIPES = {
     **{name: of_preset(name) for name in PRESETS},
-    **{f"{seconds}-seconds": Recipe(train=(f"--minutes={seconds / 60:.4f}",)) for seconds in (5, 10, 20, 50, 90, 180, 600)},
-    # The best that was found within 20 minutes of one core (it takes ten): wide, and not many passes over the text (LOG.md).
-    "best": Recipe(train=("--steps=640", "--threads=1", "--compile", "--emb-len=192", "--num-layers=6", "--batch-size=16", "--learning-rate=0.003",
+    **{f"{seconds}-seconds": Recipe(train=(f"--minutes={seconds / 60:.4f}",))
+       for seconds in (5, 10, 20, 50, 90, 180, 600)},
+    # The best that was found within 20 minutes of one core (it takes ten): wide, and not many passes over the text
+    # (LOG.md).
+    "best": Recipe(train=("--steps=640", "--threads=1", "--compile", "--emb-len=192", "--num-layers=6",
+                          "--batch-size=16", "--learning-rate=0.003",
                           "--bpe-dropout=0.2")),
     "gpu-20-seconds": Recipe(train=("--minutes=0.3", "--no-compile")),
-    "gpu-3-minutes": Recipe(train=("--minutes=3", "--emb-len=384", "--batch-size=16", "--learning-rate=0.002", "--bpe-dropout=0.2")),
+    "gpu-3-minutes": Recipe(train=("--minutes=3", "--emb-len=384", "--batch-size=16", "--learning-rate=0.002",
+                                   "--bpe-dropout=0.2")),
 }
 
 
@@ -84,7 +90,8 @@ def run_process(*words):
         if hasattr(os, "wait4"):
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
-            cpu_seconds, unit = usage.ru_utime + usage.ru_stime, 1 if sys.platform == "darwin" else 1024       # of ru_maxrss, in bytes
+            # Of ru_maxrss, in bytes
+            cpu_seconds, unit = usage.ru_utime + usage.ru_stime, 1 if sys.platform == "darwin" else 1024
             told = {"cpu_seconds": cpu_seconds, "peak_megabytes": usage.ru_maxrss * unit / 1e6}
         else:       # Windows keeps no such account of its children
             process.wait()
@@ -97,7 +104,8 @@ def run_process(*words):
 
 def measure(home, name, seed):
     """Nats per byte of a finished run's last weights by every protocol, and of its best ones as it found them."""
-    from folio.formats import checkpoint        # torch comes with it, and its memory would count as the training's if it came before
+    # Torch comes with it, and its memory would count as the training's if it came before
+    from folio.formats import checkpoint
     from folio.data import corpus
     from folio.base import hardware
     from folio.networks import build as networks
@@ -112,12 +120,15 @@ def measure(home, name, seed):
     windows = -(-RANDOM_PASSES * text.val_tokens // block_size)
     scores = {
         "windows": evaluate(net, text.val, text.val_bytes, block_size=block_size, **how),
-        "sliding": evaluate(net, text.val, text.val_bytes, block_size=block_size, stride=max(1, block_size // 4), **how),
-        "random": evaluate_random_windows(net, text.val, bytes_of_tokens(tokenizer), windows=windows, seed=seed, block_size=block_size, **how),
+        "sliding": evaluate(net, text.val, text.val_bytes, block_size=block_size, stride=max(1, block_size // 4),
+                            **how),
+        "random": evaluate_random_windows(net, text.val, bytes_of_tokens(tokenizer), windows=windows, seed=seed,
+                                          block_size=block_size, **how),
         "256 bytes": evaluate(net, text.val, text.val_bytes, block_size=view, **how),
     }
     return {**{protocol: score.nats_per_byte for protocol, score in scores.items()}, "best": best["val_nats_per_byte"],
-            "best_step": best["step"], "steps": last["progress"]["step"], "view_tokens": view, "parameters": networks.count_parameters(net)}
+            "best_step": best["step"], "steps": last["progress"]["step"], "view_tokens": view,
+            "parameters": networks.count_parameters(net)}
 
 
 # --- All runs ---
@@ -138,8 +149,10 @@ def prepare(folder, text, recipes):
 def run_all(recipes, homes, seeds, flags, jobs):
     """Yield the results of all runs, `jobs` of them side by side, as they come. recipes: {name: Recipe}, homes: {name: Home}"""
     context = get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as workers:      # a new worker each time is a small one: see measure
-        waiting = [workers.submit(train_and_measure, name, recipe, seed, homes[name], flags) for name, recipe in recipes.items() for seed in seeds]
+    # A new worker each time is a small one: see measure
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as workers:
+        waiting = [workers.submit(train_and_measure, name, recipe, seed, homes[name], flags) for name,
+                   recipe in recipes.items() for seed in seeds]
         try:
             for done in as_completed(waiting):
                 yield done.result()
@@ -151,9 +164,11 @@ def summary(runs):
     """{recipe: {"mean": {what: value}, "deviation": {what: value}}}, over the seeds; no deviation of a single one."""
     told = {}
     for recipe in dict.fromkeys(run["recipe"] for run in runs):
-        columns = {what: [run[what] for run in runs if run["recipe"] == recipe and run[what] is not None] for what in (*PROTOCOLS, *COSTS)}
+        columns = {what: [run[what] for run in runs if run["recipe"] == recipe and run[what] is not None]
+                   for what in (*PROTOCOLS, *COSTS)}
         told[recipe] = {"mean": {what: statistics.mean(values) for what, values in columns.items() if values},
-                        "deviation": {what: statistics.stdev(values) for what, values in columns.items() if len(values) > 1}}
+                        "deviation": {what: statistics.stdev(values) for what, values in columns.items()
+                                      if len(values) > 1}}
     return told
 
 
@@ -177,12 +192,15 @@ def _row(recipe, seed, values):
 
 def add_arguments(parser, text):
     """What every study of recipes takes. text: the path that is read by default"""
-    parser.add_argument("--text", type=Path, default=text, metavar="FILE", help=f"a text in UTF-8 (default: {text.name})")
+    parser.add_argument("--text", type=Path, default=text, metavar="FILE",
+                        help=f"a text in UTF-8 (default: {text.name})")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="N", help="(default: 1 2 3)")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=float, metavar="X", help="how long each run trains (default: as its recipe says)")
+    length.add_argument("--minutes", type=float, metavar="X",
+                        help="how long each run trains (default: as its recipe says)")
     length.add_argument("--steps", type=int, metavar="N", help="the same, in steps")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side, then of one thread each (default: 1, with all threads)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N",
+                        help="runs side by side, then of one thread each (default: 1, with all threads)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, again after each run")
 
 
@@ -194,10 +212,13 @@ def study(recipes, arguments, holdout):
     text = arguments.text.read_bytes().decode("utf-8")
     if holdout:
         text = text[:len(text) * 9 // 10]
-    flags = [f"--{name}={value}" for name, value in (("minutes", arguments.minutes), ("steps", arguments.steps)) if value is not None]
+    flags = [f"--{name}={value}" for name, value in (("minutes", arguments.minutes), ("steps", arguments.steps))
+             if value is not None]
     flags += ["--threads=1"] if arguments.jobs > 1 else []
-    about = {"text": str(arguments.text), "bytes": len(text.encode("utf-8")), "fingerprint": fingerprint(text.encode("utf-8")),
-             "holdout": holdout, "flags": flags, "jobs": arguments.jobs, "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+    about = {"text": str(arguments.text), "bytes": len(text.encode("utf-8")),
+             "fingerprint": fingerprint(text.encode("utf-8")),
+             "holdout": holdout, "flags": flags, "jobs": arguments.jobs,
+             "machine": f"{platform.platform()}, {os.cpu_count()} cores",
              "recipes": {name: {"init": recipe.init, "train": recipe.train} for name, recipe in recipes.items()}}
     runs, seeds = [], list(dict.fromkeys(arguments.seeds))          # twice the same says nothing more
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -213,7 +234,8 @@ def study(recipes, arguments, holdout):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, TINY_SHAKESPEARE)
-    parser.add_argument("--recipes", nargs="+", default=["default"], choices=list(RECIPES), metavar="NAME", help=f"of: {', '.join(RECIPES)} (default: default)")
+    parser.add_argument("--recipes", nargs="+", default=["default"], choices=list(RECIPES), metavar="NAME",
+                        help=f"of: {', '.join(RECIPES)} (default: default)")
     parser.add_argument("--holdout", action="store_true",
                         help="cut off the last tenth of the text first: for choosing hyperparameters, so that the true validation part is never seen")
     arguments = parser.parse_args()

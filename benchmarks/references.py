@@ -1,12 +1,15 @@
 """The presets that follow other projects, each trained by its one command, and Folio's default in the same time beside it.
 
-    python benchmarks/references.py                                 # on two cores some hours: half an hour a preset, and as long for the default
-    python benchmarks/references.py --presets personal llm-v0 --limit 5 --jobs 2 --json references.json
+    python benchmarks/references.py                                 # on two cores some hours: half an hour a preset,
+    and as long for the default python benchmarks/references.py --presets personal llm-v0 --limit 5 --jobs 2 --json
+    references.json
 
-On tiny shakespeare where it is, else on the plays. A few steps of each preset are timed first. Where all of them would take longer than --limit, as many
-are made as fit into it (whole epochs, where a preset counts in these), and the time of all is predicted from theirs; where not even a tenth fit, the few
-that were timed, which are not compiled, are all there is. Nats per byte are those of the weights that are best on the text held out, as they are kept for
-run.py. The default holds out as much of the text as the preset beside it, and has the time that the preset took, all of its process, or else the limit.
+On tiny shakespeare where it is, else on the plays. A few steps of each preset are timed first. Where all of them would
+take longer than --limit, as many are made as fit into it (whole epochs, where a preset counts in these), and the time
+of all is predicted from theirs; where not even a tenth fit, the few that were timed, which are not compiled, are all
+there is. Nats per byte are those of the weights that are best on the text held out, as they are kept for run.py. The
+default holds out as much of the text as the preset beside it, and has the time that the preset took, all of its
+process, or else the limit.
 """
 
 import argparse
@@ -52,19 +55,23 @@ def train_preset(preset, home, limit, flags):
     """Train a preset for at most about `limit` seconds. -> {what: value}: of_steps are all that the preset has, predicted_seconds what these take,
     where they are not all made; of a finished run also what `train` tells."""
     training, block_size = PRESETS[preset].training, PRESETS[preset].model.block_size
-    run_process(ROOT / "train.py", "--home", home.folder, "--preset", preset, "--name", "timed", "--steps", TIMED_STEPS, "--eval-interval", 100,
+    run_process(ROOT / "train.py", "--home", home.folder, "--preset", preset, "--name", "timed", "--steps", TIMED_STEPS,
+                "--eval-interval", 100,
                 "--closing-tokens", 0, *flags)
     speed = statistics.median(line["tokens_per_second"] for line in run_log.read(home.log("timed"))[1:])
     seconds_per_step = training.batch_size * block_size / speed
     fitting = int(limit / seconds_per_step)
-    epoch = math.ceil(steps_per_epoch(corpus.open_corpus(home)[1].train_tokens, batch_size=training.batch_size, block_size=block_size, batches=training.batches))
+    epoch = math.ceil(steps_per_epoch(corpus.open_corpus(home)[1].train_tokens, batch_size=training.batch_size,
+                                      block_size=block_size, batches=training.batches))
     whole = training.steps or training.epochs * epoch
     if not training.steps and epoch < fitting < whole:
         fitting -= fitting % epoch
     if fitting < WORTH_TRAINING * whole:
-        return {"preset": preset, "of_steps": whole, "predicted_seconds": whole * seconds_per_step, "parameters": parameters_of(home, "timed")}
+        return {"preset": preset, "of_steps": whole, "predicted_seconds": whole * seconds_per_step,
+                "parameters": parameters_of(home, "timed")}
     run = train("all", home, ["--preset", preset, *(["--steps", fitting] if fitting < whole else []), *flags])
-    return {"preset": preset, "of_steps": whole, "predicted_seconds": run["seconds"] * whole / fitting if fitting < whole else None, **run}
+    return {"preset": preset, "of_steps": whole, "predicted_seconds": run["seconds"] * whole / fitting
+            if fitting < whole else None, **run}
 
 
 def train(name, home, flags):
@@ -111,7 +118,8 @@ def run_all(homes, defaults, limit, flags, jobs):
                 seconds = round(limit if result["predicted_seconds"] else result["seconds"])
                 key = PRESETS[result["preset"]].text.val_fraction, seconds
                 if key not in beside:
-                    beside[key] = workers.submit(train, f"default-{seconds}", defaults[key[0]], ["--minutes", seconds / 60, *flags])
+                    beside[key] = workers.submit(train, f"default-{seconds}", defaults[key[0]],
+                                                 ["--minutes", seconds / 60, *flags])
                 waiting.setdefault(beside[key], []).append(result)
             for done in as_completed(waiting):
                 yield from ({**result, "default": done.result()} for result in waiting[done])
@@ -126,11 +134,14 @@ def markdown(results):
     yield "| --- " * 10 + "|"
     for result in sorted(results, key=lambda result: list(PROJECTS).index(result["preset"])):
         steps = f"{result['of_steps']:,}" if not result["predicted_seconds"] else f"{result.get('steps', 0):,} of {result['of_steps']:,}"
-        seconds = _figure(result, "seconds", ",.0f") + f" (of {_figure(result, 'predicted_seconds', ',.0f')}, predicted)" * bool(result["predicted_seconds"])
+        seconds = _figure(result, "seconds",
+                          ",.0f") + f" (of {_figure(result, 'predicted_seconds', ',.0f')}, predicted)" * bool(result["predicted_seconds"])
         default = result["default"]
         beside = f"{_figure(default, 'nats_per_byte', '.4f')} ({default['parameters']:,} parameters): {_quoted(default['sample'])}"
-        cells = [f"`{result['preset']}`", f"{result['parameters']:,}", steps, seconds.strip(), _figure(result, "nats_per_byte", ".4f"),
-                 _figure(result, "perplexity", ".2f"), _figure(result, "training_loss", ".3f"), _quoted(result.get("sample", "")),
+        cells = [f"`{result['preset']}`", f"{result['parameters']:,}", steps, seconds.strip(),
+                 _figure(result, "nats_per_byte", ".4f"),
+                 _figure(result, "perplexity", ".2f"), _figure(result, "training_loss", ".3f"),
+                 _quoted(result.get("sample", "")),
                  PROJECTS[result["preset"]], beside]
         yield f"| {' | '.join(cells)} |"
 
@@ -147,10 +158,14 @@ def _quoted(line):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", type=Path, metavar="FILE", help="a text in UTF-8 (default: tiny shakespeare where it is, else the plays)")
-    parser.add_argument("--presets", nargs="+", default=list(PROJECTS), choices=PROJECTS, metavar="NAME", help=f"of: {', '.join(PROJECTS)} (default: all)")
-    parser.add_argument("--limit", type=float, default=30, metavar="MINUTES", help="longest that a preset trains (default: 30)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of each run (default: one a core, or 1 with several jobs)")
+    parser.add_argument("--text", type=Path, metavar="FILE",
+                        help="a text in UTF-8 (default: tiny shakespeare where it is, else the plays)")
+    parser.add_argument("--presets", nargs="+", default=list(PROJECTS), choices=PROJECTS, metavar="NAME",
+                        help=f"of: {', '.join(PROJECTS)} (default: all)")
+    parser.add_argument("--limit", type=float, default=30, metavar="MINUTES",
+                        help="longest that a preset trains (default: 30)")
+    parser.add_argument("--threads", type=int, metavar="N",
+                        help="of each run (default: one a core, or 1 with several jobs)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side (default: 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, again after each preset")
     arguments = parser.parse_args()
@@ -158,7 +173,8 @@ def main():
     text = path.read_bytes().decode("utf-8")
     threads = arguments.threads or (1 if arguments.jobs > 1 else None)
     flags = [f"--threads={threads}"] if threads else []
-    about = {"text": path.name, "bytes": len(text.encode("utf-8")), "fingerprint": fingerprint(text.encode("utf-8")), "limit_minutes": arguments.limit,
+    about = {"text": path.name, "bytes": len(text.encode("utf-8")), "fingerprint": fingerprint(text.encode("utf-8")),
+             "limit_minutes": arguments.limit,
             "flags": flags, "jobs": arguments.jobs, "machine": f"{platform.platform()}, {os.cpu_count()} cores"}
     results = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

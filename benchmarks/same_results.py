@@ -4,10 +4,10 @@
     python benchmarks/same_results.py > before.json         # before the change
     python benchmarks/same_results.py --against before.json # after it: exit code 1 where a hash differs
 
-Five presets train 50 steps each with one thread in float32, and every model completes a prompt. Variants cover what the presets leave out:
-gradient accumulation, bfloat16, consecutive batches, a killed and resumed run, fine-tuning and two processes. Only the scripts and commands are
-called, and only tensors, losses and texts are hashed, so names of modules and settings may change between two measurements. Hashes
-hold for one machine, one processor and one version of torch.
+Five presets train 50 steps each with one thread in float32, and every model completes a prompt. Variants cover what the
+presets leave out: gradient accumulation, bfloat16, consecutive batches, a killed and resumed run, fine-tuning and two
+processes. Only the scripts and commands are called, and only tensors, losses and texts are hashed, so names of modules
+and settings may change between two measurements. Hashes hold for one machine, one processor and one version of torch.
 """
 
 import argparse
@@ -34,11 +34,13 @@ VARIANTS = {
     "accumulated": ["--preset", "default", "--micro-batch-size", "2", "--emb-len", "64"],
     "bfloat16": ["--preset", "default", "--precision", "bf16", "--emb-len", "64"],
     "consecutive": ["--preset", "llm-v0", "--batches", "consecutive"],
-    "gpt2": ["--preset", "default", "--family", "classic", "--positions", "learned", "--norm", "layer", "--mlp", "gelu", "--dropout", "0.1",
+    "gpt2": ["--preset", "default", "--family", "classic", "--positions", "learned", "--norm", "layer", "--mlp", "gelu",
+             "--dropout", "0.1",
              "--emb-len", "64", "--batches", "shuffled", "--schedule", "cosine"],
 }
 GENERATION = {
-    "sampled": ["--temperature", "0.9", "--top-p", "0.95", "--repetition-penalty", "1.1", "--samples", "3", "--seed", "7"],
+    "sampled": ["--temperature", "0.9", "--top-p", "0.95", "--repetition-penalty", "1.1", "--samples", "3", "--seed",
+                "7"],
     "greedy": ["--temperature", "0", "--tokens", "150"],
     "beams": ["--beams", "3", "--tokens", "40"],
 }
@@ -47,7 +49,8 @@ PROMPT = "MERRAN:\nThe sea"
 
 def run(script, *words, launcher=()):
     """Run a script of the repository to its end. -> what it wrote to stdout, as bytes"""
-    command = [sys.executable, *launcher, *([str(ROOT / script)] if script.endswith(".py") else ["-m", script]), *map(str, words)]
+    command = [sys.executable, *launcher, *([str(ROOT / script)] if script.endswith(".py") else ["-m", script]),
+               *map(str, words)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr.decode(errors='replace')[-2000:]}")
@@ -61,7 +64,8 @@ def hash_tensors(value):
     def feed(path, value):
         if isinstance(value, torch.Tensor):
             digest.update(path.encode())
-            digest.update(value.contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else value.numpy().tobytes())
+            digest.update(value.contiguous().view(torch.uint8).numpy().tobytes() if value.dim()
+                          else value.numpy().tobytes())
         elif isinstance(value, dict):
             for key in sorted(value, key=str):
                 feed(f"{path}/{key}", value[key])
@@ -75,7 +79,8 @@ def hash_tensors(value):
 
 def hash_log(path):
     """Return the hash of the losses in a run's log."""
-    losses = [[value for key, value in sorted(json.loads(line).items()) if "nats" in key or "bits" in key or "loss" in key]
+    losses = [[value for key, value in sorted(json.loads(line).items()) if "nats" in key or "bits" in key
+               or "loss" in key]
               for line in path.read_text(encoding="utf-8").splitlines()]
     return hashlib.sha256(json.dumps(losses).encode()).hexdigest()[:16]
 
@@ -83,7 +88,8 @@ def hash_log(path):
 def hash_run(home, name):
     """Hash the weights, the resume file and the losses of a run, and what its model writes. -> {what: hash}"""
     saved = home / "Saved_Weights"
-    hashes = {kind: hash_tensors(torch.load(saved / f"{kind}-{name}.pth", weights_only=True)) for kind in ("weights", "resume")}
+    hashes = {kind: hash_tensors(torch.load(saved / f"{kind}-{name}.pth", weights_only=True))
+              for kind in ("weights", "resume")}
     hashes["losses"] = hash_log(saved / f"log-{name}.jsonl")
     for kind, flags in GENERATION.items():
         text = run("run.py", PROMPT, "--home", home, "--weights", name, "--tokens", 100, *flags)
@@ -116,8 +122,10 @@ def measure(folder):
     run("train.py", "--home", home, "--name", "two", "--steps", 20, *FIXED, "--emb-len", 64,
         launcher=["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"])
     yield "two processes", hash_run(home, "two")
-    yield "evaluate", {"figures": hashlib.sha256(run("folio.evaluate", "--home", home, "--weights", "default")).hexdigest()[:16]}
-    yield "tokens", {"report": hashlib.sha256(run("folio.tokens", ROOT / "Train_Data" / "input.txt", "--home", home)).hexdigest()[:16]}
+    yield "evaluate", {"figures": hashlib.sha256(run("folio.evaluate", "--home", home, "--weights",
+                                                     "default")).hexdigest()[:16]}
+    yield "tokens", {"report": hashlib.sha256(run("folio.tokens", ROOT / "Train_Data" / "input.txt", "--home",
+                                                  home)).hexdigest()[:16]}
 
 
 def hash_files(paths):
@@ -127,7 +135,8 @@ def hash_files(paths):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--against", type=Path, metavar="FILE", help="compare with the hashes in a file that an earlier call has written")
+    parser.add_argument("--against", type=Path, metavar="FILE",
+                        help="compare with the hashes in a file that an earlier call has written")
     arguments = parser.parse_args()
     before = json.loads(arguments.against.read_text(encoding="utf-8")) if arguments.against else None
     found = {}

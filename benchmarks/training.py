@@ -1,14 +1,15 @@
 """How fast Folio trains, beside a plain program that trains the same network, in the same process.
 
     python benchmarks/training.py                # about three minutes on two cores
-    python benchmarks/training.py --compile      # Folio's step compiled as well (half a minute more where it was never compiled)
-    python benchmarks/training.py --shape 10m    # 11 million parameters: what GPUs are compared with
-    python benchmarks/training.py --preset micropgpt        # a preset as it is: its shape, batch, optimizer and tokenizer
+    python benchmarks/training.py --compile      # Folio's step compiled as well (half a minute more where it was never
+    compiled) python benchmarks/training.py --shape 10m    # 11 million parameters: what GPUs are compared with python
+    benchmarks/training.py --preset micropgpt        # a preset as it is: its shape, batch, optimizer and tokenizer
     python benchmarks/training.py --preset llm-v0 --precision fp32      # beside torch.nn.LSTM in the same numbers
 
-The plain program is what a careful reader of PyTorch's documentation writes: the same layers from torch.nn.functional, float32 and AdamW on a CPU;
-on a GPU bfloat16 under autocast and torch.compile. It starts from Folio's weights, and both must agree on the first loss. It is measured twice:
-before Folio has set anything in the process, as it would run by itself, and again in turns with Folio, when the C library keeps memory for both.
+The plain program is what a careful reader of PyTorch's documentation writes: the same layers from torch.nn.functional,
+float32 and AdamW on a CPU; on a GPU bfloat16 under autocast and torch.compile. It starts from Folio's weights, and both
+must agree on the first loss. It is measured twice: before Folio has set anything in the process, as it would run by
+itself, and again in turns with Folio, when the C library keeps memory for both.
 """
 
 import argparse
@@ -46,11 +47,13 @@ class Plain(torch.nn.Module):
     def __init__(self, net):
         super().__init__()
         self.params = net.params
-        self.weights = torch.nn.ParameterDict({name.replace(".", "_"): torch.nn.Parameter(value.clone()) for name, value in net.state_dict().items()})
+        self.weights = torch.nn.ParameterDict({name.replace(".", "_"): torch.nn.Parameter(value.clone()) for name,
+                                               value in net.state_dict().items()})
 
     def of_layer(self, layer):
         """{name: parameter} of a block."""
-        return {name.removeprefix(f"blocks_{layer}_"): value for name, value in self.weights.items() if name.startswith(f"blocks_{layer}_")}
+        return {name.removeprefix(f"blocks_{layer}_"): value for name, value in self.weights.items()
+                if name.startswith(f"blocks_{layer}_")}
 
     def in_heads(self, x, own):
         """x: (B, T, C) -> query, key, value: (B, heads, T, D) each"""
@@ -74,7 +77,8 @@ class PlainFolio(Plain):
             mixed = F.scaled_dot_product_attention(query, key.type_as(query), value.type_as(query), is_causal=True)
             x = x + F.linear(mixed.transpose(1, 2).flatten(2), own["attention_output_weight"])
             y = F.rms_norm(x, x.shape[-1:], own["mlp_norm_weight"], 1e-6)
-            x = x + F.linear(F.silu(F.linear(y, own["mlp_gate_weight"])) * F.linear(y, own["mlp_up_weight"]), own["mlp_down_weight"])
+            x = x + F.linear(F.silu(F.linear(y, own["mlp_gate_weight"])) * F.linear(y, own["mlp_up_weight"]),
+                             own["mlp_down_weight"])
         return F.linear(F.rms_norm(x, x.shape[-1:], weights["norm_weight"], 1e-6), weights["head_weight"])
 
     def angles(self, length, device):
@@ -94,8 +98,10 @@ class PlainClassic(Plain):
         for layer in range(params.num_layers):
             own = self.of_layer(layer)
             query, key, value = self.in_heads(self.norm(x, own, "attention_norm"), own)
-            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=params.attention_dropout if self.training else 0.0)
-            x = x + F.dropout(self.linear(mixed.transpose(1, 2).flatten(2), own, "attention_output"), params.dropout, self.training)
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=params.attention_dropout
+                                                   if self.training else 0.0)
+            x = x + F.dropout(self.linear(mixed.transpose(1, 2).flatten(2), own, "attention_output"), params.dropout,
+                              self.training)
             y = self.linear(activation(self.linear(self.norm(x, own, "mlp_norm"), own, "mlp_up")), own, "mlp_down")
             x = x + F.dropout(y, params.dropout, self.training)
         return self.linear(self.norm(x, weights, "norm"), weights, "head")
@@ -114,7 +120,8 @@ class PlainLSTM(torch.nn.Module):
         super().__init__()
         params = net.params
         self.embedding = torch.nn.Embedding(params.vocab_size, params.emb_len)
-        self.blocks = torch.nn.LSTM(params.emb_len, params.hidden_len, params.num_layers, batch_first=True, dropout=params.dropout)
+        self.blocks = torch.nn.LSTM(params.emb_len, params.hidden_len, params.num_layers, batch_first=True,
+                                    dropout=params.dropout)
         self.head = torch.nn.Linear(params.hidden_len, params.vocab_size)
         self.load_state_dict(net.state_dict())
 
@@ -185,10 +192,13 @@ def compare(run, plain, batch, alone):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--shape", default="default", choices=SHAPES, help="of the default preset's network (default: its own)")
+    what.add_argument("--shape", default="default", choices=SHAPES,
+                      help="of the default preset's network (default: its own)")
     what.add_argument("--preset", default="default", choices=PRESETS, help="(default: default)")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(), help="compile Folio's step")
-    parser.add_argument("--vocab-size", type=int, help="of a bpe tokenizer, learned from the plays (default: 1024, or the preset's)")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(),
+                        help="compile Folio's step")
+    parser.add_argument("--vocab-size", type=int,
+                        help="of a bpe tokenizer, learned from the plays (default: 1024, or the preset's)")
     parser.add_argument("--batch-size", type=int, help="windows a step (default: the preset's)")
     parser.add_argument("--precision", default="auto", help="of Folio's matrix products (default: the best here)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of both (default: one a core)")
@@ -197,7 +207,8 @@ def main():
     preset = PRESETS[arguments.preset]
     if arguments.preset == "default":
         preset = replace(preset, text=TextParams(vocab_size=1024), model=preset.model.sized(SHAPES[arguments.shape]))
-    wanted = {name: value for name, value in vars(arguments).items() if name in ("vocab_size", "batch_size", "threads", "precision", "compile") and value is not None}
+    wanted = {name: value for name, value in vars(arguments).items()
+              if name in ("vocab_size", "batch_size", "threads", "precision", "compile") and value is not None}
     wanted["compile"] &= not preset.model.is_recurrent          # which would be refused
     params = chosen(preset, one_length({"steps": 1000}) | wanted)
     with tempfile.TemporaryDirectory() as folder:
@@ -213,7 +224,8 @@ def main():
         with runs.new_run(home, "speed", params, tokenizer, text, time.perf_counter(), say=lambda words: None) as run:
             run.working_net.eval()
             with torch.no_grad():
-                assert abs(run.loss(*batch).item() - first_loss) < 0.02, "the two networks do not compute the same"        # bfloat16 has three digits
+                # Bfloat16 has three digits
+                assert abs(run.loss(*batch).item() - first_loss) < 0.02, "the two networks do not compute the same"
             run.working_net.train()
             run._compile()
             compare(run, plain, batch, alone)

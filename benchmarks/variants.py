@@ -1,10 +1,11 @@
 """Which variant of the network learns most in the same time: each is the default but for one thing, trained by the real scripts with several seeds.
 
-    python benchmarks/variants.py --jobs 2 --json variants.json --picture variants.png      # 14 variants, three seeds, 90 s each: about half an hour
-    python benchmarks/variants.py --variants folio relu2 --seeds 1 --minutes 0.5
+    python benchmarks/variants.py --jobs 2 --json variants.json --picture variants.png      # 14 variants, three seeds,
+    90 s each: about half an hour python benchmarks/variants.py --variants folio relu2 --seeds 1 --minutes 0.5
 
-The last tenth of the text is cut off first: this is for choosing, and what is chosen by it is measured elsewhere. The figure is nats per byte of the last
-tenth of what remains, by the last weights, in windows that do not overlap; lower is better.
+The last tenth of the text is cut off first: this is for choosing, and what is chosen by it is measured elsewhere. The
+figure is nats per byte of the last tenth of what remains, by the last weights, in windows that do not overlap; lower is
+better.
 """
 
 import argparse
@@ -45,14 +46,16 @@ VARIANTS = {
 def flags_of(variant):
     """What train.py is told: ["--emb-len=128", ..., "--no-query-key-norm"]"""
     words = {name.replace("_", "-"): value for name, value in (SIZE | VARIANTS[variant]).items()}
-    return tuple(f"--{'no-' * (value is False)}{name}" if isinstance(value, bool) else f"--{name}={value}" for name, value in words.items())
+    return tuple(f"--{'no-' * (value is False)}{name}" if isinstance(value, bool) else f"--{name}={value}" for name,
+                 value in words.items())
 
 
 def ranked(runs):
     """[(variant, mean, deviation, its runs)], the best first; the deviation is None where there is one seed."""
     told = summary(runs)
     order = sorted(told, key=lambda variant: told[variant]["mean"]["windows"])
-    return [(variant, told[variant]["mean"]["windows"], told[variant]["deviation"].get("windows"), [run for run in runs if run["recipe"] == variant])
+    return [(variant, told[variant]["mean"]["windows"], told[variant]["deviation"].get("windows"),
+             [run for run in runs if run["recipe"] == variant])
             for variant in order]
 
 
@@ -81,12 +84,15 @@ def variants_figure(runs, text):
     with style():
         sheet = Sheet()
         name_wide = max(sheet.width_of(variant, fontsize=10, weight="bold") for variant, *_ in rows) + 0.3
-        top = sheet.begin(9.5, "Which variant learns most in the same time", [text, "Nats per byte of text that was held out: lower is better. "
+        top = sheet.begin(9.5, "Which variant learns most in the same time",
+                          [text, "Nats per byte of text that was held out: lower is better. "
                           "A dot is a seed, the stroke their mean"], high * len(rows) + 0.3)
-        axis = sheet.axes(sheet.MARGIN + name_wide, top - 0.3, sheet.width - 2 * sheet.MARGIN - name_wide, high * len(rows), label="variants")
+        axis = sheet.axes(sheet.MARGIN + name_wide, top - 0.3, sheet.width - 2 * sheet.MARGIN - name_wide,
+                          high * len(rows), label="variants")
         for place, (variant, mean, _, own) in enumerate(rows):
             colour = COLOURS[variant == BASE]
-            axis.plot([run["windows"] for run in own], [place] * len(own), "o", color=colour, markersize=5, alpha=0.55, markeredgewidth=0, label=variant)
+            axis.plot([run["windows"] for run in own], [place] * len(own), "o", color=colour, markersize=5, alpha=0.55,
+                      markeredgewidth=0, label=variant)
             axis.plot([mean, mean], [place - 0.28, place + 0.28], color=colour, linewidth=2)
             if variant == BASE:
                 axis.axvline(mean, color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
@@ -102,7 +108,8 @@ def variants_figure(runs, text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, PLAYS)
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME", help=f"of: {', '.join(VARIANTS)} (default: all)")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME",
+                        help=f"of: {', '.join(VARIANTS)} (default: all)")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it there, a .png or .svg")
     arguments = parser.parse_args()
     if arguments.picture:

@@ -22,15 +22,21 @@ def table_of(text):
 def test_recipes_are_trained_by_the_scripts_and_measured_by_every_protocol(plays, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text(plays[:20_000], encoding="utf-8", newline="\n")
-    done = run_script("benchmarks/quality.py", "--text", text, "--seeds", 2, 2, "--steps", 2, "--jobs", 2, "--holdout", "--json", tmp_path / "told.json")
+    done = run_script("benchmarks/quality.py", "--text", text, "--seeds", 2, 2, "--steps", 2, "--jobs", 2, "--holdout",
+                      "--json", tmp_path / "told.json")
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
-    assert told["bytes"] == len(plays[:18_000].encode()) and told["holdout"] is True         # the last tenth was not seen
+    # The last tenth was not seen
+    assert told["bytes"] == len(plays[:18_000].encode()) and told["holdout"] is True
     [run] = told["runs"]                        # the same seed twice is one run
     assert (run["recipe"], run["seed"], run["steps"]) == ("default", 2, 2)
-    assert run["windows"] == pytest.approx(run["best"], rel=0.01)               # which is in the run's own precision; so few steps have one validation
-    assert len({run[protocol] for protocol in quality.PROTOCOLS}) >= 4 and all(1 < run[protocol] < 6 for protocol in quality.PROTOCOLS)
-    assert 0 < run["cpu_seconds"] and 0 < run["wall_seconds"] and (run["peak_megabytes"] is None or 100 < run["peak_megabytes"] < 4000)
+    # Which is in the run's own precision; so few steps have one validation
+    assert run["windows"] == pytest.approx(run["best"], rel=0.01)
+    assert len({run[protocol] for protocol in quality.PROTOCOLS}) >= 4
+    assert all(1 < run[protocol] < 6 for protocol in quality.PROTOCOLS)
+    assert 0 < run["cpu_seconds"]
+    assert 0 < run["wall_seconds"]
+    assert (run["peak_megabytes"] is None or 100 < run["peak_megabytes"] < 4000)
     heads, rows = table_of(done.stdout)
     assert heads[:3] == ["recipe", "seed", "windows"] and [row[1] for row in rows] == ["2", "**mean**"]
     assert rows[0][2] == rows[1][2] == f"{run['windows']:.4f}"
@@ -38,14 +44,18 @@ def test_recipes_are_trained_by_the_scripts_and_measured_by_every_protocol(plays
 
 def test_without_its_text_it_says_so_and_does_nothing(tmp_path):
     done = run_script("benchmarks/quality.py", "--text", tmp_path / "no-such.txt")
-    assert (done.returncode, done.stderr) == (0, "") and done.stdout == f"Skipped: there is no text at {tmp_path / 'no-such.txt'}.\n"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"Skipped: there is no text at {tmp_path / 'no-such.txt'}.\n"
 
 
 def test_a_run_that_fails_says_what_the_script_said(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("ab", encoding="utf-8")
     done = run_script("benchmarks/quality.py", "--text", text)
-    assert done.returncode == 1 and "init.py" in done.stderr and "too short" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1
+    assert "init.py" in done.stderr
+    assert "too short" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def run_of(recipe, seed, value, **others):
@@ -53,7 +63,8 @@ def run_of(recipe, seed, value, **others):
 
 
 def test_mean_and_deviation_are_over_the_seeds_of_a_recipe():
-    told = quality.summary([run_of("a", 1, 1.0), run_of("b", 1, 7.0, peak_megabytes=None), run_of("a", 2, 2.0), run_of("a", 3, 6.0)])
+    told = quality.summary([run_of("a", 1, 1.0), run_of("b", 1, 7.0, peak_megabytes=None), run_of("a", 2, 2.0),
+                            run_of("a", 3, 6.0)])
     assert told["a"]["mean"]["windows"] == 3 and told["a"]["deviation"]["sliding"] == pytest.approx(7 ** 0.5)
     assert told["b"]["mean"]["best"] == 7 and told["b"]["deviation"] == {} and "peak_megabytes" not in told["b"]["mean"]
     lines = list(quality.markdown([run_of("a", 2, 2.0, peak_megabytes=None), run_of("a", 1, 1.0)]))

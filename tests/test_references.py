@@ -19,7 +19,8 @@ import references           # noqa: E402  (it lies there)
 def test_presets_are_trained_by_the_scripts_or_only_timed_and_the_default_has_the_same_time(plays, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text(plays[:20_000], encoding="utf-8", newline="\n")
-    done = run_script("benchmarks/references.py", "--text", text, "--presets", "micropgpt", "personal", "--limit", 0.05, "--threads", 1,
+    done = run_script("benchmarks/references.py", "--text", text, "--presets", "micropgpt", "personal", "--limit", 0.05,
+                      "--threads", 1,
                       "--json", tmp_path / "told.json")
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
@@ -27,7 +28,9 @@ def test_presets_are_trained_by_the_scripts_or_only_timed_and_the_default_has_th
     results = {result["preset"]: result for result in told["results"]}
     assert {name: result["of_steps"] for name, result in results.items()} == {"micropgpt": 3000, "personal": 5000}
     for result in results.values():
-        assert result["predicted_seconds"] > 3 and 1 < result["default"]["nats_per_byte"] < 6 and result["default"]["sample"]
+        assert result["predicted_seconds"] > 3
+        assert 1 < result["default"]["nats_per_byte"] < 6
+        assert result["default"]["sample"]
     heads, rows = table_of(done.stdout)
     assert [row[0] for row in rows] == ["`personal`", "`micropgpt`"] and all(len(row) == len(heads) for row in rows)
 
@@ -41,7 +44,8 @@ def trained(monkeypatch):
         calls.append(flags)
         steps = flags[flags.index("--steps") + 1] if "--steps" in flags else 5000
         return {"steps": steps, "seconds": 0.1 * steps}
-    lines = [{"tokens_per_second": speed} for speed in (1, 16 * 32 / 0.1, 16 * 32 / 0.1)]           # the first ones warm up
+    # The first ones warm up
+    lines = [{"tokens_per_second": speed} for speed in (1, 16 * 32 / 0.1, 16 * 32 / 0.1)]
     monkeypatch.setattr(references, "run_process", lambda *words: None)
     monkeypatch.setattr(references, "train", train)
     monkeypatch.setattr(references, "parameters_of", lambda home, name: 7)
@@ -50,7 +54,9 @@ def trained(monkeypatch):
 
     def of(limit, **training):
         how = {"batch_size": 16, "steps": 5000, **training}
-        monkeypatch.setattr(references, "PRESETS", {"personal": SimpleNamespace(model=PRESETS["personal"].model, training=SimpleNamespace(batches="shuffled", **how))})
+        monkeypatch.setattr(references, "PRESETS",
+                            {"personal": SimpleNamespace(model=PRESETS["personal"].model,
+                                                         training=SimpleNamespace(batches="shuffled", **how))})
         home = SimpleNamespace(folder=".", log=lambda name: name)
         return references.train_preset("personal", home, limit, ["--threads=1"]), calls
     return of
@@ -93,19 +99,24 @@ def test_a_default_of_the_same_time_and_share_is_trained_once(monkeypatch):
     monkeypatch.setattr(references, "train_preset", train_preset)
     monkeypatch.setattr(references, "train", train)
     results = list(references.run_all(dict.fromkeys(took), {0.1: "tenth", 0.2: "fifth"}, 60, [], jobs=2))
-    assert {result["preset"]: result["default"]["minutes"] for result in results} == {name: 50 / 60 if name == "personal" else 1 for name in took}
+    assert {result["preset"]: result["default"]["minutes"]
+            for result in results} == {name: 50 / 60 if name == "personal" else 1 for name in took}
     assert sorted(home for home, _ in calls) == ["fifth", "tenth", "tenth"]
 
 
 def test_the_table_shows_what_was_made_and_what_was_predicted():
     default = {"parameters": 2000, "nats_per_byte": 1.5, "sample": "a|b *c*\x1b"}
-    whole = {"preset": "personal", "parameters": 1000, "of_steps": 5000, "steps": 5000, "seconds": 61.2, "predicted_seconds": None, "nats_per_byte": 2.0,
+    whole = {"preset": "personal", "parameters": 1000, "of_steps": 5000, "steps": 5000, "seconds": 61.2,
+             "predicted_seconds": None, "nats_per_byte": 2.0,
              "perplexity": 7.389, "training_loss": 1.9, "sample": " To be", "default": default}
-    timed = {"preset": "shakespeare-10m", "parameters": 10_788_929, "of_steps": 5000, "predicted_seconds": 25_000.4, "default": default}
+    timed = {"preset": "shakespeare-10m", "parameters": 10_788_929, "of_steps": 5000, "predicted_seconds": 25_000.4,
+             "default": default}
     _, rows = table_of("\n".join(references.markdown([timed, whole])))
     beside = "1.5000 (2,000 parameters): *a b  c*"
-    assert rows[0] == ["`personal`", "1,000", "5,000", "61", "2.0000", "7.39", "1.900", "*To be*", "about 85K parameters", beside]
-    assert rows[1] == ["`shakespeare-10m`", "10,788,929", "0 of 5,000", "(of 25,000, predicted)", "", "", "", "", "10,788,929 parameters", beside]
+    assert rows[0] == ["`personal`", "1,000", "5,000", "61", "2.0000", "7.39", "1.900", "*To be*",
+                       "about 85K parameters", beside]
+    assert rows[1] == ["`shakespeare-10m`", "10,788,929", "0 of 5,000", "(of 25,000, predicted)", "", "", "", "",
+                       "10,788,929 parameters", beside]
 
 
 def test_every_preset_that_follows_a_project_is_among_them():

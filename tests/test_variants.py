@@ -19,21 +19,24 @@ pytest.importorskip("matplotlib")
 
 
 def run_of(variant, seed, nats):
-    return {"recipe": variant, "seed": seed, "windows": nats, "sliding": nats, "random": nats, "256 bytes": nats, "best": nats, "steps": 100 + seed,
+    return {"recipe": variant, "seed": seed, "windows": nats, "sliding": nats, "random": nats, "256 bytes": nats,
+            "best": nats, "steps": 100 + seed,
             "wall_seconds": 1.0, "cpu_seconds": 1.0, "peak_megabytes": None, "parameters": 1000}
 
 
 def test_variants_are_trained_by_the_script_and_shown(plays, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text(plays[:20_000], encoding="utf-8", newline="\n")
-    done = run_script("benchmarks/variants.py", "--text", text, "--variants", "no-query-key-norm", "--seeds", 1, "--steps", 2, "--jobs", 2,
+    done = run_script("benchmarks/variants.py", "--text", text, "--variants", "no-query-key-norm", "--seeds", 1,
+                      "--steps", 2, "--jobs", 2,
                       "--json", tmp_path / "told.json", "--picture", tmp_path / "told.svg")
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
     assert told["holdout"] is True and told["bytes"] == len(plays[:18_000].encode())
     [run] = told["runs"]
     heads, [row] = table_of(done.stdout)
-    assert row[:3] == ["no-query-key-norm", "`--no-query-key-norm`", f"{run['windows']:.3f}"] and row[4:] == [f"{run['parameters']:,}", "2"]
+    assert row[:3] == ["no-query-key-norm", "`--no-query-key-norm`", f"{run['windows']:.3f}"]
+    assert row[4:] == [f"{run['parameters']:,}", "2"]
     assert "no-query-key-norm" in (tmp_path / "told.svg").read_text(encoding="utf-8")
 
 
@@ -48,10 +51,14 @@ def test_each_variant_is_another_network_of_about_the_same_size():
 
 
 def test_the_best_comes_first_and_all_are_set_against_the_default():
-    runs = [run_of("folio", 1, 1.5), run_of("relu2", 1, 1.3), run_of("folio", 2, 1.7), run_of("relu2", 2, 1.5), run_of("wide", 1, 2.0)]
+    runs = [run_of("folio", 1, 1.5), run_of("relu2", 1, 1.3), run_of("folio", 2, 1.7), run_of("relu2", 2, 1.5),
+            run_of("wide", 1, 2.0)]
     heads, rows = table_of("\n".join(variants.markdown(runs)))
     assert [row[0] for row in rows] == ["relu2", "folio", "wide"]
-    assert [row[3] for row in rows] == ["-0.200", "", "+0.400"] and rows[0][2] == "1.400 ± 0.141" and rows[2][2] == "2.000" and rows[0][5] == "101 to 102"
+    assert [row[3] for row in rows] == ["-0.200", "", "+0.400"]
+    assert rows[0][2] == "1.400 ± 0.141"
+    assert rows[2][2] == "2.000"
+    assert rows[0][5] == "101 to 102"
     axis = next(axis for axis in variants.variants_figure(runs, "plays").axes if axis.get_label() == "variants")
     dots = {line.get_label(): list(line.get_xdata()) for line in axis.lines if not line.get_label().startswith("_")}
     assert dots == {"relu2": [1.3, 1.5], "folio": [1.5, 1.7], "wide": [2.0]}

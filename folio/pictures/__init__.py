@@ -1,1 +1,1 @@
-"""Pictures: each takes plain values and arrays and hands out a figure; `python -m folio.plot` draws them."""
+"""Figures from plain values and arrays; `python -m folio.plot` draws them."""
