@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import FullDisk
 
 from folio.base import files
 from tokenizer import FILES, BPETokenizer, load
@@ -198,3 +199,10 @@ def test_a_rename_is_made_to_last_by_a_sync_of_its_folder(tmp_path, monkeypatch)
     with files.replacing(tmp_path / "a.txt") as file:
         file.write(b"text")
     assert synced == [(tmp_path / "a.txt").stat().st_ino, tmp_path.stat().st_ino]
+
+
+def test_a_full_disk_is_said_with_the_file_that_did_not_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", FullDisk(good_calls=0))
+    with pytest.raises(OSError) as caught, files.replacing(tmp_path / "wanted.json") as file:
+        file.write(b"{}")
+    assert caught.value.filename == str(tmp_path / "wanted.json") and os.listdir(tmp_path) == []

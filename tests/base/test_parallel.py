@@ -128,6 +128,12 @@ def test_a_worker_that_is_killed_is_one_sentence():
     until(lambda: not multiprocessing.active_children())
 
 
+def test_an_error_in_another_process_is_the_error_here():
+    with pytest.raises(ValueError, match="invalid literal"):
+        list(parallel.in_order(int, ["1", "2", "x", "4"], 2))
+    assert list(parallel.in_order(int, map(str, range(50)), 2)) == list(range(50))
+
+
 def test_set_up_is_done_once_in_each_process_and_belongs_to_its_own_work():
     for processes in (1, 2):
         tens, hundreds = (parallel.in_order(add, range(9), processes, int, base) for base in ("10", "100"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import refusal, run_python, run_script
 
-from folio.data import corpus, encoding, token_files
+from folio.data import corpus, token_files
 from folio.base.errors import FolioError
 from folio.base.files import fingerprint, only_one
 from Model_Params import TextParams
@@ -308,15 +308,3 @@ def test_a_second_init_at_once_gets_one_sentence_and_disturbs_nothing(prepared):
         (home.train_data / "input.txt").write_text(WORDS * 2, encoding="utf-8")
         with pytest.raises(BlockingIOError, match="Another process is encoding the text"):
             corpus.open_corpus(home)
-
-
-# --- Two at once in one process ---
-
-def test_two_encodings_in_one_process_do_not_meet(home):
-    first, _ = corpus.open_corpus(home(WORDS), SMALL)
-    second, _ = corpus.open_corpus(home(WORDS), TextParams(vocab_size=260))
-    parts = [("to be, or not", False, False)] * 2
-    made = [encoding.encode_all(iter(parts), tokenizer, [], 1) for tokenizer in (first, second)]
-    turns = [next(made[number]) for number in (0, 1)]
-    for (content, *_), tokenizer in zip(turns, (first, second)):
-        assert np.frombuffer(content, tokenizer.dtype).tolist() == tokenizer.encode("to be, or not") * 2
