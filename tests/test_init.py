@@ -40,8 +40,9 @@ def test_the_tokenizer_that_comes_with_the_repository_is_what_init_makes_of_the_
 
 
 def test_one_document_with_a_kept_byte_is_not_two_documents(home):
-    one = corpus.open_corpus(home({"a.txt": WORDS.encode() + b"\xff" + WORDS.encode()}), TextParams(vocab_size=300, invalid_bytes="keep"))[1]
-    two = corpus.open_corpus(home({"a.txt": WORDS, "b.txt": WORDS}), TextParams(vocab_size=300, invalid_bytes="keep"))[1]
+    keeping = TextParams(vocab_size=300, invalid_bytes="keep")
+    one = corpus.open_corpus(home({"a.txt": WORDS.encode() + b"\xff" + WORDS.encode()}), keeping)[1]
+    two = corpus.open_corpus(home({"a.txt": WORDS, "b.txt": WORDS}), keeping)[1]
     assert one.text_fingerprint != two.text_fingerprint
 
 
@@ -64,15 +65,17 @@ def test_a_vocabulary_larger_than_the_text_allows_is_said_in_one_sentence(home):
     project = home(WORDS)
     done = run_init(project, "--vocab-size", 100_000)
     assert (done.returncode, done.stderr) == (0, "")
-    said = f"The text is too small for 100,000 tokens: no pair is seen twice after {load(project.tokenizer).vocab_size}."
-    assert done.stdout.splitlines()[0] == said
+    vocab_size = load(project.tokenizer).vocab_size
+    assert done.stdout.splitlines()[0] == (
+        f"The text is too small for 100,000 tokens: no pair is seen twice after {vocab_size}.")
     assert "too small" not in run_init(project, "--vocab-size", 260).stdout
 
 
 def test_what_was_mended_is_said(home):
     project = home(b"\xef\xbb\xbf" + WORDS.replace("\n", "\r\n").encode())
     done = run_init(project, "--vocab-size", 300)
-    assert sorted(done.stdout.splitlines()[:2]) == ["Mended while reading: 1 x byte order mark.", "Mended while reading: 40 x CRLF."]
+    assert sorted(done.stdout.splitlines()[:2]) == [
+        "Mended while reading: 1 x byte order mark.", "Mended while reading: 40 x CRLF."]
     assert "".join(texts_of(*corpus.open_corpus(project, say=pytest.fail))) == WORDS
     assert "Mended" not in run_init(home(WORDS), "--vocab-size", 300).stdout
 
@@ -83,14 +86,15 @@ def test_the_paths_on_the_command_line_are_read_instead_of_train_data(home, tmp_
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "one.txt").write_text("A note.", encoding="utf-8")
     assert run_init(project, "novel.txt", "notes", "--vocab-size", 300, cwd=tmp_path).returncode == 0
-    assert "".join(texts_of(*corpus.open_corpus(project, say=pytest.fail))) == f"{WORDS}{END_OF_TEXT}A note.{END_OF_TEXT}"
+    expected = f"{WORDS}{END_OF_TEXT}A note.{END_OF_TEXT}"
+    assert "".join(texts_of(*corpus.open_corpus(project, say=pytest.fail))) == expected
 
 
-@pytest.mark.parametrize("how", ["relative", "link"])
-def test_token_files_are_no_text_by_whichever_path_the_folder_is_named(home, tmp_path, how):
+@pytest.mark.parametrize("kind_of_path", ["relative", "link"])
+def test_token_files_are_no_text_by_whichever_path_the_folder_is_named(home, tmp_path, kind_of_path):
     project = home(WORDS)
     named = Path(project.folder.name)
-    if how == "link":
+    if kind_of_path == "link":
         named = Path("link")
         link(tmp_path / named, project.folder)
     for _ in range(2):          # the second time there are token files
@@ -134,8 +138,8 @@ def test_help_names_every_field_and_its_default():
     shown = run_script("init.py", "--help")
     assert shown.returncode == 0
     words = " ".join(shown.stdout.split())          # as if no line were wrapped
-    for said in ("--home DIR", "--tokenizer bpe|char", "--vocab-size N", "--pattern qwen2|gpt2", "--val-fraction X", "(default: 0.1)",
-                 "(default: qwen2)", "--invalid-bytes refuse|keep|replace"):
+    for said in ("--home DIR", "--tokenizer bpe|char", "--vocab-size N", "--pattern qwen2|gpt2", "--val-fraction X",
+                 "(default: 0.1)", "(default: qwen2)", "--invalid-bytes refuse|keep|replace"):
         assert said in words
 
 
@@ -185,8 +189,8 @@ def test_flags_may_be_written_with_underscores(home):
     (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "It looks like a binary file"),
     (WORDS.encode("utf-16"), "It looks like UTF-16"),
     (WORDS.encode("utf-16-be"), "byte 0x00 at offset 0"),
-], ids=["no folder", "hidden files only", "empty file", "one letter", "byte order mark only", "Latin-1", "NUL", "PNG", "UTF-16",
-        "UTF-16 unmarked"])
+], ids=["no folder", "hidden files only", "empty file", "one letter", "byte order mark only", "Latin-1", "NUL", "PNG",
+        "UTF-16", "UTF-16 unmarked"])
 @pytest.mark.parametrize("kind", ["bpe", "char"])
 def test_a_text_that_cannot_be_used_is_refused_and_nothing_is_written(home, kind, texts, said):
     project = home(texts)

@@ -1,4 +1,4 @@
-"""folio/base/files.py: files that are replaced together are the old ones or the new ones, wherever the process is killed."""
+"""folio/base/files.py: files that are replaced together are all old or all new, wherever the process is killed."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ def names_in(folder):
 
 @pytest.fixture
 def states(tmp_path, monkeypatch):
-    """What a killed process would leave: states(function, folder) -> copies before and after what touches the disk."""
+    """Return states(function, folder) -> copies of the folder before and after every change on the disk."""
     def collect(function, folder):
         copies = []
 
@@ -88,7 +88,8 @@ def test_ctrl_c_at_any_moment_leaves_the_old_tokenizer_or_the_new_one(tmp_path, 
         assert names_in(folder) == sorted(FILES)
     found.pop()
     switch = found.index(NEW.fingerprint)
-    assert len(found) > 3 * len(FILES) and found == [OLD.fingerprint] * switch + [NEW.fingerprint] * (len(found) - switch)
+    assert len(found) > 3 * len(FILES)
+    assert found == [OLD.fingerprint] * switch + [NEW.fingerprint] * (len(found) - switch)
 
 
 def test_the_next_writer_completes_what_was_decided_wherever_the_last_one_was_killed(tmp_path, states):

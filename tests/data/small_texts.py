@@ -12,8 +12,8 @@ from tokenizer import END_OF_TEXT
 SMALL = TextParams(vocab_size=300)
 CHARACTERS = TextParams(tokenizer="char")
 WORDS = "To be, or not to be, that is the question.\n" * 40
-STORIES = ["Once upon a time.\n", "Zwei Bären\n\nund ein \"Fuchs\".", "三\u2028", "<|endoftext|> in the middle of a line",
-           "\ttab"]
+STORIES = ["Once upon a time.\n", "Zwei Bären\n\nund ein \"Fuchs\".", "三\u2028",
+           "<|endoftext|> in the middle of a line", "\ttab"]
 WHERE_TEXT_GOES = "Put your text at Train_Data/input.txt"
 
 

@@ -1,4 +1,4 @@
-"""folio/data/corpus.py: what init.py made is found again, and made again if the text has changed or a file is damaged."""
+"""folio/data/corpus.py: tokens are found as they were written, and made again if the text or the files have changed."""
 
 import json
 import shutil
@@ -31,7 +31,8 @@ def test_what_init_made_is_found_as_it_was(home, params):
     written = {path: path.stat().st_mtime_ns for path in project.folder.rglob("*")}
     again, found, heard = heard_by_find(project)
     assert (again.to_dict(), heard) == (tokenizer.to_dict(), [])
-    assert (found.fingerprint, found.train_bytes, found.tokens.tolist()) == (made.fingerprint, made.train_bytes, made.tokens.tolist())
+    assert (found.fingerprint, found.train_bytes) == (made.fingerprint, made.train_bytes)
+    assert found.tokens.tolist() == made.tokens.tolist()
     assert {path: path.stat().st_mtime_ns for path in project.folder.rglob("*")} == written
 
 
@@ -119,9 +120,11 @@ def test_a_character_the_tokenizer_never_saw_is_named_when_the_text_has_changed(
 
 
 @pytest.mark.parametrize("damaged", [
-    lambda about: b"", lambda about: about[:200], lambda about: b"[]", lambda about: b"{}", lambda about: b'{"tokens": 5}',
-    lambda about: json.dumps({"tokens": json.loads(about)["tokens"]}).encode(), lambda about: about.replace(b'"val_fraction"', b'"val_share"'),
-], ids=["empty", "truncated", "a list", "an empty object", "a number for a name", "all but the name missing", "a field of another version"])
+    lambda about: b"", lambda about: about[:200], lambda about: b"[]", lambda about: b"{}",
+    lambda about: b'{"tokens": 5}', lambda about: json.dumps({"tokens": json.loads(about)["tokens"]}).encode(),
+    lambda about: about.replace(b'"val_fraction"', b'"val_share"'),
+], ids=["empty", "truncated", "a list", "an empty object", "a number for a name", "all but the name missing",
+        "a field of another version"])
 def test_a_damaged_description_of_the_tokens_is_made_again(home, damaged):
     project = home(WORDS)
     _, made = corpus.open_corpus(project, SMALL)

@@ -19,8 +19,8 @@ from tokenizer import END_OF_TEXT, BPETokenizer
 def test_no_text_is_too_small_for_the_default_vocabulary():
     for text_bytes in (0, 1, 1_000, 100_000, 131_000, 10**12):
         assert BPETokenizer.merges_for(encoding.default_vocab_size(text_bytes)) >= 0
-    assert [encoding.default_vocab_size(text_bytes) for text_bytes in (20_000, 524_348, 1_115_394, 4_000_000, 100_000_000, 10**12)
-            ] == [512, 1024, 2048, 2048, 4096, 4096]
+    expected = {20_000: 512, 524_348: 1024, 1_115_394: 2048, 4_000_000: 2048, 100_000_000: 4096, 10**12: 4096}
+    assert {text_bytes: encoding.default_vocab_size(text_bytes) for text_bytes in expected} == expected
 
 
 def test_the_shortest_text_has_three_tokens_to_train_on_and_one_byte_held_out(home):
@@ -41,7 +41,8 @@ def test_documents_are_separated_by_end_of_text(home):
     project = home({"b.txt": "second " * 20, "a.txt": "first " * 20, "c/d.txt": "third " * 20})
     tokenizer, made = corpus.open_corpus(project, SMALL)
     assert (made.documents, list(made.tokens).count(tokenizer.end_of_text)) == (3, 3)
-    assert "".join(texts_of(tokenizer, made)) == "".join(word * 20 + END_OF_TEXT for word in ("first ", "second ", "third "))
+    documents = [word * 20 + END_OF_TEXT for word in ("first ", "second ", "third ")]
+    assert "".join(texts_of(tokenizer, made)) == "".join(documents)
 
 
 def test_one_document_has_no_separator_and_characters_have_one_only_for_several(home):
@@ -107,7 +108,8 @@ def documents_of(lengths):
     return {f"{index:02}.txt": chr(97 + index) * length for index, length in enumerate(lengths)}
 
 
-@pytest.mark.parametrize("lengths, train_documents", [([100] * 20, 18), ([100] * 15, 13), ([900, 100], 1), ([800, 200], 1), ([50, 50, 850, 50], 3)])
+@pytest.mark.parametrize("lengths, train_documents", [
+    ([100] * 20, 18), ([100] * 15, 13), ([900, 100], 1), ([800, 200], 1), ([50, 50, 850, 50], 3)])
 def test_where_a_document_ends_near_the_split_no_document_is_cut(home, lengths, train_documents):
     tokenizer, made = corpus.open_corpus(home(documents_of(lengths)), CHARACTERS)
     parts = [text + END_OF_TEXT for text in documents_of(lengths).values()]
@@ -159,10 +161,10 @@ def test_two_processes_make_what_one_makes(home, plays, kind, monkeypatch):
 def test_small_documents_reach_other_processes_together(home, monkeypatch):
     messages = []
 
-    def watched(work, pieces, *others):
-        pieces = list(pieces)
-        messages.append(len(pieces))
-        return parallel.in_order(work, pieces, *others)
+    def watched(function, batches, *arguments):
+        batches = list(batches)
+        messages.append(len(batches))
+        return parallel.in_order(function, batches, *arguments)
 
     monkeypatch.setattr(encoding, "in_order", watched)
     texts = [f"document {number}" for number in range(20_000)]
@@ -201,7 +203,8 @@ def test_the_split_is_the_one_that_all_document_ends_together_would_give(lengths
 @pytest.mark.parametrize("processes", [1, 2])
 def test_encodings_that_take_turns_keep_to_their_own_tokenizers(home, monkeypatch, processes):
     monkeypatch.setattr(splitting, "BATCH", 1)      # so that every text is a batch, and has a result of its own
-    tokenizers = [corpus.open_corpus(home(WORDS), params)[0] for params in (SMALL, TextParams(vocab_size=260), CHARACTERS)]
+    tokenizers = [corpus.open_corpus(home(WORDS), params)[0]
+                  for params in (SMALL, TextParams(vocab_size=260), CHARACTERS)]
     texts = ["to be, or not", "question", "that is the"]
     encodings = [encoding.encode_all(((text, False, False) for text in texts * 3), tokenizer, [], processes)
                  for tokenizer in tokenizers]

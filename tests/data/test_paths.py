@@ -22,7 +22,8 @@ from tokenizer import CharTokenizer
 
 
 def test_files_are_read_in_sorted_order_without_hidden_ones_and_tokens(home):
-    project = home(dict.fromkeys(["b.txt", "a/z.txt", "a/b/c.md", ".hidden", "a/.hidden/x.txt", "tokens/t.txt", "a/tokens/kept.txt", "C.txt"], WORDS))
+    project = home(dict.fromkeys(["b.txt", "a/z.txt", "a/b/c.md", ".hidden", "a/.hidden/x.txt", "tokens/t.txt",
+                                  "a/tokens/kept.txt", "C.txt"], WORDS))
     found = paths.find_files([project.train_data], ignored=[project.tokens])
     names = [path.relative_to(project.train_data).as_posix() for path in found]
     assert names == sorted(["b.txt", "a/z.txt", "a/b/c.md", "a/tokens/kept.txt", "C.txt"], key=Path)
@@ -35,8 +36,9 @@ def test_files_are_read_in_sorted_order_without_hidden_ones_and_tokens(home):
 
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
-    """A folder with some notes, which is the current one."""
-    for name in ("notes/a.md", "notes/deep/b.md", "notes/deep/c.txt", "notes/.hidden/d.md", "novel.txt", "list [1].txt"):
+    """Make a folder with some notes the current folder. -> a Home in it"""
+    for name in ("notes/a.md", "notes/deep/b.md", "notes/deep/c.txt", "notes/.hidden/d.md", "novel.txt",
+                 "list [1].txt"):
         (tmp_path / "shelf" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "shelf" / name).write_text(name, encoding="utf-8")
     monkeypatch.chdir(tmp_path / "shelf")
@@ -44,7 +46,9 @@ def shelf(tmp_path, monkeypatch):
 
 
 def found(home, *names):
-    return [file.relative_to(Path.cwd()).as_posix() for file in find_files(absolute_paths(names, home), ignored=[home.tokens, home.downloads])]
+    """Return the files that names stand for, relative to the current folder."""
+    files = find_files(absolute_paths(names, home), ignored=[home.tokens, home.downloads])
+    return [file.relative_to(Path.cwd()).as_posix() for file in files]
 
 
 @pytest.mark.parametrize("names, files", [
@@ -106,8 +110,8 @@ LINKS = pytest.mark.skipif(os.name != "posix", reason="symbolic links may take a
 def test_links_are_followed_and_no_file_is_read_twice(shelf, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "z.md").write_text("z", encoding="utf-8")
-    for link, target in {"notes/books": tmp_path / "data", "notes/deep/up": "..", "notes/deep/again": "..", "notes/0.md": "a.md", "notes/lost": "x",
-                         "notes/round": "round", "other": "notes"}.items():
+    for link, target in {"notes/books": tmp_path / "data", "notes/deep/up": "..", "notes/deep/again": "..",
+                         "notes/0.md": "a.md", "notes/lost": "x", "notes/round": "round", "other": "notes"}.items():
         Path(link).symlink_to(target)
     everything = ["notes/a.md", "notes/books/z.md", "notes/deep/b.md", "notes/deep/c.txt"]
     for name in ("notes", "notes/**", "notes/*"):
@@ -121,11 +125,13 @@ def test_links_are_followed_and_no_file_is_read_twice(shelf, tmp_path):
 @LINKS
 def test_a_link_that_leads_to_no_file_is_named(shelf):
     Path("loop").symlink_to("loop")
-    assert f"{Path.cwd() / 'loop'} is a symbolic link to loop, which leads to no file." in message_of(found, shelf, "loop")
+    said = f"{Path.cwd() / 'loop'} is a symbolic link to loop, which leads to no file."
+    assert said in message_of(found, shelf, "loop")
 
 
 def test_an_empty_path_is_refused(home):
-    assert refusal(run_script("init.py", "--home", home({}).folder, "")).startswith("A path is empty, as where a variable of the shell has no value.")
+    message = refusal(run_script("init.py", "--home", home({}).folder, ""))
+    assert message.startswith("A path is empty, as where a variable of the shell has no value.")
 
 
 # --- Standard input ---
@@ -133,17 +139,18 @@ def test_an_empty_path_is_refused(home):
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no pipes with names here")
 def test_a_pipe_with_a_name_is_read_as_standard_input_is(home, tmp_path):
     project = home({})
-    how = ["init.py", "--home", project.folder, "--vocab-size", 300]
-    assert run_script(*how, "/dev/stdin", input=WORDS).returncode == 0 and kept(project) == [WORDS]
+    words = ["init.py", "--home", project.folder, "--vocab-size", 300]
+    assert run_script(*words, "/dev/stdin", input=WORDS).returncode == 0 and kept(project) == [WORDS]
     os.mkfifo(tmp_path / "pipe")
     with subprocess.Popen([sys.executable, "-c", f"open({str(tmp_path / 'pipe')!r}, 'w').write({WORDS * 2!r})"]):
-        done = run_script(*how, tmp_path / "pipe")
+        done = run_script(*words, tmp_path / "pipe")
     assert (done.returncode, done.stderr) == (0, "") and kept(project) == [WORDS * 2]
     assert corpus.open_corpus(project, say=pytest.fail)[1].train_bytes > len(WORDS)
     reading, writing = os.pipe()
     os.write(writing, WORDS.encode())
     os.close(writing)
-    done = subprocess.run([sys.executable, ROOT / "init.py", *map(str, how[1:]), f"/dev/fd/{reading}"], pass_fds=[reading], capture_output=True)
+    done = subprocess.run([sys.executable, ROOT / "init.py", *map(str, words[1:]), f"/dev/fd/{reading}"],
+                          pass_fds=[reading], capture_output=True)
     os.close(reading)
     assert done.returncode == 0 and kept(project) == [WORDS]
 
@@ -192,14 +199,15 @@ def test_standard_input_is_bytes_like_any_file(home):
     project = home({})
     words = [sys.executable, ROOT / "init.py", "--home", project.folder, "-"]
     done = subprocess.run(words, input=WORDS.encode() + b"\xff", capture_output=True)
-    assert done.returncode == 1 and f"byte 0xFF at offset {len(WORDS)}".encode() in done.stderr and b"Traceback" not in done.stderr
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
+    assert f"byte 0xFF at offset {len(WORDS)}".encode() in done.stderr
 
 
 # --- tiny shakespeare ---
 
 @pytest.fixture
 def server(monkeypatch):
-    """A web server on this machine in the place of the real one; `contents` is what it has, `asked` who came."""
+    """Run a web server on this machine in place of the real one. `contents` is what it has, `asked` the requests."""
     class Handler(BaseHTTPRequestHandler):
         contents, asked = {}, []
 
@@ -207,14 +215,16 @@ def server(monkeypatch):
             self.asked.append(self.path)
             content = self.contents.get(self.path)
             self.send_response(404 if content is None else 200)
-            self.send_header("Content-Length", str(len(content or b"") + 5 * ("short" in self.path)))       # promises more than comes
+            missing = 5 if "short" in self.path else 0          # bytes that are announced and do not come
+            self.send_header("Content-Length", str(len(content or b"") + missing))
             self.end_headers()
             self.wfile.write(content or b"")
 
         def log_message(self, *arguments):
             pass
 
-    Handler.contents, Handler.asked = {"/input.txt": WORDS.encode(), "/wrong": b"Log in to this network.", "/short": WORDS.encode()}, []
+    Handler.contents = {"/input.txt": WORDS.encode(), "/wrong": b"Log in to this network.", "/short": WORDS.encode()}
+    Handler.asked = []
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -240,7 +250,8 @@ def test_tiny_shakespeare_is_downloaded_once_and_is_no_part_of_train_data(home, 
 
 
 @pytest.mark.parametrize("path, error", [("/wrong", "What came from the network is not tinyshakespeare"),
-                                         ("/missing", "cannot be downloaded (HTTP Error 404"), ("/short", "cannot be downloaded (IncompleteRead")])
+                                         ("/missing", "cannot be downloaded (HTTP Error 404"),
+                                         ("/short", "cannot be downloaded (IncompleteRead")])
 def test_what_is_not_tiny_shakespeare_is_not_kept(home, server, monkeypatch, path, error):
     project = home({})
     monkeypatch.setattr(paths, "TINY_SHAKESPEARE_ADDRESS", server.address + path)
@@ -255,7 +266,8 @@ def test_offline_one_sentence_says_where_to_put_the_file(home, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(paths, "TINY_SHAKESPEARE_ADDRESS", "http://127.0.0.1:9/input.txt")      # nobody listens there
     message = message_of(corpus.open_corpus, project, SMALL, ["tinyshakespeare"])
-    assert message.startswith("tinyshakespeare cannot be downloaded (") and str(project.downloads / "tinyshakespeare.txt") in message
+    assert message.startswith("tinyshakespeare cannot be downloaded (")
+    assert str(project.downloads / "tinyshakespeare.txt") in message
 
 
 def test_a_file_put_there_by_hand_is_taken_if_it_is_the_right_one(home, server):
@@ -263,7 +275,8 @@ def test_a_file_put_there_by_hand_is_taken_if_it_is_the_right_one(home, server):
     project = home({place: WORDS})
     assert corpus.open_corpus(project, SMALL, ["tinyshakespeare"])[1].documents == 1
     (project.train_data / place).write_text(WORDS[:-1], encoding="utf-8")
-    assert f"{project.train_data / place} is not tinyshakespeare" in message_of(corpus.open_corpus, project, SMALL, ["tinyshakespeare"])
+    message = message_of(corpus.open_corpus, project, SMALL, ["tinyshakespeare"])
+    assert f"{project.train_data / place} is not tinyshakespeare" in message
     assert server.asked == []
 
 

@@ -23,14 +23,14 @@ def read(content, name="text.txt", invalid_bytes="refuse", field="text"):
 
 
 def as_mended(text):
-    """What a reader of whole documents would make of line ends and byte order marks."""
+    """Return a text as a reader of whole documents would mend its line ends and byte order marks."""
     return "\n".join(line.lstrip("\ufeff") for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
 
 
 # --- Documents in plain text ---
 
 def documents_of(text):
-    """What a reader line by line would make of a text."""
+    """Return the documents of a text as a reader line by line would find them."""
     documents = [""]
     for line in text.splitlines(keepends=True):
         if line.removesuffix("\n") == END_OF_TEXT:
@@ -40,7 +40,8 @@ def documents_of(text):
     return [document for document in documents if document]
 
 
-@given(st.lists(st.sampled_from([END_OF_TEXT, "\n", END_OF_TEXT + "\n", "\n" + END_OF_TEXT, "a", "<|endof", "text|>", " ", "é"])).map("".join),
+@given(st.lists(st.sampled_from([END_OF_TEXT, "\n", END_OF_TEXT + "\n", "\n" + END_OF_TEXT, "a", "<|endof", "text|>",
+                                 " ", "é"])).map("".join),
        st.integers(3, 30))
 @example(f"a\n{END_OF_TEXT}\n{END_OF_TEXT}\nb", 1 << 20)
 @example(f"{END_OF_TEXT}\na\n{END_OF_TEXT}", 5)
@@ -69,7 +70,8 @@ def test_an_imported_tokenizer_ends_documents_with_its_own_token(home, end):
     project = home({"a.jsonl": json_lines(["The yak sleeps."] * 60)})
     BPETokenizer([], special_tokens=["<s>", "<pad>", end, "<unk>"]).save(project.tokenizer)
     tokenizer, made = corpus.open_corpus(project, say=lambda sentence: None)
-    assert tokenizer.special_tokens[2] == end and tokenizer.end_of_text == 258 and (made.tokens == 258).sum() == made.documents == 60
+    assert tokenizer.special_tokens[2] == end and tokenizer.end_of_text == 258
+    assert (made.tokens == 258).sum() == made.documents == 60
 
 
 def test_without_an_end_token_a_line_end_sets_documents_apart_and_that_is_said(home):
@@ -85,14 +87,16 @@ def test_documents_that_nothing_can_set_apart_are_refused(home):
     project = home({"a.txt": "tobe" * 100, "b.txt": "ornot" * 100})
     CharTokenizer.train(["tobeornot"]).save(project.tokenizer)
     message = message_of(corpus.open_corpus, project, say=lambda sentence: None)
-    assert "The text has 2 documents, and the tokenizer nothing to set them apart" in message and "Put them into one file" in message
+    assert "The text has 2 documents, and the tokenizer nothing to set them apart" in message
+    assert "Put them into one file" in message
     (project.train_data / "b.txt").unlink()
     assert corpus.open_corpus(project, say=lambda sentence: None)[1].documents == 1
 
 
 # --- Formats ---
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "A.JSONL", "a.jsonl.gz", "a.NDJSON.GZ", "a.parquet", "a.PARQUET"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "A.JSONL", "a.jsonl.gz", "a.NDJSON.GZ", "a.parquet",
+                                  "a.PARQUET"])
 def test_the_format_is_told_by_the_suffix_in_folders_too(tmp_path, name):
     file = tmp_path / "deep" / name
     file.parent.mkdir()
@@ -111,7 +115,8 @@ def test_everything_else_is_plain_text(name):
     assert read(packed, name) == ['{"text": "one"}\n{"text": "two"}']
 
 
-@given(st.lists(st.text() | st.text(st.sampled_from("\r\n\ufeffa"))), st.integers(1, 50), st.booleans(), st.sampled_from(["\n", "\r\n", "\n\n  \n"]))
+@given(st.lists(st.text() | st.text(st.sampled_from("\r\n\ufeffa"))), st.integers(1, 50), st.booleans(),
+       st.sampled_from(["\n", "\r\n", "\n\n  \n"]))
 def test_json_lines_come_out_as_the_json_module_reads_them(texts, block_bytes, ascii_only, line_end):
     content = "".join(json.dumps({"text": text}, ensure_ascii=ascii_only) + line_end for text in texts).encode("utf-8")
     with pytest.MonkeyPatch.context() as patch:
@@ -124,10 +129,14 @@ def test_json_lines_come_out_as_the_json_module_reads_them(texts, block_bytes, a
 @given(st.data(), st.integers(1, 7), st.integers(0, 9), st.booleans())
 def test_a_line_too_long_to_be_held_is_read_as_any_other(data, block_bytes, long_line, ascii_only):
     text = st.text() | st.text(st.sampled_from('"\\\\{}[]:,\r\n\ufeffaé😀'))
-    values = st.recursive(st.none() | st.booleans() | st.integers() | text, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=9)
-    records = data.draw(st.lists(st.tuples(text, st.dictionaries(text, values), st.dictionaries(text, values)), max_size=3))
-    lines = [json.dumps({**before, "text": text, **{key: value for key, value in after.items() if key != "text"}}, ensure_ascii=ascii_only)
-             for text, before, after in records]
+    values = st.recursive(st.none() | st.booleans() | st.integers() | text,
+                          lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=9)
+    objects = st.dictionaries(text, values)
+    records = data.draw(st.lists(st.tuples(text, objects, objects), max_size=3))
+    lines = []
+    for text, before, after in records:
+        after.pop("text", None)
+        lines.append(json.dumps({**before, "text": text, **after}, ensure_ascii=ascii_only))
     mark = "\ufeff" if records and data.draw(st.booleans()) else ""
     content = (mark + "\n".join(lines)).encode("utf-8", errors="surrogatepass")
     expected = read(content, "a.jsonl", "replace")
@@ -138,13 +147,16 @@ def test_a_line_too_long_to_be_held_is_read_as_any_other(data, block_bytes, long
 
 
 @pytest.mark.parametrize("line, said", [
-    (b'{"title": "x", "body": [{"text": 1}]}', "has no field 'text', only 'title', 'body'. Say which one has the text: --field NAME."),
+    (b'{"title": "x", "body": [{"text": 1}]}',
+     "has no field 'text', only 'title', 'body'. Say which one has the text: --field NAME."),
     (b'{"text": 5, "body": "y"}', "has a number in its field 'text', not text. Its fields are 'text', 'body'. "),
     (b'["a", "b"]', "is no JSON object but a list. Each line should be like"),
-    (b'{"text": "unfinished', "is not JSON ("), (b'{"text": "a"', "is not JSON ("), (b'{"text": "a" "b"}', "is not JSON ("),
+    (b'{"text": "unfinished', "is not JSON ("), (b'{"text": "a"', "is not JSON ("),
+    (b'{"text": "a" "b"}', "is not JSON ("),
     (b'{"text": "a\\u12"}', "is not JSON ("), (b'{"text": "a\\q"}', "is not JSON ("), (b"[" * 10_000, "is not JSON ("),
     (b'{"text": "a", "text": "b"}', "is not JSON (it has two fields 'text')"),
-    (b'{"text": "a\0b"}', "is not UTF-8 text: byte 0x00 at"), (b'{"text": "a\\u0000b"}', "is not UTF-8 text: byte 0x00 at offset 1."),
+    (b'{"text": "a\0b"}', "is not UTF-8 text: byte 0x00 at"),
+    (b'{"text": "a\\u0000b"}', "is not UTF-8 text: byte 0x00 at offset 1."),
     (b'{"text": "caf\xe9"}', "is not UTF-8 text: byte 0xE9 at offset 3."),
 ], ids=lambda value: str(value[:30]))
 def test_a_long_line_that_has_no_text_is_named_as_well(monkeypatch, line, said):
@@ -169,12 +181,14 @@ def test_line_ends_and_byte_order_marks_are_mended_whatever_the_text_lies_in(tmp
 def test_a_separator_inside_a_line_is_counted_and_said(home, monkeypatch):
     monkeypatch.setattr(sources, "BLOCK_BYTES", 7)
     stories = f"<|startoftext|>Once.{END_OF_TEXT}\n" * 3 + f"{END_OF_TEXT}\n{END_OF_TEXT} \nThe end.\n{END_OF_TEXT}"
-    for name, content, count in ("a.txt", stories.encode(), 4), ("a.jsonl", json_lines([stories]), 6), ("b.txt", WORDS.encode(), 0):
+    for name, content, count in (("a.txt", stories.encode(), 4), ("a.jsonl", json_lines([stories]), 6),
+                                 ("b.txt", WORDS.encode(), 0)):
         documents = Documents([InMemory(content, name)])
         list(documents)
         assert documents.mended[mending.STRAY_SEPARATOR] == count
     done = run_script("init.py", "--home", home((stories + "\n") * 20).folder, "--vocab-size", 300)
-    assert f"{END_OF_TEXT} stands 80 times inside a line, where it is ordinary text and ends no document. To separate documents it" in done.stdout
+    assert (f"{END_OF_TEXT} stands 80 times inside a line, where it is ordinary text and ends no document. "
+            "To separate documents it") in done.stdout
 
 
 def test_the_last_line_may_lack_its_end_and_the_first_may_have_a_byte_order_mark():
@@ -193,8 +207,8 @@ def test_the_field_has_the_name_that_is_asked_for(home, tmp_path):
 
 def test_a_nul_in_a_json_line_and_half_a_pair_are_replaced_and_counted_when_asked_for():
     lines = b'{"text": "a\0b"}\n{"text": "c\\ud800"}\n'
-    for how, texts, count in ("replace", ["a\ufffdb", "c\ufffd"], 2), ("keep", ["a\0b", "c\ufffd"], 1):
-        documents = Documents([InMemory(lines, "a.jsonl")], how)
+    for invalid_bytes, texts, count in ("replace", ["a\ufffdb", "c\ufffd"], 2), ("keep", ["a\0b", "c\ufffd"], 1):
+        documents = Documents([InMemory(lines, "a.jsonl")], invalid_bytes)
         assert texts_in(documents) == texts and documents.mended == {"U+FFFD for what was no text": count}
 
 
@@ -204,7 +218,8 @@ def test_parquet_inside_gzip_is_to_be_unpacked_first(tmp_path):
 
 
 @pytest.mark.parametrize("line, said", [
-    (b'{"title": "x", "body": "y"}', "has no field 'text', only 'title', 'body'. Say which one has the text: --field NAME."),
+    (b'{"title": "x", "body": "y"}',
+     "has no field 'text', only 'title', 'body'. Say which one has the text: --field NAME."),
     (b'{}', "has no field 'text', only none at all"),
     (b'{"text": 5, "body": "y"}', "has a number in its field 'text', not text. Its fields are 'text', 'body'. "),
     (b'{"text": null}', "has null in its field 'text', not text"),
@@ -217,8 +232,10 @@ def test_parquet_inside_gzip_is_to_be_unpacked_first(tmp_path):
     (b"[" * 100_000, "is not JSON ("),
     (b'{"text": "caf\xe9"}', "is not UTF-8 text: byte 0xE9 at offset 3. It may be in another encoding"),
     ('{"text": "a"}'.encode("utf-16"), "is not UTF-8 text: byte 0x00 at offset 3. It looks like UTF-16"),
-    (b'{"text": "a\\u0000b"}', "is not UTF-8 text: byte 0x00 at offset 1. NUL belongs to no text: take it out. Or pass --invalid-bytes"),
-    (b'{"text": "\\ud83d"}', "is not UTF-8 text: U+D83D at offset 0. Half of a surrogate pair is no character: take it out. Or pass"),
+    (b'{"text": "a\\u0000b"}',
+     "is not UTF-8 text: byte 0x00 at offset 1. NUL belongs to no text: take it out. Or pass --invalid-bytes"),
+    (b'{"text": "\\ud83d"}',
+     "is not UTF-8 text: U+D83D at offset 0. Half of a surrogate pair is no character: take it out. Or pass"),
 ], ids=lambda value: str(value[:30]))
 def test_a_line_that_has_no_text_is_named_with_its_number_and_fields(line, said):
     content = b'{"text": "good"}\n\n' + line + b'\n{"text": "good"}\n'
@@ -241,9 +258,10 @@ def test_a_line_that_is_no_document_is_one_message_of_init(home):
 PACKED = gzip.compress(random.Random(1).randbytes(20_000).hex().encode())
 
 
-@pytest.mark.parametrize("content", [PACKED[:-9], PACKED[:5000], PACKED[:3], PACKED[:9000] + b"\0" * 50 + PACKED[9050:], b"plain text",
-                                     PACKED + b"x"],
-                         ids=["checksum missing", "truncated", "nothing but its beginning", "damaged", "not packed", "something behind it"])
+@pytest.mark.parametrize("content", [PACKED[:-9], PACKED[:5000], PACKED[:3],
+                                     PACKED[:9000] + b"\0" * 50 + PACKED[9050:], b"plain text", PACKED + b"x"],
+                         ids=["checksum missing", "truncated", "nothing but its beginning", "damaged", "not packed",
+                              "something behind it"])
 @pytest.mark.parametrize("name", ["book.txt.gz", "data.jsonl.gz"])
 def test_a_damaged_gzip_file_is_one_message_with_its_name(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
@@ -260,7 +278,8 @@ def test_rows_are_documents_and_nulls_are_passed_over(tmp_path, monkeypatch):
     pyarrow = pytest.importorskip("pyarrow")
     texts = [*STORIES, None, "", "last"]
     expected = [*STORIES, "last"]
-    for number, column in enumerate([pyarrow.array(texts), pyarrow.array(texts, pyarrow.large_string()), pyarrow.array(texts).dictionary_encode(),
+    for number, column in enumerate([pyarrow.array(texts), pyarrow.array(texts, pyarrow.large_string()),
+                                     pyarrow.array(texts).dictionary_encode(),
                                      pyarrow.array([text and text.encode() for text in texts])]):
         file = parquet_file(tmp_path / f"{number}.parquet", column, row_group_size=3, compression="zstd")
         documents = Documents([file])
@@ -272,12 +291,19 @@ def test_rows_are_documents_and_nulls_are_passed_over(tmp_path, monkeypatch):
 
 def test_a_missing_column_and_one_of_numbers_are_named_with_the_columns_there_are(tmp_path):
     file = parquet_file(tmp_path / "a.parquet", ["one"], "body")
-    assert message_of(list, Documents([file])) == f"{file} has no column 'text', only 'id', 'body'. Say which one has the text: --field NAME."
-    assert f"{file} has int64 in its column 'id', not text. Its columns are 'id', 'body'." in message_of(list, Documents([file], field="id"))
+    assert message_of(list, Documents([file])) == (
+        f"{file} has no column 'text', only 'id', 'body'. Say which one has the text: --field NAME.")
+    assert f"{file} has int64 in its column 'id', not text. Its columns are 'id', 'body'." in message_of(
+        list, Documents([file], field="id"))
 
 
-@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-30], lambda content: b"just text, nothing else",
-                                    lambda content: content[:4] + b"\0" * (len(content) // 2) + content[4 + len(content) // 2:]],
+def zeros_inside(content):
+    half = len(content) // 2
+    return content[:4] + bytes(half) + content[4 + half:]
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-30],
+                                    lambda content: b"just text, nothing else", zeros_inside],
                          ids=["empty", "truncated", "text", "zeros inside"])
 def test_a_damaged_parquet_file_is_one_message_with_its_name(tmp_path, damage):
     file = parquet_file(tmp_path / "a.parquet", [str(number) for number in range(5000)])
@@ -296,7 +322,8 @@ def test_bytes_of_a_row_that_are_not_utf_8_are_named_with_the_row(tmp_path):
 def test_without_pyarrow_one_line_says_how_to_get_it(tmp_path, monkeypatch):
     file = parquet_file(tmp_path / "a.parquet", ["one"])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert message_of(list, Documents([file])) == f"To read {file} takes pyarrow, which is not installed: python -m pip install pyarrow"
+    assert message_of(list, Documents([file])) == (
+        f"To read {file} takes pyarrow, which is not installed: python -m pip install pyarrow")
 
 
 # --- Large files and many documents ---

@@ -1,4 +1,4 @@
-"""Train_Data/tokens: what is damaged in it is never trained on, and is made again from the text, which is said."""
+"""Train_Data/tokens: damaged files are never trained on, but made again from the text, and the user is told."""
 
 import json
 import os
@@ -22,7 +22,7 @@ HEADER = 128            # bytes
 
 @pytest.fixture
 def prepared(home):
-    """A home with its tokens, and the Corpus as it was made."""
+    """Return a home with its tokens, and the Corpus as it was made."""
     project = home(WORDS)
     return project, corpus.open_corpus(project, SMALL)[1]
 
@@ -33,7 +33,7 @@ def token_file(home):
 
 
 def edit(home, change, signed=False):
-    """Change what corpus.json says; signed: with a checksum that fits again, as only a program would make it."""
+    """Change the contents of corpus.json. signed: with a checksum that matches, as only a program would write it."""
     path = home.tokens / "corpus.json"
     about = json.loads(path.read_bytes())
     change(about)
@@ -43,7 +43,7 @@ def edit(home, change, signed=False):
 
 
 def without_checksums(home):
-    """Make the record one of those that an older Folio wrote."""
+    """Make the record one that an older Folio wrote."""
     edit(home, lambda about: [about.pop(key) for key in ("checksum", "sha256")])
 
 
@@ -58,7 +58,7 @@ def assert_made_again(home, made, *said):
     assert (found.train_tokens, found.val_bytes) == (made.train_tokens, made.val_bytes)
     assert found.text.val_fraction == made.text.val_fraction
     assert len(heard) == 1 and all(part in heard[0] for part in said), heard
-    assert heard_by_find(home)[1] == []                 # now they are whole
+    assert heard_by_find(home)[1] == []                 # now the files are whole
 
 
 # --- The token file ---
