@@ -22,11 +22,13 @@ from Model_Params import PRESETS, TextParams
 
 
 def main():
-    """Read what is wanted, learn a tokenizer, and write the text as its tokens."""
+    """Parse the command line, learn a tokenizer, and encode the text."""
     started_at = time.perf_counter()
     parser = Parser("Learn a tokenizer from your text and encode the text with it.")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="what to read: files, folders and globs of plain text or .jsonl, packed as .gz or not, "
-                             "or .parquet; - for standard input; or tinyshakespeare, which is downloaded (default: Train_Data)")
+    parser.add_argument("paths", nargs="*", metavar="PATH",
+                        help="what to read: files, folders and globs of plain text or .jsonl, packed as .gz or not, or "
+                             ".parquet; - for standard input; or tinyshakespeare, which is downloaded "
+                             "(default: Train_Data)")
     parser.add_preset()
     parser.add_configuration()
     parser.add_fields("text", TextParams)
@@ -46,7 +48,8 @@ def main():
     for remark in remarks(made.mended):
         print(remark)
     if text.vocab_size and tokenizer.vocab_size < text.vocab_size:
-        print(f"The text is too small for {text.vocab_size:,} tokens: no pair is seen twice after {tokenizer.vocab_size:,}.")
+        print(f"The text is too small for {text.vocab_size:,} tokens: "
+              f"no pair is seen twice after {tokenizer.vocab_size:,}.")
     total_bytes, total_tokens = made.train_bytes + made.val_bytes, len(made.tokens)
     print(f"""\
 text        {total_bytes:,} bytes, {made.characters:,} characters, {counted(made.documents, "document")}

@@ -1,4 +1,4 @@
-"""Whatever number stands on a command line is worked with or refused in a sentence: never a traceback."""
+"""Any number on a command line is accepted or refused with a message, never with a traceback."""
 
 import sys
 from dataclasses import fields
@@ -16,13 +16,15 @@ from folio.data import corpus
 from folio.cli.command_line import Parser, chosen
 from folio.base.errors import FolioError
 from folio.training.loop import Run
-from Model_Params import PRESETS, GenerationParams, ModelParams, Params, TextParams, TrainingParams, takes_several, value_type
+from Model_Params import (PRESETS, GenerationParams, ModelParams, Params, TextParams, TrainingParams, takes_several,
+                          value_type)
 
-EXTREMES = ["0", "-0", "-1", "1", "8", "nan", "inf", "-inf", "1e308", "-1e308", "1e-320", "1e9", "1" + 400 * "0", "-1" + 400 * "0",
-            "9" * 5000, str(2**63), str(2**31), "", " ", "🦊", "1,5", "0x10", "None", "false", "--", "1e400", "٣"]
+EXTREMES = ["0", "-0", "-1", "1", "8", "nan", "inf", "-inf", "1e308", "-1e308", "1e-320", "1e9", "1" + 400 * "0",
+            "-1" + 400 * "0", "9" * 5000, str(2**63), str(2**31), "", " ", "🦊", "1,5", "0x10", "None", "false", "--",
+            "1e400", "٣"]
 PARTS = (TextParams, ModelParams, TrainingParams, GenerationParams)
 NUMBERS = {part: [each.name for each in fields(part) if value_type(each) in (int, float)] for part in PARTS}
-NUMBERS[ModelParams].remove("vocab_size")           # the tokenizer's to say
+NUMBERS[ModelParams].remove("vocab_size")           # the tokenizer decides it
 
 
 def flag(name, word):
@@ -30,7 +32,7 @@ def flag(name, word):
 
 
 class Began(Exception):
-    """What stands for a run's first step: all that was asked for has been worked with by then."""
+    """Raised in place of a run's first step: all arguments have been accepted by then."""
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +40,15 @@ def learned(tmp_path_factory):
     from folio.base.home import Home
     made = Home(tmp_path_factory.mktemp("extremes"))
     made.train_data.mkdir()
-    (made.train_data / "input.txt").write_text("Once upon a time there was a text. It had an end. " * 90, encoding="utf-8")
+    text = "Once upon a time there was a text. It had an end. " * 90
+    (made.train_data / "input.txt").write_text(text, encoding="utf-8")
     corpus.open_corpus(made, TextParams(vocab_size=260))
     return made
 
 
 @pytest.fixture(autouse=True)
 def begin_only(monkeypatch):
-    """No run of this file makes a step."""
+    """Let no run take a step."""
     def begin(self):
         raise Began
     monkeypatch.setattr(Run, "train", begin)
@@ -53,7 +56,7 @@ def begin_only(monkeypatch):
 
 @pytest.fixture
 def door(monkeypatch, capsys):
-    """Call the main of a script: door(main, *words) -> how it ended; what it refuses is short, and says which number is meant."""
+    """Return a call of the main of a script: door(main, *words) -> "done", "began", or its message, which is short."""
     def call(main, *words):
         monkeypatch.setattr(sys, "argv", ["script.py", *map(str, words)])
         try:
@@ -96,8 +99,9 @@ def test_training_begins_or_refuses(name, learned, door):
     for word in EXTREMES:
         ended = door(train.main, "--home", learned.folder, *given, flag(name, word))
         began += ended == "began"
-        assert ended == "began" or name in ended.replace("-", "_") or "batch_size" in ended or "decay" in ended, (word, ended)
-    assert began            # some of them can be worked with
+        names = (name, "batch_size", "decay")
+        assert ended == "began" or any(part in ended.replace("-", "_") for part in names), (word, ended)
+    assert began            # some of them are valid
 
 
 @pytest.mark.parametrize("name", NUMBERS[GenerationParams])
@@ -106,7 +110,7 @@ def test_generation_answers_or_refuses(name, door):
     for word in EXTREMES:
         short = [] if name == "tokens" else ["--tokens=2"]
         if name == "tokens" and word in ("1" + "0" * 9, str(2**31)):
-            continue        # for ever
+            continue        # it would take forever
         ended = door(run.main, "Once", *short, flag(name, word), *(["--beams=2"] if name == "length_penalty" else []))
         done += ended == "done"
         assert ended == "done" or name in ended.replace("-", "_"), (word, ended)
@@ -121,16 +125,17 @@ def test_a_text_is_prepared_or_refused(name, door, home):
         assert ended == "done" or name in ended.replace("-", "_") or "too short" in ended, (word, ended)
 
 
-@pytest.mark.parametrize("main, words", [(run.main, ["Once", "--tokens=2", "--samples"]), (evaluate.main, ["--samples"]), (evaluate.main, ["--stride"]),
+@pytest.mark.parametrize("main, words", [(run.main, ["Once", "--tokens=2", "--samples"]),
+                                         (evaluate.main, ["--samples"]), (evaluate.main, ["--stride"]),
                                          (tokens.main, ["Once", "--lines"])])
 def test_a_number_that_is_no_field_is_taken_or_refused(main, words, door, learned):
-    *others, name = words
-    if main is evaluate.main:           # of weights that come from elsewhere, on the held-out text of a project of its own
-        others = ["--home", learned.folder, "--weights", ROOT / "Saved_Weights" / "weights-pretrained.pth"]
+    *before, name = words
+    if main is evaluate.main:           # weights from elsewhere, on the held-out text of this project
+        before = ["--home", learned.folder, "--weights", ROOT / "Saved_Weights" / "weights-pretrained.pth"]
     for word in EXTREMES:
         if main is evaluate.main and word in ("1", "8", "٣"):
-            continue        # it would write and measure in earnest
-        ended = door(main, *others, flag(name[2:], word))
+            continue        # it would generate and measure for long
+        ended = door(main, *before, flag(name[2:], word))
         assert ended == "done" or name in ended, (word, ended)
         if word == "1" + "0" * 400:
             assert f"{name}: 10000000000000000000... is above the largest value possible" in ended
@@ -146,6 +151,7 @@ def test_a_run_of_no_end_is_refused_with_the_longest_there_is(words, said, door,
 
 
 def test_a_value_that_is_too_small_is_told_what_leaving_it_out_means():
-    assert list(GenerationParams(top_k=0).problems()) == ["top_k=0 is below the smallest value possible, 1. Leave it out for the default: all."]
+    assert list(GenerationParams(top_k=0).problems()) == [
+        "top_k=0 is below the smallest value possible, 1. Leave it out for the default: all."]
     assert list(TrainingParams(batch_size=0).problems()) == ["batch_size=0 is below the smallest value possible, 1."]
     assert not list(Params().problems()) and "default" in PRESETS

@@ -1,4 +1,4 @@
-"""Every script is learned alike: ten of them, and emoji, from the text to its completion and its pictures."""
+"""Every writing system is learned alike: ten of them, and emoji, from the text to its completion and its figures."""
 
 import time
 from dataclasses import replace
@@ -12,7 +12,7 @@ from folio.training import runs
 from folio.base.home import Home
 from Model_Params import PRESETS, TextParams
 
-# One scene, written for this test, told in turn by each script; the last line has characters that are joined from several.
+# One scene, written for this test, a line per writing system; the last line has characters that combine several.
 LINES = {
     "Latin": "The lamp on the pier went out, and nobody rowed home that night.\n",
     "Greek": "Η βάρκα γύρισε αργά, γεμάτη ψάρια και παλιές ιστορίες.\n",
@@ -31,14 +31,16 @@ TEXT = "".join(LINES.values()) * 4
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
-    """A project whose model has learned the lines by heart."""
+    """Return a project whose model overfits the lines."""
     home = Home(tmp_path_factory.mktemp("languages"))
     home.train_data.mkdir()
     (home.train_data / "input.txt").write_text(TEXT, encoding="utf-8", newline="\n")
     tokenizer, text = corpus.open_corpus(home, TextParams(vocab_size=400))
-    params = replace(PRESETS["default"], model=replace(PRESETS["default"].model, emb_len=64, num_layers=2, num_heads=2, block_size=64),
-                     training=replace(PRESETS["default"].training, steps=120, minutes=None, learning_rate=0.01, bpe_dropout=0.0, weight_decay=0.0,
-                                      sample_tokens=0, eval_interval=120, threads=1, precision="fp32", compile=False))
+    default = PRESETS["default"]
+    params = replace(default, model=replace(default.model, emb_len=64, num_layers=2, num_heads=2, block_size=64),
+                     training=replace(default.training, steps=120, minutes=None, learning_rate=0.01, bpe_dropout=0.0,
+                                      weight_decay=0.0, sample_tokens=0, eval_interval=120, threads=1,
+                                      precision="fp32", compile=False))
     with runs.new_run(home, "many", params, tokenizer, text, time.perf_counter(), say=lambda text: None) as run:
         run.train()
     return home
@@ -60,7 +62,8 @@ def test_every_script_survives_the_tokenizer(kind, home):
 def test_a_line_is_continued_with_the_next_one_in_whole_characters(model, script, following):
     stream = list(model.stream(LINES[script], tokens=90, temperature=0))
     assert "".join(stream).startswith(LINES[following])
-    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in stream[:-1])       # the last token may be half a character
+    # The last token may be part of a character.
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in stream[:-1])
     assert model.bits_per_byte(LINES[following]) < 2
 
 
@@ -77,6 +80,7 @@ def test_pictures_show_every_script(model, tmp_path):
     pieces = model.surprise("".join(LINES.values()))
     assert "".join(piece for piece, _ in pieces) == "".join(LINES.values())
     save(surprise_figure("many", pieces), tmp_path / "surprise.svg")
-    save(vocabulary_figure("many", model.tokenizer.token_bytes, model.net.embedding.weight.detach().numpy()), tmp_path / "vocabulary.svg")
+    embeddings = model.net.embedding.weight.detach().numpy()
+    save(vocabulary_figure("many", model.tokenizer.token_bytes, embeddings), tmp_path / "vocabulary.svg")
     drawn = (tmp_path / "surprise.svg").read_text(encoding="utf-8")
     assert all(letter in drawn for line in LINES.values() for letter in line if letter.isalpha())

@@ -70,7 +70,7 @@ def survey_text(documents, val_fraction, want_alphabet=False):
     digest, alphabet = sha256(), set()
     total = characters = number = 0
     document_ends = deque()         # those in the last VAL_BYTES_LIMIT bytes; validation starts at none before them
-    for chunk, ends_document in with_progress(documents, "Reading"):
+    for chunk, ends_document in _with_progress(documents, "Reading"):
         content = to_bytes(chunk)
         digest.update(content)
         total += len(content)
@@ -113,7 +113,7 @@ def learn_tokenizer(documents, survey, text):
     if text.tokenizer == "char":
         return CharTokenizer(survey.alphabet, (END_OF_TEXT,) if survey.documents > 1 else ())
     num_merges = BPETokenizer.merges_for(text.vocab_size or default_vocab_size(survey.bytes))
-    parts = _split(with_progress(documents, "Counting words"), survey.train_bytes)
+    parts = _split(_with_progress(documents, "Counting words"), survey.train_bytes)
     counts = count_pre_tokens((chunk for chunk, is_val, _ in parts if not is_val), text.pattern, _processes(survey))
     merges = learn_merges(counts, num_merges)
     return BPETokenizer(tqdm(merges, "Learning merges", total=num_merges, **QUIET_BAR), text.pattern)
@@ -137,7 +137,7 @@ def write_tokens(path, tokenizer, documents, survey):
     tokens, sizes, digest = [0, 0], [0, 0], sha256()
     with replacing(path) as file:
         file.write(npy_header(tokenizer.dtype, 0))
-        parts = _parts(with_progress(documents, "Encoding"), tokenizer, survey)
+        parts = _parts(_with_progress(documents, "Encoding"), tokenizer, survey)
         separator = _separator(tokenizer, survey)
         for content, more_tokens, more_bytes in encode_all(parts, tokenizer, separator, _processes(survey)):
             file.write(content)
@@ -160,7 +160,7 @@ def encode_validation(documents, tokenizer, survey):
     Returns (tokens, val_bytes, train_bytes); tokens as Corpus.val has them. Raises FolioError if the text is too short.
     """
     before, held_out, train_bytes = [], [], 0
-    for part in _parts(with_progress(documents, "Reading"), tokenizer, survey):
+    for part in _parts(_with_progress(documents, "Reading"), tokenizer, survey):
         chunk, is_val, _ = part
         if is_val:
             held_out.append(part)                               # VAL_BYTES_LIMIT at most
@@ -219,7 +219,7 @@ def _separator(tokenizer, survey):
 
 # --- What the passes share ---
 
-def with_progress(documents, label):
+def _with_progress(documents, label):
     """Yield what Documents yield, under a progress bar."""
     with tqdm(total=documents.file_bytes, desc=label, unit="B", unit_scale=True, **QUIET_BAR) as bar:
         for chunk, ends_document in documents:

@@ -1,4 +1,4 @@
-"""folio/base/files.py: files that are replaced together are the old ones or the new ones, wherever the process is killed."""
+"""folio/base/files.py: files that are replaced together are all old or all new, wherever the process is killed."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import FullDisk
 
 from folio.base import files
 from tokenizer import FILES, BPETokenizer, load
@@ -20,7 +21,7 @@ def names_in(folder):
 
 @pytest.fixture
 def states(tmp_path, monkeypatch):
-    """What a killed process would leave: states(function, folder) -> copies before and after what touches the disk."""
+    """Return states(function, folder) -> copies of the folder before and after every change on the disk."""
     def collect(function, folder):
         copies = []
 
@@ -87,7 +88,8 @@ def test_ctrl_c_at_any_moment_leaves_the_old_tokenizer_or_the_new_one(tmp_path, 
         assert names_in(folder) == sorted(FILES)
     found.pop()
     switch = found.index(NEW.fingerprint)
-    assert len(found) > 3 * len(FILES) and found == [OLD.fingerprint] * switch + [NEW.fingerprint] * (len(found) - switch)
+    assert len(found) > 3 * len(FILES)
+    assert found == [OLD.fingerprint] * switch + [NEW.fingerprint] * (len(found) - switch)
 
 
 def test_the_next_writer_completes_what_was_decided_wherever_the_last_one_was_killed(tmp_path, states):
@@ -198,3 +200,10 @@ def test_a_rename_is_made_to_last_by_a_sync_of_its_folder(tmp_path, monkeypatch)
     with files.replacing(tmp_path / "a.txt") as file:
         file.write(b"text")
     assert synced == [(tmp_path / "a.txt").stat().st_ino, tmp_path.stat().st_ino]
+
+
+def test_a_full_disk_is_said_with_the_file_that_did_not_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", FullDisk(good_calls=0))
+    with pytest.raises(OSError) as caught, files.replacing(tmp_path / "wanted.json") as file:
+        file.write(b"{}")
+    assert caught.value.filename == str(tmp_path / "wanted.json") and os.listdir(tmp_path) == []

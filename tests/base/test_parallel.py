@@ -1,4 +1,4 @@
-"""folio/base/parallel.py: work in several processes ends with the one that started it, and the system need not allow any."""
+"""folio/base/parallel.py: workers end with the process that started them, and a system without them is no obstacle."""
 
 import math
 import multiprocessing
@@ -19,7 +19,7 @@ from folio.base.errors import FolioError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
-# A parent whose workers say who they are in the folder sys.argv[1], and have work for ever.
+# A parent whose workers write their process ids into the folder sys.argv[1], and never run out of work.
 PARENT = """if True:
     import os, sys, time
     from itertools import repeat
@@ -41,7 +41,7 @@ def is_running(process_id):
         os.kill(process_id, 0)
     except ProcessLookupError:
         return False
-    try:                        # where nobody has asked how it ended it still counts as a process
+    try:                        # a process whose exit code nobody has read is a zombie
         with open(f"/proc/{process_id}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def is_running(process_id):
 
 
 def started(script, *words):
-    """A script as a process that Ctrl-C can be sent to with all that it starts."""
+    """Start a script as the leader of a process group, which Ctrl-C can be sent to."""
     return subprocess.Popen([sys.executable, script, *words], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True)
 
@@ -63,7 +63,7 @@ def until(condition, seconds=30):
 
 @pytest.fixture
 def parent(tmp_path):
-    """-> (a process that has two workers, their process ids, both at work)"""
+    """Yield a process that has two busy workers, and their process ids."""
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     folder = tmp_path / "workers"
@@ -90,7 +90,7 @@ def test_workers_end_when_the_process_that_started_them_is_killed(parent, name):
 
 @posix
 def test_a_worker_hears_no_ctrl_c_from_its_first_moment_on(tmp_path):
-    """In real life Ctrl-C goes to all of them; here to a worker alone, as early as there is one."""
+    """Send SIGINT to a worker alone, as early as it exists. (A terminal sends it to the parent as well.)"""
     script = tmp_path / "parent.py"
     script.write_text("""if True:
     import os, signal, sys, threading, time
@@ -126,6 +126,12 @@ def test_a_worker_that_is_killed_is_one_sentence():
     with pytest.raises(FolioError, match="ended from outside, probably because memory ran out.*run this again"):
         list(results)
     until(lambda: not multiprocessing.active_children())
+
+
+def test_an_error_in_another_process_is_the_error_here():
+    with pytest.raises(ValueError, match="invalid literal"):
+        list(parallel.in_order(int, ["1", "2", "x", "4"], 2))
+    assert list(parallel.in_order(int, map(str, range(50)), 2)) == list(range(50))
 
 
 def test_set_up_is_done_once_in_each_process_and_belongs_to_its_own_work():
@@ -199,7 +205,7 @@ INIT = """if True:
 
 @pytest.fixture
 def busy_init(home, plays, tmp_path):
-    """-> (its home, an init.py at work on a large text, the process ids of its two workers)"""
+    """Yield a home, a process of init.py busy with a large text, and the process ids of its two workers."""
     project = home(plays * (20_000_000 // len(plays)))
     script = tmp_path / "start.py"
     script.write_text(INIT)

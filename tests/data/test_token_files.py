@@ -1,4 +1,4 @@
-"""Train_Data/tokens: what is damaged in it is never trained on, and is made again from the text, which is said."""
+"""Train_Data/tokens: damaged files are never trained on, but made again from the text, and the user is told."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import refusal, run_python, run_script
 
-from folio.data import corpus, encoding, token_files
+from folio.data import corpus, token_files
 from folio.base.errors import FolioError
 from folio.base.files import fingerprint, only_one
 from Model_Params import TextParams
@@ -22,7 +22,7 @@ HEADER = 128            # bytes
 
 @pytest.fixture
 def prepared(home):
-    """A home with its tokens, and the Corpus as it was made."""
+    """Return a home with its tokens, and the Corpus as it was made."""
     project = home(WORDS)
     return project, corpus.open_corpus(project, SMALL)[1]
 
@@ -33,7 +33,7 @@ def token_file(home):
 
 
 def edit(home, change, signed=False):
-    """Change what corpus.json says; signed: with a checksum that fits again, as only a program would make it."""
+    """Change the contents of corpus.json. signed: with a checksum that matches, as only a program would write it."""
     path = home.tokens / "corpus.json"
     about = json.loads(path.read_bytes())
     change(about)
@@ -43,7 +43,7 @@ def edit(home, change, signed=False):
 
 
 def without_checksums(home):
-    """Make the record one of those that an older Folio wrote."""
+    """Make the record one that an older Folio wrote."""
     edit(home, lambda about: [about.pop(key) for key in ("checksum", "sha256")])
 
 
@@ -58,7 +58,7 @@ def assert_made_again(home, made, *said):
     assert (found.train_tokens, found.val_bytes) == (made.train_tokens, made.val_bytes)
     assert found.text.val_fraction == made.text.val_fraction
     assert len(heard) == 1 and all(part in heard[0] for part in said), heard
-    assert heard_by_find(home)[1] == []                 # now they are whole
+    assert heard_by_find(home)[1] == []                 # now the files are whole
 
 
 # --- The token file ---
@@ -308,15 +308,3 @@ def test_a_second_init_at_once_gets_one_sentence_and_disturbs_nothing(prepared):
         (home.train_data / "input.txt").write_text(WORDS * 2, encoding="utf-8")
         with pytest.raises(BlockingIOError, match="Another process is encoding the text"):
             corpus.open_corpus(home)
-
-
-# --- Two at once in one process ---
-
-def test_two_encodings_in_one_process_do_not_meet(home):
-    first, _ = corpus.open_corpus(home(WORDS), SMALL)
-    second, _ = corpus.open_corpus(home(WORDS), TextParams(vocab_size=260))
-    parts = [("to be, or not", False, False)] * 2
-    made = [encoding.encode_all(iter(parts), tokenizer, [], 1) for tokenizer in (first, second)]
-    turns = [next(made[number]) for number in (0, 1)]
-    for (content, *_), tokenizer in zip(turns, (first, second)):
-        assert np.frombuffer(content, tokenizer.dtype).tolist() == tokenizer.encode("to be, or not") * 2
