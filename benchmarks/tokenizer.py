@@ -118,7 +118,8 @@ def train(library, path, vocab_size):
     pattern = SPLIT_PATTERNS[PATTERN]
     if library == FOLIO:
         from folio.data.corpus import PARALLEL_BYTES, count_all_pieces
-        from tokenizer import BPETokenizer, learn_merges
+        from folio.kernels.merging import learn_merges
+        from tokenizer import BPETokenizer
         started_at = time.perf_counter()
         processes = WORKERS if path.stat().st_size >= PARALLEL_BYTES else 1     # as init.py does
         counts = count_all_pieces(chunks_of(path), PATTERN, processes)
@@ -200,7 +201,8 @@ def save_for_all(corpus, folder):
     """Learn from the large text, and save the tokenizer in everybody's format."""
     from folio.data.corpus import count_all_pieces
     from folio.formats.tokenizers import write
-    from tokenizer import BPETokenizer, learn_merges
+    from folio.kernels.merging import learn_merges
+    from tokenizer import BPETokenizer
     counts = count_all_pieces(chunks_of(corpus), PATTERN, WORKERS)
     tokenizer = BPETokenizer(learn_merges(counts, BPETokenizer.merges_for(VOCAB_SIZE)), PATTERN)
     tokenizer.save(folder)

@@ -23,12 +23,12 @@ from folio.cli.command_line import Parser, front_door
 from folio.base.errors import FolioError
 from folio.data.paths import find_files, is_pipe, nearest_path
 from folio.data.sources import Documents, remarks
-from folio.kernels.splitting import CODE_POINTS, INHABITED, to_bytes
+from folio.kernels.splitting import CODE_POINTS, INHABITED, PretokenCounter, count_batch, to_bytes
 from folio.base.lines import columns, cut, head, table
 from folio.base.visible import shown, shown_lines
 from folio.cli.screen import send, shows_colours
 from Model_Params import TextParams
-from tokenizer import PieceCounter, count_batch, load
+from tokenizer import load
 
 SHOWN_LINES = 60
 ROWS = 10                           # of a table of examples
@@ -170,7 +170,7 @@ def take_census(tokenizer, chunks):
     lengths = np.array([len(token) for token in tokenizer.token_bytes])
     total = characters = 0
     uses, kind_tokens, kind_bytes = (np.zeros(size, np.int64) for size in (tokenizer.vocab_size, len(KINDS), len(KINDS)))
-    pieces = PieceCounter()
+    pieces = PretokenCounter()
     for text, _ in chunks:
         content = to_bytes(text)
         if not content:

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from folio import tokens
 from folio.data.corpus import prepare
+from folio.kernels.splitting import count_pretokens
 from Model_Params import TextParams
-from tokenizer import BPETokenizer, CharTokenizer, count_pieces, load
+from tokenizer import BPETokenizer, CharTokenizer, load
 
 MIXED = "The quays, the quays! Там 42 дома; 中文 ひらがな naïve 😀 न\u093fन\u094d \u0e04\u0e33\n\n  Ende.\n" * 2
 TOKENIZER = BPETokenizer.train([MIXED * 3, "the theme of them, там"], 300)
@@ -182,7 +183,7 @@ def test_the_census_is_what_a_plain_count_says(text):
     for kind, token in zip(kinds, ids):
         sizes[kind] += len(TOKENIZER.token_bytes[token])
     assert dict(zip(tokens.KINDS, census.kind_bytes.tolist())) == {kind: sizes[kind] for kind in tokens.KINDS}
-    assert census.pieces == count_pieces([text], TOKENIZER.pattern)
+    assert census.pieces == count_pretokens([text], TOKENIZER.pattern)
 
 
 @pytest.mark.parametrize("text, kind", [

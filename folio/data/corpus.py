@@ -26,10 +26,10 @@ from folio.base.files import fingerprint, only_one, ordinary, remove_leftovers, 
 from folio.base.parallel import cores, in_order
 from folio.data.paths import STANDARD_INPUT, absolute_paths, find_files, supply_text
 from folio.data.sources import Documents, separated_by_line_ends
-from folio.kernels.splitting import in_batches, to_bytes
+from folio.kernels.merging import learn_merges
+from folio.kernels.splitting import PretokenCounter, count_batch, in_batches, to_bytes
 from Model_Params import READING, TextParams, field_problems
-from tokenizer import (END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, PieceCounter, count_batch, from_dict,
-                       learn_merges, load)
+from tokenizer import END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, from_dict, load
 
 VAL_BYTES_LIMIT = 1_000_000         # more measures hardly better and takes time away: of 2.2 minutes of one core, 4 MB (16,384 tokens in the vocabulary) left two steps
 PARALLEL_BYTES = 16_000_000         # one process encodes them in 0.7 s; two take as long with their start
@@ -486,8 +486,8 @@ def _fingerprint(text_fingerprint, tokenizer_fingerprint, tokens):
 # --- In several processes ---
 
 def count_all_pieces(texts, pattern, processes):
-    """count_pieces of a great many texts."""
-    counts = PieceCounter()
+    """count_pretokens of a great many texts."""
+    counts = PretokenCounter()
     for counted in in_order(partial(count_batch, pattern=pattern), in_batches(texts), processes):
         counts.add(counted)
     return counts
