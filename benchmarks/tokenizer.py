@@ -117,11 +117,12 @@ def train(library, path, vocab_size):
     from folio.kernels.splitting import SPLIT_PATTERNS
     pattern = SPLIT_PATTERNS[PATTERN]
     if library == FOLIO:
-        from folio.data.encoding import PARALLEL_BYTES, count_pre_tokens
-        from tokenizer import BPETokenizer, learn_merges
+        from folio.data.encoding import PARALLEL_BYTES, count_all_pretokens
+        from folio.kernels.merging import learn_merges
+        from tokenizer import BPETokenizer
         started_at = time.perf_counter()
         processes = WORKERS if path.stat().st_size >= PARALLEL_BYTES else 1     # as init.py does
-        counts = count_pre_tokens(chunks_of(path), PATTERN, processes)
+        counts = count_all_pretokens(chunks_of(path), PATTERN, processes)
         BPETokenizer(learn_merges(counts, BPETokenizer.merges_for(vocab_size)), PATTERN)
     elif library == RUSTBPE:
         import rustbpe
@@ -198,10 +199,11 @@ def load(library, folder):
 
 def save_for_all(corpus, folder):
     """Learn from the large text, and save the tokenizer in everybody's format."""
-    from folio.data.encoding import count_pre_tokens
+    from folio.data.encoding import count_all_pretokens
     from folio.formats.tokenizers import write
-    from tokenizer import BPETokenizer, learn_merges
-    counts = count_pre_tokens(chunks_of(corpus), PATTERN, WORKERS)
+    from folio.kernels.merging import learn_merges
+    from tokenizer import BPETokenizer
+    counts = count_all_pretokens(chunks_of(corpus), PATTERN, WORKERS)
     tokenizer = BPETokenizer(learn_merges(counts, BPETokenizer.merges_for(VOCAB_SIZE)), PATTERN)
     tokenizer.save(folder)
     write(tokenizer, "huggingface", folder / "tokenizer.json")

@@ -9,7 +9,8 @@ from folio.base.commands import command
 from folio.data.corpus import replace_tokenizer
 from folio.formats.tokenizers import DROPPABLE, WRITERS, read, write
 from folio.formats.unfinished_runs import runs_needing
-from tokenizer import FILES, SPLIT_PATTERNS, load
+from folio.kernels.splitting import SPLIT_PATTERNS
+from tokenizer import FILES, load
 
 FORMATS = "|".join(WRITERS)
 

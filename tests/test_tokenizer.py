@@ -1,4 +1,4 @@
-"""The tokenizer learns the merges that a slow recount learns, gives the ids that the other libraries give, and gives every byte back."""
+"""The tokenizer learns the merges of a plain recount, gives the ids of other libraries, and returns every byte."""
 
 import json
 import os
@@ -14,12 +14,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tokenizer as tokenizer_module
-from folio.data import sources
-from folio.kernels import splitting
 from folio.base.errors import FolioError
 from folio.base.files import fingerprint
-from tokenizer import (END_OF_TEXT, FILES, LONGEST_LEARNED, SPLIT_PATTERNS, BPETokenizer, CharTokenizer, MergeTable,
-                       PieceCounter, StreamingDecoder, apply_merges, count_pieces, from_dict, learn_merges, load)
+from folio.data import sources
+from folio.kernels import merging, splitting
+from folio.kernels.merging import MAX_LEARNED_BYTES, MergeTable, apply_merges, learn_merges
+from folio.kernels.splitting import SPLIT_PATTERNS, PretokenCounter, count_pretokens
+from tokenizer import END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, StreamingDecoder, from_dict, load
 
 PATTERNS = sorted(SPLIT_PATTERNS)
 
@@ -68,9 +69,9 @@ def merge_pair(ids, pair, new_id):
     return [token for token in merged if token is not None]
 
 
-def merges_by_recounting(piece_counts, num_merges):
+def merges_by_recounting(pretoken_counts, num_merges):
     """The definition itself: count all pairs anew before each merge."""
-    words = [(list(piece), count) for piece, count in piece_counts.items()]
+    words = [(list(piece), count) for piece, count in pretoken_counts.items()]
     merges = []
     for new_id in range(256, 256 + num_merges):
         counts = Counter()
@@ -87,20 +88,20 @@ def merges_by_recounting(piece_counts, num_merges):
 
 @settings(max_examples=300)
 @given(small_words)
-def test_merges_are_those_of_counting_all_pairs_anew_each_time(piece_counts):
-    assert list(learn_merges(piece_counts, 30)) == merges_by_recounting(piece_counts, 30)
+def test_merges_are_those_of_counting_all_pairs_anew_each_time(pretoken_counts):
+    assert list(learn_merges(pretoken_counts, 30)) == merges_by_recounting(pretoken_counts, 30)
 
 
 @pytest.mark.parametrize("watched", [1, 3, 20])
 def test_merges_do_not_depend_on_how_many_pairs_are_watched_at_a_time(plays, monkeypatch, watched):
-    pieces = count_pieces([plays[:20_000]])
-    monkeypatch.setattr(tokenizer_module, "WATCHED_PAIRS", watched)
+    pieces = count_pretokens([plays[:20_000]])
+    monkeypatch.setattr(merging, "WATCHED_PAIRS", watched)
     assert list(learn_merges(pieces, 200)) == merges_by_recounting(pieces, 200)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_merges_of_real_text_are_those_of_counting_all_pairs_anew(plays, pattern):
-    pieces = count_pieces([plays[:20_000]], pattern)
+    pieces = count_pretokens([plays[:20_000]], pattern)
     merges = merges_by_recounting(pieces, 200)
     assert len(merges) == 200
     assert list(learn_merges(pieces, 200)) == merges
@@ -120,7 +121,7 @@ def test_a_pair_seen_once_is_not_merged():
 
 
 def test_no_merge_reaches_across_two_pieces():
-    assert list(learn_merges(count_pieces(["a! a! a! a!"]), 5)) == [(32, 97)]
+    assert list(learn_merges(count_pretokens(["a! a! a! a!"]), 5)) == [(32, 97)]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -140,13 +141,13 @@ def test_the_order_in_which_a_text_arrives_does_not_change_the_merges(plays):
     assert BPETokenizer.train(lines, 400).merges == BPETokenizer.train(reversed(lines), 400).merges
 
 
-def test_where_there_are_too_many_distinct_pieces_the_rarest_are_let_go_of(monkeypatch):
-    monkeypatch.setattr(tokenizer_module, "PIECES_ROOM", 1000)
+def test_where_there_are_too_many_distinct_pretokens_the_rarest_are_let_go_of(monkeypatch):
+    monkeypatch.setattr(splitting, "COUNTER_BYTES", 1000)
     often = " often" * 50 + " seldom seldom"
-    counts = count_pieces([often, *("".join(map(chr, range(0x4e00 + 90 * part, 0x4e00 + 90 * part + 90))) for part in range(99)), often])
+    counts = count_pretokens([often, *("".join(map(chr, range(0x4e00 + 90 * part, 0x4e00 + 90 * part + 90))) for part in range(99)), often])
     assert counts == Counter({piece: counts[piece] for piece in counts}) and counts[b" often"] == 100
     assert counts.size == sum(map(len, counts)) + len(counts) <= 1000
-    in_parts = PieceCounter()
+    in_parts = PretokenCounter()
     for word in [b"b", b"a", b"c", b"a"] + [b"x%d" % number for number in range(2000)]:
         in_parts.add({word: 1})
     assert in_parts.size <= 1000 and (in_parts[b"a"], in_parts[b"b"]) == (2, 1)             # of the rare ones the first stay
@@ -154,23 +155,23 @@ def test_where_there_are_too_many_distinct_pieces_the_rarest_are_let_go_of(monke
 
 def test_a_long_row_of_one_sign_makes_no_token_longer_than_is_of_use(monkeypatch):
     tokenizer = BPETokenizer.train(["=" * 600_000 + "\nto be or not to be"], vocab_size=400)
-    assert max(map(len, tokenizer.token_bytes)) == LONGEST_LEARNED and b" be" in tokenizer.token_bytes
+    assert max(map(len, tokenizer.token_bytes)) == MAX_LEARNED_BYTES and b" be" in tokenizer.token_bytes
     assert tokenizer.decode(tokenizer.encode("=" * 1000)) == "=" * 1000
-    monkeypatch.setattr(tokenizer_module, "LONGEST_LEARNED", 3)
+    monkeypatch.setattr(merging, "MAX_LEARNED_BYTES", 3)
     found = list(learn_merges({b"aaaaaaaa": 9, b"abcabc": 2, b"xyxyxy": 5}, 30))
     made = BPETokenizer(found).token_bytes
     assert found == learned_with_no_longer_token({b"aaaaaaaa": 9, b"abcabc": 2, b"xyxyxy": 5}, 3)
     assert max(map(len, made[256:-1])) == 3
 
 
-def learned_with_no_longer_token(piece_counts, longest):
+def learned_with_no_longer_token(pretoken_counts, longest):
     """Count all pairs, merge the most frequent one whose token is short enough everywhere, and begin again."""
-    words, lengths, found = {piece: list(piece) for piece in piece_counts}, [1] * 256, []
+    words, lengths, found = {piece: list(piece) for piece in pretoken_counts}, [1] * 256, []
     while True:
         counts = Counter()
         for piece, ids in words.items():
             for pair in pairwise(ids):
-                counts[pair] += piece_counts[piece] * (lengths[pair[0]] + lengths[pair[1]] <= longest)
+                counts[pair] += pretoken_counts[piece] * (lengths[pair[0]] + lengths[pair[1]] <= longest)
         count, best = max(((count, (-left, -right)) for (left, right), count in counts.items()), default=(0, None))
         if count < 2:
             return found
@@ -206,7 +207,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: ascii(sample[:12]))
 def test_texts_are_split_as_the_published_patterns_split_them(pattern, sample):
-    assert count_pieces([sample], pattern) == Counter(piece.encode("utf-8") for piece in regex.findall(PUBLISHED[pattern], sample))
+    assert count_pretokens([sample], pattern) == Counter(piece.encode("utf-8") for piece in regex.findall(PUBLISHED[pattern], sample))
 
 
 @settings(max_examples=300)
@@ -229,18 +230,18 @@ def merged_one_at_a_time(ids, new_ids):
 
 @settings(max_examples=300)
 @given(small_words, letters)
-def test_merges_are_applied_first_learned_first_and_leftmost_among_equals(piece_counts, piece):
-    new_ids = {pair: 256 + index for index, pair in enumerate(learn_merges(piece_counts, 30))}
+def test_merges_are_applied_first_learned_first_and_leftmost_among_equals(pretoken_counts, piece):
+    new_ids = {pair: 256 + index for index, pair in enumerate(learn_merges(pretoken_counts, 30))}
     assert apply_merges(piece, new_ids) == merged_one_at_a_time(piece, new_ids)
 
 
 @settings(max_examples=300)
 @given(small_words, st.lists(letters.filter(bool), max_size=12), st.booleans())
-def test_merging_many_pieces_side_by_side_or_each_pair_everywhere_gives_the_same_ids(piece_counts, pieces, everywhere):
-    merges = MergeTable(list(learn_merges(piece_counts, 30)))
+def test_merging_many_pieces_side_by_side_or_each_pair_everywhere_gives_the_same_ids(pretoken_counts, pieces, everywhere):
+    merges = MergeTable(list(learn_merges(pretoken_counts, 30)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenizer_module, "MANY_BYTES", 1)
-        patch.setattr(tokenizer_module, "ROW_WIDTHS", (0, 1) if everywhere else (0, 3, 8, 64))
+        patch.setattr(merging, "MANY_BYTES", 1)
+        patch.setattr(merging, "ROW_WIDTHS", (0, 1) if everywhere else (0, 3, 8, 64))
         assert segmented(merges, pieces) == [merged_one_at_a_time(piece, merges.new_ids) for piece in pieces]
 
 
@@ -252,8 +253,8 @@ def segmented(merges, pieces, **dropout):
 
 @settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), unique=True, max_size=60), st.integers(1, 4))
-def test_a_table_with_hardly_a_free_seat_finds_every_pair_and_no_other(pairs, seats_a_pair):
-    merges = MergeTable(pairs, seats_a_pair)
+def test_a_table_with_hardly_a_free_seat_finds_every_pair_and_no_other(pairs, slots_per_pair):
+    merges = MergeTable(pairs, slots_per_pair)
     left, right = np.meshgrid(np.arange(301), np.arange(301), indexing="ij")
     expected = np.full((301, 301), merges.NONE)
     for number, pair in enumerate(pairs):
@@ -289,7 +290,7 @@ def test_long_texts_are_encoded_as_short_ones_are(tokenizers, pattern, parts):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer_module, "LONG_TEXT", 0)
         patch.setattr(splitting, "LONG_TEXT", 0)
-        patch.setattr(tokenizer_module, "MANY_BYTES", 1000)
+        patch.setattr(merging, "MANY_BYTES", 1000)
         assert BPETokenizer(tokenizers[pattern].merges, pattern).encode(text) == short
 
 
@@ -297,11 +298,11 @@ def test_long_texts_are_encoded_as_short_ones_are(tokenizers, pattern, parts):
 def test_a_full_cache_of_pieces_is_emptied_and_changes_no_id(monkeypatch, plays, long_text):
     merges = BPETokenizer.train([plays[:5_000]], 400).merges
     expected = BPETokenizer(merges).encode(plays[:5_000])
-    monkeypatch.setattr("tokenizer.CACHED_PIECES", 10)
-    monkeypatch.setattr("tokenizer.LONG_TEXT", long_text)
+    monkeypatch.setattr(merging, "CACHED_PRETOKENS", 10)
+    monkeypatch.setattr(tokenizer_module, "LONG_TEXT", long_text)
     forgetful = BPETokenizer(merges)
     assert forgetful.encode(plays[:5_000]) == expected
-    assert len(forgetful._pieces) <= 10
+    assert len(forgetful._cache) <= 10
 
 
 @pytest.fixture(scope="module")
@@ -413,7 +414,7 @@ def dropped_out_one_at_a_time(ids, new_ids, dropout, random):
 
 @pytest.mark.parametrize("widths", [(0, 8, 64), (0, 1)], ids=["side by side", "one by one"])
 def test_merges_are_left_out_as_often_as_the_definition_leaves_them_out(widths, monkeypatch):
-    monkeypatch.setattr(tokenizer_module, "ROW_WIDTHS", widths)
+    monkeypatch.setattr(merging, "ROW_WIDTHS", widths)
     merges = MergeTable(list(learn_merges({b"lower": 8, b"low": 9, b"owe": 3, b"er": 5}, 10)))
     draws, random = 4000, np.random.default_rng(0)
     expected = Counter(dropped_out_one_at_a_time(b"lower", merges.new_ids, 0.3, random) for _ in range(draws))

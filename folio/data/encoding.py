@@ -17,8 +17,9 @@ from folio.base.files import replacing
 from folio.base.parallel import cores, in_order
 from folio.data.sources import separated_by_line_ends
 from folio.data.token_files import QUIET_BAR, SHORTEST_TRAINING, npy_header
-from folio.kernels.splitting import in_batches, to_bytes
-from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, PieceCounter, count_batch, from_dict, learn_merges
+from folio.kernels.merging import learn_merges
+from folio.kernels.splitting import PretokenCounter, count_batch, in_batches, to_bytes
+from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, from_dict
 
 # More measures hardly better and takes time: of 2.2 minutes of one core, validating on 4 MB (vocabulary of 16,384) left
 # time for two steps.
@@ -114,14 +115,14 @@ def learn_tokenizer(documents, survey, text):
         return CharTokenizer(survey.alphabet, (END_OF_TEXT,) if survey.documents > 1 else ())
     num_merges = BPETokenizer.merges_for(text.vocab_size or default_vocab_size(survey.bytes))
     parts = _split(_with_progress(documents, "Counting words"), survey.train_bytes)
-    counts = count_pre_tokens((chunk for chunk, is_val, _ in parts if not is_val), text.pattern, _processes(survey))
+    counts = count_all_pretokens((chunk for chunk, is_val, _ in parts if not is_val), text.pattern, _processes(survey))
     merges = learn_merges(counts, num_merges)
     return BPETokenizer(tqdm(merges, "Learning merges", total=num_merges, **QUIET_BAR), text.pattern)
 
 
-def count_pre_tokens(chunks, pattern, processes):
-    """Count the pre-tokens of a stream of text, in several processes. -> PieceCounter"""
-    counts = PieceCounter()
+def count_all_pretokens(chunks, pattern, processes):
+    """Count the pre-tokens of a stream of text, in several processes. -> PretokenCounter"""
+    counts = PretokenCounter()
     for counted in in_order(partial(count_batch, pattern=pattern), in_batches(chunks), processes):
         counts.add(counted)
     return counts

@@ -7,8 +7,7 @@ from functools import cache
 import numpy as np
 import regex
 
-from folio.kernels.splitting import CODE_POINTS, INHABITED, to_bytes
-from tokenizer import PieceCounter, count_batch
+from folio.kernels.splitting import CODE_POINTS, INHABITED, PretokenCounter, count_batch, to_bytes
 
 EXAMPLES = 10                       # rows of a table of examples
 
@@ -58,7 +57,7 @@ def take_census(tokenizer, chunks):
     total_bytes = characters = 0
     uses, kind_tokens, kind_bytes = (np.zeros(size, np.int64)
                                      for size in (tokenizer.vocab_size, len(KINDS), len(KINDS)))
-    pieces = PieceCounter()
+    pieces = PretokenCounter()
     for text, _ in chunks:
         content = to_bytes(text)
         if not content:

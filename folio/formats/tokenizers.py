@@ -19,7 +19,9 @@ from pathlib import Path
 from folio.base.commands import command
 from folio.base.errors import FolioError
 from folio.base.files import refuse_foreign, replace_together, replacing
-from tokenizer import END_OF_TEXT, SPLIT_PATTERNS, BPETokenizer, apply_merges
+from folio.kernels.merging import apply_merges
+from folio.kernels.splitting import SPLIT_PATTERNS
+from tokenizer import END_OF_TEXT, BPETokenizer
 
 MERGES_HEADER = "#version: 0.2"
 

@@ -121,7 +121,7 @@ class Healer:
             if place == len(end) or len(self._crossing(end[place:])):
                 for pieces in ways:
                     before = _without_last(pieces, len(end) - place)
-                    paths[tuple(token for piece in before for token in self.tokenizer.encode_piece(piece))] = None
+                    paths[tuple(token for piece in before for token in self.tokenizer.encode_pretoken(piece))] = None
         return list(paths)
 
     def _crossing(self, rest):

@@ -16,7 +16,8 @@ from folio.evaluation.census import (
     most_fragmented,
     take_census,
 )
-from tokenizer import BPETokenizer, count_pieces
+from folio.kernels.splitting import count_pretokens
+from tokenizer import BPETokenizer
 
 
 def kind_of_character(character):
@@ -59,7 +60,7 @@ def test_the_census_equals_a_plain_count(text):
     for kind, token in zip(kinds, ids):
         sizes[kind] += len(TOKENIZER.token_bytes[token])
     assert dict(zip(KINDS, census.kind_bytes.tolist())) == {kind: sizes[kind] for kind in KINDS}
-    assert census.pieces == count_pieces([text], TOKENIZER.pattern)
+    assert census.pieces == count_pretokens([text], TOKENIZER.pattern)
 
 
 @pytest.mark.parametrize("text, kind", [

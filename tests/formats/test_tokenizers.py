@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tokenizer import SAMPLES, saved, small_words, tricky_texts
 
-from folio.data import corpus
 from folio.base.errors import FolioError
+from folio.data import corpus
 from folio.formats.tokenizers import merges_of, read, read_ranks, write
-from tokenizer import END_OF_TEXT, SPLIT_PATTERNS, BPETokenizer, CharTokenizer, learn_merges, load
+from folio.kernels.merging import learn_merges
+from folio.kernels.splitting import SPLIT_PATTERNS
+from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, load
 
 hf = pytest.importorskip("tokenizers")
 tiktoken = pytest.importorskip("tiktoken")
@@ -197,9 +199,9 @@ def test_a_disk_that_fills_up_leaves_the_old_files_and_nothing_else(tmp_path, mo
 
 @settings(max_examples=100)
 @given(small_words, st.sampled_from(PATTERNS), st.sampled_from([(), (END_OF_TEXT,), SPECIAL]))
-def test_what_is_written_is_read_again_as_it_was(tmp_path_factory, piece_counts, pattern, special):
+def test_what_is_written_is_read_again_as_it_was(tmp_path_factory, pretoken_counts, pattern, special):
     folder = tmp_path_factory.mktemp("back")
-    original = BPETokenizer(learn_merges(piece_counts, 30), pattern, special)
+    original = BPETokenizer(learn_merges(pretoken_counts, 30), pattern, special)
     for format in FORMATS:
         if format == "tiktoken":
             again = read_ranks(written(original, format, folder)[0], pattern, special)

@@ -88,7 +88,7 @@ def test_characters_are_never_taken_back_nor_what_no_token_can_go_on_from():
 def test_of_a_long_word_no_more_is_taken_back_than_tokens_can_be_long(prompt, monkeypatch):
     tokenizer, merged = TOKENIZERS["qwen2"], []
     healer, ids = Healer(tokenizer), tokenizer.encode(prompt)
-    monkeypatch.setattr(tokenizer, "encode_piece", lambda content, encode=tokenizer.encode_piece: merged.append(len(content)) or encode(content))
+    monkeypatch.setattr(tokenizer, "encode_pretoken", lambda content, encode=tokenizer.encode_pretoken: merged.append(len(content)) or encode(content))
     kept, healing = healer.take_back(prompt, ids)
     assert max(merged) <= MOST_TAKEN_BACK and len(merged) <= 2 * MOST_TAKEN_BACK * (MOST_TAKEN_BACK + 1)
     assert tokenizer.decode_bytes(kept) + (healing.taken if healing else b"") == prompt.encode()
@@ -114,7 +114,7 @@ def by_definition(model, prompt):
     kept, healing = model._healer.take_back(prompt, tokenizer.encode(prompt))
     taken, found = healing.taken if healing else b"", {}
     for place in range(len(taken) + 1):
-        ways = {tuple(tokenizer.encode_piece(taken[:place])), tuple(tokenizer.encode_bytes(taken[:place])) if taken.isascii() else ()}
+        ways = {tuple(tokenizer.encode_pretoken(taken[:place])), tuple(tokenizer.encode_bytes(taken[:place])) if taken.isascii() else ()}
         if taken.isspace() and place == len(taken):             # the last blank may belong to a word
             ways.add((*tokenizer.encode_bytes(taken[:-1]), taken[-1]))
         for path in ways:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_tokenizer import SAMPLES
 
 from folio.kernels import splitting
-from folio.kernels.splitting import SPLIT_PATTERNS, distinct_pieces
+from folio.kernels.splitting import SPLIT_PATTERNS, distinct_pretokens
 
 PATTERNS = sorted(SPLIT_PATTERNS)
 # What the rules are about: letters of contractions in both cases and one that only looks like s, every kind of white space, signs,
@@ -26,7 +26,7 @@ def arrays_for_short_texts_too():
 
 
 def pieces_in_arrays(text, pattern):
-    pieces, numbers, ends = distinct_pieces([text], pattern)
+    pieces, numbers, ends = distinct_pretokens([text], pattern)
     assert ends.tolist() == [len(numbers)]
     assert len(set(pieces)) == len(pieces) == len(set(numbers.tolist())), "each distinct piece once, and none that is not there"
     return [pieces[number] for number in numbers]
@@ -54,7 +54,7 @@ def test_tricky_texts_are_split_as_the_regular_expression_splits_them(pattern, t
 def test_texts_split_together_are_split_as_each_by_itself(pattern, long_text, texts):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splitting, "LONG_TEXT", long_text)
-        pieces, numbers, ends = distinct_pieces(texts, pattern)
+        pieces, numbers, ends = distinct_pretokens(texts, pattern)
     assert [[pieces[number] for number in part] for part in np.split(numbers, ends)[:-1]] == [pieces_by_regex(text, pattern) for text in texts]
 
 
@@ -82,18 +82,18 @@ def test_every_code_point_has_the_class_that_the_regular_expressions_see():
 
 
 def test_pieces_whose_hashes_meet_stay_apart(monkeypatch, plays):
-    monkeypatch.setattr(splitting, "SEATS_BITS", 3)         # thousands of pieces on eight seats
+    monkeypatch.setattr(splitting, "SLOT_BITS", 3)         # thousands of pieces on eight seats
     assert pieces_in_arrays(plays[:30_000], "qwen2") == pieces_by_regex(plays[:30_000], "qwen2")
 
 
 def test_half_a_surrogate_pair_is_refused_as_it_is_by_the_regular_expression_and_utf_8():
     with pytest.raises(UnicodeEncodeError):
-        distinct_pieces(["a\ud800b"], "qwen2")
+        distinct_pretokens(["a\ud800b"], "qwen2")
 
 
 
 @pytest.mark.parametrize("long_text", [0, 10_000])
 def test_pieces_of_the_same_bytes_are_the_same_piece(monkeypatch, long_text):
     monkeypatch.setattr(splitting, "LONG_TEXT", long_text)
-    pieces, numbers, _ = distinct_pieces(["\u00e9", "\udcc3\udca9"], "qwen2")      # a letter, and its two bytes kept as they came
+    pieces, numbers, _ = distinct_pretokens(["\u00e9", "\udcc3\udca9"], "qwen2")      # a letter, and its two bytes kept as they came
     assert pieces == [b"\xc3\xa9"] and numbers.tolist() == [0, 0]
