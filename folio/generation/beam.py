@@ -48,11 +48,11 @@ def beam_search(net, sequence, ends=lambda tokens: False):
         first = None
         if length == 1 and sequence.healing is not None:
             first = continuations(decoder, 0, sequence.healing, settings, sequence.unsaid)
-            totals = first.logits[None]                                                             # (1, continuations)
+            totals = first.logits[None]                                                         # (1, continuations)
         else:
             said = [tokens[sequence.unsaid:] for tokens in decoder.tokens]
             logits = log_softmax(as_array(decoder.logits))
-            totals = summed + penalized(logits, said, settings)                                     # (beams, vocabulary)
+            totals = summed + penalized(logits, said, settings)                                 # (beams, vocabulary)
         ongoing, ending = _next_beams(totals, decoder, sequence, first, ends)
         penalty = length_penalty(length, settings.length_penalty)
         ended = _best(ended + [Candidate(tokens, total, total / penalty) for total, tokens in ending], settings.beams)

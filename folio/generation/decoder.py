@@ -1,4 +1,4 @@
-"""Generate tokens: a network, a state that remembers what it has computed, and a window that restarts in a full context.
+"""Generate tokens: a network, a state that remembers what it has computed, and a window that restarts when it is full.
 
 Several sequences are generated in one batch, each with a prompt, settings, a seed and an end of its own; they may have
 different lengths, and join and leave at any step. What a sequence says depends on these four alone, not on its

@@ -1,4 +1,4 @@
-"""A trained model in the hand: load it, complete a prompt, stream its words, measure a text.
+"""A trained model in Python: load it, complete a prompt, stream its text, measure a text.
 
     from folio import load
     model = load("Saved_Weights/weights-pretrained.pth")
@@ -8,46 +8,52 @@
 import math
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 import tokenizer as tokenizers
-from folio.formats import checkpoint
 from folio.base import hardware
-from folio.generation.beam import beam_search
-from folio.evaluation.bits_per_byte import evaluate, predictions, window_len, windows_at_once
-from folio.generation.decoder import Decoder, Generation, Sequence, single_tokens
 from folio.base.commands import command
 from folio.base.errors import FolioError
+from folio.base.home import Home
+from folio.base.spelling import by_full_name, hint
+from folio.evaluation.bits_per_byte import evaluate, predictions, window_len, windows_at_once
+from folio.formats import checkpoint
+from folio.generation.beam import beam_search
+from folio.generation.decoder import Decoder, Generation, Sequence, single_tokens
 from folio.generation.healing import Healer, continuations
 from folio.generation.sampling import as_array, log_softmax
-from folio.base.spelling import by_full_name, hint
 from folio.generation.stop_strings import StopFilter
 from Model_Params import SHORT_NAMES, GenerationParams
 
-SETTINGS = [each.name for each in fields(GenerationParams)]
+SETTINGS = tuple(field.name for field in fields(GenerationParams))
 
 
 def load(path: str | Path, device: str = "cpu") -> "LanguageModel":
-    """The LanguageModel in a weights file. Raises OSError where it cannot be read, FolioError where there is none to trust."""
+    """Return the LanguageModel in a weights file.
+
+    Raises OSError where the file cannot be read, FolioError where it holds no valid model.
+    """
     device = hardware.settle_device(device)
     contents = checkpoint.load(path)
     net = checkpoint.network(contents, path).to(device).eval().requires_grad_(False)
     try:
-        size = tokenizers.size_of(contents["tokenizer"])        # before one is made that could be any size
+        size = tokenizers.size_of(contents["tokenizer"])        # before memory for a tokenizer of any size is taken
         if size != net.params.vocab_size:
             raise FolioError(f"its tokenizer has {size} tokens, its model {net.params.vocab_size}")
         tokenizer = tokenizers.from_dict(contents["tokenizer"])
         if not tokenizer.decode_bytes(contents["opening"]):
             raise FolioError("it does not say how a text begins")
+        val_bpb = None if contents["val_bpb"] is None else float(contents["val_bpb"])
         return LanguageModel(contents["name"], net, tokenizer, list(contents["opening"]), int(contents["step"]),
-                             None if contents["val_bpb"] is None else float(contents["val_bpb"]), contents.get("learned_from"))
+                             val_bpb, contents.get("learned_from"))
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise FolioError(f"{path} holds no model that this Folio can use: {error}.") from None
 
@@ -58,55 +64,59 @@ class LanguageModel:
     name: str
     net: torch.nn.Module
     tokenizer: tokenizers.Tokenizer
-    opening: list               # ids that stand before a text that begins from nothing
+    opening: list[int]                          # ids before a text that begins from nothing
     step: int
-    val_bpb: float | None       # bits per byte of its validation text, if it was measured
-    learned_from: dict | None = None    # Corpus.training_part of the text it was trained on, where the file says it
+    val_bpb: float | None                       # bits per byte of its validation text, if measured
+    learned_from: dict[str, Any] | None = None  # Corpus.training_part of its training text, if the file has it
 
-    def stream(self, prompt: str = "", stream: int = 0, **settings) -> Iterator[str]:
-        """Iterate over the text that goes on after `prompt`, a few characters at a time, as it is generated.
+    def stream(self, prompt: str = "", stream: int = 0, **settings: Any) -> Iterator[str]:
+        """Yield the text that follows `prompt`, a few characters at a time, as it is generated.
 
-        settings: the fields of GenerationParams, two of them by a short name too: `seed` is sampling_seed, `precision` is
-        weight_precision. `stop` may be one text or several. `stream` tells apart several answers of one seed; with `beams` it is the place among the best ones, from 0 on, below `beams`. Raises FolioError where a setting is out of bounds, or where the prompt has
-        characters that a character tokenizer does not know.
+        settings: the fields of GenerationParams; `seed` is short for sampling_seed, `precision` for weight_precision;
+            `stop` may be one text or several
+        stream: tells apart several answers with one seed; with `beams` the rank among the best, from 0 to beams - 1
+
+        Raises FolioError where a setting is out of bounds, or where a character tokenizer does not know a character of
+        the prompt.
         """
         return (text for _, text in self.stream_each([{"prompt": prompt, "stream": stream}], **settings))
 
-    def complete(self, prompt: str = "", stream: int = 0, **settings) -> str:
-        """The text that goes on after `prompt`; see `stream`."""
+    def complete(self, prompt: str = "", stream: int = 0, **settings: Any) -> str:
+        """Return the text that follows `prompt`; see `stream`."""
         return "".join(self.stream(prompt, stream, **settings))
 
-    def stream_each(self, prompts: Iterable[str | dict], **settings) -> Iterator[tuple[int, str]]:
-        """Go on with several prompts at once: iterate over (place of the prompt, some text), as the texts are generated.
+    def stream_each(self, prompts: Iterable[str | dict[str, Any]], **settings: Any) -> Iterator[tuple[int, str]]:
+        """Continue several prompts in one batch: yield (index of the prompt, text) as the texts are generated.
 
         A prompt is a text, or a dictionary with a `prompt` and settings of its own, except `weight_precision`,
-        one for all prompts; its `stream` is its place, where it does not say another one.
-        Each text is the one that `stream` gives for it alone, but for rounding; without a seed, all have the same new one. What the network remembers of
-        each is in memory at once. Raises FolioError like `stream`.
+        one for all prompts. Its `stream` is its index unless it has another one. Each text is the one that `stream` yields
+        for its prompt alone, but for rounding. Without a seed all prompts share a new one. The keys and values of all
+        prompts are in memory at once. Raises FolioError like `stream`.
         """
         new_seed = random.SystemRandom().getrandbits(32)
-        prompts = [{"prompt": each} if isinstance(each, str) else each for each in prompts]
+        prompts = [{"prompt": prompt} if isinstance(prompt, str) else prompt for prompt in prompts]
         settings = by_full_name(settings, SHORT_NAMES)
-        streams = [self._stream(place, new_seed, settings | by_full_name(each, SHORT_NAMES)) for place, each in enumerate(prompts)]
-        if len(found := {stream.settings.weight_precision for stream in streams}) > 1:
+        sequences = [self._sequence(index, new_seed, settings | by_full_name(prompt, SHORT_NAMES))
+                     for index, prompt in enumerate(prompts)]
+        if len(found := {sequence.settings.weight_precision for sequence in sequences}) > 1:
             raise FolioError("Prompts that are answered at once share one precision, and these have "
                              f"{' and '.join(sorted(found))}: give it once, for all.")
-        return self._texts(streams)
+        return self._texts(sequences)
 
-    def complete_each(self, prompts: Iterable[str | dict], **settings) -> list[str]:
-        """The texts that go on after several prompts, generated at once; see `stream_each`.
+    def complete_each(self, prompts: Iterable[str | dict[str, Any]], **settings: Any) -> list[str]:
+        """Return the texts that follow several prompts, generated in one batch; see `stream_each`.
 
         model.complete_each(["MERRAN:\\n"] * 3, tokens=50) -> three different answers
-        model.complete_each([{"prompt": "MERRAN:\\n", "stop": "\\n\\n"}, {"prompt": "The sea", "temperature": 0}]) -> two
+        model.complete_each([{"prompt": "MERRAN:\\n", "stop": "\\n\\n"}, {"prompt": "The sea", "tokens": 5}]) -> two
         """
         prompts = list(prompts)
         texts = [[] for _ in prompts]
-        for place, text in self.stream_each(prompts, **settings):
-            texts[place].append(text)
+        for index, text in self.stream_each(prompts, **settings):
+            texts[index].append(text)
         return ["".join(parts) for parts in texts]
 
-    def _stream(self, place, new_seed, settings):
-        prompt, number = settings.pop("prompt", ""), settings.pop("stream", place)
+    def _sequence(self, index, new_seed, settings):
+        prompt, number = settings.pop("prompt", ""), settings.pop("stream", index)
         if unknown := [name for name in settings if name not in SETTINGS]:
             raise FolioError("\n".join(f"There is no setting {name}{hint(name, [*SETTINGS, *SHORT_NAMES])}" for name in unknown))
         stop = settings.get("stop")
@@ -120,11 +130,13 @@ class LanguageModel:
         elif number < 0:
             problems.append(f"stream={number} is below 0, the first of the answers of a seed.")
         if not problems and params.beams is not None and number >= params.beams:
-            problems = [f"beams={params.beams} find no more than {params.beams} answers, and this would be number {number + 1}: give more beams."]
+            problems = [f"beams={params.beams} find no more than {params.beams} answers, and this would be "
+                        f"number {number + 1}: give more beams."]
         if problems:
             raise FolioError("\n".join(problems))
-        single_tokens(self.net, params.weight_precision)           # may refuse it, here and not when a prompt is shown already
-        params = replace(params, sampling_seed=new_seed if params.sampling_seed is None else params.sampling_seed).resolved()
+        single_tokens(self.net, params.weight_precision)       # may refuse the precision: now, before a prompt is shown
+        seed = new_seed if params.sampling_seed is None else params.sampling_seed
+        params = replace(params, sampling_seed=seed).resolved()
         return self._after(prompt, params, number)
 
     def _after(self, prompt, params, number=0):
@@ -137,38 +149,38 @@ class LanguageModel:
     def _healer(self):
         return Healer(self.tokenizer)
 
-    def _texts(self, streams):
-        """Yield (which, text) of some Streams."""
-        sampled = [which for which, stream in enumerate(streams) if stream.settings.beams is None]
-        texts = {which: _Text(self.tokenizer, stream) for which, stream in enumerate(streams)}
-        generation = Generation(self.net, [streams[which] for which in sampled])
+    def _texts(self, sequences):
+        """Yield (index, text) of these Sequences."""
+        sampled = [index for index, sequence in enumerate(sequences) if sequence.settings.beams is None]
+        texts = [_Text(self.tokenizer, sequence) for sequence in sequences]
+        generation = Generation(self.net, [sequences[index] for index in sampled])
         while generation.running:
-            for number, token in generation.step():
-                which = sampled[number]
-                if text := texts[which].add(token):
-                    yield which, text
-                if texts[which].ended:
-                    generation.remove(number)
+            for key, token in generation.step():
+                index = sampled[key]
+                if text := texts[index].add(token):
+                    yield index, text
+                if texts[index].ended:
+                    generation.remove(key)
         searched = {}           # several answers may be the best, the second best... of one search
-        for which, stream in enumerate(streams):
-            if stream.settings.beams is not None:
-                key = tuple(stream.prompt), _taken(stream), stream.settings
+        for index, sequence in enumerate(sequences):
+            if sequence.settings.beams is not None:
+                key = tuple(sequence.prompt), _taken(sequence), sequence.settings
                 if key not in searched:
-                    searched[key] = beam_search(self.net, stream, self._stops(stream))
-                for token in searched[key][min(stream.number, len(searched[key]) - 1)].tokens:
-                    if text := texts[which].add(token):
-                        yield which, text
-        for which, text in texts.items():
+                    searched[key] = beam_search(self.net, sequence, self._ends(sequence))
+                for token in searched[key][min(sequence.number, len(searched[key]) - 1)].tokens:
+                    if text := texts[index].add(token):
+                        yield index, text
+        for index, text in enumerate(texts):
             if rest := text.end():
-                yield which, rest
+                yield index, rest
 
-    def _stops(self, stream):
-        """Whether some tokens end in one of a stream's stop texts."""
-        stops, known = [stop.encode("utf-8") for stop in stream.settings.stop], len(_taken(stream))
-        most = 1 + max(map(len, stops), default=0)          # tokens, each of a byte or more, that can have anything to do with it
+    def _ends(self, sequence):
+        """Return a function that says whether tokens end in one of a sequence's stop strings."""
+        stops, known = [stop.encode("utf-8") for stop in sequence.settings.stop], len(_taken(sequence))
+        most = 1 + max(map(len, stops), default=0)      # tokens, of a byte or more each, that a stop string can touch
 
         def ends(tokens):
-            if len(tokens) <= most + known:                 # else none of the last ones has a byte of the prompt
+            if len(tokens) <= most + known:             # else none of the last ones has a byte of the prompt
                 content = self.tokenizer.decode_bytes(tokens)[known:]
             else:
                 content = self.tokenizer.decode_bytes(tokens[-most:])
@@ -176,20 +188,22 @@ class LanguageModel:
         return ends
 
     def bits_per_byte(self, text: str) -> float:
-        """How well the model predicts a text, in bits per byte. Raises FolioError for a text without a byte."""
+        """Return how well the model predicts a text, in bits per byte. Raises FolioError for an empty text."""
         if not text:
             raise FolioError("An empty text has no bits per byte.")
         return evaluate(self.net, self._opened(text), len(text.encode("utf-8")), **self._measuring()).bits_per_byte
 
     def surprise(self, text: str) -> list[tuple[str, float]]:
-        """Where a text surprises the model: [(piece, bits)], in the order of the text, of which the pieces make up all.
+        """Return what each piece of a text costs the model: [(piece, bits)], in order; the pieces add up to the text.
 
-        A piece is the text of a token; where a character is spread over several tokens, that of them together. Each is predicted from
-        at least half a context, where so much stands before it. Raises FolioError where a character tokenizer does not know a character.
+        A piece is the text of a token, or of several tokens that share a character. Each token is predicted from at
+        least half a context, as far as the text has it. Raises FolioError where a character tokenizer does not know a
+        character.
         """
         ids, decoder, found, bits = self._opened(text), tokenizers.StreamingDecoder(self.tokenizer), [], 0.0
-        costs = predictions(self.net, ids, stride=max(1, window_len(self.net) // 2), **self._measuring()) if text else ()
-        for token, nats in zip(ids[1:], (nats for some, _ in costs for nats in some.tolist())):
+        stride = max(1, window_len(self.net) // 2)
+        windows = predictions(self.net, ids, stride=stride, **self._measuring()) if text else ()
+        for token, nats in zip(ids[1:], (nats for costs, _ in windows for nats in costs.tolist())):
             bits += nats / math.log(2)
             if piece := decoder.add(token):
                 found.append((piece, bits))
@@ -197,17 +211,17 @@ class LanguageModel:
         return found
 
     def next_token_probabilities(self, text: str = "") -> list[tuple[str, float]]:
-        """Return what may follow a text: [(piece, probability)], the likeliest first.
+        """Return what may follow a text: [(piece, probability)], in falling order.
 
         A piece is what the next token adds to the text, which may end inside a token. `stream` draws its first piece
-        from the same distribution, shaped by its settings. It is a list and no dictionary, for two pieces may read the
-        same: half a character is U+FFFD. Raises FolioError like `stream`.
+        from the same distribution, shaped by its settings. This is a list, not a dictionary, because two pieces may
+        read the same: half a character is U+FFFD. Raises FolioError like `stream`.
         """
-        stream = self._after(text, GenerationParams())
-        decoder, others = Decoder(self.net, [stream.prompt]), ()
+        sequence = self._after(text, GenerationParams())
+        decoder, others = Decoder(self.net, [sequence.prompt]), ()
         logits = as_array(decoder.logits[0])
-        if stream.healing is not None:
-            logits, others = continuations(decoder, 0, stream.healing).logits, stream.healing.others
+        if sequence.healing is not None:
+            logits, others = continuations(decoder, 0, sequence.healing).logits, sequence.healing.others
         likely = np.exp(log_softmax(logits))
         pieces = [*self.tokenizer.token_bytes, *others]
         return [(pieces[number].decode("utf-8", errors="replace"), likely.item(number))
@@ -217,38 +231,44 @@ class LanguageModel:
         return self.opening[-1:] + self.tokenizer.encode(text)
 
     def _measuring(self):
-        return {"block_size": window_len(self.net), "batch_size": windows_at_once(self.net), "device": next(self.net.parameters()).device}
+        return {"block_size": window_len(self.net), "batch_size": windows_at_once(self.net),
+                "device": next(self.net.parameters()).device}
 
 
-def _taken(stream):
-    """Return the bytes at the end of a prompt that the first tokens of its stream repeat."""
-    return b"" if stream.healing is None else stream.healing.taken
+def _taken(sequence):
+    """Return the bytes at the end of a prompt that the first tokens of its sequence repeat."""
+    return b"" if sequence.healing is None else sequence.healing.taken
 
 
 class _Text:
-    """The text of a stream's tokens: whole characters, up to where it is to stop."""
+    """The text of a sequence's tokens: whole characters, up to the first stop string."""
 
-    def __init__(self, tokenizer, stream):
-        self._characters = tokenizers.StreamingDecoder(tokenizer, len(_taken(stream)))
-        self._text = StopFilter(stream.settings.stop)
+    def __init__(self, tokenizer, sequence):
+        self._characters = tokenizers.StreamingDecoder(tokenizer, len(_taken(sequence)))
+        self._filter = StopFilter(sequence.settings.stop)
 
     @property
     def ended(self):
-        return self._text.ended
+        return self._filter.ended
 
     def add(self, token):
-        """The text that has become certain with this token; often a word, sometimes nothing yet."""
-        return self._text.add(self._characters.add(token))
+        """Return the text that has become certain with this token: often a word, sometimes nothing yet."""
+        return self._filter.add(self._characters.add(token))
 
     def end(self):
-        """What is left when no token follows; half a character, of which the rest did not come, is nothing."""
-        return self._text.end()
+        """Return the text that is left when no token follows, without an incomplete character."""
+        return self._filter.end()
 
 
-def newest_weights(home, say=lambda text: print(text, file=sys.stderr)):
-    """The weights file written last, of those that were measured if there are any. Raises FileNotFoundError where there is none.
+def _say_on_stderr(text):
+    print(text, file=sys.stderr)
 
-    A run that was stopped before its first validation has weights of unknown quality; it is said when such a one is newer.
+
+def newest_weights(home: Home, say: Callable[[str], None] = _say_on_stderr) -> Path:
+    """Return the weights file written last; of measured ones, if there are any. Raises FileNotFoundError without any.
+
+    The weights of a run that was stopped before its first validation are not measured; `say` tells when such a file is
+    newer than the one returned.
     """
     found = home.newest("weights-*.pth")
     if not found:
@@ -262,15 +282,18 @@ def newest_weights(home, say=lambda text: print(text, file=sys.stderr)):
 
 
 def _is_measured(path):
-    """Whether a weights file says how good it is; None where it cannot be read."""
+    """Return whether a weights file has a validation loss; None where it cannot be read."""
     with suppress(FolioError, OSError):
         return checkpoint.load_metadata(path).get("val_bpb") is not None
 
 
-def find_weights(home, wanted):
-    """The path of a weights file named by its path, its file name or its run's name. Raises FileNotFoundError, listing what there is."""
+def find_weights(home: Home, wanted: str) -> Path:
+    """Return the path of a weights file, given as a path, a file name or the name of a run.
+
+    Raises FileNotFoundError, which lists what there is.
+    """
     paths = (Path(wanted), home.saved_weights / wanted, home.weights(wanted))
-    for path in [*filter(Path.is_file, paths), *filter(Path.exists, paths)]:        # what is no file is for `load` to name
+    for path in [*filter(Path.is_file, paths), *filter(Path.exists, paths)]:        # `load` explains what is no file
         return path
     there = ", ".join(path.name for path in home.newest("weights-*.pth")) or "nothing"
     raise FileNotFoundError(f"There are no weights named {wanted}; {home.saved_weights} has {there}.")

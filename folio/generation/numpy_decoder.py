@@ -1,33 +1,35 @@
-"""The next token of each stream through the transformer, in plain NumPy: what Model.py computes, faster than torch where a step is small.
+"""The next token of each sequence through a transformer, in plain NumPy: Model.py's equations, faster for small steps.
 
-With a token of a few streams a small network spends its time on calls (torch: 5 us each, NumPy: less than 1) and on fetching weights. So what is only a
-product with something constant is multiplied into the weights beforehand, and matrices that read the same are one. What remains of a network is
+With one token of a few sequences a small network spends its time on calls (torch: 5 us each, NumPy: less than 1) and on
+fetching weights. So every product with a constant is multiplied into the weights beforehand, and matrices that read the
+same input are one. What remains of a network is
 
-    x = embedding[token]                                                    (+ positions[position], where those are learned)
-    in each block:  query, key, value = unit(x) @ W                         unit(x) = x / its length
-                    query, key = turned(unit(query) * gain), turned(unit(key) * gain)
+    x = embedding[token]                                    (+ positions[index], where those are learned)
+    in each block:  query, key, value = unit(x) @ W         unit(x) = x / its length
+                    query, key = rotated(unit(query) * gain), rotated(unit(key) * gain)
                     x += softmax(query @ keys) @ values @ W
                     x += activation(unit(x) @ W) @ W
-    logits = unit(x) @ W                                                    each W with a bias, where the model has one
+    logits = unit(x) @ W                                    each W with a bias, where the model has one
 
-- A norm divides by the root of a mean square, which is the length / the root of C: that root, the gain and the bias of the norm go into the matrix that
-  follows. Gain and bias of queries and keys stay, for the turn comes between.
-- LayerNorm is the same norm of a row that has been centred, and centring goes into the matrices that make the row: the embedding and the end of every
-  branch for x (Ashkboos et al., 2024), the query and key matrices, head by head, for queries and keys.
+- A norm divides by the root of a mean square: the length / the root of C. That root, the gain and the bias of the norm
+  go into the matrix that follows. Gain and bias of queries and keys stay, because the rotation comes between.
+- LayerNorm is the same norm of a centered row. Centering goes into the matrices that make the row: for x the embedding
+  and the end of every branch (Ashkboos et al., 2024), for queries and keys their matrices, head by head.
 - The root of D by which attention divides goes into what makes the queries.
 
-The bytes of the weights are what a step waits for. In int8 they are a quarter: each row of a matrix is rounded to 255 steps of its own.
+A step waits for the bytes of the weights. In int8 they are a quarter: each row of a matrix is rounded to 255 steps of
+its own.
 
-Keys and values stay in the memory of the network's own state. So either goes on where the other stopped, and torch does what it is good at: pieces of
-several tokens, as a prompt or a window that restarts, in one call. No memory is set aside for what lies between: NumPy finds
-a few kilobytes again as fast, and so generations can share the matrices.
+Keys and values stay in the memory of the network's own state. So either can continue where the other stopped, and torch
+reads pieces of several tokens in one call: prompts, and windows that restart. Intermediate results have no memory of
+their own: NumPy allocates a few kilobytes as fast, and so several generations can share the matrices.
 
-Letters: B streams, C channels (emb_len), H heads, G key/value heads, D channels a head, S positions seen, V vocabulary.
+Letters: B sequences, C channels (emb_len), H heads, G key/value heads, D channels per head, S positions seen,
+V vocabulary.
 """
 
 import math
 import warnings
-import weakref
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -40,37 +42,44 @@ from torch import nn
 from folio.kernels.cache import State
 from Model import Transformer
 
-KERNEL_STEP = 32            # torch's int8 kernel reads that far beyond a row that is no multiple of it (torch 2.13 on AVX-512: of 16)
-SMALL_SCORE = 60            # exp of it, for as many positions as there can be, is far from float32's largest number, exp(88), and exp of -60 is not 0
-CHECKED_TOKENS = 4          # over which a fold is compared with its network, and once more at the end of the context
+# torch's int8 kernel reads rows in steps of this many (torch 2.13 on AVX-512: of 16), also beyond the end of a row.
+KERNEL_STEP = 32
+# exp of this, summed over a whole context, is far from float32's largest number, exp(88), and exp of -60 is not 0.
+SMALL_SCORE = 60
+# Tokens over which a fold is compared with its network, and once more at the end of the context.
+CHECKED_TOKENS = 4
 # Largest difference of log-probabilities that counts as rounding, as a share of the largest logit. Rounding, measured
-# on 1,800 networks of all families and variants, up to 12 layers of width 512: at most 8.2e-6; 1e-6 in the shipped model.
-# Changes to networks far from their start: 6e-5 for exact GELU, 6e-4 for attention scores 0.1 % larger in the shipped
-# model, 1e-2 to 1 for gates, norms, activations and another order of branches.
+# on 1,800 networks of all families and variants, up to 12 layers of width 512: at most 8.2e-6; 1e-6 in the shipped
+# model. Changes to networks far from their start: 6e-5 for exact GELU, 6e-4 for attention scores 0.1 % larger in the
+# shipped model, 1e-2 to 1 for gates, norms, activations and another order of branches.
 ROUNDING = 2e-5
-_FOLDED = weakref.WeakKeyDictionary()       # network -> {precision: (the state of its weights, its NumpyTransformer or None)}
 
 
 def in_numpy(net, precision="float32"):
-    """The NumpyTransformer of a network as its weights are now, or None where single tokens are torch's as well. This is the one rule:
-    NumPy computes a Transformer in float32, on the CPU, and not in training. (With 1 to 98 million parameters and 1 to 32 streams it was at least 1.2 times as fast as torch.)
-    Where the network computes something else than NumPy does, as after a change in Model.py, torch does it, and a
-    warning says so once per process.
+    """Return the NumpyTransformer of a network as its weights are now, or None where torch computes single tokens too.
 
-    It is kept for the next time where the weights ask for no gradient. (A fused optimizer changes weights without a trace.)
+    The one rule: NumPy computes a Transformer in float32, on the CPU, and not in training. (With 1 to 98 million
+    parameters and 1 to 32 sequences it was at least 1.2 times as fast as torch.) Where the network computes something
+    else than NumPy does, as after a change in Model.py, torch does it, and a warning says so once per process.
+
+    The network keeps it for the next call where its weights need no gradient. (A fused optimizer changes weights
+    without a trace.)
     """
     weights = list(net.parameters())
-    if not (isinstance(net, Transformer) and not net.training
-            and all(weight.device.type == "cpu" and weight.dtype == torch.float32 and not weight.is_inference() for weight in weights)):
+    if not (isinstance(net, Transformer) and not net.training and all(map(_is_plain_float32, weights))):
         return None
     if any(weight.requires_grad for weight in weights):
         return _fold(net, precision)
     parts = [*weights, *(buffer for buffer in net.buffers() if not buffer.is_inference())]
-    version = [(part.data_ptr(), part._version) for part in parts]      # torch counts what is done to a tensor in place
-    folded = _FOLDED.setdefault(net, {})
+    version = [(part.data_ptr(), part._version) for part in parts]      # torch counts changes in place
+    folded = vars(net).setdefault("_folded", {})        # precision -> (version, NumpyTransformer or None)
     if precision not in folded or folded[precision][0] != version:
         folded[precision] = version, _fold(net, precision)
     return folded[precision][1]
+
+
+def _is_plain_float32(weight):
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and not weight.is_inference()
 
 
 def _fold(net, precision):
@@ -90,7 +99,7 @@ def _same_in_numpy(net):
     tokens = torch.linspace(0, net.params.vocab_size - 1, min(CHECKED_TOKENS, net.context)).long()
     own, own_state = net.continue_from(net.empty_state(1), tokens[None])        # an error in here is the network's
     if not own.isfinite().all():
-        return NumpyTransformer(net)                # unusable weights are for the decoder to refuse
+        return NumpyTransformer(net)                # the decoder refuses unusable weights
     try:
         folded, state, found = NumpyTransformer(net), net.empty_state(1), []
         for token in tokens.tolist():
@@ -98,8 +107,9 @@ def _same_in_numpy(net):
             found.append(logits)
         pairs = [(np.concatenate(found), own[0])]
         if net.context > len(tokens):
+            repeated = torch.arange(len(tokens), net.context) % len(tokens)
             for part in (part for cache in own_state.caches for part in (cache.keys, cache.values)):
-                part[:, :, len(tokens):] = part[:, :, torch.arange(len(tokens), net.context) % len(tokens)]
+                part[:, :, len(tokens):] = part[:, :, repeated]
             own_state = State([net.context - 1], own_state.caches)
             logits, _ = folded.continue_from(own_state.select([0]), tokens[-1:].tolist())
             pairs.append((logits, net.continue_from(own_state, tokens[None, -1:])[0][0]))
@@ -116,129 +126,140 @@ def _is_rounding(logits, expected):
 
 @cache          # once per process, whatever the warning filters say
 def _warn_of_difference():
-    warnings.warn("Model.py differs from the fast decoder, folio/generation/numpy_decoder.py; generating with the network itself, "
-                  "slower. Make the same change there to have it fast again.", RuntimeWarning, stacklevel=2)
+    warnings.warn("Model.py differs from the fast decoder, folio/generation/numpy_decoder.py; generating with the "
+                  "network itself, slower. Make the same change there to have it fast again.",
+                  RuntimeWarning, stacklevel=2)
 
 
 class NumpyTransformer:
-    """A Transformer that goes on by one token of each stream. It changes nothing of itself: several generations may use it at once."""
+    """A Transformer for one token of each sequence. It is never changed, so several generations may share it."""
 
     @torch.no_grad()
     def __init__(self, net, precision="float32"):
-        """net: a Transformer in float32, on the CPU; its weights are taken as they are now. precision: one of LINEAR"""
+        """net: a Transformer in float32, on the CPU, whose weights are read now; precision: a key of LINEAR"""
         linear = LINEAR[precision].of
-        to_stream = _centred if isinstance(net.norm, nn.LayerNorm) else _unchanged
-        turn = _turn(net.positions, net.params.head_len) if net.params.positions == "rotary" else None
+        to_residual = _centered if isinstance(net.norm, nn.LayerNorm) else _unchanged
+        rotation = _rotation(net.positions, net.params.head_len) if net.params.positions == "rotary" else None
         self.block_size = net.params.block_size
-        self.embedding = to_stream(net.embedding.weight.detach()).numpy()                                                           # (V, C)
-        self.positions = to_stream(net.positions.table.weight.detach()).numpy() if net.params.positions == "learned" else None      # (block_size, C)
-        self.blocks = [Block(block, net.params, turn, to_stream, linear) for block in net.blocks]
+        self.embedding = to_residual(net.embedding.weight.detach()).numpy()                     # (V, C)
+        self.positions = None
+        if net.params.positions == "learned":
+            self.positions = to_residual(net.positions.table.weight.detach()).numpy()           # (block_size, C)
+        self.blocks = [Block(block, net.params, rotation, to_residual, linear) for block in net.blocks]
         self.head, self.eps = linear(_rows([net.head], net.norm)), _eps(net.norm)
 
-    @np.errstate(all="ignore")          # what is not finite shows in the logits, for whoever reads them to say
+    @np.errstate(all="ignore")          # what is not finite shows in the logits
     def continue_from(self, state, tokens):
-        """Go on after the tokens that `state`, a Model.State, has seen; it is used up.
+        """Continue after the tokens that `state` has seen; it is consumed.
 
-        tokens: an id for each stream -> logits: (streams, vocabulary), an array; state. Raises ValueError where the context is full.
+        tokens: an id for each sequence -> logits: (B, V), an array; state. Raises ValueError where the context is full.
         """
         state.check_room(1, self.block_size)
         span = Span.after(state.lengths)
         x = self.embedding[tokens]                                              # (B, C), a copy
         if self.positions is not None:
-            x += self.positions[span.places]
-        for block, kept in zip(self.blocks, state.caches):
-            block.add_to(x, *kept.arrays, span)
+            x += self.positions[span.indices]
+        for block, cached in zip(self.blocks, state.caches):
+            block.add_to(x, *cached.arrays, span)
         return self.head(unit(x, self.eps)), State([length + 1 for length in state.lengths], state.caches)
 
 
 class Span(NamedTuple):
-    """The positions of the tokens that are computed now, one of each stream: Model.Span, in NumPy."""
-    places: int | np.ndarray            # this position, in all streams alike; or that of each, (B,)
-    at: tuple                           # where in (B, G, block_size, D) they stand
+    """The positions of one token of each sequence: folio.kernels.cache.Span, in NumPy."""
+    indices: int | np.ndarray           # the same in all sequences; or that of each, (B,)
+    at: tuple                           # the index of these positions in an array of (B, G, block_size, D)
     end: int                            # one more than the last of them
-    unseen: np.ndarray | None           # (B, 1, 1, S): what lies beyond a shorter stream's position, where there are any
+    unseen: np.ndarray | None           # (B, 1, 1, S): positions beyond a shorter sequence's own, if lengths differ
 
     @classmethod
     def after(cls, lengths):
-        """After what each stream has seen. lengths: a list of integers"""
+        """Return the next position of sequences that have seen `lengths` tokens (a list of integers)."""
         start, last = lengths[0], max(lengths)
         if all(length == start for length in lengths):
             return cls(start, (slice(None), slice(None), start), start + 1, None)
-        places = np.array(lengths)
-        return cls(places, (np.arange(len(places)), slice(None), places), last + 1, (np.arange(last + 1) > places[:, None])[:, None, None])
+        indices = np.array(lengths)
+        unseen = (np.arange(last + 1) > indices[:, None])[:, None, None]
+        return cls(indices, (np.arange(len(indices)), slice(None), indices), last + 1, unseen)
 
 
 class Block:
     """The two branches of a block."""
 
-    def __init__(self, block, params, turn, to_stream, linear):
-        """block: the Model.Block; turn: what _turn gives, or None; to_stream: what is done to all that is added to the stream of channels;
-        linear: what makes a matrix of what _rows gives"""
+    def __init__(self, block, params, rotation, to_residual, linear):
+        """block: a Model.Block; rotation: what _rotation returns, or None
+
+        to_residual: a function of all rows that add to the residual stream; linear: a function of what _rows returns
+        """
         attention, mlp = block.attention, block.mlp
-        self.num_heads, self.num_kv_heads, self.head_len = H, G, D = params.num_heads, params.num_kv_heads, params.head_len
-        rows = _rows([attention.query, attention.key, attention.value], block.attention_norm)               # (C + 1, (H + 2G) * D)
-        heads = rows[:, :(H + G) * D].unflatten(1, (H + G, D))                                              # a view: what is done to it is done to rows
+        H, G, D = params.num_heads, params.num_kv_heads, params.head_len
+        self.num_heads, self.num_kv_heads, self.head_len = H, G, D
+        rows = _rows([attention.query, attention.key, attention.value], block.attention_norm)   # (C + 1, (H + 2G) * D)
+        heads = rows[:, :(H + G) * D].unflatten(1, (H + G, D))          # a view: changes go to rows
         if isinstance(attention.query_norm, nn.LayerNorm):
-            heads.copy_(_centred(heads))
+            heads.copy_(_centered(heads))
         if params.query_key_norm:
             self.heads_norm = HeadsNorm.of(attention.query_norm, attention.key_norm, H, G)
         else:
             heads[:, :H] *= D ** -0.5
             self.heads_norm = None
         self.scores_are_small = self.heads_norm is not None and self.heads_norm.largest_score(H) <= SMALL_SCORE
-        self.turn = turn
+        self.rotation = rotation
         self.query_key_value, self.attention_eps = linear(rows), _eps(block.attention_norm)
-        self.output = linear(to_stream(_rows([attention.output])))
+        self.output = linear(to_residual(_rows([attention.output])))
         rows = _rows([mlp.gate, mlp.up] if params.mlp == "swiglu" else [mlp.up], block.mlp_norm)
         if params.mlp == "swiglu":
-            rows[:, :params.hidden_len] *= 0.5          # as `swiglu` takes its gate
+            rows[:, :params.hidden_len] *= 0.5          # `swiglu` takes half the gate
         self.up, self.mlp_eps = linear(rows), _eps(block.mlp_norm)
         self.activation = ACTIVATIONS[params.mlp]
-        self.down = linear(to_stream(_rows([mlp.down])))
+        self.down = linear(to_residual(_rows([mlp.down])))
 
     def add_to(self, x, keys, values, span):
-        """Add to x, (B, C), what the branches have worked out; keys, values: (B, G, block_size, D), which get those of the span's position."""
+        """Add the outputs of the branches to x, (B, C), in place.
+
+        keys, values: (B, G, block_size, D), which are written at the span's position
+        """
         x += self.output(self.attend(self.query_key_value(unit(x, self.attention_eps)), keys, values, span))
         x += self.down(self.activation(self.up(unit(x, self.mlp_eps))))
 
     def attend(self, rows, keys, values, span):
-        """rows: query, key and value of the tokens, (B, (H + 2G) * D) -> what the queries find, (B, H * D)"""
+        """rows: query, key and value of the tokens, (B, (H + 2G) * D) -> the mean values, (B, H * D)"""
         B, H, G, D = len(rows), self.num_heads, self.num_kv_heads, self.head_len
         heads, values[span.at] = rows[:, :(H + G) * D].reshape(B, H + G, D), rows[:, (H + G) * D:].reshape(B, G, D)
         if self.heads_norm is not None:
             heads = self.heads_norm(heads)
-        if self.turn is not None:
-            cos, sin = self.turn
+        if self.rotation is not None:
+            cos, sin = self.rotation
             halves = heads.reshape(B, H + G, 2, D // 2)
-            heads = (halves * cos[span.places] + halves[:, :, ::-1] * sin[span.places]).reshape(B, H + G, D)
+            heads = (halves * cos[span.indices] + halves[:, :, ::-1] * sin[span.indices]).reshape(B, H + G, D)
         keys[span.at] = heads[:, H:]
-        weights = heads[:, :H].reshape(B, G, H // G, D) @ keys[:, :, :span.end].swapaxes(2, 3)              # (B, G, H/G, S)
+        weights = heads[:, :H].reshape(B, G, H // G, D) @ keys[:, :, :span.end].swapaxes(2, 3)      # (B, G, H/G, S)
         if span.unseen is not None:
             np.copyto(weights, -np.inf, where=span.unseen)
-        if not self.scores_are_small:               # nothing then becomes too large for exp
+        if not self.scores_are_small:               # so that nothing becomes too large for exp
             weights -= np.maximum.reduce(weights, axis=-1, keepdims=True)
         np.exp(weights, out=weights)
-        mixed = weights @ values[:, :, :span.end]                                                           # (B, G, H/G, D)
-        mixed /= np.add.reduce(weights, axis=-1, keepdims=True)         # the softmax's division, of D numbers a head and not of S
+        mixed = weights @ values[:, :, :span.end]                                                   # (B, G, H/G, D)
+        mixed /= np.add.reduce(weights, axis=-1, keepdims=True)     # the softmax's division, of D numbers per head
         return mixed.reshape(B, H * D)
 
 
 # --- What a block is composed of ---
 
 def unit(x, eps):
-    """x: (..., length) -> x / the root of the sum of its squares (Zhang and Sennrich, 2019, but for a factor)"""
+    """x: (..., length) -> x / the root of the sum of its squares (Zhang and Sennrich, 2019, up to a factor)"""
     return x / np.sqrt(np.vecdot(x, x) + eps)[..., None]
 
 
 @dataclass(frozen=True)
 class Linear:
-    """Rows times a matrix, and a bias added where there is one."""
-    matrix: np.ndarray              # (in, out): so a row is multiplied up to a fifth faster than by (out, in), as torch has it (OpenBLAS 0.3.31)
+    """A matrix product and a bias."""
+    # (in, out): a row is multiplied up to a fifth faster than by torch's (out, in) (OpenBLAS 0.3.31)
+    matrix: np.ndarray
     bias: np.ndarray | None         # (out,)
 
     @classmethod
     def of(cls, rows):
-        """rows: what _rows gives"""
+        """rows: what _rows returns"""
         return cls(rows[:-1].numpy(), _bias(rows))
 
     def __call__(self, x):
@@ -251,17 +272,17 @@ class Linear:
 
 @dataclass(frozen=True)
 class Int8Linear:
-    """The same, where each output's weights are whole numbers from -127 to 127 times a scale, and what goes in and comes out is rounded to bfloat16.
+    """The same with int8 weights: integers from -127 to 127 times a scale for each output; bfloat16 in and out.
 
-    With torch's kernel a quarter of the bytes is fetched, which is what few rows wait for.
+    torch's kernel fetches a quarter of the bytes, and few rows wait for nothing else.
     """
-    weights: torch.Tensor           # (out, in), int8; in is filled up to a multiple of KERNEL_STEP
+    weights: torch.Tensor           # (out, in), int8; in is padded to a multiple of KERNEL_STEP
     scales: torch.Tensor            # (out,), bfloat16
     bias: np.ndarray | None         # (out,)
 
     @classmethod
     def of(cls, rows):
-        """rows: what _rows gives"""
+        """rows: what _rows returns"""
         matrix = rows[:-1].T
         scales = (matrix.abs().amax(1) / 127).clamp(min=torch.finfo(torch.bfloat16).tiny).bfloat16()
         weights = (matrix / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
@@ -278,19 +299,19 @@ class Int8Linear:
         return y
 
 
-LINEAR = {"float32": Linear, "int8": Int8Linear}        # by GenerationParams' weight_precision
+LINEAR = {"float32": Linear, "int8": Int8Linear}        # the choices of GenerationParams.weight_precision
 
 
 @dataclass(frozen=True)
 class HeadsNorm:
-    """The norm of each head of queries and keys (Henry et al., 2020), with attention's division by the root of D in it."""
+    """The norm of each head of queries and keys (Henry et al., 2020), with attention's division by the root of D."""
     gain: np.ndarray                # (H + G, D)
     bias: np.ndarray | None         # the same
     eps: float                      # added to the sum of D squares
 
     @classmethod
     def of(cls, query_norm, key_norm, H, G):
-        """The norms are Model.py's, which divide by the root of a mean; here it is the root of a sum, which is root of D times as long."""
+        """Fold Model.py's norms, which divide by the root of a mean: the root of a sum is root of D times as large."""
         D = len(query_norm.weight)
         gain = torch.cat((query_norm.weight.expand(H, D), (key_norm.weight * D ** 0.5).expand(G, D))).numpy()
         bias = None
@@ -299,12 +320,15 @@ class HeadsNorm:
         return cls(gain, bias, _eps(query_norm))
 
     def largest_score(self, H):
-        """What no product of a query and a key exceeds: a unit vector times a gain is no longer than the largest gain, and turning leaves lengths alone."""
+        """Return an upper bound for the product of a query and a key.
+
+        A unit vector times a gain is no longer than the largest gain, and rotation keeps lengths.
+        """
         lengths = np.abs(self.gain).max(-1) + (0 if self.bias is None else np.linalg.norm(self.bias, axis=-1))
         return lengths[:H].max() * lengths[H:].max()
 
     def __call__(self, heads):
-        """heads: (B, H + G, D) -> the same"""
+        """heads: (B, H + G, D) -> the same shape"""
         heads = unit(heads, self.eps)
         heads *= self.gain
         if self.bias is not None:
@@ -315,7 +339,7 @@ class HeadsNorm:
 def swiglu(x):
     """x: (B, 2 * hidden), half the gate, and up -> silu(gate) * up, (B, hidden) (Shazeer, 2020)"""
     half, up = x[:, :x.shape[1] // 2], x[:, x.shape[1] // 2:]
-    y = np.tanh(half)               # silu(x) = x / (1 + exp(-x)) = x/2 (1 + tanh(x/2)), where nothing can overflow
+    y = np.tanh(half)               # silu(x) = x / (1 + exp(-x)) = x/2 (1 + tanh(x/2)), which cannot overflow
     y += 1
     y *= half
     y *= up
@@ -323,29 +347,33 @@ def swiglu(x):
 
 
 def relu(x):
-    """x: (B, hidden) -> the same in the same place, where negative 0"""
+    """x: (B, hidden) -> its positive part, in place"""
     return np.maximum(x, 0, out=x)
 
 
 def relu2(x):
-    """x: (B, hidden) -> the square of what is positive (So et al., 2021), in the same place"""
+    """x: (B, hidden) -> the square of its positive part (So et al., 2021), in place"""
     return np.square(relu(x), out=x)
 
 
 def gelu(x):
-    """x: (B, hidden) -> the same by Hendrycks and Gimpel's (2016) formula with tanh"""
+    """x: (B, hidden) -> GELU by Hendrycks and Gimpel's (2016) formula with tanh"""
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
 ACTIVATIONS = {"swiglu": swiglu, "relu": relu, "relu2": relu2, "gelu": gelu}
 
 
-# --- Weights on their way into a matrix: (in, out) and the bias as a last row, so that what is done to one is done to the other ---
+# --- Weights to be folded: (in, out), with the bias as the last row, so that both are changed together ---
 
 def _rows(layers, norm=None):
-    """Some nn.Linear that read the same, side by side, after a norm without its division by a length: (in + 1, out)"""
+    """Return nn.Linear layers with the same input side by side, gain and bias of the norm before them folded in.
+
+    -> (in + 1, out)
+    """
     matrix = torch.cat([layer.weight for layer in layers]).T
-    bias = torch.cat([layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias for layer in layers])
+    biases = [layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias for layer in layers]
+    bias = torch.cat(biases)
     if norm is not None:
         bias = bias if getattr(norm, "bias", None) is None else bias + norm.bias @ matrix
         matrix = matrix * (norm.weight * len(norm.weight) ** 0.5)[:, None]
@@ -357,11 +385,11 @@ def _bias(rows):
 
 
 def _eps(norm):
-    """What keeps a norm from dividing by nothing, added to a sum of squares and not to their mean."""
+    """Return a norm's epsilon for a sum of squares instead of their mean."""
     return norm.eps * len(norm.weight)
 
 
-def _centred(rows):
+def _centered(rows):
     return rows - rows.mean(-1, keepdim=True)
 
 
@@ -369,8 +397,10 @@ def _unchanged(rows):
     return rows
 
 
-def _turn(positions, head_len):
-    """Cosines, (block_size, 1, 1, D/2), and sines, (block_size, 1, 2, D/2), by which the halves of a head and the same halves exchanged are multiplied
-    (Su et al., 2021)."""
+def _rotation(positions, head_len):
+    """Return the factors of both halves of a head, and of the halves exchanged (Su et al., 2021).
+
+    -> cosines: (block_size, 1, 1, D/2), sines: (block_size, 1, 2, D/2)
+    """
     cos, sin = (part[:, None, None, :head_len // 2].numpy() for part in (positions.cos, positions.sin))
     return cos, np.concatenate((-sin, sin), axis=2)

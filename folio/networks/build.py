@@ -1,20 +1,20 @@
 """Parameters to a network. Every network answers the same calls:
 
-    net(tokens) -> logits                           tokens: (batch, time), logits: (batch, time, vocabulary)
-    net.empty_state(batch_size) -> state            before the first token
+    net(tokens) -> logits                       tokens: (batch, time), logits: (batch, time, vocabulary)
+    net.empty_state(batch_size) -> state        before the first token; a state has a row for each sequence
     net.continue_from(state, tokens) -> logits, state
-    net.advance(state, tokens) -> x, state          the same without logits, where nobody asks for them;
-    net.predict(x) -> logits                        ... which this makes of what it gives
-    state.select(rows) -> state                     of these streams alone, in this order, each as often as it is named; rows: a list
-    state.put(rows, other)                          another state's streams take the places of these
-    state.move(origins, rows, alike)                copies of some streams take the places of others, whose first `alike` tokens are the same
-    state.first(count) -> state                     of the first streams alone
-    net.context                                     tokens it can look back on, None where there is no end to them
-    net.blocks                                      the part whose matrices Muon and weight decay are for
+    net.advance(state, tokens) -> x, state      the same without the head, where logits are not needed
+    net.predict(x) -> logits                    the head
+    state.select(rows) -> state                 copies of these rows (a list), in this order; rows may repeat
+    state.put(rows, other)                      overwrite these rows with another state's rows
+    state.move(origins, rows, alike)            overwrite rows with copies of others; the first `alike` tokens are equal
+    state.resize(count) -> state                the first rows, in the same memory; rows beyond the last are empty
+    net.context                                 how many tokens the network sees; None: all
+    net.blocks                                  the part whose matrices Muon and weight decay are for
 
-`continue_from` may use its state up; `select` copies, so that both states can go on; `first` leaves the streams in the memory where they are.
-The state of a recurrent network can be carried on in training as well: what folio/training/carried_state.py takes for that (count, detach, joined, rows as a
-slice) is in folio/networks/lstm.py.
+`continue_from` may consume its state; `select` copies, so that both states can be continued.
+folio/training/carried_state.py also carries the state of a recurrent network from one training batch to the next. What
+it needs for that (count, detach, joined, rows as a slice) is in folio/networks/lstm.py.
 """
 
 from copy import deepcopy
@@ -32,7 +32,10 @@ MATRICES = (nn.Linear, nn.LSTM)         # the modules that compute in the precis
 
 
 def build_network(params):
-    """A new network with random weights (torch's global generator). params: ModelParams; raises ValueError with all their problems."""
+    """Return a new network with random weights (torch's global generator).
+
+    params: ModelParams. Raises FolioError with all their problems, ValueError without a vocab_size.
+    """
     if problems := list(params.problems()):
         raise FolioError("\n".join(problems))
     if params.vocab_size is None:
@@ -41,31 +44,36 @@ def build_network(params):
 
 
 def outline(params):
-    """The network of `build_network` without the numbers of its parameters, which take no memory: they have shapes alone, on torch's meta device."""
-    with _ShapesAlone():
+    """Return the network of `build_network` on torch's meta device: shapes without numbers, which take no memory."""
+    with _ShapesOnly():
         return build_network(params)
 
 
-class _ShapesAlone(TorchFunctionMode):
-    """Put new parameters on the meta device and leave them as they are. (torch.device("meta") does it for whatever is computed, which makes torch
-    import its compiler: a second.)"""
+class _ShapesOnly(TorchFunctionMode):
+    """Create parameters on the meta device and skip their initialization.
+
+    torch.device("meta") would do it for every computation, which makes torch import its compiler: a second.
+    """
 
     def __torch_function__(self, function, types, arguments=(), named=None):
         named = named or {}
         if function is torch.empty:
             return torch.empty(*arguments, **named | {"device": "meta"})
         changed = arguments[0] if arguments else named.get("tensor")
-        if function.__name__.endswith("_") and not function.__name__.endswith("__") and isinstance(changed, torch.Tensor) and changed.is_meta:
+        is_in_place = function.__name__.endswith("_") and not function.__name__.endswith("__")
+        if is_in_place and isinstance(changed, torch.Tensor) and changed.is_meta:
             return changed
         return function(*arguments, **named)
 
 
 def in_type(net, type):
-    """A network that computes in `type`: its matrices, with their biases, are copies of the net's, everything else is the net's own, in float32.
+    """Return a network that computes in `type`; `net` itself where it does already.
 
-    Embeddings stay in float32 because their gradients are sums of many small ones. Where the net has this type already, it is the net.
+    Its matrices, with their biases, are copies; all other parameters are the net's own, in float32. Embeddings stay in
+    float32 because their gradients are sums of many small ones.
     """
-    if all(parameter.dtype == type for module in net.modules() if isinstance(module, MATRICES) for parameter in module.parameters()):
+    matrices = [module for module in net.modules() if isinstance(module, MATRICES)]
+    if all(parameter.dtype == type for module in matrices for parameter in module.parameters()):
         return net
     copy = deepcopy(net)
     for original, module in zip(net.modules(), copy.modules()):
@@ -77,16 +85,18 @@ def in_type(net, type):
 
 
 def pairs(net, other):
-    """The parameters of a network, each with the other network's in the same place: [(parameter, other parameter)]; a matrix used twice comes once
-    for each different one that it stands beside."""
-    each = (dict(one.named_parameters(remove_duplicate=False)) for one in (net, other))
-    return list({(id(a), id(b)): (a, b) for a, b in zip(*(one.values() for one in each))}.values())
+    """Return the parameters of two networks of one shape side by side: [(parameter, the other's)].
+
+    A tied matrix comes once for each different one that it stands beside.
+    """
+    both = zip(net.named_parameters(remove_duplicate=False), other.named_parameters(remove_duplicate=False))
+    return list({(id(own), id(others)): (own, others) for (_, own), (_, others) in both}.values())
 
 
 def take_over(net, other):
-    """Give `net` the weights of another network, from which its context and its dropouts alone may differ: a smaller context, or with rotary positions any.
+    """Load the weights of another network, which may differ in its dropouts and its context.
 
-    Rotary positions have no weights; of learned ones the first block_size are taken.
+    Rotary positions have no weights and allow any context. Of learned positions the first block_size are taken.
     """
     weights = other.state_dict()
     if net.params.positions == "learned":
@@ -95,5 +105,5 @@ def take_over(net, other):
 
 
 def count_parameters(net):
-    """Numbers that training adjusts; a matrix used twice counts once."""
+    """Return the number of trainable parameters; tied weights count once."""
     return sum(parameter.numel() for parameter in net.parameters())
