@@ -2,6 +2,8 @@
 
 import os
 
+__version__ = "0.1.0"
+
 # Threads that wait for the next parallel piece of work spin for a moment before they sleep. The runtimes' own moments (5 to 200 ms) take the cores away
 # from whatever else runs, and then wait for a thread that those others hold up. Long enough is what lies between two pieces of a step, about 0.2 ms.
 # The runtimes read this when torch and numpy are loaded, so it stands in the module that every other one of Folio's imports first.

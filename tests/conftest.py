@@ -23,11 +23,6 @@ settings.register_profile("folio", deadline=None)       # a slow machine is not 
 settings.load_profile("folio")
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: takes more than a few seconds")
-    config.addinivalue_line("markers", "campaign: thousands of cases; left out unless -m names it")
-
-
 def run_python(*words, input=None, cwd=ROOT, env=None):
     """Run Python on `words` as a process of its own. -> CompletedProcess with the output as text"""
     return subprocess.run([sys.executable, *map(str, words)], input=input, cwd=cwd, env=env, capture_output=True, encoding="utf-8")

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import sys
 from contextvars import ContextVar
 
 # The --home of the command line that is being carried out; None: the scripts' own project, which needs no flag.
@@ -16,11 +17,26 @@ def command(script, *words, launcher="python"):
     >>> command("run.py", "--weights", "night")
     'python run.py --weights night'
     """
+    if called_as_folio() and launcher == "python":
+        launcher, script = "folio", short_name(script)
     folder = _HOME.get()
     if folder is not None:
         # argparse takes a value with a leading hyphen only after an equals sign.
         words += (f"--home={folder}",) if str(folder).startswith("-") else ("--home", folder)
     return " ".join([launcher, script, *map(quoted, words)])
+
+
+def short_name(script):
+    """Return the name by which the installed command knows what Python takes.
+    >>> short_name("train.py"), short_name("-m folio.plot")
+    ('train', 'plot')
+    """
+    return script[:-len(".py")] if script.endswith(".py") else script[len("-m folio."):]
+
+
+def called_as_folio():
+    """Return whether this process began as `folio NAME`: folio/__main__.py puts these two words into sys.argv[0]."""
+    return sys.argv[0].startswith("folio ")
 
 
 def remember_home(folder):

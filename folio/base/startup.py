@@ -46,7 +46,7 @@ def require_for_module():
     script = "-m " + module if module else "-m folio"
     if script in TO_RUN or sys.version_info < OLDEST_PYTHON:
         require(script)
-    elif module == "folio" or module.startswith("folio.") and _is_there(module):
+    elif module.startswith("folio.") and _is_there(module):
         list_commands("python " + script)
 
 

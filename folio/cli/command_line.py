@@ -37,7 +37,8 @@ class Parser(argparse.ArgumentParser):
         self.free_text, self.stray = free_text, stray
         self.wrong_settings = []            # sentences about the file that --config names
         self.add_argument("--home", type=Path, default=home, metavar="DIR",
-                          help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights (default: where the scripts lie)")
+                          help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights "
+                          f"(default: {'the current folder' if commands.called_as_folio() else 'where the scripts lie'})")
 
     def add_fields(self, title, params, without=(), short_names=None):
         """Add a flag for every field of a dataclass, or of an instance with defaults of its own.
@@ -207,7 +208,9 @@ def _request():
 
 
 def _program():
-    """How this program was called, and its own project's folder: where the script lies, and for `python -m folio.name` where folio/ lies."""
+    """Return how this program was called, and its default project folder: where the scripts lie, for `folio NAME` the current one."""
+    if commands.called_as_folio():
+        return sys.argv[0], Path.cwd()
     script, spec = Path(sys.argv[0]), sys.modules["__main__"].__spec__
     if spec is not None and spec.name.startswith("folio."):
         return f"python -m {spec.name}", Path(__file__).resolve().parents[2]
