@@ -29,8 +29,6 @@ from torch import nn
 
 from folio.kernels.attention import causal_attention
 
-NORM_EPS = 1e-6             # Qwen3's
-ROTARY_BASE = 10_000        # Su et al., 2021
 FUSED_ATTENTION_LEN = 512   # on a CPU, plain matrix products train twice as fast up to here, and beyond it memory matters more;
                             # without a gradient they are slower
 
@@ -190,7 +188,7 @@ class RMSNorm(nn.RMSNorm):
     """Divide by the root of the mean square (Zhang and Sennrich, 2019)."""
 
     def __init__(self, length, params):
-        super().__init__(length, eps=NORM_EPS)
+        super().__init__(length, eps=params.norm_eps)
 
     def forward(self, x):
         """x: (..., length) -> the same"""
@@ -201,7 +199,7 @@ class LayerNorm(nn.LayerNorm):
     """Subtract the mean, divide by the standard deviation (Ba et al., 2016)."""
 
     def __init__(self, length, params):
-        super().__init__(length, bias=params.biases != "none")
+        super().__init__(length, eps=params.norm_eps, bias=params.biases != "none")
 
     def forward(self, x):
         """x: (..., length) -> the same"""
@@ -216,7 +214,7 @@ class RotaryPositions(nn.Module):
 
     def __init__(self, params):
         super().__init__()
-        speeds = ROTARY_BASE ** -(torch.arange(0, params.head_len, 2) / params.head_len)                # (D/2,)
+        speeds = params.rope_base ** -(torch.arange(0, params.head_len, 2) / params.head_len)                # (D/2,)
         angles = torch.outer(torch.arange(params.block_size), speeds).repeat(1, 2)                      # (block_size, D)
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)

@@ -31,7 +31,6 @@ from folio.data.batches import batch_at                                      # n
 from folio.cli.command_line import chosen                                   # noqa: E402
 from folio.base.home import Home                                             # noqa: E402
 from folio.networks.build import count_parameters                             # noqa: E402
-from Model import NORM_EPS                                              # noqa: E402
 from Model_Params import PRESETS, TextParams, one_length                # noqa: E402
 
 import torch                                                            # noqa: E402  (after folio, which bounds how long its threads spin)
@@ -102,7 +101,7 @@ class PlainClassic(Plain):
         return self.linear(self.norm(x, weights, "norm"), weights, "head")
 
     def norm(self, x, weights, name):
-        return F.layer_norm(x, x.shape[-1:], weights[f"{name}_weight"], weights[f"{name}_bias"], NORM_EPS)
+        return F.layer_norm(x, x.shape[-1:], weights[f"{name}_weight"], weights[f"{name}_bias"], self.params.norm_eps)
 
     def linear(self, x, weights, name):
         return F.linear(x, weights[f"{name}_weight"], weights[f"{name}_bias"])

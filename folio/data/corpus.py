@@ -27,7 +27,8 @@ from folio.base.parallel import cores, in_order
 from folio.data.paths import STANDARD_INPUT, absolute_paths, find_files, supply_text
 from folio.data.sources import Documents, separated_by_line_ends
 from folio.kernels.splitting import in_batches, to_bytes
-from Model_Params import READING, TextParams, field_problems
+from folio.base.fields import field_problems
+from Model_Params import READING, TextParams
 from tokenizer import (END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, PieceCounter, count_batch, from_dict,
                        learn_merges, load)
 

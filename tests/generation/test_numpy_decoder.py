@@ -46,7 +46,7 @@ def test_what_keeps_the_norms_from_dividing_by_nothing_is_the_models(norm):
     net, tokens = network(replace(TINY, norm=norm)), some_tokens(TINY, 1, TINY.block_size)
     with torch.no_grad():
         for part in (net.embedding, *(matrix for block in net.blocks for matrix in (block.attention.query, block.attention.key))):
-            part.weight *= 1e-3                     # whose squares are as small as Model.NORM_EPS
+            part.weight *= 1e-3                     # whose squares are as small as norm_eps
         expected = net(tokens)[0].log_softmax(-1)
     decoder = Decoder(net, tokens[:, :1].tolist())
     found = [decoder.logits[0], *(decoder.read(token.tolist())[0] for token in tokens[:, 1:].split(1, dim=1))]
@@ -265,7 +265,6 @@ def test_a_buffer_that_has_changed_is_noticed_as_a_weight_is(part):
     assert in_numpy(net) is not folded
 
 
-def test_a_constant_that_is_taken_from_the_network_itself_follows_by_itself(monkeypatch, recwarn):
-    monkeypatch.setattr(Model, "ROTARY_BASE", 500)
-    monkeypatch.setattr(Model, "NORM_EPS", 1e-3)
-    assert isinstance(in_numpy(network(TINY)), NumpyTransformer) and not recwarn.list
+def test_constants_of_the_network_are_its_own(recwarn):
+    changed = network(replace(TINY, rope_base=500.0, norm_eps=1e-3))
+    assert isinstance(in_numpy(changed), NumpyTransformer) and not recwarn.list

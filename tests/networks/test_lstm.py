@@ -365,7 +365,8 @@ def test_a_run_has_one_length():
 
 @pytest.mark.parametrize("name", IN_BLOCKS)
 def test_parts_of_a_transformer_are_refused(name):
-    value = {"norm": "rms", "positions": "rotary", "mlp": "relu", "biases": "none", "query_key_norm": False, "attention_dropout": 0.1}.get(name, 4)
+    value = {"norm": "rms", "positions": "rotary", "mlp": "relu", "biases": "none", "query_key_norm": False, "attention_dropout": 0.1,
+             "norm_eps": 0.1}.get(name, 4)
     said = list(ModelParams(family="lstm", **{name: value}).problems())
     assert len(said) == 1 and said[0].startswith(f"{name}={value} ") and "family lstm" in said[0]
     assert getattr(ModelParams(family="lstm").resolved(), name) is None
