@@ -155,10 +155,10 @@ class RMSNorm(nn.RMSNorm):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Subtract the mean, divide by the standard deviation (Ba et al., 2016). Epsilon is torch's and GPT-2's, 1e-5."""
+    """Subtract the mean, divide by the standard deviation (Ba et al., 2016)."""
 
     def __init__(self, length, params):
-        super().__init__(length, bias=params.biases != "none")
+        super().__init__(length, eps=params.norm_eps, bias=params.biases != "none")
 
     def forward(self, x):
         """x: (..., length) -> the same shape"""

@@ -60,7 +60,7 @@ def main(started_at=None):
 def train(arguments, preset, flags, params, started_at):
     """Open the run that the command line means and train it. -> exit code"""
     from folio.data import corpus
-    from folio.training import distributed, runs
+    from folio.training import distributed, runs, summary
     from folio.generation import language_model
     home = arguments.home
     wanted = {name: value for name, value in flags.items() if hasattr(params.text, name)}
@@ -88,7 +88,7 @@ def train(arguments, preset, flags, params, started_at):
             print(f"Stopped after step {run.progress.step:,}; everything is saved. "
                   f"To go on: {command('train.py', '--resume', '--name', run.name, launcher=distributed.launcher())}")
             return 128 + stopped_by
-        if missed := runs.shortfall(run):
+        if missed := summary.shortfall(run):
             print(missed)
         weights = home.weights(run.name)
         print(f"Done. The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte, are in {weights}")

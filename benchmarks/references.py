@@ -30,7 +30,7 @@ from quality import TINY_SHAKESPEARE, run_process       # noqa: E402  (it lies t
 
 from folio.formats import checkpoint, run_log     # noqa: E402  (they lie at the root)
 from folio.data import corpus     # noqa: E402  (they lie at the root)
-from folio.training import plan     # noqa: E402  (they lie at the root)
+from folio.training import sizes     # noqa: E402  (they lie at the root)
 from folio.data.batches import steps_per_epoch               # noqa: E402
 from folio.cli.command_line import front_door               # noqa: E402
 from folio.base.files import fingerprint, replacing          # noqa: E402
@@ -86,7 +86,7 @@ def train(name, home, flags):
 
 def parameters_of(home, name):
     """How many parameters the network of a run has."""
-    return plan.count_parameters(ModelParams(**checkpoint.load(home.weights(name))["params"]))
+    return sizes.count_parameters(ModelParams(**checkpoint.load(home.weights(name))["params"]))
 
 
 # --- All of them ---

@@ -107,7 +107,7 @@ class PlainClassic(Plain):
         return self.linear(self.norm(x, weights, "norm"), weights, "head")
 
     def norm(self, x, weights, name):
-        return F.layer_norm(x, x.shape[-1:], weights[f"{name}_weight"], weights[f"{name}_bias"])
+        return F.layer_norm(x, x.shape[-1:], weights[f"{name}_weight"], weights[f"{name}_bias"], self.params.norm_eps)
 
     def linear(self, x, weights, name):
         return F.linear(x, weights[f"{name}_weight"], weights[f"{name}_bias"])

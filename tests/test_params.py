@@ -12,7 +12,9 @@ from folio.cli import configuration
 from folio.cli.command_line import Parser, chosen, given
 from folio.base.home import Home
 from folio.base.spelling import nearest
-from Model_Params import FAMILIES, PRESETS, GenerationParams, ModelParams, Params, TextParams, TrainingParams, one_length, takes_several, value_type
+from folio.base.fields import takes_several, value_type
+from Model_Params import (FAMILIES, MLPS, NORMS, POSITIONS, PRESETS, GenerationParams, ModelParams, Params, TextParams,
+                          TrainingParams, one_length)
 
 ALL = (TextParams, ModelParams, TrainingParams, GenerationParams)
 EVERY_FIELD = [pytest.param(part, each, id=f"{part.__name__}.{each.name}") for part in ALL for each in fields(part)]
@@ -80,6 +82,27 @@ def test_what_is_not_given_is_worked_out_and_nothing_stays_open_but_the_vocabula
     assert TrainingParams(batch_size=8).resolved().micro_batch_size == 8
 
 
+@pytest.mark.parametrize("values, norm_eps, rope_base", [
+    ({}, 1e-6, 10_000.0),                                   # Qwen3's
+    ({"norm": "layer"}, 1e-5, 10_000.0),                    # GPT-2's
+    ({"family": "classic"}, 1e-5, None),                    # learned positions have no wavelengths
+    ({"family": "lstm"}, None, None),
+    ({"norm_eps": 1e-3, "rope_base": 500.0}, 1e-3, 500.0),
+])
+def test_the_constants_of_norms_and_positions_are_fields_that_follow_from_them(values, norm_eps, rope_base):
+    whole = ModelParams(**values).resolved()
+    assert (whole.norm_eps, whole.rope_base) == (norm_eps, rope_base)
+    without = {name: value for name, value in asdict(whole).items() if name not in ("norm_eps", "rope_base")}
+    if "norm_eps" not in values:
+        assert ModelParams(**without).resolved() == whole           # as in the checkpoints from before these fields
+
+
+def test_every_choice_of_a_part_is_in_one_table_here_and_one_in_the_model():
+    import Model
+    for own, built in ((NORMS, Model.NORMS), (MLPS, Model.MLPS), (POSITIONS, Model.POSITIONS)):
+        assert set(own) == set(built)
+
+
 # --- Problems ---
 
 @pytest.mark.parametrize("params, word", [
@@ -93,6 +116,9 @@ def test_what_is_not_given_is_worked_out_and_nothing_stays_open_but_the_vocabula
     (ModelParams(num_heads=4, num_kv_heads=3), "num_kv_heads=3"),
     (ModelParams(head_len=7), "even"),
     (ModelParams(block_size=1), "block_size=1"),
+    (ModelParams(positions="none", rope_base=500.0), "rope_base=500.0 is for positions=rotary"),
+    (ModelParams(family="classic", rope_base=500.0), "rope_base=500.0 is for positions=rotary"),
+    (ModelParams(norm_eps=0.0), "norm_eps=0.0"),
     (ModelParams(emb_len="wide"), "emb_len='wide'"),
     (ModelParams(dropout=float("nan")), "dropout=nan"),
     (TrainingParams(minutes=None), "steps or minutes"),

@@ -20,7 +20,8 @@ from folio.base.errors import FolioError, is_out_of_memory
 from folio.base.spelling import hint, nearest
 from folio.base.visible import harmless
 from folio.cli.screen import Output
-from Model_Params import PRESETS, bounds_problem, field_problems, one_length, takes_several, value_type
+from folio.base.fields import bounds_problem, field_problems, takes_several, value_type
+from Model_Params import PRESETS, one_length
 
 
 class Parser(argparse.ArgumentParser):

@@ -19,7 +19,8 @@ from folio.base.spelling import hint
 from folio.base.visible import unescaped, harmless, on_one_line
 from folio.cli.screen import BOLD, DIM, WARMTH, Screen, warmth
 from folio.base.visible import shown
-from Model_Params import SHORT_NAMES, GenerationParams, takes_several, value_type
+from folio.base.fields import takes_several, value_type
+from Model_Params import SHORT_NAMES, GenerationParams
 
 SHOWN_TOKENS = 10           # of /top
 LONGEST_BAR = 20            # columns

@@ -23,7 +23,8 @@ from folio.data import sources
 from folio.base.errors import is_out_of_memory
 from folio.kernels.splitting import SPLIT_PATTERNS
 from folio.training.loop import Run
-from Model_Params import GenerationParams, ModelParams, TextParams, TrainingParams, takes_several, value_type
+from folio.base.fields import takes_several, value_type
+from Model_Params import GenerationParams, ModelParams, TextParams, TrainingParams
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, StreamingDecoder, from_dict
 
 

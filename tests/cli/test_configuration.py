@@ -22,7 +22,8 @@ from folio.training import runs
 from folio.base import spelling
 from folio.cli.command_line import Parser, chosen
 from folio.base.errors import FolioError
-from Model_Params import PRESETS, SHORT_NAMES, GenerationParams, ModelParams, Params, TextParams, TrainingParams, value_type
+from folio.base.fields import value_type
+from Model_Params import PRESETS, SHORT_NAMES, GenerationParams, ModelParams, Params, TextParams, TrainingParams
 from tokenizer import load
 
 SMALL = "--emb-len 16 --num-layers 1 --num-heads 2 --block-size 16 --batch-size 4 --threads 1 --precision fp32 --sample-tokens 0".split()

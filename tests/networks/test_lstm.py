@@ -26,7 +26,7 @@ from folio.formats import checkpoint, run_log
 from folio.data import corpus
 from folio.generation import decoder
 from folio.networks.build import build_network, count_parameters
-from folio.training import optimizers, plan, runs
+from folio.training import optimizers, runs, settle, sizes
 from folio.data.batches import batch_at, permuted, steps_per_epoch, windows_per_stream
 from folio.base.errors import FolioError
 from Model_Params import IN_BLOCKS, PRESETS, ModelParams, Params, TrainingParams, one_length
@@ -342,7 +342,7 @@ def trained(**values):
 @pytest.mark.parametrize("batches, steps", [("random", 63), ("consecutive", 62), ("shuffled", 1245)])
 def test_an_epoch_is_the_text_once_or_where_windows_are_shuffled_each_of_them(batches, steps):
     text = SimpleNamespace(train_tokens=5000)
-    assert runs._in_steps(trained(epochs=2.0, batches=batches, batch_size=8), 20, text) == trained(steps=steps, batches=batches)
+    assert settle.in_steps(trained(epochs=2.0, batches=batches, batch_size=8), 20, text) == trained(steps=steps, batches=batches)
 
 
 def test_a_run_of_epochs_says_its_steps_and_goes_on_with_more(project, monkeypatch, capsys):           # noqa: F811
@@ -365,7 +365,8 @@ def test_a_run_has_one_length():
 
 @pytest.mark.parametrize("name", IN_BLOCKS)
 def test_parts_of_a_transformer_are_refused(name):
-    value = {"norm": "rms", "positions": "rotary", "mlp": "relu", "biases": "none", "query_key_norm": False, "attention_dropout": 0.1}.get(name, 4)
+    value = {"norm": "rms", "positions": "rotary", "mlp": "relu", "biases": "none", "query_key_norm": False, "attention_dropout": 0.1,
+             "norm_eps": 0.1}.get(name, 4)
     said = list(ModelParams(family="lstm", **{name: value}).problems())
     assert len(said) == 1 and said[0].startswith(f"{name}={value} ") and "family lstm" in said[0]
     assert getattr(ModelParams(family="lstm").resolved(), name) is None
@@ -386,8 +387,8 @@ def test_ways_of_training_that_do_not_fit_are_refused(model, training, said):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_its_parameters_are_counted_and_not_guessed(shape):
     net = network(**shape)
-    assert plan.count_parameters(net.params) == count_parameters(net)
-    assert plan.block_parameters(net.params) == sum(matrix.numel() for matrix in net.blocks.parameters() if matrix.ndim == 2)
+    assert sizes.count_parameters(net.params) == count_parameters(net)
+    assert sizes.block_parameters(net.params) == sum(matrix.numel() for matrix in net.blocks.parameters() if matrix.ndim == 2)
 
 
 def test_its_size_follows_the_text_and_advice_names_no_flag_that_it_lacks(project):               # noqa: F811

@@ -9,7 +9,7 @@ from conftest import run_script
 
 from folio.formats import checkpoint
 from folio.data import corpus
-from folio.training import fastest, runs
+from folio.training import fastest, plan, runs
 from folio.base import hardware
 from Model_Params import PRESETS, ModelParams, TextParams, TrainingParams
 
@@ -19,11 +19,10 @@ OPEN = TrainingParams(steps=10, minutes=None, device="cpu", compile=False)
 
 @pytest.fixture
 def costs(monkeypatch):
-    """Lets passes cost what a test says, {(precision, threads): seconds}, on a machine of eight cores. -> the choices that were tried"""
+    """Lets passes cost what a test says, {(precision, threads): seconds}, and returns those tried, in a list."""
     tried = []
 
     def say(seconds):
-        monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
         monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
         monkeypatch.setattr(fastest, "not_emulated", lambda: ["fp32", "bf16"])
         monkeypatch.setattr(fastest, "SECONDS", (0.0, 0.0))
@@ -39,33 +38,33 @@ def costs(monkeypatch):
 ])
 def test_the_fastest_precision_is_taken_and_threads_are_doubled_as_long_as_it_pays(seconds, chosen, costs):
     tried = costs(seconds)
-    found, _ = fastest.settle(MODEL, OPEN)
+    found, _ = fastest.choose(MODEL, OPEN, most_threads=8)
     assert (found.precision, found.threads) == chosen
     assert set(tried) == set(seconds)
 
 
 def test_what_was_said_is_kept_and_what_is_all_said_is_not_measured(costs):
     tried = costs({("fp32", 3): 1.0, ("bf16", 3): 0.5, ("bf16", 1): 1.0, ("bf16", 2): 1.0})
-    assert fastest.settle(MODEL, replace(OPEN, threads=3))[0] == replace(OPEN, threads=3, precision="bf16")
-    assert fastest.settle(MODEL, replace(OPEN, precision="bf16"))[0] == replace(OPEN, threads=1, precision="bf16")
+    assert fastest.choose(MODEL, replace(OPEN, threads=3), 8)[0] == replace(OPEN, threads=3, precision="bf16")
+    assert fastest.choose(MODEL, replace(OPEN, precision="bf16"), 8)[0] == replace(OPEN, threads=1, precision="bf16")
     del tried[:]
     said = replace(OPEN, precision="fp32", threads=3)
-    assert fastest.settle(MODEL, said)[0] == said and not tried
+    assert fastest.choose(MODEL, said, 8)[0] == said and not tried
 
 
 @pytest.mark.parametrize("device, precision", [("cuda", "bf16"), ("mps", "fp32")])
 def test_other_devices_are_not_measured(device, precision, costs, monkeypatch):
     monkeypatch.setattr(hardware, "usual_precision", lambda device: precision)
-    monkeypatch.setattr(fastest.plan.Machine, "of", lambda training: fastest.plan.Machine("cpu", 16, 1, None))
+    monkeypatch.setattr(plan.Resources, "of", lambda training: plan.Resources("cpu", 16, 1, None))
     tried = costs({})
-    found, _ = fastest.settle(MODEL, replace(OPEN, device=device))
+    found, _ = fastest.choose(MODEL, replace(OPEN, device=device), 8)
     assert (found.precision, found.threads, tried) == (precision, 8, [])
 
 
 def test_measuring_really_chooses_something_of_this_machine_in_little_time_and_leaves_the_threads_as_they_were():
     torch.set_num_threads(2)
     began = time.process_time()
-    found, seconds_per_step = fastest.settle(MODEL, OPEN)
+    found, seconds_per_step = fastest.choose(MODEL, OPEN, most_threads=2)
     assert time.process_time() - began < 5                  # a tenth of a second is asked for; a machine may be slow
     assert found.precision in ("fp32", "bf16", "fp16") and found.threads in (1, 2) and torch.get_num_threads() == 2
     assert 0 < seconds_per_step < 5
@@ -74,7 +73,7 @@ def test_measuring_really_chooses_something_of_this_machine_in_little_time_and_l
 def test_every_family_can_be_measured():
     for family in ("classic", "lstm"):
         model = ModelParams(vocab_size=100, emb_len=32, num_layers=2, block_size=32, family=family).resolved()
-        assert fastest.settle(model, OPEN)[0].precision != "auto"
+        assert fastest.choose(model, OPEN, 1)[0].precision != "auto"
 
 
 def test_float32_is_never_left_out_and_a_half_that_is_slower_is(monkeypatch):

@@ -25,7 +25,7 @@ from folio.formats import checkpoint, run_log, torch_file
 from folio.data import corpus
 from folio.base import hardware
 from folio.networks import build as networks
-from folio.training import optimizers, runs, loop as training
+from folio.training import optimizers, runs, summary, loop as training
 from folio.data.batches import batch_at
 from folio.evaluation.bits_per_byte import Score, bytes_of_tokens, evaluate_windows, spread_windows
 from folio.cli.command_line import front_door
@@ -1581,8 +1581,8 @@ def test_a_run_that_ends_far_short_of_its_plan_says_so_with_the_likely_cause(mak
     run.started_at = clock.now - 1
     monkeypatch.setattr(time, "process_time", lambda: share * clock.now)
     run.train()
-    planned = runs._expected(run).steps
-    found = runs.shortfall(run)
+    planned = summary.expected(run).steps
+    found = summary.shortfall(run)
     if said is None:
         assert run.progress.step >= 0.6 * planned and found is None
     else:
@@ -1593,18 +1593,18 @@ def test_a_run_that_ends_far_short_of_its_plan_says_so_with_the_likely_cause(mak
 def test_a_run_of_steps_has_no_plan_to_fall_short_of(make_run):
     run = make_run(steps=3)
     run.train()
-    assert runs.shortfall(run) is None
+    assert summary.shortfall(run) is None
 
 
 def test_train_says_at_its_end_how_far_short_of_the_plan_it_came(project, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "_expected", lambda run: replace(expected(run), steps=10**6))
+    monkeypatch.setattr(summary, "expected", lambda run: replace(expected(run), steps=10**6))
     code, out = train_here(project, monkeypatch, capsys, *FLAGS[:8], "--minutes", 0.05, "--threads", 1)
     assert not code
     made, = re.findall(r"^This run made (\d+) steps? of about 1,000,000 planned: .+$", out, re.MULTILINE)
     assert out.index("This run made") < out.index("Done. The best weights") and int(made) >= 1
 
 
-expected = runs._expected
+expected = summary.expected
 
 
 def test_the_seconds_of_all_sittings_count(project, make_run):
@@ -1624,33 +1624,8 @@ def test_the_seconds_of_all_sittings_count(project, make_run):
 
 # --- The machine ---
 
-def test_probing_settles_all_that_was_left_open():
-    for given in (TrainingParams(), TrainingParams(steps=10**9, minutes=None), TrainingParams(minutes=600.0)):
-        found = hardware.probe(given.resolved(), flops_per_step=10**6)
-        assert found.device in hardware.available_devices() and isinstance(found.compile, bool)
-        assert hardware.probe(found, 10**6) == found
-
-
-def test_probing_leaves_what_was_said_as_it_is():
-    given = TrainingParams(device="cpu", precision="fp32", threads=3, compile=True).resolved()
-    assert hardware.probe(given, 1) == given
-
-
-def test_compiling_is_for_runs_that_are_long_enough_where_there_is_a_compiler(monkeypatch):
-    monkeypatch.setattr(hardware, "has_compiler", lambda kind: True)
-    short, long = TrainingParams(device="cpu"), TrainingParams(device="cpu", minutes=60.0)
-    assert not hardware.probe(short, 1).compile and hardware.probe(long, 1).compile
-    by_steps = TrainingParams(device="cpu", minutes=None, steps=1000)
-    assert not hardware.probe(by_steps, 10**9).compile and hardware.probe(by_steps, 10**12).compile
-    monkeypatch.setattr(hardware, "has_compiler", lambda kind: False)
-    assert not hardware.probe(long, 1).compile
-
-
-def test_a_device_that_is_not_here_is_refused_and_what_is_here_named(project, monkeypatch, capsys):
+def test_a_device_that_is_not_here_is_refused_before_anything_is_written(project, monkeypatch, capsys):
     monkeypatch.setattr(hardware, "available_devices", lambda: ["cpu"])
-    for device in ("cuda", "cuda:1", "mps", "tpu", "meta", ""):
-        with pytest.raises(FolioError, match=f"device={device} is not to be had.*cpu"):
-            hardware.probe(TrainingParams(device=device), 1)
     with pytest.raises(FolioError, match="device=cuda"):
         train_here(project, monkeypatch, capsys, "--device", "cuda")
     assert not project.saved_weights.exists()

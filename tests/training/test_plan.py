@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,13 +10,14 @@ import pytest
 from conftest import run_python
 from hypothesis import given, strategies as st
 
+from folio.base.errors import FolioError
 from folio.data import corpus
 from folio.networks import build as networks
-from folio.training import plan, runs
-from folio.training.plan import Machine
+from folio.training import plan, runs, sizes, summary
+from folio.training.plan import Resources
 from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams, one_length
 
-CPU = Machine("cpu", 16, units=2, memory_bytes=16e9)
+CPU = Resources("cpu", 16, units=2, memory_bytes=16e9)
 KINDS = st.sampled_from(["cpu", "cuda", "mps"])
 SIZES = st.integers(100, 10**10)
 
@@ -29,14 +31,14 @@ def trained(**values):
     return replace(TrainingParams(), **one_length(values)).resolved()
 
 
-def sizes(train_bytes, kind="cpu", model=ModelParams(), **length):
-    chosen = plan.sized(model, trained(**length), text_of(train_bytes), kind)
+def size_for(train_bytes, kind="cpu", model=ModelParams(), **length):
+    chosen = sizes.sized(model, trained(**length), text_of(train_bytes), kind)
     return chosen.emb_len, chosen.num_layers, chosen.num_heads
 
 
-def planned(train_bytes=500_000, emb_len=128, machine=CPU, tokenizer="bpe", **values):
+def planned(train_bytes=500_000, emb_len=128, resources=CPU, tokenizer="bpe", **values):
     model = ModelParams(vocab_size=1024, emb_len=emb_len).resolved()
-    return plan.make(model, trained(**values), text_of(train_bytes, tokenizer), machine)
+    return plan.make(model, trained(**values), text_of(train_bytes, tokenizer), resources)
 
 
 # --- Which size ---
@@ -54,15 +56,15 @@ def planned(train_bytes=500_000, emb_len=128, machine=CPU, tokenizer="bpe", **va
     (100_000_000, {"steps": 3}, (32, 2, 1)),
 ])
 def test_the_size_follows_the_text_and_the_time(train_bytes, length, expected):
-    assert sizes(train_bytes, **length) == expected
+    assert size_for(train_bytes, **length) == expected
 
 
 @given(SIZES, SIZES, st.integers(1, 10**6), st.integers(1, 10**6), KINDS)
 def test_more_text_and_more_time_never_make_a_smaller_model(some_bytes, other_bytes, some_steps, other_steps, kind):
     fewer_bytes, more_bytes = sorted((some_bytes, other_bytes))
     fewer, more = sorted((some_steps, other_steps))
-    assert sizes(fewer_bytes, kind, steps=fewer)[0] <= sizes(more_bytes, kind, steps=more)[0]
-    assert sizes(fewer_bytes, kind, minutes=fewer / 100)[0] <= sizes(more_bytes, kind, minutes=more / 100)[0]
+    assert size_for(fewer_bytes, kind, steps=fewer)[0] <= size_for(more_bytes, kind, steps=more)[0]
+    assert size_for(fewer_bytes, kind, minutes=fewer / 100)[0] <= size_for(more_bytes, kind, minutes=more / 100)[0]
 
 
 @given(SIZES, st.floats(0.01, 10**5), KINDS, st.none() | st.integers(2, 300), st.none() | st.integers(1, 12), st.none() | st.integers(1, 12),
@@ -70,16 +72,20 @@ def test_more_text_and_more_time_never_make_a_smaller_model(some_bytes, other_by
 def test_what_is_given_stays_and_the_rest_fits_to_it(train_bytes, minutes, kind, emb_len, num_layers, num_heads, num_kv_heads, family):
     given_sizes = {"emb_len": emb_len, "num_layers": num_layers, "num_heads": num_heads, "num_kv_heads": num_kv_heads}
     model = ModelParams(family=family, **given_sizes)
-    chosen = plan.sized(model, trained(minutes=minutes), text_of(train_bytes), kind)
+    try:
+        chosen = sizes.sized(model, trained(minutes=minutes), text_of(train_bytes), kind)
+    except FolioError:
+        assert list(model.problems())
+        return
     for name, value in given_sizes.items():
         assert value is None or getattr(chosen, name) == value
     assert None not in (chosen.emb_len, chosen.num_layers, chosen.num_heads)
-    assert list(chosen.problems()) == list(model.problems())            # what is wrong, if anything, was wrong with what was given
+    assert list(chosen.problems()) == list(model.problems())        # what is wrong was wrong with what was given
 
 
 def test_more_layers_than_usual_make_a_narrower_model():
-    usual = sizes(10**9, minutes=60.0)
-    assert sizes(10**9, minutes=60.0, model=ModelParams(num_layers=24))[0] < usual[0]
+    usual = size_for(10**9, minutes=60.0)
+    assert size_for(10**9, minutes=60.0, model=ModelParams(num_layers=24))[0] < usual[0]
 
 
 def test_without_a_text_the_sizes_are_those_for_half_a_megabyte():
@@ -100,18 +106,49 @@ def test_the_sizes_do_not_depend_on_the_clock_or_on_how_many_cores_there_are(hom
 
 def test_a_preset_that_names_sizes_keeps_them():
     preset = PRESETS["shakespeare-10m"]
-    assert plan.sized(preset.model, trained(steps=1), text_of(100, "char"), "cpu") == preset.model
+    assert sizes.sized(preset.model, trained(steps=1), text_of(100, "char"), "cpu") == preset.model
 
 
 # --- How long, how much ---
 
-@pytest.mark.parametrize("model", [ModelParams(), ModelParams(emb_len=64, num_kv_heads=1),
-                                   ModelParams(family="classic", biases="none", num_layers=2)])
-def test_parameters_are_counted_and_not_guessed(model):
-    model = replace(model, vocab_size=300).resolved()
-    net = networks.build_network(model)
-    assert plan.count_parameters(model) == networks.count_parameters(net)
-    assert plan.block_parameters(model) == sum(matrix.numel() for matrix in net.blocks.parameters() if matrix.ndim == 2)
+def written_out(model):
+    """The matrices in the blocks of a resolved network, as its diagram has them: {(rows, columns): count}."""
+    if model.is_recurrent:          # for the input and for the state, the four gates' in one
+        later = Counter({(4 * model.hidden_len, model.hidden_len): 2 * model.num_layers - 1})
+        return Counter({(4 * model.hidden_len, model.emb_len): 1}) + later
+    query, key = model.num_heads * model.head_len, model.num_kv_heads * model.head_len
+    block = [(query, model.emb_len), (model.emb_len, query), (key, model.emb_len), (key, model.emb_len)]
+    block += [(model.hidden_len, model.emb_len)] * (2 if model.mlp == "swiglu" else 1) + [(model.emb_len, model.hidden_len)]
+    return Counter(model.num_layers * block)
+
+
+@pytest.mark.parametrize("emb_len", [None, 64, 192])
+@pytest.mark.parametrize("values", [
+    {}, {"num_layers": 1}, {"num_layers": 9}, {"num_kv_heads": 1}, {"num_heads": 4, "num_kv_heads": 2}, {"head_len": 24},
+    {"hidden_len": 100}, {"mlp": "relu2"}, {"norm": "layer", "biases": "gpt2"}, {"positions": "learned"},
+    {"tied_head": True}, {"family": "classic"}, {"family": "classic", "mlp": "swiglu"}, {"family": "lstm"},
+    {"family": "lstm", "num_layers": 1}, {"family": "lstm", "num_layers": 3, "hidden_len": 64},
+    {"family": "lstm", "tied_head": True},
+])
+def test_a_plan_computes_with_the_matrices_that_the_network_has(values, emb_len):
+    model = ModelParams(vocab_size=300, emb_len=emb_len, **values).resolved()
+    matrices, net = written_out(model), networks.build_network(model)
+    assert sizes.block_matrices(model) == matrices
+    assert sizes.block_parameters(model) == sum(rows * columns * count for (rows, columns), count in matrices.items())
+    assert sizes.block_parameters(model) == sum(matrix.numel() for matrix in net.blocks.parameters() if matrix.ndim == 2)
+    assert sizes.head_parameters(model) == net.head.weight.numel()
+    assert sizes.count_parameters(model) == networks.count_parameters(net)
+
+
+@pytest.mark.parametrize("values, optimizer, flops, memory_bytes", [
+    ({}, "muon", 16950755328, 480747648),
+    ({}, "adamw", 14308343808, 484761216),
+    ({"family": "classic", "emb_len": 384}, "muon", 332835323904, 1402278636),
+    ({"family": "lstm", "emb_len": 96}, "muon", 10236395520, 392696940),
+])
+def test_the_cost_of_a_step_is_the_one_that_was_checked_against_measurements(values, optimizer, flops, memory_bytes):
+    model, training = ModelParams(vocab_size=777, **values).resolved(), trained(steps=100, optimizer=optimizer)
+    assert (plan.flops_per_step(model, training), plan.memory_bytes(model, training, CPU)) == (flops, memory_bytes)
 
 
 def test_a_run_of_steps_says_its_minutes_and_a_run_of_minutes_its_steps():
@@ -130,7 +167,7 @@ def test_it_takes_about_as_long_as_it_took_where_it_was_measured():
 
 @given(st.sampled_from([64, 128, 256]), st.integers(1, 64), st.sampled_from(sorted(plan.SPEED)))
 def test_wider_models_and_larger_batches_take_longer_and_more_units_less(emb_len, batch_size, kind):
-    model, machine = ModelParams(vocab_size=1024, emb_len=emb_len).resolved(), Machine(*kind, units=2, memory_bytes=None)
+    model, machine = ModelParams(vocab_size=1024, emb_len=emb_len).resolved(), Resources(*kind, units=2, memory_bytes=None)
     wider = ModelParams(vocab_size=1024, emb_len=2 * emb_len).resolved()
     one, more = trained(batch_size=batch_size), trained(batch_size=2 * batch_size)
     seconds = plan.seconds_per_step(model, one, machine)
@@ -143,6 +180,7 @@ def test_wider_models_and_larger_batches_take_longer_and_more_units_less(emb_len
 MEASURE = """
 import re, sys, time
 from pathlib import Path
+from folio.base.errors import FolioError
 from folio.data import corpus
 from folio.training import plan, runs
 from folio.base.home import Home
@@ -152,7 +190,7 @@ params = Params(model=ModelParams(emb_len=128), training=TrainingParams(steps=9,
 with runs.new_run(home, "x", params, *corpus.open_corpus(home), time.perf_counter(), say=lambda text: None) as run:
     run.step()
     peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]         # ru_maxrss begins with what the process had that started this one
-    print(peak, plan.memory_bytes(run.params.model, run.training, plan.Machine.of(run.training)))
+    print(peak, plan.memory_bytes(run.params.model, run.training, plan.Resources.of(run.training)))
 """
 
 
@@ -165,19 +203,6 @@ def test_a_process_takes_about_as_much_memory_as_was_said(home, plays):
     assert expected == pytest.approx(peak * 1024, rel=0.3), done.stderr
 
 
-@pytest.mark.parametrize("train_bytes, values, expected", [
-    (450_000, {"steps": 50}, 0.0),                          # less than a pass
-    (450_000, {"steps": 366}, 0.1),                         # 750 thousand tokens: 5 passes
-    (450_000, {"steps": 1000}, 0.2),
-    (450_000, {"steps": 590, "bpe_dropout": 0.05}, 0.05),   # what is given stays
-    (450_000, {"steps": 590, "bpe_dropout": 0.0}, 0.0),
-])
-def test_bpe_dropout_follows_how_often_the_text_is_read(train_bytes, values, expected):
-    model = ModelParams(vocab_size=1024, emb_len=128).resolved()
-    training = replace(TrainingParams(), **one_length(values))
-    assert plan.with_bpe_dropout(training, model, text_of(train_bytes), training.steps).bpe_dropout == expected
-
-
 # --- What is advised ---
 
 def test_where_all_is_well_nothing_is_advised():
@@ -188,12 +213,12 @@ def test_where_all_is_well_nothing_is_advised():
                                               ("char", "more text or --steps 810 help.")])
 def test_too_many_passes_are_said_with_what_to_try(tokenizer, helps):
     advice = planned(tokenizer=tokenizer, minutes=30.0).advice
-    assert "may begin to learn it by heart" in advice[0] and advice[0].endswith(helps), advice
+    assert "may overfit" in advice[0] and advice[0].endswith(helps), advice
 
 
 def test_the_steps_that_are_advised_need_no_more_advice():
     steps = int(re.search(r"--steps (\d+)", planned(20_000, emb_len=64, steps=50_000).advice[0])[1])
-    assert not any("by heart" in each for each in planned(20_000, emb_len=64, steps=int(steps * 0.95)).advice)
+    assert not any("overfit" in each for each in planned(20_000, emb_len=64, steps=int(steps * 0.95)).advice)
 
 
 def test_small_texts_bear_more_passes_and_four_are_always_good():
@@ -221,7 +246,7 @@ def test_text_that_will_not_be_read_is_said():
 @pytest.mark.parametrize("memory_bytes, said", [(1e9, "--micro-batch-size 16"), (0.35e9, "a smaller --emb-len or --block-size"),
                                                 (None, None), (64e9, None)])
 def test_too_little_memory_is_said_with_what_fits(memory_bytes, said):
-    advice = [each for each in planned(batch_size=64, steps=100, machine=replace(CPU, memory_bytes=memory_bytes)).advice if "memory" in each]
+    advice = [each for each in planned(batch_size=64, steps=100, resources=replace(CPU, memory_bytes=memory_bytes)).advice if "memory" in each]
     assert [each.endswith(f"Try {said}") for each in advice] == [True] * (said is not None), advice
 
 
@@ -243,7 +268,7 @@ def test_the_plan_is_said_before_the_first_step(home, plays):
 
 @pytest.mark.parametrize("before", range(60, 120))
 def test_no_flag_is_torn_apart_at_the_end_of_a_line(before):
-    assert "--micro-batch-size" in runs._paragraph("advice", "x" * before + " --micro-batch-size 4").split()
+    assert "--micro-batch-size" in summary.paragraph("advice", "x" * before + " --micro-batch-size 4").split()
 
 
 @pytest.mark.parametrize("passes, steps, minutes, said", [(1.0, 1, 1.0, "about 1 step, 1 pass over"), (9.6, 20, 1.0, "about 20 steps, 10 passes over"),
