@@ -1,4 +1,4 @@
-"""Command lines: flags from dataclass fields, hints for misspelt ones, and the frame that turns errors into messages."""
+"""Command lines: flags from dataclass fields, hints for misspelt ones, a frame that turns errors into messages."""
 
 import argparse
 import os
@@ -238,8 +238,9 @@ def _request():
         torch = metadata.version("torch")
     except metadata.PackageNotFoundError:
         torch = "none"
-    return ("This is a bug in Folio, not in what you did. Please report it with the command, all lines from Traceback on, "
-            f"and: Python {platform.python_version()}, torch {torch}, {platform.platform()}.")
+    return ("This is a bug in Folio, not in what you did. Please report it with the command, "
+            "all lines from Traceback on, and: "
+            f"Python {platform.python_version()}, torch {torch}, {platform.platform()}.")
 
 
 def _program():
