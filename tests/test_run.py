@@ -147,7 +147,7 @@ def test_in_a_pipe_all_but_the_last_newline_comes_out_as_it_was(ask, model):
 def test_a_prompt_given_twice_is_refused(ask, capsys):
     with pytest.raises(SystemExit) as stopped:
         ask("one", "--prompt", "two")
-    assert stopped.value.code == 2 and "twice" in capsys.readouterr().err
+    assert stopped.value.code == 2 and "both as an argument and with --prompt" in capsys.readouterr().err
 
 
 def test_temperature_0_always_says_the_same(ask):
@@ -490,10 +490,12 @@ def environment(request, tmp_path):
     return {"PYTHONPATH": str(tmp_path)}
 
 
-def until_asked(child):
-    """What the terminal shows until run.py asks again, without what moves the cursor."""
-    child.expect("> ")
-    return COMMANDS_OF_A_TERMINAL.sub("", child.before).replace("\r", "")
+def until_asked(child, words=""):
+    """Wait until the terminal has shown `words` and run.py asks again; a prompt may be drawn more than once."""
+    shown = None
+    while shown is None or words not in shown:
+        child.expect("> ")
+        shown = (shown or "") + COMMANDS_OF_A_TERMINAL.sub("", child.before).replace("\r", "")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a terminal of its own")
@@ -501,9 +503,9 @@ def test_a_conversation_in_a_terminal(converse, environment, model):
     child = converse("--tokens", 20, **environment)
     child.send("MERRAN:\r")
     answer = model.complete("MERRAN:", seed=5, tokens=20)
-    assert answer in until_asked(child)                     # shorter than a line
+    until_asked(child, answer)                     # shorter than a line
     child.send("/tokens -1\r")
-    assert "below the smallest" in until_asked(child)
+    until_asked(child, "below the smallest")
     child.send(f"/tokens {LONG}\r")
     until_asked(child)
     child.send("Take\r")
@@ -526,7 +528,7 @@ def test_a_conversation_in_a_terminal(converse, environment, model):
     assert child.exitstatus == 0
     child = converse("--tokens", 0, **environment)          # and a second session remembers
     child.send("\x1b[A\r")
-    assert "one\ntwo\n" in until_asked(child)
+    until_asked(child, "one\ntwo\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a terminal of its own")
@@ -537,7 +539,7 @@ def test_what_is_pasted_commands_no_terminal_while_one_types(converse):
     child.expect("gnp.exe.*中")
     shown = child.before + child.after
     child.send("\r")
-    assert r"\u202egnp.exe \x9b31m 中" in until_asked(child)         # the model was given what was pasted
+    until_asked(child, r"\u202egnp.exe \x9b31m 中")         # the model was given what was pasted
     assert not set("\u202e\x9b") & set(shown)
 
 

@@ -1,4 +1,4 @@
-"""Text in lines of so many columns: how many it takes, cut to fit, in tables, broken between its words however it comes in."""
+"""Text on lines of a given width: its columns, cut to fit, in tables, wrapped between words as it streams in."""
 
 import re
 import unicodedata
@@ -16,32 +16,40 @@ _PARTS = re.compile(rf"\n|[{_SPACES}]+|[^\n{_SPACES}]+")
 # --- Columns ---
 
 def columns(text):
-    """How many a text takes: two for each character of East Asia and emoji, none for what is drawn on top of another one.
+    """Return how many columns a text takes.
+
+    East Asian characters and emoji take two, characters that are drawn on top of another one take none.
     >>> columns("né"), columns("ne\\u0301"), columns("中")
     (2, 2, 2)
     """
-    return len(text) if text.isascii() else sum(0 if takes_no_room(character) else 1 + _is_wide(character) for character in text)
+    return len(text) if text.isascii() else sum(map(_character_columns, text))
+
+
+def _character_columns(character):
+    if takes_no_room(character):
+        return 0
+    return 2 if _is_wide(character) else 1
 
 
 def head(text, width):
-    """As much of the beginning of a text as fits."""
+    """Return as much of the beginning of a text as fits in `width` columns."""
     if len(text) * 2 <= width:
         return text
-    taken = 0
-    for place, character in enumerate(text):
-        taken += columns(character)
-        if taken > width:
-            return text[:place]
+    used = 0
+    for position, character in enumerate(text):
+        used += columns(character)
+        if used > width:
+            return text[:position]
     return text
 
 
 def cut(text, width):
-    """A text, or its beginning and … where it is too long."""
+    """Return a text, or its beginning and … where it is wider than `width` columns."""
     return text if columns(text) <= width else head(text, width - 1) + "…"
 
 
 def takes_no_room(character):
-    """Whether a character is drawn on top of the one before it, or not at all."""
+    """Return whether a character is drawn on top of the one before it, or not at all."""
     return unicodedata.category(character) in ("Mn", "Me", "Cf")
 
 
@@ -50,7 +58,9 @@ def _is_wide(character):
 
 
 def table(rows, sides, width):
-    """Rows of texts as aligned lines; sides: "<" for a column that begins at the left and may be cut, ">" for one that ends at the right.
+    """Return rows of texts as aligned lines, at most `width` columns wide where that is possible.
+
+    sides: one letter a column, "<" to align it left and allow it to be cut, ">" to align it right.
     >>> print("\\n".join(table([("word", "times"), ("a", "10"), ("incomprehensibility", "2")], "<>", 20)))
     word           times
     a                 10
@@ -61,26 +71,29 @@ def table(rows, sides, width):
     texts = [number for number, side in enumerate(sides) if side == "<"]
     while sum(widths) + 2 * (len(widths) - 1) > width and max(widths[number] for number in texts) > NARROWEST:
         widths[max(texts, key=widths.__getitem__)] -= 1
-    return ["  ".join(_pad(cut(cell, wide), wide, side) for cell, wide, side in zip(row, widths, sides)).rstrip(" ") for row in rows]
+    lines = ("  ".join(_padded(cut(cell, cell_width), cell_width, side)
+                       for cell, cell_width, side in zip(row, widths, sides)) for row in rows)
+    return [line.rstrip(" ") for line in lines]
 
 
-def _pad(text, width, side="<"):
+def _padded(text, width, side):
     blank = " " * (width - columns(text))
     return blank + text if side == ">" else text + blank
 
 
-# --- Lines of words ---
+# --- Word wrap ---
 
 def styled(text, style):
-    """A text in a style such as BOLD; "" leaves it as it is."""
+    """Return a text in a style such as BOLD; "" leaves it as it is."""
     return f"{style}{text}{_PLAIN}" if style and text else text
 
 
 class WordWrap:
-    """Breaks a text into lines between its words, in whatever pieces it comes in.
+    """Wrap streamed text between words, whatever pieces it comes in.
 
-    A break is put before a word that the rest of its line has no room for; spaces that it has no room for are left out. A word that is longer than a
-    line begins one, and is broken where that is full. Wide characters, such as Chinese ones, are a word each, with the marks that belong to them.
+    A word that does not fit in the rest of its line begins a new one; spaces that do not fit are left out. A word
+    longer than a line begins a new one and is broken where that is full. Wide characters, such as Chinese ones, are
+    a word each, with the marks that belong to them.
     >>> wrap = WordWrap(12)
     >>> [wrap.add("Take your h"), wrap.add("ands off"), wrap.end()]
     ['Take your ', '\\nhands ', 'off']
@@ -88,14 +101,15 @@ class WordWrap:
 
     def __init__(self, width):
         self.width = width          # columns; may change at any time
-        self.column = 0             # that are taken in this line
-        self._word, self._taken = [], 0         # [(text, style)]: a word that may go on and is not shown yet; its columns
-        self._last = None           # the last character of that word, shown or not
-        self._is_long = False       # whether it had no room, and is shown letter by letter from the beginning of a line
-        self._ready = []            # [(text, style)]: what is to be shown next
+        self.column = 0             # columns used in this line
+        self._word = []             # [(text, style)]: a word that may continue, held back
+        self._word_columns = 0
+        self._last = None           # the last character of that word, held back or not
+        self._is_long = False       # whether it is longer than a line, and is passed on letter by letter
+        self._ready = []            # [(text, style)]: what `add` or `end` returns next
 
     def add(self, text, style=""):
-        """What can be shown by now, its styles in it, and was not before. text: harmless"""
+        """Return the text that has become certain, with its styles and line breaks; text: see visible.harmless."""
         for part in _PARTS.findall(text):
             if part == "\n":
                 self._end_word()
@@ -106,70 +120,76 @@ class WordWrap:
                     self._add_space(space, style)
             else:
                 for letters in [part] if part.isascii() else part:
-                    if self._last and _may_part(self._last, letters[0]):
+                    if self._last and _may_break_between(self._last, letters[0]):
                         self._end_word()
                     self._add_letters(letters, style)
-        return self._shown()
+        return self._take_ready()
 
     def end(self):
-        """What was held back, where nothing follows."""
+        """Return what was held back, when no more text follows."""
         self._end_word()
-        return self._shown()
+        return self._take_ready()
 
     def _add_space(self, space, style):
-        wide = TAB - self.column % TAB if space == "\t" else columns(space)
-        if self.column + wide <= self.width:
-            self._ready.append((" " * wide if space == "\t" else space, style))
-            self.column += wide
+        space_columns = TAB - self.column % TAB if space == "\t" else columns(space)
+        if self.column + space_columns <= self.width:
+            self._ready.append((" " * space_columns if space == "\t" else space, style))
+            self.column += space_columns
         else:
-            self.column = max(self.column, self.width)          # what comes next, comes on a new line
+            self.column = max(self.column, self.width)          # the next word begins a new line
 
     def _add_letters(self, letters, style):
         self._word.append((letters, style))
-        self._taken += columns(letters)
+        self._word_columns += columns(letters)
         self._last = letters[-1]
-        if self._is_long or self.column + self._taken > self.width:
-            self._show_letters()
+        if self._is_long or self.column + self._word_columns > self.width:
+            self._break_word()
 
-    def _show_letters(self):
+    def _break_word(self):
+        """Pass on the held back word letter by letter, from the beginning of a line; break it where a line is full."""
         if self.column and not self._is_long:
             self._break_line()
         self._is_long = True
         for text, style in self._word:
             for letter in text:
-                wide = columns(letter)
-                if self.column and self.column + wide > self.width:
+                letter_columns = columns(letter)
+                if self.column and self.column + letter_columns > self.width:
                     self._break_line()
                 self._ready.append((letter, style))
-                self.column += wide
-        self._word, self._taken = [], 0
+                self.column += letter_columns
+        self._word, self._word_columns = [], 0
 
     def _end_word(self):
-        if self.column + self._taken > self.width:              # it has become narrower
-            self._show_letters()
+        if self.column + self._word_columns > self.width:       # the terminal has become narrower
+            self._break_word()
         self._ready += self._word
-        self.column += self._taken
-        self._word, self._taken, self._last, self._is_long = [], 0, None, False
+        self.column += self._word_columns
+        self._word, self._word_columns, self._last, self._is_long = [], 0, None, False
 
     def _break_line(self):
         self._ready.append(("\n", ""))
         self.column = 0
 
-    def _shown(self):
-        shown = "".join(styled("".join(text for text, _ in run), style) for style, run in groupby(self._ready, key=lambda part: part[1]))
+    def _take_ready(self):
+        runs = groupby(self._ready, key=lambda part: part[1])
+        text = "".join(styled("".join(text for text, _ in run), style) for style, run in runs)
         self._ready = []
-        return shown
+        return text
 
 
-def _may_part(before, after):
-    """Whether a line may end between two characters without a space between them: beside a wide one, but not before what closes, nor after what opens."""
+def _may_break_between(before, after):
+    """Return whether a line may end between two characters without a space between them.
+
+    It may beside a wide one, but not before closing punctuation, nor after opening punctuation.
+    """
     category = unicodedata.category
     return (_is_wide(before) or _is_wide(after)) and not (
         takes_no_room(after) or before == "\u200d" or category(before) in ("Ps", "Pi")
-        or category(after) in ("Pe", "Pf", "Po", "Lm", "Sk"))           # Lm: signs that repeat or lengthen; Sk: the skin of an emoji
+        # Lm: signs that repeat or lengthen; Sk: the skin of an emoji.
+        or category(after) in ("Pe", "Pf", "Po", "Lm", "Sk"))
 
 
 def folded(text, width):
-    """The lines of a text of one paragraph."""
+    """Return the lines of a text wrapped as one paragraph."""
     wrap = WordWrap(width)
     return [line.rstrip(" ") for line in (wrap.add(" ".join(text.split())) + wrap.end()).split("\n")]

@@ -1,13 +1,15 @@
-"""Words: what an unknown name was meant to be; one or many."""
+"""Names in messages: what an unknown one was meant to be, short names, singular and plural."""
 
 from folio.base.errors import FolioError
 
-# What other programs call our fields: LLM-V0, nanoGPT, Hugging Face's configurations and trainers, torch.nn.Transformer, papers.
+# What other programs call our fields: LLM-V0, nanoGPT, Hugging Face's configurations and trainers,
+# torch.nn.Transformer, papers.
 OTHER_NAMES = {other: ours for ours, others in {
     "vocab_size": "n_vocab vocab vocabulary_size num_tokens",
-    "block_size": "seq_length seq_len sequence_length max_seq_len max_seq_length context context_length context_len context_size ctx_len n_ctx "
-                  "n_positions max_position_embeddings window_size max_length bptt",
-    "emb_len": "embedding_dim embed_dim embedding_size emb_dim emb_size d_model n_embd n_embed hidden_size dim model_dim width",
+    "block_size": "seq_length seq_len sequence_length max_seq_len max_seq_length context context_length context_len "
+                  "context_size ctx_len n_ctx n_positions max_position_embeddings window_size max_length bptt",
+    "emb_len": "embedding_dim embed_dim embedding_size emb_dim emb_size d_model n_embd n_embed hidden_size dim "
+               "model_dim width",
     "hidden_len": "hidden_dim intermediate_size d_ff dim_feedforward ffn_dim n_inner mlp_dim",
     "num_layers": "n_layer n_layers num_hidden_layers depth num_blocks n_blocks layers",
     "num_heads": "n_head n_heads num_attention_heads nhead attention_heads heads",
@@ -19,7 +21,8 @@ OTHER_NAMES = {other: ours for ours, others in {
     "norm": "norm_type normalization",
     "biases": "bias use_bias",
     "tied_head": "tie_word_embeddings tie_weights tied_embeddings",
-    "steps": "max_iters max_iter num_iters n_iters iterations iters max_steps num_steps total_steps train_steps training_steps",
+    "steps": "max_iters max_iter num_iters n_iters iterations iters max_steps num_steps total_steps train_steps "
+             "training_steps",
     "epochs": "num_epochs n_epochs max_epochs num_train_epochs",
     "batch_size": "train_batch_size per_device_train_batch_size",
     "learning_rate": "lr max_lr peak_lr lr_max",
@@ -35,7 +38,8 @@ OTHER_NAMES = {other: ours for ours, others in {
     "seed": "random_seed rng_seed manual_seed",
     "threads": "num_threads n_threads",
     "val_fraction": "val_split validation_split val_ratio val_size test_size",
-    "tokens": "max_new_tokens max_tokens max_completion_tokens num_predict n_predict num_tokens_to_generate gen_length length",
+    "tokens": "max_new_tokens max_tokens max_completion_tokens num_predict n_predict num_tokens_to_generate gen_length "
+              "length",
     "temperature": "temp",
     "repetition_penalty": "repeat_penalty",
     "penalty_window": "repeat_last_n",
@@ -44,9 +48,10 @@ OTHER_NAMES = {other: ours for ours, others in {
     "stop": "stop_strings stop_sequences stop_sequence stop_texts stop_words reverse_prompt",
 }.items() for other in others.split()}
 
-# What other programs keep in their configurations, and is said in another way here.
+# What other programs have in their configurations, and Folio has elsewhere.
 ELSEWHERE = {
-    **dict.fromkeys("data data_file data_path data_dir dataset train_data train_file text_file input_file corpus".split(),
+    **dict.fromkeys("data data_file data_path data_dir dataset train_data train_file text_file input_file "
+                    "corpus".split(),
                     "the text is named to init.py, or lies in Train_Data"),
     **dict.fromkeys("out_dir output_dir save_dir checkpoint_dir save_path model_path".split(),
                     "everything lies in the project's folder, which --home names"),
@@ -56,14 +61,15 @@ ELSEWHERE = {
                     "micro_batch_size is how many windows of the batch_size are computed at once"),
     **dict.fromkeys(("n", "num_return_sequences", "num_samples", "best_of"),
                     "several answers are --samples in run.py, and the same prompt several times in complete_each"),
-    **dict.fromkeys(("init_from", "resume_from_checkpoint", "resume_from"), "that is said by --resume or --start-from"),
+    **dict.fromkeys(("init_from", "resume_from_checkpoint", "resume_from"),
+                    "that is said by --resume or --start-from"),
 }
 
 
 def hint(name, known, spelled=str):
-    """Return what to put behind a name that is none of ours: what it is called here, or else the nearest of the `known` ones, if any.
+    """Return what to append to a message about an unknown name: its name here, or else the nearest of the `known` ones.
 
-    spelled: how the known names write a field's name.
+    spelled: the function that turns a field's name into a known name, as into a flag. Empty where nothing is near.
     >>> known = ["num_layers", "emb_len"]
     >>> hint("n_layer", known), hint("emb_length", known), hint("zzz", known)
     ('; that is num_layers here', '; did you mean emb_len?', '')
@@ -88,19 +94,22 @@ def by_full_name(values, short_names):
 
 
 def nearest(word, known):
-    """Return a hint to put behind an unknown word: "; did you mean --emb-len?", or nothing where no known one is spelled alike.
+    """Return what to append to a message about an unknown word: "; did you mean --emb-len?", or "" where none is near.
 
-    Alike is what at most three mistakes explain, and no more than three in ten letters; else a word whose beginning this is.
+    Near is what at most three mistakes explain, and no more than three in ten letters; else a word whose beginning this
+    is.
     """
-    spelled = {name: _plain(name) for name in known}
+    plain_names = {name: _plain(name) for name in known}
     word = _plain(word)
     if len(word) < 3:
         return ""
     most = min(3, max(1, int(0.3 * len(word))))
     # Lengths alone rule most out: a folder may have a hundred thousand names.
-    mistakes = {name: _mistakes(word, letters) for name, letters in spelled.items() if abs(len(word) - len(letters)) <= most}
+    mistakes = {name: _mistakes(word, plain) for name, plain in plain_names.items()
+                if abs(len(word) - len(plain)) <= most}
     found = min((name for name in mistakes if mistakes[name] <= most), key=mistakes.get, default=None)
-    found = found or min((name for name, letters in spelled.items() if letters.startswith(word)), key=len, default=None)
+    if found is None:
+        found = min((name for name, plain in plain_names.items() if plain.startswith(word)), key=len, default=None)
     return f"; did you mean {found}?" if found else ""
 
 
@@ -109,19 +118,21 @@ def _plain(word):
 
 
 def _mistakes(word, right):
-    """Count the letters missing, added, changed, or exchanged with their neighbor, at least (Damerau, 1964)."""
+    """Return the least number of letters missing, added, changed, or exchanged with a neighbor (Damerau, 1964)."""
     before, row = [], list(range(len(right) + 1))
     for i, letter in enumerate(word, 1):
-        last, before, row = before, row, [i]
-        for j, wanted in enumerate(right, 1):
-            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (letter != wanted)))
-            if i > 1 and j > 1 and letter == right[j - 2] and word[i - 2] == wanted:
-                row[-1] = min(row[-1], last[j - 2] + 1)
+        two_before, before, row = before, row, [i]
+        for j, right_letter in enumerate(right, 1):
+            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (letter != right_letter)))
+            if i > 1 and j > 1 and letter == right[j - 2] and word[i - 2] == right_letter:
+                row[-1] = min(row[-1], two_before[j - 2] + 1)
     return row[-1]
 
 
 def counted(number, noun, plural=None):
-    """Return a number with its noun, in the singular or the plural; a number that is rounded for display comes as text.
+    """Return a number with its noun, in the singular or the plural.
+
+    A number that is rounded for display is passed as text.
     >>> counted(1, "pass", "passes"), counted(2000, "line"), counted("1", "hour"), counted("0.5", "epoch")
     ('1 pass', '2,000 lines', '1 hour', '0.5 epochs')
     """

@@ -1,16 +1,18 @@
-"""Text made visible: nothing in it can command a terminal, and every byte of a token can be seen."""
+"""Text made safe to print: nothing in it can command a terminal, and every byte of a token can be seen."""
 
 import re
 import unicodedata
 
 from folio.base.lines import takes_no_room
 
-ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}         # that a person may type
-_HARMLESS = "\n\t\u200c\u200d"       # the last two join and part letters and emoji, and move nothing
+ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}         # letter after a typed backslash -> character
+_HARMLESS = "\n\t\u200c\u200d"       # the last two join and separate letters and emoji, and move nothing
 
 
 def harmless(text):
-    """The text with everything that could command a terminal made visible: escape sequences, bells, NUL, right-to-left overrides.
+    """Return a text with everything that could command a terminal as visible escapes.
+
+    These are escape sequences, bells, NUL, right-to-left overrides and other characters that are not printable.
     >>> print(harmless("red \\x1b[31m"))
     red \\x1b[31m
     """
@@ -22,7 +24,7 @@ def _visible(c):
 
 
 def on_one_line(text):
-    """A text on one line, with nothing in it that commands a terminal.
+    """Return a text on one line, with nothing in it that commands a terminal.
     >>> print(on_one_line("Exit.\\n\\n\\x1b[2JBRACK:"))
     Exit.⏎⏎\\x1b[2JBRACK:
     """
@@ -30,7 +32,7 @@ def on_one_line(text):
 
 
 def shown(token):
-    """A token, bytes, as text in which all can be seen: what is no whole character in hexadecimal digits, and nothing commands a terminal.
+    """Return a token's bytes as visible text: spaces as ·, bytes of incomplete characters in hexadecimal digits.
     >>> print(shown(b" caf\\xc3"), shown(b".\\n\\n"), shown(b"\\x1b[0m"))
     ·caf\\xc3 .⏎⏎ \\x1b[0m
     """
@@ -38,16 +40,16 @@ def shown(token):
 
 
 def shown_lines(token):
-    """The same, parted where a line ends; the last part is empty where the token ends with the line."""
+    """Return the same split after line ends; the last part is empty where the token ends with a line end."""
     text = harmless(token.decode("utf-8", errors="backslashreplace")).replace(" ", "·").replace("\t", "→")
     if takes_no_room(text[0]):
-        text = "◌" + text               # or else it would be drawn on top of the token before
-    *ended, rest = text.split("\n")
-    return [*(line + "⏎" for line in ended), rest]
+        text = "◌" + text               # else it would be drawn on top of the token before
+    *lines, rest = text.split("\n")
+    return [*(line + "⏎" for line in lines), rest]
 
 
 def unescaped(text):
-    r"""Return a typed text with the escapes \n, \r, \t and \\ replaced; any other backslash is one.
+    r"""Return a typed text with the escapes \n, \r, \t and \\ replaced; any other backslash stays.
     >>> unescaped(r"\n\nEND"), unescaped(r"\\nabla \pi")
     ('\n\nEND', '\\nabla \\pi')
     """

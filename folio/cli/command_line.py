@@ -1,4 +1,4 @@
-"""From dataclass fields to flags, from misspelt words to the nearest right one, from errors to one message."""
+"""Command lines: flags from dataclass fields, hints for misspelt ones, a frame that turns errors into messages."""
 
 import argparse
 import os
@@ -14,27 +14,29 @@ from importlib import metadata
 from pathlib import Path
 
 from folio.base import commands
-from folio.cli import configuration
-from folio.base.home import Home
 from folio.base.errors import FolioError, is_out_of_memory
+from folio.base.home import Home
 from folio.base.spelling import hint, nearest
 from folio.base.visible import harmless
+from folio.cli import configuration
 from folio.cli.screen import Output
 from folio.base.fields import bounds_problem, field_problems, takes_several, value_type
 from Model_Params import PRESETS, one_length
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that names the nearest flag when one is misspelt, and takes --emb_len for --emb-len."""
+    """An argument parser that suggests the nearest flag for a misspelt one, and accepts --emb_len for --emb-len."""
 
     def __init__(self, description, free_text=(), command="", stray="a prompt or name of several words needs quotes"):
-        """free_text: flags whose value may be anything, also something that looks like a flag; command: the program's first word, if it takes one;
-        stray: what to say of a word that belongs to no flag.
+        """free_text: flags whose value may look like a flag; command: the program's subcommand, if it has them.
+
+        stray: what the message says about a word that belongs to no flag.
         """
         # allow_abbrev: a flag that only happens to begin like another is a mistake, not a short form.
         program, home = _program()
-        super().__init__(prog=f"{program} {command}".strip(), description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
-        self.color = False                  # Python 3.14 colors the help, by sequences that do not pass the streams of front_door
+        super().__init__(prog=f"{program} {command}".strip(), description=description, allow_abbrev=False,
+                         formatter_class=_HelpFormatter)
+        self.color = False      # Python 3.14 colors the help, by sequences that the streams of front_door do not pass
         self.free_text, self.stray = free_text, stray
         self.wrong_settings = []            # sentences about the file that --config names
         self.add_argument("--home", type=Path, default=home, metavar="DIR",
@@ -44,8 +46,8 @@ class Parser(argparse.ArgumentParser):
     def add_fields(self, title, params, without=(), short_names=None):
         """Add a flag for every field of a dataclass, or of an instance with defaults of its own.
 
-        without: fields that get none; short_names: {another spelling: field}, flags too. A flag that is not given leaves no
-        trace in the parsed arguments.
+        without: fields that get none; short_names: {short name: field}, a second flag for some. A flag that is not
+        given leaves no trace in the parsed arguments.
         """
         group = self.add_argument_group(title)
         for each in fields(params):
@@ -54,10 +56,15 @@ class Parser(argparse.ArgumentParser):
             value, text = getattr(params, each.name), each.metadata["help"]
             if value not in (None, ()):
                 text = f"{text.partition(' (default: ')[0]} (default: {value})"
-            how = {"action": argparse.BooleanOptionalAction} if value_type(each) is bool else {"type": value_type(each), "metavar": _metavar(each)}
-            how |= {"action": "append"} if takes_several(each) else {}
+            if value_type(each) is bool:
+                options = {"action": argparse.BooleanOptionalAction}
+            else:
+                options = {"type": value_type(each), "metavar": _metavar(each)}
+            if takes_several(each):
+                options["action"] = "append"
             spellings = [each.name, *(short for short, full in (short_names or {}).items() if full == each.name)]
-            group.add_argument(*map(_flag, spellings), default=argparse.SUPPRESS, help=text.replace("%", "%%"), **how)
+            group.add_argument(*map(_flag, spellings), default=argparse.SUPPRESS, help=text.replace("%", "%%"),
+                               **options)
 
     def add_number(self, flag, default, help, low, high):
         """Add a flag that takes a whole number within bounds."""
@@ -69,30 +76,45 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(flag, type=number, default=default, metavar="N", help=help)
 
     def add_preset(self):
-        """Add --preset; `preset_of` says which it is."""
-        self.add_argument("--preset", metavar="NAME", help=f"named settings to start from: {', '.join(PRESETS)} (default: default)")
+        """Add --preset; `preset_of` returns its value."""
+        self.add_argument("--preset", metavar="NAME",
+                          help=f"named settings to start from: {', '.join(PRESETS)} (default: default)")
 
     def add_configuration(self):
-        """Add --config and --save-config; `settings` has what the one says."""
-        self.add_argument("--config", type=Path, metavar="FILE", help="settings in JSON, by the names of the flags with _ for -; flags overrule them")
-        self.add_argument("--save-config", type=Path, metavar="FILE", help="write the settings in effect there, for --config")
+        """Add --config and --save-config; `settings` returns what the first one's file says."""
+        self.add_argument("--config", type=Path, metavar="FILE",
+                          help="settings in JSON, by the names of the flags with _ for -; flags overrule them")
+        self.add_argument("--save-config", type=Path, metavar="FILE",
+                          help="write the settings in effect there, for --config")
 
     def parse(self, words=None):
-        """The arguments of a command line. Exits with code 2 and one message where they are wrong."""
+        """Return the arguments of a command line. Exits with code 2 and one message where they are wrong.
+
+        words: default sys.argv[1:]. The commands that later messages name have the same --home.
+        """
         arguments, unknown = self.parse_known_args(self._unambiguous(list(sys.argv[1:] if words is None else words)))
         if unknown:
-            known = [flag for action in self._actions for flag in action.option_strings]
-            flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]        # else what follows them is unknown too
-            self.error("; ".join(f"unknown flag {flag}" + hint(flag, known, _flag) for flag in flags)
-                       or f"{' '.join(unknown)} belongs to no flag ({self.stray})")
+            self.error(self._unknown(unknown))
         commands.remember_home(None if arguments.home == self.get_default("home") else arguments.home)
         arguments.home = Home(arguments.home)
         if getattr(arguments, "save_config", None):         # now, rather than when the work is done
             configuration.refuse_other(arguments.save_config)
         return arguments
 
+    def _unknown(self, words):
+        """Return the message about words that argparse does not know: unknown flags, or else words without a flag."""
+        known = [flag for action in self._actions for flag in action.option_strings]
+        # What follows them is not known either.
+        flags = [word.partition("=")[0] for word in words if word.startswith("-")]
+        if flags:
+            return "; ".join(f"unknown flag {flag}" + hint(flag, known, _flag) for flag in flags)
+        return f"{' '.join(words)} belongs to no flag ({self.stray})"
+
     def _unambiguous(self, words):
-        """--emb_len=8 becomes --emb-len=8, and --prompt -x becomes --prompt=-x; all that follows a lone -- stays as it is."""
+        """Return words that argparse reads as they were meant.
+
+        --emb_len=8 becomes --emb-len=8, and --prompt -x becomes --prompt=-x. All that follows a lone -- stays as it is.
+        """
         changed = []
         while words and words[0] != "--":
             flag, equals, value = words.pop(0).partition("=")
@@ -101,13 +123,15 @@ class Parser(argparse.ArgumentParser):
                 equals, value = "=", words.pop(0)
             action = self._option_string_actions.get(flag)
             if action and action.nargs == 0 and (equals or words and words[0].lower() in ("true", "false")):
-                no = f", or --no-{flag[2:]} for the opposite" if f"--no-{flag[2:]}" in action.option_strings else ""
-                self.error(f"{flag} takes no value, and here is {(value if equals else words[0]) or 'an empty one'}: write {flag} alone{no}")
+                no = f"--no-{flag[2:]}"
+                opposite = f", or {no} for the opposite" if no in action.option_strings else ""
+                found = (value if equals else words[0]) or "an empty one"
+                self.error(f"{flag} takes no value, and here is {found}: write {flag} alone{opposite}")
             changed.append(flag + equals + value)
         return changed + words
 
     def _get_values(self, action, words):
-        """The value of an argument; Python 3.11 loses one of a flag that is two hyphens."""
+        """Return the value of an argument; Python 3.11 loses a flag's value that is two hyphens."""
         if action.option_strings and action.nargs is None and words == ["--"]:
             value = self._get_value(action, words[0])
             self._check_value(action, value)
@@ -115,32 +139,38 @@ class Parser(argparse.ArgumentParser):
         return super()._get_values(action, words)
 
     def preset_of(self, arguments):
-        """The name of the preset that the command line chose, or default. Exits with code 2 where there is none of that name."""
+        """Return the name of the preset that --preset chose. Exits with code 2 where there is none of that name."""
         preset = arguments.preset or "default"
         if preset not in PRESETS:
             self.error(f"there is no preset {preset}{nearest(preset, PRESETS)} (there are: {', '.join(PRESETS)})")
         return preset
 
     def settings(self, arguments, *params):
-        """{field: value} for those fields of some dataclasses that --config or a flag gave; where both did, the flag counts.
+        """Return {field: value} for those fields of `params`, dataclasses, that --config or a flag gave.
 
-        What is wrong with the file waits for `check`.
+        Where both did, the flag counts. What is wrong with the file waits for `check`.
         """
-        told, self.wrong_settings = configuration.load(arguments.config) if arguments.config else ({}, [])
+        values, self.wrong_settings = configuration.load(arguments.config) if arguments.config else ({}, [])
         own = {each.name for part in params for each in fields(part)}
-        return one_length({name: value for name, value in told.items() if name in own}) | one_length(given(arguments, *params))
+        values = {name: value for name, value in values.items() if name in own}
+        return one_length(values) | one_length(given(arguments, *params))
 
     def check(self, params, one_by_one=False):
-        """Exit with code 2 and one message that names all problems of the file of settings and of `params`, if there are any.
+        """Exit with code 2 and one message that names all problems of the settings file and of `params`, if any.
 
-        one_by_one: without what is wrong with values together, as where some of them will come from somewhere else; for Params.
+        one_by_one: look at each value by itself, not at values together; for Params of which some values will come from
+        elsewhere.
         """
-        problems = (problem for part in fields(params) for problem in field_problems(getattr(params, part.name))) if one_by_one else params.problems()
-        if found := dict.fromkeys([*self.wrong_settings, *problems]):       # two parts may share a field, and what is wrong with it
+        if one_by_one:
+            problems = (problem for part in fields(params) for problem in field_problems(getattr(params, part.name)))
+        else:
+            problems = params.problems()
+        # Two parts may share a field and its problem.
+        if found := dict.fromkeys([*self.wrong_settings, *problems]):
             self.error("\n".join(found))
 
     def error(self, message):
-        """One message, no usage dump; exit code 2."""
+        """Exit with code 2 and one message, without argparse's usage lines."""
         self.exit(2, f"{self.prog.split()[-1]}: {harmless(message)}\n({self.prog} --help lists what there is)\n")
 
 
@@ -150,19 +180,21 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 def chosen(params, values):
-    """A dataclass, or a dataclass of dataclasses, with the fields replaced that are named in {field: value}."""
+    """Return a dataclass, or a dataclass of dataclasses, with the fields replaced that are named in {field: value}."""
     parts = {each.name: getattr(params, each.name) for each in fields(params)}
-    return replace(params, **{name: chosen(part, values) if is_dataclass(part) else values.get(name, part) for name, part in parts.items()})
+    return replace(params, **{name: chosen(part, values) if is_dataclass(part) else values.get(name, part)
+                              for name, part in parts.items()})
 
 
 def given(arguments, *params):
-    """{field: value} for those fields of some dataclasses that the command line gave."""
-    found = {each.name: getattr(arguments, each.name) for part in params for each in fields(part) if hasattr(arguments, each.name)}
+    """Return {field: value} for those fields of `params`, dataclasses, that the command line gave."""
+    found = {each.name: getattr(arguments, each.name) for part in params for each in fields(part)
+             if hasattr(arguments, each.name)}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
 def sentence(error):
-    """What an error that a user can cause tells that user."""
+    """Return the message for an error that a user can cause."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}. Files that were there before are as they were."
@@ -170,11 +202,14 @@ def sentence(error):
 
 
 def front_door(main, needs_less="a smaller --block-size or --emb-len", outlives_reader=False):
-    """Run `main` as a script: what a user can cause (FolioError, OSError) becomes one message on stderr, without a traceback, and exit code 1;
-    any other exception shows its traceback, and asks for a report.
+    """Run `main` as a script, in a context of its own (contextvars), and exit with the code that it returns.
 
-    needs_less: of memory; outlives_reader: whether the work goes on where nobody reads stdout any more. Of several processes that torchrun started
-    only the first is heard.
+    What a user can cause (FolioError, OSError) becomes one message on stderr, without a traceback, and exit code 1.
+    Any other exception shows its traceback and asks for a report. Of several processes that torchrun started, only
+    the first writes anything.
+
+    needs_less: what the message advises where memory runs out; outlives_reader: whether the work continues when nobody
+    reads stdout any more.
     """
     warnings.formatwarning = lambda message, *where, **line: f"{message}\n"      # a user needs no line of our code
     with _harmless_streams(outlives_reader):
@@ -182,7 +217,7 @@ def front_door(main, needs_less="a smaller --block-size or --emb-len", outlives_
             sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
         try:
             sys.exit(copy_context().run(main))      # what Parser.parse remembers ends with the command
-        except Output.ReaderLeft:       # that is no error
+        except Output.ReaderLeft:       # not an error: as after `| head`
             sys.exit(0)
         except (FolioError, OSError) as error:
             print(harmless(sentence(error)), file=sys.stderr)
@@ -199,17 +234,21 @@ def front_door(main, needs_less="a smaller --block-size or --emb-len", outlives_
 
 
 def _request():
-    """One line that asks for a report of a fault of ours, with what to include."""
+    """Return the line that asks for a report of a bug, with what to include."""
     try:
         torch = metadata.version("torch")
     except metadata.PackageNotFoundError:
         torch = "none"
-    return ("This is a fault in Folio, not in what you did. Please report it with the command, all lines from Traceback on, and: "
+    return ("This is a bug in Folio, not in what you did. Please report it with the command, "
+            "all lines from Traceback on, and: "
             f"Python {platform.python_version()}, torch {torch}, {platform.platform()}.")
 
 
 def _program():
-    """Return how this program was called, and its default project folder: where the scripts lie, for `folio NAME` the current one."""
+    """Return how this program was called, and its default project folder.
+
+    That is where the script lies, for `python -m folio.NAME` where folio/ lies, for `folio NAME` the current folder.
+    """
     if commands.called_as_folio():
         return sys.argv[0], Path.cwd()
     script, spec = Path(sys.argv[0]), sys.modules["__main__"].__spec__
@@ -220,12 +259,12 @@ def _program():
 
 @contextmanager
 def _harmless_streams(outlives_reader):
-    """Have everything that is written in the block go through an Output, a line at a time; a mistake of ours is shown by Python itself, after it."""
+    """Pass everything that is written in the block through an Output."""
     _open_streams()
     before = sys.stdout, sys.stderr
     unread = "Nobody reads what is written here any more; the work goes on without it."
     sys.stdout = Output(sys.stdout, (lambda: print(unread, file=sys.stderr)) if outlives_reader else None)
-    sys.stderr = Output(sys.stderr, lambda: None, keep=r"\r|\x1b\[A")          # with which tqdm moves its bars
+    sys.stderr = Output(sys.stderr, lambda: None, keep=r"\r|\x1b\[A")          # tqdm moves its bars with these
     try:
         yield
     finally:
@@ -233,12 +272,13 @@ def _harmless_streams(outlives_reader):
 
 
 def _open_streams():
-    """Make the standard streams UTF-8, and a line in a file or pipe end in \\n, also on Windows; a closed one is empty, or hears nothing."""
+    """Make the standard streams UTF-8, with \\n at line ends in files and pipes on Windows too; replace closed ones."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))
     sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline=None if sys.stdout.isatty() else "\n", line_buffering=True)
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline=None if sys.stdout.isatty() else "\n",
+                           line_buffering=True)
     sys.stderr.reconfigure(encoding="utf-8", errors="replace")
 
 

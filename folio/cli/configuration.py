@@ -1,6 +1,7 @@
-"""Settings in a JSON file: one object of {field: value}, with the names that the fields and the flags have.
+"""Settings files: one JSON object of {field: value}, by the names that the fields and the flags have.
 
-One file serves all three scripts: each takes the fields that are its own. Whatever is wrong in a file is said together.
+One file serves all three scripts: no name means two things, and each script takes the fields that are its own. All
+problems of a file are reported together.
 """
 
 import json
@@ -15,22 +16,24 @@ from folio.base.files import refuse_foreign, replacing
 from folio.base.spelling import counted, hint
 from Model_Params import SHORT_NAMES, GenerationParams, ModelParams, TextParams, TrainingParams
 
-MOST_PROBLEMS = 10          # of a file, said one by one: another program's file may have thousands of names
+MOST_PROBLEMS = 10          # of a file that are reported one by one: another program's may have thousands of names
 NAMES = {each.name for part in (TextParams, ModelParams, TrainingParams, GenerationParams) for each in fields(part)}
 GENERATION = {each.name: each for each in fields(GenerationParams)}
 
 
 def load(path):
-    """The settings in a JSON file. -> {field: value}, and a list of sentences about what is wrong with the file.
+    """Read a settings file. -> {field: value}, and a list of sentences about what is wrong with the file
 
-    Whether a value suits its field is not looked at: that is what the parameters' own `problems` are for.
+    Whether a value suits its field is not checked: that is what the parameters' own `problems` are for.
     """
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")          # Windows' editors like to begin with a byte order mark
+        text = Path(path).read_bytes().decode("utf-8-sig")          # editors on Windows write a byte order mark first
     except UnicodeDecodeError as error:
-        return {}, [f"{path} is not in UTF-8: its byte {error.start} belongs to no character. Save it anew in that encoding."]
+        return {}, [f"{path} is not in UTF-8: its byte {error.start} belongs to no character. "
+                    "Save it anew in that encoding."]
     except OSError as error:
-        return {}, [f"{path} cannot be read: {error.strerror}. It should be a file of settings in JSON, such as --save-config writes."]
+        return {}, [f"{path} cannot be read: {error.strerror}. "
+                    "It should be a file of settings in JSON, such as --save-config writes."]
     if not text.strip():
         return {}, [f'{path} is empty. It should have settings in JSON, such as {{"num_layers": 4}}.']
     try:
@@ -40,20 +43,22 @@ def load(path):
     except (ValueError, RecursionError) as error:
         return {}, [f"{path} cannot be used: {error}."]
     if not isinstance(pairs, _Pairs):
-        return {}, [f'{path} should be one object of settings, such as {{"num_layers": 4}}, and begins with {text.strip()[:20]!r}.']
+        return {}, [f'{path} should be one object of settings, such as {{"num_layers": 4}}, '
+                    f"and begins with {text.strip()[:20]!r}."]
     values = {name: tuple(value) if type(value) is list else value for name, value in pairs if name in NAMES}
     values = _renamed(values)
     problems = _problems(pairs)
-    said = [f"{path}: {problem}" for problem in islice(problems, MOST_PROBLEMS)]
+    sentences = [f"{path}: {problem}" for problem in islice(problems, MOST_PROBLEMS)]
     if more := sum(1 for _ in problems):
-        said.append(f"{path}: and so on, {counted(more, 'more mistake')}")
-    return values, said
+        sentences.append(f"{path}: and so on, {counted(more, 'more mistake')}")
+    return values, sentences
 
 
 def _renamed(values):
-    """Return {field: value} with `precision` and `seed` renamed where an older run.py wrote them, as GenerationParams' fields.
+    """Return {field: value} with `precision` and `seed` renamed where an older run.py wrote them.
 
-    Its precision is one that training does not have, and all names beside its seed are GenerationParams'.
+    They were GenerationParams' fields there. Its precision is one that training does not have, and all names beside its
+    seed are GenerationParams'.
     >>> _renamed({"tokens": 5, "precision": "int8", "seed": 7})
     {'tokens': 5, 'weight_precision': 'int8', 'sampling_seed': 7}
     >>> _renamed({"tokens": 5, "steps": 100, "seed": 7})
@@ -70,11 +75,11 @@ def _renamed(values):
 
 
 def refuse_other(path):
-    """Raise FileExistsError where something else than a file of settings lies."""
-    refuse_foreign(path, "a file of settings, as --save-config writes", _are_settings)
+    """Raise FileExistsError if anything but a settings file lies at `path`."""
+    refuse_foreign(path, "a file of settings, as --save-config writes", _is_settings)
 
 
-def _are_settings(content):
+def _is_settings(content):
     try:
         values = json.loads(content)
     except (ValueError, RecursionError):
@@ -83,9 +88,10 @@ def _are_settings(content):
 
 
 def save(path, values):
-    """Write {field: value} to a JSON file that `load` reads, whole or not at all; None becomes null: what is still to be worked out.
+    """Write {field: value} to a settings file, whole or not at all.
 
-    Raises FileExistsError where something else than a file of settings lies there.
+    None becomes null: what each machine works out for itself. Raises FileExistsError if anything but a settings file
+    lies at `path`.
     """
     refuse_other(path)
     with replacing(path) as file:
@@ -93,10 +99,11 @@ def save(path, values):
 
 
 class _Pairs(list):
-    """A JSON object as it stands in the file: its names and values in order, with names that come twice."""
+    """A JSON object as it is in the file: [(name, value)] in order, names that come twice included."""
 
 
 def _problems(pairs):
+    """Yield a sentence for every name that comes twice or is none of ours."""
     for name, times in Counter(name for name, _ in pairs).items():
         if times > 1:
             yield f"{name} is there {times} times; keep one."
@@ -107,7 +114,7 @@ def _problems(pairs):
 
 
 def _syntax(text, error):
-    """What is wrong where the JSON could not be read, in words for somebody who does not know JSON by heart."""
+    """Return what is wrong where the JSON could not be parsed, in words for somebody who does not know JSON well."""
     before, after = text[:error.pos].rstrip(), text[error.pos:]
     if after.startswith(("//", "/*", "#")):
         return "JSON has no comments; take that one out."

@@ -1,4 +1,4 @@
-"""What a person types: texts of one line or several, with a history that lasts, by prompt_toolkit, or by Python's own input() where it is not there."""
+"""Typed input of one line or several, with a history that lasts: by prompt_toolkit, or else by Python's own input()."""
 
 import json
 import os
@@ -9,16 +9,16 @@ from folio.base.files import ordinary, replacing
 from folio.base.visible import harmless
 from folio.cli.screen import shows_colours
 
-ASK, ASK_ON = "> ", "  "            # what stands before the first line, and before those that go on
+ASK, ASK_ON = "> ", "  "            # the prompts of the first line and of those that continue it
 REMEMBERED = 1000                   # entries of the history
-STAND_IN = "\ufffd"                 # is shown, while one types, for a character that could command the terminal
-LONGEST = 10_000                    # characters of an entry: a whole book, pasted, is not typed again by the arrow key
+STAND_IN = "\ufffd"                 # shown while typing, for a character that could command the terminal
+LONGEST = 10_000                    # characters of an entry: nobody recalls a pasted book by the arrow key
 
 
 def open_keyboard(history, commands):
-    """What `read` asks a person with: a TextEditor, or a LineEditor where prompt_toolkit is not installed or the terminal is a simple one.
+    """Return a TextEditor, or a LineEditor if prompt_toolkit is not installed or the terminal is a simple one.
 
-    history: the path of the file that remembers; commands: words that Tab completes at the beginning.
+    history: the path of the history file; commands: words that Tab completes at the beginning of a line.
     """
     history = History(history)
     if os.environ.get("TERM") in ("dumb", "unknown"):
@@ -30,10 +30,13 @@ def open_keyboard(history, commands):
 
 
 class TextEditor:
-    """Asks by prompt_toolkit: Alt-Enter begins a new line, pasted lines stay together, what was typed is taken off the screen again."""
+    """Read by prompt_toolkit: Alt-Enter begins a new line, pasted lines stay together.
+
+    What was typed is removed from the screen once it is entered.
+    """
 
     keys = "Alt-Enter, or Enter after a \\, begins a new line; Tab completes commands"
-    leaves_typed = False            # on the screen
+    leaves_typed = False            # whether what was typed stays on the screen
 
     def __init__(self, history, commands):
         from prompt_toolkit import PromptSession
@@ -61,34 +64,42 @@ class TextEditor:
 
         class OnlyHarmless(Processor):
             def apply_transformation(self, line):
-                return Transformation([(style, "".join(each if harmless(each) == each else STAND_IN for each in text), *rest)
+                return Transformation([(style, "".join(map(_harmless_character, text)), *rest)
                                        for style, text, *rest in line.fragments])
 
-        output = create_output(getattr(sys.stdout, "stream", sys.stdout))        # which commands the terminal
-        output.enable_cpr = False           # it asks the terminal where the cursor is, for menus that we do not have, and warns where none answers
+        # The stream below Output: prompt_toolkit has to command the terminal.
+        output = create_output(getattr(sys.stdout, "stream", sys.stdout))
+        # Else it asks the terminal for the cursor's position, for menus that we do not have, and warns without an
+        # answer.
+        output.enable_cpr = False
         self._history = history
         self._session = PromptSession(
-            ASK, multiline=True, prompt_continuation=ASK_ON, key_bindings=keys, output=output, erase_when_done=True, input_processors=[OnlyHarmless()],
+            ASK, multiline=True, prompt_continuation=ASK_ON, key_bindings=keys, output=output, erase_when_done=True,
+            input_processors=[OnlyHarmless()],
             style=Style([("", "bold"), ("prompt", "nobold fg:ansibrightblack")]) if shows_colours() else None,
-            completer=WordCompleter(commands, sentence=True), complete_while_typing=False, complete_style=CompleteStyle.READLINE_LIKE,
-            history=InMemoryHistory(history.entries))
+            completer=WordCompleter(commands, sentence=True), complete_while_typing=False,
+            complete_style=CompleteStyle.READLINE_LIKE, history=InMemoryHistory(history.entries))
 
     def read(self):
-        """What was typed. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C."""
+        """Return what was typed. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C."""
         text = self._session.prompt()
         self._history.add(text)
         return text
 
 
+def _harmless_character(character):
+    return character if harmless(character) == character else STAND_IN
+
+
 class LineEditor:
-    """Asks by input(), with arrow keys and history where Python has readline."""
+    """Read by input(), with arrow keys and history where Python has readline."""
 
     keys = "Enter after a \\ begins a new line"
     leaves_typed = True
 
     def __init__(self, history):
         self._history, self._readline = history, None
-        with suppress(ImportError):             # Windows has none; its console edits lines by itself
+        with suppress(ImportError):             # Windows has none; its console edits lines itself
             import readline
             self._readline = readline
             readline.set_auto_history(False)
@@ -96,7 +107,7 @@ class LineEditor:
                 self._remember(entry)
 
     def read(self):
-        """What was typed. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C; either begins a new line of the screen."""
+        """Return what was typed. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C, after a new line."""
         lines = []
         try:
             while not lines or lines[-1].endswith("\\"):
@@ -111,14 +122,14 @@ class LineEditor:
         return text
 
     def _remember(self, text):
-        if harmless(text) == text:              # readline would show it as it is
+        if harmless(text) == text:              # readline would print it unchanged
             self._readline.add_history(text)
 
 
 class History:
-    """What was typed in this session and the ones before: a file of JSON strings, one a line; several programs may add to it.
+    """What was typed in this session and earlier ones, in a file of JSON strings, one a line.
 
-    Where it cannot be read or written, it remembers this session alone.
+    Several programs may add to it. Where it cannot be read or written, this session's entries are all there is.
     """
 
     def __init__(self, path):
@@ -127,7 +138,7 @@ class History:
             with open(path, encoding="utf-8", errors="replace", opener=ordinary) as file:
                 lines = file.read().split("\n")
             for line in lines:
-                with suppress(ValueError, RecursionError):          # such as half a line, where the disk was full
+                with suppress(ValueError, RecursionError):          # such as half a line, after a full disk
                     if isinstance(entry := json.loads(line), str):
                         self.entries.append(entry)
             if len(self.entries) > 2 * REMEMBERED:
@@ -136,26 +147,26 @@ class History:
         self.entries = self.entries[-REMEMBERED:]
 
     def add(self, text):
-        """Remember a text, unless it is none, or the last one again. -> whether it is remembered"""
+        """Remember a text, unless it is blank, too long, or the same as the last one. -> whether it is remembered"""
         if not text.strip() or len(text) > LONGEST or text in self.entries[-1:]:
             return False
         self.entries.append(text)
-        with suppress(OSError), open(self._path, "a", encoding="ascii", opener=_for_nobody_else) as file:
+        with suppress(OSError), open(self._path, "a", encoding="ascii", opener=_readable_by_owner_only) as file:
             file.write(_line(text))
         return True
 
 
 def _line(text):
-    return "\n" + json.dumps(text)          # ends what may be half a line first
+    return "\n" + json.dumps(text)          # the new line first: it ends what may be half a line
 
 
-def _for_nobody_else(path, flags):
+def _readable_by_owner_only(path, flags):
     return ordinary(path, flags, 0o600)
 
 
 @contextmanager
 def nothing_typed_is_shown():
-    """Keep keys from showing on the terminal during the block, such as the ^C of Ctrl-C in the middle of a text; they are read after it."""
+    """Switch off the terminal's echo in the block, such as ^C inside a text; keys typed meanwhile are read after it."""
     try:
         import termios
         before = termios.tcgetattr(sys.stdin) if sys.stdin.isatty() else None

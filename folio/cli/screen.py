@@ -1,4 +1,4 @@
-"""What reaches the terminal: nothing that could command it, colours where it has them, text in lines of its width as it comes in."""
+"""Output to the terminal: nothing that could command it, colors where it has them, streamed text in wrapped lines."""
 
 import errno
 import os
@@ -9,9 +9,10 @@ from folio.base.lines import WordWrap
 from folio.base.visible import harmless
 
 USUAL_WIDTH = 80                    # columns, where the terminal does not say
-WRITTEN_AT_ONCE = 1 << 16           # characters: a longer text is broken into lines piece by piece
-BOLD, DIM = "\x1b[1m", "\x1b[2m"    # styles: what a text is written after
-WARMTH = {3: 230, 6: 223, 9: 217}   # nats -> a light background among the 256 colours of a terminal: one in 20, one in 400, one in 8,000
+WRITTEN_AT_ONCE = 1 << 16           # characters: a longer text is wrapped piece by piece
+BOLD, DIM = "\x1b[1m", "\x1b[2m"    # styles: each is written before the text
+# Nats -> a light background among the 256 colors of a terminal: one in 20, one in 400, one in 8,000.
+WARMTH = {3: 230, 6: 223, 9: 217}
 
 
 # --- Standard streams ---
@@ -19,9 +20,9 @@ WARMTH = {3: 230, 6: 223, 9: 217}   # nats -> a light background among the 256 c
 class Output:
     """A standard stream whose text cannot command the terminal, whatever files and names it comes from.
 
-    `send` writes text that has been made harmless already, and styles. reader_left: is called where nobody reads any
-    more, or else ReaderLeft is raised; what is written from then on is lost. keep: a pattern of sequences that pass, such
-    as those that move a progress bar.
+    `write` makes a text harmless first; `send` writes one that already is, with styles. When nobody reads the
+    stream any more, `reader_left` is called or, where it is None, ReaderLeft raised; what is written from then on
+    is lost. keep: a pattern of sequences that pass, such as those that move a progress bar.
     """
 
     class ReaderLeft(BrokenPipeError):
@@ -31,7 +32,9 @@ class Output:
         self.stream, self._reader_left, self._keep = stream, reader_left, keep
 
     def write(self, text):
+        """Write a text, made harmless. -> its length"""
         parts = re.split(f"({self._keep})", text) if self._keep else [text]
+        # re.split puts what the group matched, to be kept, at the odd places.
         self.send("".join(part if place % 2 else harmless(part) for place, part in enumerate(parts)))
         return len(text)
 
@@ -40,14 +43,15 @@ class Output:
         self._try(self.stream.write, text)
 
     def flush(self):
+        """Write what is in the stream's buffer."""
         self._try(self.stream.flush)
 
     def _try(self, action, *arguments):
         try:
             action(*arguments)
         except OSError as error:
-            # A pipe without a reader (Windows: EINVAL). A terminal that was closed says what a broken disk says (EIO):
-            # only where the work outlives its reader it counts as left.
+            # A pipe without a reader (Windows: EINVAL). A closed terminal and a broken disk both give EIO: it counts as
+            # a lost reader only where the work outlives its reader.
             if error.errno not in (errno.EPIPE, errno.EINVAL) and not (error.errno == errno.EIO and self._reader_left):
                 raise
             self._lose()
@@ -56,7 +60,7 @@ class Output:
             self._reader_left()
 
     def _lose(self):
-        """Have everything from here on go nowhere, what is still in the buffer as well."""
+        """Discard everything from here on, what is still in the buffer as well."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.stream.fileno())
         os.close(nowhere)
@@ -66,51 +70,51 @@ class Output:
 
 
 def send(text):
-    """Write text that has been made harmless, styles and all, to stdout."""
+    """Write text that has been made harmless, with its styles, to stdout."""
     getattr(sys.stdout, "send", sys.stdout.write)(text)
     sys.stdout.flush()
 
 
-# --- Colours ---
+# --- Colors ---
 
 def shows_colours():
-    """Whether stdout is a terminal that shows colours, and nobody wants it without (no-color.org)."""
-    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    if coloured and os.name == "nt":
-        os.system("")               # Windows' console understands colours from here on
-    return coloured
+    """Return whether stdout is a terminal that shows colors, and NO_COLOR is not set (no-color.org)."""
+    has_colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    if has_colors and os.name == "nt":
+        os.system("")               # Windows' console understands colors from here on
+    return has_colors
 
 
 def warmth(nats):
-    """The style of a token that cost so many nats: on warmer ground the more they are, from one in 20 on."""
-    ground = max((each for each in WARMTH if nats >= each), default=None)
-    return f"\x1b[48;5;{WARMTH[ground]}m\x1b[38;5;16m" if ground else ""
+    """Return the style of a token that cost so many nats: the more, the warmer its background; "" below one in 20."""
+    threshold = max((threshold for threshold in WARMTH if nats >= threshold), default=None)
+    return f"\x1b[48;5;{WARMTH[threshold]}m\x1b[38;5;16m" if threshold else ""
 
 
 # --- The screen ---
 
 class Screen:
-    """Writes to stdout as text comes in: harmless, in lines of words, in colours where a person looks, unchanged where it goes into a file or pipe."""
+    """Write streamed text to stdout: harmless and wrapped on a terminal, unchanged into a file or pipe."""
 
     def __init__(self):
         self.is_terminal = sys.stdout.isatty()
         self.has_colours = shows_colours()
-        self._end = "\n\n"           # of what was written: its last two characters
+        self._end = "\n\n"           # the last two characters of what was written
         self._wrap = WordWrap(0)
-        self._is_open = False       # whether something was written since end_line
-        self._left = None           # (column, width) where end_line left the text, while nothing else was written
+        self._is_open = False       # whether text was written since end_line
+        self._left = None           # (column, width) where end_line left the text; None once something else follows it
         self._follows_note = False
 
     @property
     def width(self):
-        """The columns of the terminal, as it is now."""
+        """Return the terminal's columns, as it is now."""
         try:
             return os.get_terminal_size(sys.stdout.fileno()).columns or USUAL_WIDTH
         except OSError:
             return USUAL_WIDTH
 
     def write(self, text, style=""):
-        """Show some text at once; of a word that may not be complete, as much as can stay where it is."""
+        """Show text at once, except what may still move to the next line: the last word, if it could continue."""
         self._is_open, self._left, self._follows_note = True, None, False
         for start in range(0, len(text), WRITTEN_AT_ONCE):
             self._put(text[start:start + WRITTEN_AT_ONCE], style)
@@ -136,7 +140,10 @@ class Screen:
         self._wrap.column, self._is_open = 0, False
 
     def go_back(self):
-        """Go back to where end_line left the text; where something was written since, or the width changed, leave an empty line. -> whether it went"""
+        """Move the cursor back to where end_line left the text. -> whether it could
+
+        Where something was written since, or the width changed, leave an empty line instead.
+        """
         if self._left is None or self._left[1] != self.width:
             self._leave_empty_line()
             return False
@@ -146,13 +153,16 @@ class Screen:
         return True
 
     def stay(self, below_typed=False):
-        """Let what is written next begin where the cursor is: at the start of a line; below_typed: of which the one above was typed, not written."""
+        """Have the next text begin where the cursor is, at the start of a line.
+
+        below_typed: whether the line above was typed by a person, not written here.
+        """
         self._left = None
         if below_typed:
             self._end, self._follows_note = "\n", False
 
     def note(self, text):
-        """Show some text that is not part of what is written, on lines of its own; after an empty one, or other notes."""
+        """Show a message that is not part of the text, on lines of its own, after an empty line or another message."""
         self.end_line()
         if not self._follows_note:
             self._leave_empty_line()
@@ -161,7 +171,7 @@ class Screen:
         self._left, self._follows_note = None, True
 
     def show(self, lines):
-        """Show lines that are ready, after an empty one: harmless, no wider than the terminal, their styles in them."""
+        """Show finished lines after an empty one; lines: harmless, no wider than the terminal, with their styles."""
         self.end_line()
         self._leave_empty_line()
         self._send("".join(line + "\n" for line in lines))

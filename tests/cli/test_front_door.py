@@ -29,12 +29,13 @@ def test_what_a_user_can_cause_is_one_message(error, said):
 
 @pytest.mark.parametrize("error", ["ValueError('a fault')", "KeyError('a fault')", "RuntimeError('a fault')", "AssertionError('a fault')",
                                    "Exception('a fault \\x1b[2J')", "ValueError('it cannot allocate memory: a fault')"])
-def test_a_fault_of_ours_shows_its_traceback_and_asks_for_a_report(error):
+def test_a_bug_shows_its_traceback_and_asks_for_a_report(error):
     done = run_python("-c", PROGRAM.format(error=error))
     lines = done.stderr.splitlines()
     assert (done.returncode, done.stdout, lines[0]) == (1, "", "Traceback (most recent call last):")
     assert "a fault" in lines[-2] and "\x1b" not in done.stderr
-    assert lines[-1].startswith("This is a fault in Folio, not in what you did. Please report it with the command, all lines from Traceback on, and: Python 3.")
+    assert lines[-1].startswith("This is a bug in Folio, not in what you did. Please report it with the command, "
+                                "all lines from Traceback on, and: Python 3.")
     assert ", torch 2." in lines[-1]
 
 
