@@ -185,7 +185,8 @@ def compare(run, plain, batch, alone):
     model, training = run.params.model, run.training
     print(f"{count_parameters(run.net):,} parameters ({model.num_layers} layers, width {model.emb_len}, "
           f"{model.vocab_size:,} tokens), {training.batch_size} x {model.block_size} tokens per step; "
-          f"{training.device}, {training.threads} threads; Folio in {training.precision}{', compiled' if training.compile else ''}")
+          f"{training.device}, {training.threads} threads; "
+          f"Folio in {training.precision}{', compiled' if training.compile else ''}")
     for name, seconds in (("plain, by itself", alone), ("plain, beside Folio", together), ("Folio", ours)):
         print(f"{name:20} {1000 * seconds:7.1f} ms/step {run.tokens_per_step / seconds:10,.0f} tokens/s "
               f"{alone / seconds:6.2f}x")
