@@ -1,12 +1,13 @@
-"""How much of its speed Folio keeps on a machine that does other work as well, and what bounded spinning costs on a quiet one.
+"""How much speed Folio keeps on a busy machine, and what its bound on spinning threads costs on a quiet one.
 
-    python benchmarks/busy.py                       # all of it: some twelve minutes on two cores
-    python benchmarks/busy.py train-128 --rounds 3  # one work alone, fewer rounds
+    python benchmarks/busy.py                       # all workloads: about twelve minutes on two cores
+    python benchmarks/busy.py train-128 --rounds 3  # one workload, fewer rounds
 
-Works: train-128 and train-48 (the default preset at these widths), write-1 and write-32 (sequences of the shipped
-model), and two-at-once (two train-128 side by side; the figure is both together). Each measurement is a process of its
-own, so that the threading runtimes are loaded anew, and all take turns: on the quiet machine and beside one spinning
-Python process per core, with Folio's bound on spinning (folio/__init__.py) and with the runtimes' own defaults.
+Workloads: train-128 and train-48 (the default preset at these widths), write-1 and write-32 (generation of 1 and 32
+sequences with the shipped model), and two-at-once (two train-128 side by side; the figure is their sum). Each
+measurement is a process of its own, because the threading runtimes read their settings when they are loaded. The
+measurements are interleaved: on the quiet machine and beside one spinning Python process per core, with Folio's bound
+on spinning (folio/__init__.py) and with the runtimes' own defaults.
 """
 
 import argparse
@@ -23,25 +24,25 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-WORKS = ("train-128", "train-48", "write-1", "write-32", "two-at-once")
-# Their defaults, given so that Folio keeps away
-RUNTIMES_OWN = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200", "OPENBLAS_THREAD_TIMEOUT": "26"}
+WORKLOADS = ("train-128", "train-48", "write-1", "write-32", "two-at-once")
+# Set explicitly, so that Folio does not override them.
+RUNTIME_DEFAULTS = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200", "OPENBLAS_THREAD_TIMEOUT": "26"}
 SPIN = "while True: pass"
 
 
-# --- In a process of its own: do one work for some seconds and print tokens per second ---
+# --- In a process of its own: run one workload for some seconds and print tokens per second ---
 
-def measure(work, seconds, flags):
-    """Print the tokens per second of one work."""
-    kind, _, size = work.partition("-")
-    print(WORK[kind](int(size), seconds, flags))
+def measure(workload, seconds, flags):
+    """Print the tokens per second of one workload."""
+    kind, _, size = workload.partition("-")
+    print(RUN[kind](int(size), seconds, flags))
 
 
 def training(width, seconds, flags):
-    """Tokens per second of training steps at a width."""
+    """Return the tokens per second of training steps at a width."""
+    from folio.base.home import Home
     from folio.data import corpus
     from folio.training import runs
-    from folio.base.home import Home
     from Model_Params import PRESETS, TextParams
     preset = PRESETS["default"]
     params = replace(preset, model=preset.model.sized(width),
@@ -49,13 +50,13 @@ def training(width, seconds, flags):
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         tokenizer, text = corpus.open_corpus(home, TextParams(vocab_size=1024), [str(ROOT / "Train_Data" / "input.txt")])
-        with runs.new_run(home, "busy", params, tokenizer, text, time.perf_counter(), say=lambda words: None) as run:
+        with runs.new_run(home, "busy", params, tokenizer, text, time.perf_counter(), say=lambda message: None) as run:
             run.step()
             return run.tokens_per_step * per_second(run.step, seconds)
 
 
 def writing(sequences, seconds, flags):
-    """Tokens per second of sampled text."""
+    """Return the tokens per second of sampled text."""
     from folio import load
     from folio.generation.decoder import Generation, Sequence
     from Model_Params import GenerationParams
@@ -67,7 +68,7 @@ def writing(sequences, seconds, flags):
 
 
 def per_second(step, seconds):
-    """How often `step` runs in a second."""
+    """Return how often `step` runs in a second."""
     began, steps = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
         step()
@@ -75,14 +76,14 @@ def per_second(step, seconds):
     return steps / (time.perf_counter() - began)
 
 
-WORK = {"train": training, "write": writing}
+RUN = {"train": training, "write": writing}
 
 
-# --- All measurements, in turns ---
+# --- All measurements, interleaved ---
 
 @contextmanager
 def busy(processes):
-    """So many spinning Python processes during the block."""
+    """Run spinning Python processes during the block."""
     spinning = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(processes)]
     try:
         yield
@@ -92,53 +93,54 @@ def busy(processes):
             process.wait()
 
 
-def speed(work, seconds, environment):
-    """Tokens per second of a work in new processes."""
-    works = ["train-128"] * 2 if work == "two-at-once" else [work]
+def speed(workload, seconds, environment):
+    """Return the tokens per second of a workload in new processes."""
+    workloads = ["train-128"] * 2 if workload == "two-at-once" else [workload]
     words = [sys.executable, __file__, "--seconds", str(seconds), "--measure"]
-    running = [subprocess.Popen([*words, each], stdout=subprocess.PIPE, env={**os.environ, **environment}, text=True)
-               for each in works]
+    running = [subprocess.Popen([*words, name], stdout=subprocess.PIPE, env={**os.environ, **environment}, text=True)
+               for name in workloads]
     return sum(float(process.communicate()[0]) for process in running)
 
 
-def compare(work, rounds, seconds):
-    """Print the medians of a work's speeds, and their ratios."""
+def compare(workload, rounds, seconds):
+    """Print the medians of the speeds of a workload, and their ratios."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    alone = "train-128" if work == "two-at-once" else work
-    states = {"quiet, Folio": (alone, 0, {}), "quiet, runtimes' own": (alone, 0, RUNTIMES_OWN)}
-    if work == "two-at-once":
-        states |= {"two, Folio": (work, 0, {}), "two, runtimes' own": (work, 0, RUNTIMES_OWN)}
+    alone = "train-128" if workload == "two-at-once" else workload
+    states = {"quiet, Folio": (alone, 0, {}), "quiet, runtimes' own": (alone, 0, RUNTIME_DEFAULTS)}
+    if workload == "two-at-once":
+        states |= {"two, Folio": (workload, 0, {}), "two, runtimes' own": (workload, 0, RUNTIME_DEFAULTS)}
     else:
-        states |= {"busy, Folio": (work, cores, {}), "busy, runtimes' own": (work, cores, RUNTIMES_OWN)}
+        states |= {"busy, Folio": (workload, cores, {}), "busy, runtimes' own": (workload, cores, RUNTIME_DEFAULTS)}
     found = {name: [] for name in states}
     for _ in range(rounds):
-        for name, (what, processes, environment) in states.items():
+        for name, (measured, processes, environment) in states.items():
             with busy(processes):
-                found[name].append(speed(what, seconds, environment))
+                found[name].append(speed(measured, seconds, environment))
     medians = {name: statistics.median(values) for name, values in found.items()}
     quiet = medians["quiet, runtimes' own"]
     for name, median in medians.items():
         spread = f"{min(found[name]):,.0f} to {max(found[name]):,.0f}"
-        print(f"{work:12} {name:22} {median:10,.0f} tokens/s ({spread}), {median / quiet:.2f} of quiet with the runtimes' own, "
+        print(f"{workload:12} {name:22} {median:10,.0f} tokens/s ({spread}), "
+              f"{median / quiet:.2f} of quiet with the runtimes' own, "
               f"{median / medians['quiet, Folio']:.2f} of quiet with Folio's", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("works", nargs="*", metavar="WORK", help=f"of: {', '.join(WORKS)} (default: all)")
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"of: {', '.join(WORKLOADS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=5,
-                        help="measurements of each, of which the median counts (default: 5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of a measurement (default: 3)")
-    parser.add_argument("--threads", type=int, help="of training (default: what it chooses by itself)")
-    parser.add_argument("--measure", metavar="WORK", help=argparse.SUPPRESS)
+                        help="measurements of each workload; their median is printed (default: 5)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a measurement (default: 3)")
+    parser.add_argument("--threads", type=int, help="threads of training (default: chosen by training)")
+    parser.add_argument("--measure", metavar="WORKLOAD", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        return measure(arguments.measure, arguments.seconds, {"threads": arguments.threads} if arguments.threads
-                       else {})
-    if unknown := [work for work in arguments.works if work not in WORKS]:
-        parser.error(f"there is no work {unknown[0]}; there are {', '.join(WORKS)}")
-    for work in arguments.works or WORKS:
-        compare(work, arguments.rounds, arguments.seconds)
+        flags = {"threads": arguments.threads} if arguments.threads else {}
+        return measure(arguments.measure, arguments.seconds, flags)
+    if unknown := [name for name in arguments.workloads if name not in WORKLOADS]:
+        parser.error(f"there is no workload {unknown[0]}; there are {', '.join(WORKLOADS)}")
+    for workload in arguments.workloads or WORKLOADS:
+        compare(workload, arguments.rounds, arguments.seconds)
 
 
 if __name__ == "__main__":

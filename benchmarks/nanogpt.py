@@ -1,13 +1,13 @@
-"""How soon Folio is as good as nanoGPT's recipe for a CPU, in one run on the same cores.
+"""How fast Folio reaches the loss of nanoGPT's recipe for a CPU, in one run on the same cores.
 
-    python benchmarks/nanogpt.py                    # some six minutes: the recipe once, Folio with the time it took and
-    with a twelfth of it, three seeds python benchmarks/nanogpt.py --only recipe      # the recipe alone
+    python benchmarks/nanogpt.py                    # about six minutes, three seeds of Folio
+    python benchmarks/nanogpt.py --only recipe      # the recipe alone
 
-The recipe is the one that nanoGPT's README gives for a laptop: characters of tiny shakespeare, 4 layers and heads,
-width 128, context 64, 12 sequences a step, AdamW, 2,000 steps, a validation every 250. Here it is a program of its own,
-as plain as that: torch's layers in float32, nothing compiled. Its validation loss (random windows, in nats per
-character, which are bytes in this text) should end at 1.88 +- 0.02. Folio gets the seconds that the recipe's whole
-process took, with no flag but --minutes, and is measured in windows that do not overlap (see quality.py).
+The recipe is that of nanoGPT's README for a laptop: characters of tiny shakespeare, 4 layers and heads, width 128,
+context 64, 12 sequences per step, AdamW, 2,000 steps, an evaluation every 250. Here it is a plain program: torch's
+layers in float32, not compiled. Its validation loss (random windows, in nats per character; in this text a character is
+a byte) should end at 1.88 +- 0.02. Folio trains for the wall-clock time of the recipe's process and for a twelfth of
+it, with no flag but --minutes, and is measured in windows that do not overlap (see quality.py).
 """
 
 import argparse
@@ -22,14 +22,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-TARGETS = {12: 1.886, 1: 1.4697}            # nats per byte that Folio is to reach in the recipe's time divided by this
+TARGETS = {12: 1.886, 1: 1.4697}            # divisor of the recipe's time -> nats per byte to reach
 
 
 # --- The recipe, in a process of its own ---
 
 @dataclass(frozen=True)
 class Recipe:
-    """What nanoGPT's README gives for a CPU; what it leaves out are nanoGPT's defaults for characters."""
+    """The recipe of nanoGPT's README for a CPU, completed by nanoGPT's defaults for characters."""
     layers: int = 4
     heads: int = 4
     width: int = 128
@@ -47,7 +47,7 @@ class Recipe:
     seed: int = 1337
 
     def rate(self, step):
-        """The learning rate at a step: a warm-up, then half a cosine."""
+        """Return the learning rate at a step: linear warm-up, then cosine decay."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / (self.warmup + 1)
         progress = (step - self.warmup) / (self.steps - self.warmup)
@@ -55,7 +55,7 @@ class Recipe:
 
 
 def network(recipe, characters):
-    """A GPT-2 without biases or dropout, its head tied to its embedding."""
+    """Build a GPT-2 without biases or dropout, its head tied to its embedding."""
     from torch import nn
     from torch.nn import functional as F
 
@@ -70,22 +70,22 @@ def network(recipe, characters):
         def forward(self, x):
             query, key, value = (part.unflatten(-1, (recipe.heads, -1)).transpose(1, 2)
                                  for part in self.qkv(self.norms[0](x)).chunk(3, -1))
-            x = x + self.mixed(F.scaled_dot_product_attention(query, key, value,
-                                                              is_causal=True).transpose(1, 2).flatten(2))
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+            x = x + self.mixed(mixed.transpose(1, 2).flatten(2))
             return x + self.down(F.gelu(self.up(self.norms[1](x))))
 
     class GPT(nn.Module):
         def __init__(self):
             super().__init__()
-            self.tokens, self.places = nn.Embedding(characters,
-                                                    recipe.width), nn.Embedding(recipe.context, recipe.width)
+            self.tokens = nn.Embedding(characters, recipe.width)
+            self.places = nn.Embedding(recipe.context, recipe.width)
             self.blocks = nn.Sequential(*(Block() for _ in range(recipe.layers)))
-            self.norm, self.head = nn.LayerNorm(recipe.width,
-                                                bias=False), nn.Linear(recipe.width, characters, bias=False)
+            self.norm = nn.LayerNorm(recipe.width, bias=False)
+            self.head = nn.Linear(recipe.width, characters, bias=False)
             for name, parameter in self.named_parameters():
                 if parameter.ndim == 2:
-                    nn.init.normal_(parameter, std=0.02 / (math.sqrt(2 * recipe.layers)
-                                                           if name.endswith(("mixed.weight", "down.weight")) else 1))
+                    in_residual = name.endswith(("mixed.weight", "down.weight"))
+                    nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * recipe.layers) if in_residual else 0.02)
             self.head.weight = self.tokens.weight
 
         def forward(self, tokens):
@@ -95,7 +95,7 @@ def network(recipe, characters):
 
 
 def train_recipe(path):
-    """Train the recipe on a text and print its validation losses, the last one last."""
+    """Train the recipe on a text and print its losses at every evaluation."""
     import numpy as np
     import torch
     from torch.nn import functional as F
@@ -105,10 +105,10 @@ def train_recipe(path):
     tokens = torch.from_numpy(np.array([alphabet[character] for character in text]))
     parts = tokens[:len(tokens) * 9 // 10], tokens[len(tokens) * 9 // 10:]
     net = network(recipe, len(alphabet))
-    matrices, others = ([each for each in net.parameters() if (each.ndim == 2) == are_matrices]
-                        for are_matrices in (True, False))
+    matrices = [parameter for parameter in net.parameters() if parameter.ndim == 2]
+    vectors = [parameter for parameter in net.parameters() if parameter.ndim != 2]
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": recipe.weight_decay},
-                                   {"params": others, "weight_decay": 0.0}], betas=recipe.betas)
+                                   {"params": vectors, "weight_decay": 0.0}], betas=recipe.betas)
 
     def loss_of(part):
         starts = torch.randint(len(part) - recipe.context, (recipe.batch,))
@@ -131,27 +131,28 @@ def train_recipe(path):
         optimizer.step()
 
 
-# --- All of it ---
+# --- The comparison ---
 
 def compare(path, seeds):
-    """Print the recipe's time and loss, then what Folio makes of shares of that time."""
+    """Print the time and loss of the recipe, then the losses of Folio after fractions of that time."""
     import subprocess
     from quality import Recipe as Flags
     from quality import prepare, train_and_measure
     began = time.perf_counter()
-    said = subprocess.run([sys.executable, __file__, "--only", "recipe", "--text", path], capture_output=True,
-                          text=True, check=True).stdout
+    output = subprocess.run([sys.executable, __file__, "--only", "recipe", "--text", path], capture_output=True,
+                            text=True, check=True).stdout
     seconds = time.perf_counter() - began
-    print(f"nanoGPT's recipe: {said.split()[-1]} nats per character (random windows) after {seconds:.1f} s, the whole process", flush=True)
+    print(f"nanoGPT's recipe: {output.split()[-1]} nats per character (random windows) after {seconds:.1f} s, "
+          "the whole process", flush=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for divisor, target in TARGETS.items():
             flags = Flags(train=(f"--minutes={seconds / divisor / 60:.4f}",))
             name = f"a-{divisor}th"
             homes = prepare(Path(folder) / name, path.read_text(encoding="utf-8"), {name: flags})
-            found = [train_and_measure(name, flags, seed, homes[name], []) for seed in seeds]
-            columns = {what: [run[what] for run in found] for what in ("windows", "wall_seconds", "steps")}
-            print(f"Folio in 1/{divisor} of it, {seconds / divisor:.1f} s: {statistics.mean(columns['windows']):.4f} nats per byte "
-                  f"({_list(columns['windows'], '.4f')}) after {_list(columns['wall_seconds'], '.1f')} s and {_list(columns['steps'], 'd')} steps; "
+            runs = [train_and_measure(name, flags, seed, homes[name], []) for seed in seeds]
+            losses, times, steps = ([run[figure] for run in runs] for figure in ("windows", "wall_seconds", "steps"))
+            print(f"Folio in 1/{divisor} of it, {seconds / divisor:.1f} s: {statistics.mean(losses):.4f} nats per byte "
+                  f"({_list(losses, '.4f')}) after {_list(times, '.1f')} s and {_list(steps, 'd')} steps; "
                   f"to reach: {target}", flush=True)
 
 
@@ -162,11 +163,10 @@ def _list(numbers, form):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", type=Path, default=ROOT.parent / "shared" / "data" / "tinyshakespeare.txt",
-                        metavar="FILE",
-                        help="a text in UTF-8 (default: tinyshakespeare.txt)")
+                        metavar="FILE", help="a text in UTF-8 (default: tinyshakespeare.txt)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="N",
-                        help="of Folio's runs (default: 1 2 3)")
-    parser.add_argument("--only", choices=["recipe"], help="the recipe alone")
+                        help="seeds of Folio's runs (default: 1 2 3)")
+    parser.add_argument("--only", choices=["recipe"], help="run the recipe alone")
     arguments = parser.parse_args()
     if not arguments.text.exists():
         return print(f"Skipped: there is no text at {arguments.text}.")

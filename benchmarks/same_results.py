@@ -35,12 +35,11 @@ VARIANTS = {
     "bfloat16": ["--preset", "default", "--precision", "bf16", "--emb-len", "64"],
     "consecutive": ["--preset", "llm-v0", "--batches", "consecutive"],
     "gpt2": ["--preset", "default", "--family", "classic", "--positions", "learned", "--norm", "layer", "--mlp", "gelu",
-             "--dropout", "0.1",
-             "--emb-len", "64", "--batches", "shuffled", "--schedule", "cosine"],
+             "--dropout", "0.1", "--emb-len", "64", "--batches", "shuffled", "--schedule", "cosine"],
 }
 GENERATION = {
-    "sampled": ["--temperature", "0.9", "--top-p", "0.95", "--repetition-penalty", "1.1", "--samples", "3", "--seed",
-                "7"],
+    "sampled": ["--temperature", "0.9", "--top-p", "0.95", "--repetition-penalty", "1.1", "--samples", "3",
+                "--seed", "7"],
     "greedy": ["--temperature", "0", "--tokens", "150"],
     "beams": ["--beams", "3", "--tokens", "40"],
 }
@@ -48,9 +47,9 @@ PROMPT = "MERRAN:\nThe sea"
 
 
 def run(script, *words, launcher=()):
-    """Run a script of the repository to its end. -> what it wrote to stdout, as bytes"""
-    command = [sys.executable, *launcher, *([str(ROOT / script)] if script.endswith(".py") else ["-m", script]),
-               *map(str, words)]
+    """Run a script or module of the repository. -> its stdout, as bytes"""
+    target = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
+    command = [sys.executable, *launcher, *target, *map(str, words)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr.decode(errors='replace')[-2000:]}")
@@ -64,8 +63,9 @@ def hash_tensors(value):
     def feed(path, value):
         if isinstance(value, torch.Tensor):
             digest.update(path.encode())
-            digest.update(value.contiguous().view(torch.uint8).numpy().tobytes() if value.dim()
-                          else value.numpy().tobytes())
+            # A scalar cannot be viewed as bytes.
+            values = value.contiguous().view(torch.uint8) if value.dim() else value
+            digest.update(values.numpy().tobytes())
         elif isinstance(value, dict):
             for key in sorted(value, key=str):
                 feed(f"{path}/{key}", value[key])
@@ -79,14 +79,14 @@ def hash_tensors(value):
 
 def hash_log(path):
     """Return the hash of the losses in a run's log."""
-    losses = [[value for key, value in sorted(json.loads(line).items()) if "nats" in key or "bits" in key
-               or "loss" in key]
+    losses = [[value for key, value in sorted(json.loads(line).items())
+               if "nats" in key or "bits" in key or "loss" in key]
               for line in path.read_text(encoding="utf-8").splitlines()]
     return hashlib.sha256(json.dumps(losses).encode()).hexdigest()[:16]
 
 
 def hash_run(home, name):
-    """Hash the weights, the resume file and the losses of a run, and what its model writes. -> {what: hash}"""
+    """Hash the weights, the resume file, the losses and the generated texts of a run. -> {name: hash}"""
     saved = home / "Saved_Weights"
     hashes = {kind: hash_tensors(torch.load(saved / f"{kind}-{name}.pth", weights_only=True))
               for kind in ("weights", "resume")}
@@ -98,7 +98,7 @@ def hash_run(home, name):
 
 
 def measure(folder):
-    """Yield (name, {what: hash}) of every run."""
+    """Yield (run, {name: hash}) of every run."""
     text = (ROOT / "Train_Data" / "input.txt").read_bytes()
 
     def home_with_text(name):
@@ -122,10 +122,10 @@ def measure(folder):
     run("train.py", "--home", home, "--name", "two", "--steps", 20, *FIXED, "--emb-len", 64,
         launcher=["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"])
     yield "two processes", hash_run(home, "two")
-    yield "evaluate", {"figures": hashlib.sha256(run("folio.evaluate", "--home", home, "--weights",
-                                                     "default")).hexdigest()[:16]}
-    yield "tokens", {"report": hashlib.sha256(run("folio.tokens", ROOT / "Train_Data" / "input.txt", "--home",
-                                                  home)).hexdigest()[:16]}
+    figures = run("folio.evaluate", "--home", home, "--weights", "default")
+    yield "evaluate", {"figures": hashlib.sha256(figures).hexdigest()[:16]}
+    report = run("folio.tokens", ROOT / "Train_Data" / "input.txt", "--home", home)
+    yield "tokens", {"report": hashlib.sha256(report).hexdigest()[:16]}
 
 
 def hash_files(paths):
@@ -136,7 +136,7 @@ def hash_files(paths):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--against", type=Path, metavar="FILE",
-                        help="compare with the hashes in a file that an earlier call has written")
+                        help="compare with the hashes of an earlier call")
     arguments = parser.parse_args()
     before = json.loads(arguments.against.read_text(encoding="utf-8")) if arguments.against else None
     found = {}
@@ -146,9 +146,9 @@ def main():
             print(f"{name}: {hashes}", file=sys.stderr)
     print(json.dumps(found, indent=1))
     if before is not None:
-        different = [f"{name}, {what}" for name in sorted({*found, *before})
-                     for what in sorted({*found.get(name, {}), *before.get(name, {})})
-                     if found.get(name, {}).get(what) != before.get(name, {}).get(what)]
+        different = [f"{run}, {name}" for run in sorted({*found, *before})
+                     for name in sorted({*found.get(run, {}), *before.get(run, {})})
+                     if found.get(run, {}).get(name) != before.get(run, {}).get(name)]
         sys.exit(f"Not the same: {'; '.join(different)}" if different else None)
 
 

@@ -1,15 +1,15 @@
-"""How fast Folio trains, beside a plain program that trains the same network, in the same process.
+"""Training speed of Folio and of a plain program that trains the same network in the same process.
 
-    python benchmarks/training.py                # about three minutes on two cores
-    python benchmarks/training.py --compile      # Folio's step compiled as well (half a minute more where it was never
-    compiled) python benchmarks/training.py --shape 10m    # 11 million parameters: what GPUs are compared with python
-    benchmarks/training.py --preset micropgpt        # a preset as it is: its shape, batch, optimizer and tokenizer
-    python benchmarks/training.py --preset llm-v0 --precision fp32      # beside torch.nn.LSTM in the same numbers
+    python benchmarks/training.py                       # about three minutes on two cores
+    python benchmarks/training.py --compile             # compile Folio's step (the first time: half a minute more)
+    python benchmarks/training.py --shape 10m           # 11 million parameters: for comparisons of GPUs
+    python benchmarks/training.py --preset micropgpt    # the shape, batch, optimizer and tokenizer of a preset
+    python benchmarks/training.py --preset llm-v0 --precision fp32      # beside torch.nn.LSTM in the same precision
 
-The plain program is what a careful reader of PyTorch's documentation writes: the same layers from torch.nn.functional,
-float32 and AdamW on a CPU; on a GPU bfloat16 under autocast and torch.compile. It starts from Folio's weights, and both
-must agree on the first loss. It is measured twice: before Folio has set anything in the process, as it would run by
-itself, and again in turns with Folio, when the C library keeps memory for both.
+The plain program is what PyTorch's documentation teaches: the same layers from torch.nn.functional, with float32 and
+AdamW on a CPU, and bfloat16 under autocast and torch.compile on a GPU. It starts from Folio's weights, and both must
+have the same first loss. It is measured twice: before Folio changes any setting of the process, as it would run by
+itself, and again interleaved with Folio, whose settings for the C library's memory then serve both.
 """
 
 import argparse
@@ -24,34 +24,35 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from folio.data import corpus                      # noqa: E402  (they lie at the root)
-from folio.base import hardware                      # noqa: E402  (they lie at the root)
-from folio.networks import build as networks                      # noqa: E402  (they lie at the root)
-from folio.training import runs                      # noqa: E402  (they lie at the root)
-from folio.data.batches import batch_at                                      # noqa: E402
-from folio.cli.command_line import chosen                                   # noqa: E402
-from folio.base.home import Home                                             # noqa: E402
-from folio.networks.build import count_parameters                             # noqa: E402
-from Model_Params import PRESETS, TextParams, one_length                # noqa: E402
+from folio.base import hardware                         # noqa: E402  (after the change of sys.path)
+from folio.base.home import Home                        # noqa: E402
+from folio.cli.command_line import chosen               # noqa: E402
+from folio.data import corpus                           # noqa: E402
+from folio.data.batches import batch_at                 # noqa: E402
+from folio.networks import build as networks            # noqa: E402
+from folio.networks.build import count_parameters       # noqa: E402
+from folio.training import runs                         # noqa: E402
 
-import torch                                                            # noqa: E402  (after folio, which bounds how long its threads spin)
-import torch.nn.functional as F                                         # noqa: E402
+from Model_Params import PRESETS, TextParams, one_length        # noqa: E402
 
-SHAPES = {"default": 128, "wide": 256, "10m": 384}          # widths; layers and heads go with them
-TURNS, STEPS_A_TURN = 7, 4
+import torch                                            # noqa: E402  (after folio, which bounds its spinning threads)
+import torch.nn.functional as F                         # noqa: E402
+
+SHAPES = {"default": 128, "wide": 256, "10m": 384}          # widths, which set the numbers of layers and heads
+TURNS, STEPS_PER_TURN = 7, 4
 
 
 class Plain(torch.nn.Module):
-    """The parameters of a Folio network, copied, for a network that torch's own layers compute."""
+    """A copy of the parameters of a Folio network, for a network built from torch's own functions."""
 
     def __init__(self, net):
         super().__init__()
         self.params = net.params
-        self.weights = torch.nn.ParameterDict({name.replace(".", "_"): torch.nn.Parameter(value.clone()) for name,
-                                               value in net.state_dict().items()})
+        self.weights = torch.nn.ParameterDict({name.replace(".", "_"): torch.nn.Parameter(value.clone())
+                                               for name, value in net.state_dict().items()})
 
     def of_layer(self, layer):
-        """{name: parameter} of a block."""
+        """Return the parameters of a block: {name: parameter}."""
         return {name.removeprefix(f"blocks_{layer}_"): value for name, value in self.weights.items()
                 if name.startswith(f"blocks_{layer}_")}
 
@@ -98,10 +99,10 @@ class PlainClassic(Plain):
         for layer in range(params.num_layers):
             own = self.of_layer(layer)
             query, key, value = self.in_heads(self.norm(x, own, "attention_norm"), own)
-            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=params.attention_dropout
-                                                   if self.training else 0.0)
-            x = x + F.dropout(self.linear(mixed.transpose(1, 2).flatten(2), own, "attention_output"), params.dropout,
-                              self.training)
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True,
+                                                   dropout_p=params.attention_dropout if self.training else 0.0)
+            y = self.linear(mixed.transpose(1, 2).flatten(2), own, "attention_output")
+            x = x + F.dropout(y, params.dropout, self.training)
             y = self.linear(activation(self.linear(self.norm(x, own, "mlp_norm"), own, "mlp_up")), own, "mlp_down")
             x = x + F.dropout(y, params.dropout, self.training)
         return self.linear(self.norm(x, weights, "norm"), weights, "head")
@@ -161,7 +162,7 @@ class PlainTraining:
 
 
 def seconds_of(step, steps):
-    """Seconds that some steps take, with everything that they started on a GPU finished."""
+    """Return the seconds of some steps, including all the work that they queue on a GPU."""
     started_at = time.perf_counter()
     for _ in range(steps):
         step()
@@ -171,37 +172,41 @@ def seconds_of(step, steps):
 
 
 def in_turns(*steps):
-    """Seconds a step of some programs that take turns, the median of each."""
+    """Return the median seconds per step of each program, measured interleaved."""
     for step in steps:
-        seconds_of(step, 3)             # the first ones warm up
-    turns = [[seconds_of(step, STEPS_A_TURN) / STEPS_A_TURN for step in steps] for _ in range(TURNS)]
+        seconds_of(step, 3)             # warm-up
+    turns = [[seconds_of(step, STEPS_PER_TURN) / STEPS_PER_TURN for step in steps] for _ in range(TURNS)]
     return [statistics.median(column) for column in zip(*turns)]
 
 
 def compare(run, plain, batch, alone):
-    """Print the table of a Run beside the PlainTraining that began with the same weights and took `alone` seconds a step by itself."""
+    """Print the speed of a Run beside that of a PlainTraining, which took `alone` seconds per step by itself."""
     together, ours = in_turns(lambda: plain.step(*batch), run.step)
     model, training = run.params.model, run.training
-    print(f"{count_parameters(run.net):,} parameters ({model.num_layers} layers, width {model.emb_len}, {model.vocab_size:,} tokens), "
-          f"{training.batch_size} x {model.block_size} tokens a step; {training.device}, {training.threads} threads; Folio in "
-          f"{training.precision}{', compiled' if training.compile else ''}")
+    print(f"{count_parameters(run.net):,} parameters ({model.num_layers} layers, width {model.emb_len}, "
+          f"{model.vocab_size:,} tokens), {training.batch_size} x {model.block_size} tokens per step; "
+          f"{training.device}, {training.threads} threads; "
+          f"Folio in {training.precision}{', compiled' if training.compile else ''}")
     for name, seconds in (("plain, by itself", alone), ("plain, beside Folio", together), ("Folio", ours)):
-        print(f"{name:20} {1000 * seconds:7.1f} ms a step {run.tokens_per_step / seconds:10,.0f} tokens/s {alone / seconds:6.2f}x")
+        print(f"{name:20} {1000 * seconds:7.1f} ms/step {run.tokens_per_step / seconds:10,.0f} tokens/s "
+              f"{alone / seconds:6.2f}x")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--shape", default="default", choices=SHAPES,
-                      help="of the default preset's network (default: its own)")
-    what.add_argument("--preset", default="default", choices=PRESETS, help="(default: default)")
+    network = parser.add_mutually_exclusive_group()
+    network.add_argument("--shape", default="default", choices=SHAPES,
+                         help="width of the default preset's network (default: its own)")
+    network.add_argument("--preset", default="default", choices=PRESETS, help="preset to train (default: default)")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(),
                         help="compile Folio's step")
     parser.add_argument("--vocab-size", type=int,
-                        help="of a bpe tokenizer, learned from the plays (default: 1024, or the preset's)")
-    parser.add_argument("--batch-size", type=int, help="windows a step (default: the preset's)")
-    parser.add_argument("--precision", default="auto", help="of Folio's matrix products (default: the best here)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of both (default: one a core)")
+                        help="vocabulary of a BPE tokenizer learned from the plays (default: 1024, or the preset's)")
+    parser.add_argument("--batch-size", type=int, help="sequences per step (default: the preset's)")
+    parser.add_argument("--precision", default="auto",
+                        help="precision of Folio's matrix products (default: chosen by training)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(),
+                        help="threads of both programs (default: one per core)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     preset = PRESETS[arguments.preset]
@@ -209,22 +214,22 @@ def main():
         preset = replace(preset, text=TextParams(vocab_size=1024), model=preset.model.sized(SHAPES[arguments.shape]))
     wanted = {name: value for name, value in vars(arguments).items()
               if name in ("vocab_size", "batch_size", "threads", "precision", "compile") and value is not None}
-    wanted["compile"] &= not preset.model.is_recurrent          # which would be refused
+    wanted["compile"] &= not preset.model.is_recurrent          # compile is refused for recurrent networks
     params = chosen(preset, one_length({"steps": 1000}) | wanted)
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         tokenizer, text = corpus.open_corpus(home, params.text, [str(ROOT / "Train_Data" / "input.txt")])
-        torch.manual_seed(params.training.seed)             # as a Run does: it begins with the same weights
+        torch.manual_seed(params.training.seed)             # as in a Run, so that both start from the same weights
         net = networks.build_network(replace(params.model, vocab_size=tokenizer.vocab_size))
         plain = PlainTraining(net, hardware.settle_device("auto"))
         batch = [torch.from_numpy(part).to(plain.device) for part in batch_at(
             text.train, 0, batch_size=params.training.batch_size, block_size=params.model.block_size, seed=1)]
         first_loss = plain.loss_without_dropout(*batch)
         alone, = in_turns(lambda: plain.step(*batch))
-        with runs.new_run(home, "speed", params, tokenizer, text, time.perf_counter(), say=lambda words: None) as run:
+        with runs.new_run(home, "speed", params, tokenizer, text, time.perf_counter(), say=lambda message: None) as run:
             run.working_net.eval()
             with torch.no_grad():
-                # Bfloat16 has three digits
+                # bfloat16 has three significant digits.
                 assert abs(run.loss(*batch).item() - first_loss) < 0.02, "the two networks do not compute the same"
             run.working_net.train()
             run._compile()

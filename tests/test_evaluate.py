@@ -177,17 +177,17 @@ def test_random_letters_in_a_text_are_its_hardest_passage(project, tell, tmp_pat
 
 def test_copies_are_those_of_a_search_of_the_training_text(project, tell):
     report = tell(project, "--samples", 3, "--tokens", 40, "--seed", 7)["copying"]
-    model, (tokenizer, text) = folio.load(project.weights("tiny")), corpus.open_corpus(project)
-    learned = tokenizer.decode_bytes(text.train.tolist())
+    model, (tokenizer, prepared) = folio.load(project.weights("tiny")), corpus.open_corpus(project)
+    learned = tokenizer.decode_bytes(prepared.train.tolist())
     written = [model.complete("", sample, tokens=40, seed=7, temperature=1.0).encode() for sample in range(3)]
-    lengths = [max(length for length in range(len(each) - start + 1) if each[start:start + length] in learned)
-               for each in written for start in range(len(each))]
+    lengths = [max(length for length in range(len(text) - start + 1) if text[start:start + length] in learned)
+               for text in written for start in range(len(text))]
     assert report["written"]["bytes"] == report["held_out"]["bytes"] == len(lengths)
     assert report["written"]["longest"] == max(lengths)
     assert report["written"]["mean"] == pytest.approx(sum(lengths) / len(lengths))
     assert report["written"]["stretch"].encode() in learned
-    assert any(report["written"]["stretch"].encode() in each for each in written)
-    assert report["searched_bytes"] == report["train_bytes"] == text.train_bytes == len(learned)
+    assert any(report["written"]["stretch"].encode() in text for text in written)
+    assert report["searched_bytes"] == report["train_bytes"] == prepared.train_bytes == len(learned)
 
 
 def test_a_part_of_the_training_text_is_found_whole(project, plays):

@@ -138,8 +138,8 @@ def test_an_id_stands_below_its_token(text):
         starts = [match.start() for match in regex.finditer(r"\d+", below)]
         for start, stop in zip(starts, [*starts[1:], None]):
             found.append((cells[start:stop].rstrip(" ").replace("\0", ""), int(below[start:stop])))
-    drawn = ["".join(character for character in each if columns(character))
-             for each in shown_tokens(TOKENIZER, text)]
+    drawn = ["".join(character for character in token if columns(character))
+             for token in shown_tokens(TOKENIZER, text)]
     assert found == list(zip(drawn, TOKENIZER.encode_bytes(to_bytes(text))))
 
 
@@ -296,7 +296,7 @@ def test_any_words_can_be_given_as_text(text):
 @pytest.mark.parametrize("words, said", [
     ([], "pass a text or a file, or -"), (["a", "--text", "b"], "once"),
     (["a", "--lines", "-1"], "--lines: -1 is below"),
-    (["a", "--only", "colours"], "colours"),
+    (["a", "--only", "colors"], "colors"),
 ])
 def test_a_command_that_cannot_be_followed_is_refused_with_exit_code_2(words, said):
     assert said in refusal(run_tokens(*words), code=2)

@@ -1,4 +1,4 @@
-"""benchmarks/variants.py: every variant is a network of its own, trained by the real script, in a table and a picture that agree."""
+"""benchmarks/variants.py: each variant is another network of about the same size; table and picture agree."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from Model_Params import ModelParams
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import variants         # noqa: E402  (it lies there)
+import variants         # noqa: E402  (after the change of sys.path)
 
 pytest.importorskip("matplotlib")
 
@@ -28,16 +28,16 @@ def test_variants_are_trained_by_the_script_and_shown(plays, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text(plays[:20_000], encoding="utf-8", newline="\n")
     done = run_script("benchmarks/variants.py", "--text", text, "--variants", "no-query-key-norm", "--seeds", 1,
-                      "--steps", 2, "--jobs", 2,
-                      "--json", tmp_path / "told.json", "--picture", tmp_path / "told.svg")
+                      "--steps", 2, "--jobs", 2, "--json", tmp_path / "results.json",
+                      "--picture", tmp_path / "results.svg")
     assert done.returncode == 0, done.stderr
-    told = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
-    assert told["holdout"] is True and told["bytes"] == len(plays[:18_000].encode())
-    [run] = told["runs"]
+    written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert written["holdout"] is True and written["bytes"] == len(plays[:18_000].encode())
+    [run] = written["runs"]
     heads, [row] = table_of(done.stdout)
     assert row[:3] == ["no-query-key-norm", "`--no-query-key-norm`", f"{run['windows']:.3f}"]
     assert row[4:] == [f"{run['parameters']:,}", "2"]
-    assert "no-query-key-norm" in (tmp_path / "told.svg").read_text(encoding="utf-8")
+    assert "no-query-key-norm" in (tmp_path / "results.svg").read_text(encoding="utf-8")
 
 
 def test_each_variant_is_another_network_of_about_the_same_size():
@@ -50,7 +50,7 @@ def test_each_variant_is_another_network_of_about_the_same_size():
     assert len(set(map(str, sizes.values()))) == len(variants.VARIANTS)
 
 
-def test_the_best_comes_first_and_all_are_set_against_the_default():
+def test_the_best_comes_first_and_all_are_compared_with_the_default():
     runs = [run_of("folio", 1, 1.5), run_of("relu2", 1, 1.3), run_of("folio", 2, 1.7), run_of("relu2", 2, 1.5),
             run_of("wide", 1, 2.0)]
     heads, rows = table_of("\n".join(variants.markdown(runs)))

@@ -1,1 +1,1 @@
-"""How well a model predicts a text, and how much of it the model copies."""
+"""How well a model predicts a text, and how much it copies."""

@@ -132,8 +132,8 @@ def test_several_runs_are_named_beside_their_lines_each_with_its_best():
 @pytest.mark.parametrize("x, scale", [("steps", 1), ("tokens", 512)])
 def test_the_start_of_the_decay_is_marked_in_every_panel(x, scale):
     figure = loss_figure({"night": reports()}, x)
-    for each in ("val_nats_per_byte", "learning_rate", "tokens_per_second"):
-        assert decays(figure, each) == [60 * scale]
+    for field in ("val_nats_per_byte", "learning_rate", "tokens_per_second"):
+        assert decays(figure, field) == [60 * scale]
 
 
 def test_a_decay_that_has_not_begun_or_never_comes_is_not_marked():
@@ -206,14 +206,14 @@ def test_empty_panels_say_so():
 
 @pytest.mark.parametrize("number", [8, MAX_RUNS])
 def test_as_many_runs_as_can_be_told_apart_all_look_different(number):
-    figure = loss_figure({f"run-{each}": reports() for each in range(number)})
+    figure = loss_figure({f"run-{index}": reports() for index in range(number)})
     lines = [line for line in panel(figure, "val_nats_per_byte").lines if line.get_label().startswith("run-")]
     assert len({(line.get_color(), str(line.get_linestyle()), str(line._dash_pattern)) for line in lines}) == number
     height = 72 * figure.get_size_inches()[1]
     tops = [text.get_position()[1] * height for text in figure.texts if text.get_text().startswith("run-")]
     assert len(tops) == number and min(tops) > 0 and max(tops) < height
     with pytest.raises(FolioError, match=f"take {MAX_RUNS} or fewer"):
-        loss_figure({f"run-{each}": reports() for each in range(MAX_RUNS + 1)})
+        loss_figure({f"run-{index}": reports() for index in range(MAX_RUNS + 1)})
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")         # which fonts there are differs from machine to machine

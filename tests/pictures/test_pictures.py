@@ -126,10 +126,10 @@ TEXTS = st.text(st.sampled_from("ab ⏎\n\t.שלמعин中😀\u200d\u0301"), m
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=12), st.integers(1, 12))
-def test_lines_are_the_text_and_none_is_too_wide(texts, most):
+def test_lines_are_the_text_and_none_is_too_wide(texts, max_width):
     parts = list(parts_of([(text, 1.0) for text in texts]))
-    lines = list(wrapped(parts, most, len))
-    assert all(0 < sum(len(part.text) for part in line) <= most for line in lines)
+    lines = list(wrapped(parts, max_width, len))
+    assert all(0 < sum(len(part.text) for part in line) <= max_width for line in lines)
     written = "".join(part.text for line in lines for part in line)
     # Only spaces may be lost, at line breaks.
     assert written.replace(" ", "") == "".join(texts).replace("\n", "⏎").replace("\t", "→").replace(" ", "")
