@@ -35,7 +35,7 @@ def losses(home, device, precision, compile=False):
                      training=replace(preset.training, steps=STEPS, minutes=None, device=device, precision=precision, compile=compile))
     tokenizer, text = corpus.find(home)
     with runs.new_run(home, f"{device}-{precision}-{compile}", params, tokenizer, text, time.perf_counter(), say=lambda words: None) as run:
-        run._compile()
+        run.compile()
         return torch.tensor([run.step() for _ in range(STEPS)])
 
 

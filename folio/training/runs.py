@@ -19,7 +19,8 @@ from folio.base.commands import command, quoted
 from folio.base.errors import FolioError
 from folio.base.files import only_one, remove_abandoned, remove_leftovers
 from folio.base.spelling import counted
-from folio.training.loop import CLOSING_SECONDS, Progress, Run
+from folio.training.deadline import CLOSING_SECONDS
+from folio.training.loop import Progress, Run
 from Model_Params import LENGTHS, READING, ModelParams, Params, TextParams, TrainingParams
 
 FAR_SHORT = 0.6         # of the planned steps: the plan itself is no better than that
@@ -47,7 +48,7 @@ def new_run(home, name, params, tokenizer, corpus, started_at, say=print, start=
         run.progress.measured_step = seconds_per_step
         if start:
             networks.take_over(run.net, start.net)
-            run.renew_working_net()
+            run.precision.copy_weights()
             run.progress.started_from = {"name": str(start.name), "fingerprint": checkpoint.checksum(start.net.state_dict())[:16]}
         say(describe(run))
         if start:
