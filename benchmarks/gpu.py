@@ -32,12 +32,10 @@ def losses(home, device, precision, compile=False):
     """Return the losses of the first steps of a small run on a device."""
     preset = PRESETS["default"]
     params = replace(preset, model=preset.model.sized(64),
-                     training=replace(preset.training, steps=STEPS, minutes=None, device=device, precision=precision,
-                                      compile=compile))
+                     training=replace(preset.training, steps=STEPS, minutes=None, device=device, precision=precision, compile=compile))
     tokenizer, text = corpus.open_corpus(home)
-    with runs.new_run(home, f"{device}-{precision}-{compile}", params, tokenizer, text, time.perf_counter(),
-                      say=lambda message: None) as run:
-        run._compile()
+    with runs.new_run(home, f"{device}-{precision}-{compile}", params, tokenizer, text, time.perf_counter(), say=lambda words: None) as run:
+        run.compile()
         return torch.tensor([run.step() for _ in range(STEPS)])
 
 

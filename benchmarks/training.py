@@ -222,17 +222,16 @@ def main():
         torch.manual_seed(params.training.seed)             # as in a Run, so that both start from the same weights
         net = networks.build_network(replace(params.model, vocab_size=tokenizer.vocab_size))
         plain = PlainTraining(net, hardware.settle_device("auto"))
-        batch = [torch.from_numpy(part).to(plain.device) for part in batch_at(
-            text.train, 0, batch_size=params.training.batch_size, block_size=params.model.block_size, seed=1)]
+        arrays = batch_at(text.train, 0, batch_size=params.training.batch_size, block_size=params.model.block_size, seed=1)
+        batch = [torch.from_numpy(part).to(plain.device) for part in (arrays.inputs, arrays.targets)]
         first_loss = plain.loss_without_dropout(*batch)
         alone, = in_turns(lambda: plain.step(*batch))
-        with runs.new_run(home, "speed", params, tokenizer, text, time.perf_counter(), say=lambda message: None) as run:
-            run.working_net.eval()
+        with runs.new_run(home, "speed", params, tokenizer, text, time.perf_counter(), say=lambda words: None) as run:
+            run.precision.working_net.eval()
             with torch.no_grad():
-                # bfloat16 has three significant digits.
-                assert abs(run.loss(*batch).item() - first_loss) < 0.02, "the two networks do not compute the same"
-            run.working_net.train()
-            run._compile()
+                assert abs(run.train_step.loss(*batch).item() / batch[1].numel() - first_loss) < 0.02, "the two networks do not compute the same"        # bfloat16 has three digits
+            run.precision.working_net.train()
+            run.compile()
             compare(run, plain, batch, alone)
 
 

@@ -1,51 +1,80 @@
-"""A step's number to its batch: windows of the training text, a function of (seed, step) alone, so that a resumed run sees the same.
+"""Map a step's number to its batch, as a function of (seed, step) alone, so that a resumed run sees the same batches.
 
-Where its windows begin is one of
-- random: anywhere, each drawn by itself
-- shuffled: at every place once an epoch, in an order that is another one each epoch
-- consecutive: where those of the step before ended. The text is cut into batch_size streams of the same length; a step takes the next window of each,
-  and after the last one all begin anew.
+The field `batches` chooses where the sequences of a batch start in the training text:
+- random: anywhere, each start drawn independently
+- shuffled: at every position once an epoch, in an order that differs between epochs
+- consecutive: where those of the step before ended. The text is cut into batch_size parts of the same length, read in
+  parallel; a step takes the next sequence of each, and after the last one all start again.
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from folio.base.errors import FolioError
 
-ROUNDS = 8              # of mixing; four are enough for no simple test to tell an order from chance (Luby and Rackoff, 1988), for very few places too
+IGNORED = -100          # a target with this value is not learned from: torch's default ignore_index
+# Rounds of mixing. Four are enough for no simple test to tell an order from chance (Luby and Rackoff, 1988); eight
+# serve very few positions too.
+ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token sequences and what to predict after each token: two NumPy arrays or two tensors."""
+    inputs: Any         # (batch, time) int64
+    targets: Any        # (batch, time) int64; IGNORED where nothing is to be learned
+
+    def __len__(self):
+        return len(self.inputs)
+
+    def rows(self, rows):
+        """Return the Batch of some of the sequences. rows: a slice"""
+        return Batch(self.inputs[rows], self.targets[rows])
+
+    @property
+    def counted_targets(self):
+        """Return the targets that are learned from: (any,)."""
+        return self.targets[self.targets != IGNORED]
 
 
 def batch_at(tokens, step, *, batch_size, block_size, seed, resegment=None, batches="random"):
-    """Windows of the text, and the same one token later.
+    """Return the Batch of a step: sequences of the text, and the same one token later.
 
-    tokens: (total,) integers, more than block_size of them; resegment(windows, random): the same texts in other tokens, for BPE-dropout;
-    batches: how windows are chosen -> inputs, targets: (batch, time) int64 each
+    tokens: (total,) integers, more than block_size of them; resegment(windows, random) returns the same texts in other
+    tokens, for BPE-dropout; batches: how the starts are chosen. Arrays in the Batch are (batch_size, block_size).
     """
     random = np.random.default_rng((seed, step))
     starts = STARTS[batches](len(tokens), step, batch_size, block_size, seed, random)
     windows = tokens[starts[:, None] + np.arange(block_size + 1)].astype(np.int64)          # (B, T + 1)
-    if resegment:       # mostly into more tokens; a window that was cut inside a word may become shorter, and stays as it is
-        for window, other in zip(windows, resegment(windows, random)):
-            window[:] = other[:block_size + 1] if len(other) > block_size else window
-    return windows[:, :-1], windows[:, 1:]
+    if resegment:
+        # Mostly into more tokens. A window that was cut inside a word may become shorter, and stays as it is.
+        for window, resegmented in zip(windows, resegment(windows, random)):
+            window[:] = resegmented[:block_size + 1] if len(resegmented) > block_size else window
+    return Batch(windows[:, :-1], windows[:, 1:])
 
 
-# --- Where windows begin: (total, step, batch_size, block_size, seed, random) -> (batch,) ---
+# --- Where sequences start: (total, step, batch_size, block_size, seed, random) -> (batch,) ---
 
 def _random(total, step, batch_size, block_size, seed, random):
     return random.integers(total - block_size, size=batch_size)
 
 
 def _shuffled(total, step, batch_size, block_size, seed, random):
-    places = total - block_size
-    epochs, turns = np.divmod(step * batch_size + np.arange(batch_size), places)            # a batch may hold the end of one epoch and the next one's start
-    return np.concatenate([permuted(turns[epochs == epoch], places, (seed, epoch)) for epoch in range(epochs[0], epochs[-1] + 1)])
+    positions = total - block_size
+    # A batch may contain the end of one epoch and the start of the next.
+    epochs, indices = np.divmod(step * batch_size + np.arange(batch_size), positions)
+    return np.concatenate([permuted(indices[epochs == epoch], positions, (seed, epoch))
+                           for epoch in range(epochs[0], epochs[-1] + 1)])
 
 
 def _consecutive(total, step, batch_size, block_size, seed, random):
     windows = windows_per_stream(total, batch_size, block_size)
     epoch, window = divmod(step, windows)
     stream_len = windows * block_size
-    left_over = total - 1 - batch_size * stream_len         # too few for another window of each: other ones in every epoch, before and after the streams
+    # Tokens that are too few for one more window each: different ones in every epoch, before and after the streams.
+    left_over = total - 1 - batch_size * stream_len
     before = np.random.default_rng((seed, epoch)).integers(left_over + 1)
     return before + stream_len * np.arange(batch_size) + block_size * window
 
@@ -54,18 +83,25 @@ STARTS = {"random": _random, "shuffled": _shuffled, "consecutive": _consecutive}
 
 
 def windows_per_stream(total, batch_size, block_size):
-    """How many windows follow each other in a stream of consecutive batches before it begins anew. Raises FolioError where there is not one for each."""
+    """Return the number of consecutive windows in each of batch_size streams.
+
+    Raises FolioError where the text has not one window for each.
+    """
     windows = (total - 1) // batch_size // block_size
     if not windows:
-        raise FolioError(f"batches=consecutive wants batch_size={batch_size} windows of block_size={block_size} side by side, and the text has only {total:,} "
-                         f"tokens to train on: take batch_size={max(1, (total - 1) // block_size)}.")
+        raise FolioError(f"batches=consecutive needs batch_size={batch_size} windows of block_size={block_size} in "
+                         f"parallel, and the text has only {total:,} tokens to train on: "
+                         f"take batch_size={max(1, (total - 1) // block_size)}.")
     return windows
 
 
 def steps_per_epoch(total, *, batch_size, block_size, batches):
-    """Steps (a number with a fraction) in which the text is read once, or where windows are shuffled each of them.
-    >>> steps_per_epoch(1001, batch_size=10, block_size=20, batches="random"), steps_per_epoch(1020, batch_size=10, block_size=20, batches="shuffled")
-    (5.0, 100.0)
+    """Return the steps (a float) that read the text once, or, with batches=shuffled, every window of it once.
+
+    >>> steps_per_epoch(1001, batch_size=10, block_size=20, batches="random")
+    5.0
+    >>> steps_per_epoch(1020, batch_size=10, block_size=20, batches="shuffled")
+    100.0
     """
     if batches == "consecutive":
         return float(windows_per_stream(total, batch_size, block_size))
@@ -73,10 +109,11 @@ def steps_per_epoch(total, *, batch_size, block_size, batches):
 
 
 def permuted(numbers, total, key):
-    """Where a random order of range(total), which is a function of `key`, has some numbers; computed for them alone, whatever the total.
+    """Return the images of `numbers` under a random permutation of range(total) that is a function of `key`.
 
-    The halves of a number's bits are mixed with each other in turn (a Feistel network; Luby and Rackoff, 1988), again and again until it is below the
-    total (Black and Rogaway, 2002): four times on average, or fewer.
+    Only these images are computed, whatever the total. The halves of a number's bits are mixed with each other in turn
+    (a Feistel network; Luby and Rackoff, 1988), repeatedly until the result is below the total (cycle walking; Black
+    and Rogaway, 2002): at most four times on average.
 
     numbers: (any,) integers below the total -> the same shape
     >>> sorted(permuted(np.arange(5), 5, key=(1, 0)).tolist())
@@ -84,29 +121,30 @@ def permuted(numbers, total, key):
     """
     bits = np.uint64((total - 1).bit_length() + 1 >> 1)         # of a half
     mask = np.uint64((1 << int(bits)) - 1)
-    keys = np.random.default_rng(key).integers(1 << 63, size=ROUNDS, dtype=np.uint64)
+    round_keys = np.random.default_rng(key).integers(1 << 63, size=ROUNDS, dtype=np.uint64)
     result = np.empty(len(numbers), np.int64)
-    walking, places = np.arange(len(numbers)), numbers.astype(np.uint64)
-    while len(walking):
-        left, right = places >> bits, places & mask
-        for each in keys:
-            left, right = right, left ^ _mixed(right ^ each) & mask
-        places = left << bits | right
-        result[walking] = places
-        outside = places >= total
-        walking, places = walking[outside], places[outside]
+    pending, values = np.arange(len(numbers)), numbers.astype(np.uint64)
+    while len(pending):
+        left, right = values >> bits, values & mask
+        for round_key in round_keys:
+            left, right = right, left ^ _mixed(right ^ round_key) & mask
+        values = left << bits | right
+        result[pending] = values
+        outside = values >= total
+        pending, values = pending[outside], values[outside]
     return result
 
 
 def _mixed(numbers):
-    """64 bits, each of which depends on every bit of the number (the end of SplitMix64; Steele et al., 2014)."""
+    """Return 64 bits that each depend on every bit of the number (the end of SplitMix64; Steele et al., 2014)."""
     numbers = (numbers ^ numbers >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ numbers >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
     return numbers ^ numbers >> np.uint64(31)
 
 
 def parts_of_a_sequence(block_size):
-    """In how many parts a sequence is cut while the network warms up to its length: four, or one where they would be too short to say much.
+    """Return into how many parts a sequence is cut during the length warm-up: 4, or 1 where parts would be too short.
+
     >>> parts_of_a_sequence(256), parts_of_a_sequence(32)
     (4, 1)
     """
@@ -114,7 +152,9 @@ def parts_of_a_sequence(block_size):
 
 
 def fitting_block_size(block_size, train_tokens):
-    """The context a text is long enough for: at least eight different windows' worth of it, in powers of two where it must shrink.
+    """Return the largest block_size that the text is long enough for: at least eight windows of it.
+
+    A block_size that must shrink becomes a power of two.
     >>> fitting_block_size(256, 1000)
     64
     """

@@ -1,38 +1,44 @@
-"""What turns gradients into steps: Muon for the matrices inside the blocks and AdamW for everything else, or one of them all for all.
+"""Optimizers: Muon for the matrices inside the blocks and AdamW for everything else, or one for all parameters.
 
-They keep their state as torch.optim does, but are no torch.optim.Optimizer: that imports torch's compiler, which takes as long as all else together
-before the first step.
+They keep their state in torch.optim's form, but do not derive from torch.optim.Optimizer: that imports torch's
+compiler, which takes as long as everything else before the first step.
 """
 
 import math
 
 import torch
 
-ADAM_EPS = 1e-10        # small next to the gradients of rare tokens, which AdamW is here for; its 1e-8 would hold them back
+ADAM_EPS = 1e-10        # small next to the gradients of rare tokens; the usual 1e-8 would hold their embeddings back
 RMSPROP_EPS = 1e-8
-NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315         # x -> a x + b x^3 + c x^5 for the singular values: steepest at 0 of those that stay near 1 (Jordan, 2024)
-MOMENTUM = 0.85, 0.95           # Muon's, at the first step and after its warm-up: early gradients change too fast to be averaged for long
-STEP_LENGTH = 0.2       # root mean square of a step's elements, as a share of the learning rate: about AdamW's (Liu et al., 2025)
+# x -> a x + b x^3 + c x^5 for the singular values: the steepest at 0 of those that stay near 1 (Jordan, 2024).
+NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315
+# Muon's at the first step and after its warm-up: early gradients change too fast to be averaged for long.
+MOMENTUM = 0.85, 0.95
+# Root mean square of an update's elements, as a share of the learning rate: about AdamW's (Liu et al., 2025).
+UPDATE_RMS = 0.2
 
 
 def build(net, training):
-    """-> a list of optimizers that share the parameters of `net` between them. The matrices inside the blocks alone decay.
+    """Return a list of optimizers that together hold each parameter of `net` once.
 
-    training: TrainingParams, resolved. A group's `rate` is what the learning rate is multiplied by; `schedule` does.
+    Weight decay is for the matrices inside the blocks alone. A group's `rate` is a factor of the learning rate, applied
+    by `set_rates`. training: TrainingParams, resolved
     """
     matrices = [parameter for parameter in net.blocks.parameters() if parameter.ndim == 2]
-    embedding = [net.embedding.weight] if training.embedding_rate != 1 and not net.params.tied_head else []         # a tied one is the head as well
-    apart = set(map(id, matrices + embedding))
-    others = [parameter for parameter in net.parameters() if id(parameter) not in apart]
-    decaying = {"params": matrices, "weight_decay": training.weight_decay, "rate": 1.0}
-    others = [{"params": embedding, "weight_decay": 0.0, "rate": training.embedding_rate}, {"params": others, "weight_decay": 0.0, "rate": 1.0}]
+    has_own_rate = training.embedding_rate != 1 and not net.params.tied_head        # a tied one is the head as well
+    embedding = [net.embedding.weight] if has_own_rate else []
+    grouped = set(map(id, matrices + embedding))
+    rest = [parameter for parameter in net.parameters() if id(parameter) not in grouped]
+    matrices_group = {"params": matrices, "weight_decay": training.weight_decay, "rate": 1.0}
+    other_groups = [{"params": embedding, "weight_decay": 0.0, "rate": training.embedding_rate},
+                    {"params": rest, "weight_decay": 0.0, "rate": 1.0}]
     if training.optimizer == "muon":
-        return [Muon([decaying]), AdamW(others, training)]
-    return [OPTIMIZERS[training.optimizer]([decaying, *others], training)]
+        return [Muon([matrices_group]), AdamW(other_groups, training)]
+    return [OPTIMIZERS[training.optimizer]([matrices_group, *other_groups], training)]
 
 
-def schedule(optimizers, step, learning_rate, training):
-    """Set what the optimizers take a step with: their learning rates and Muon's momentum. training: TrainingParams, resolved"""
+def set_rates(optimizers, step, learning_rate, training):
+    """Set the learning rates of a step, and Muon's momentum. training: TrainingParams, resolved"""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * group["rate"]
@@ -41,7 +47,8 @@ def schedule(optimizers, step, learning_rate, training):
 
 
 def momentum_at(step, warmup_steps):
-    """Muon's momentum at a step: it rises in a line over the warm-up.
+    """Return Muon's momentum at a step: it rises linearly over the warm-up.
+
     >>> [round(momentum_at(step, 300), 3) for step in (0, 150, 300, 1000)], momentum_at(0, 0)
     ([0.85, 0.9, 0.95, 0.95], 0.95)
     """
@@ -50,96 +57,100 @@ def momentum_at(step, warmup_steps):
 
 
 class Optimizer:
-    """Groups of parameters, with a learning rate `lr` each (set before each step), and tensors that are remembered of each parameter.
+    """Update groups of parameters, and keep some tensors per parameter as the state.
 
-    param_groups: [{"params": [parameter], "lr": ..., ...}], state: {parameter: {name: tensor}}, empty before the first step
+    param_groups: [{"params": [parameter], "lr": ..., ...}], with `lr` set before each step
+    state: {parameter: {name: tensor}}, empty before the first step
+    A subclass defines `initial_state(parameter)` and `update(group, parameters, gradients)`.
     """
 
     def __init__(self, groups):
-        """groups: dictionaries, `params` among them; those without parameters are left out."""
+        """groups: dicts with `params` among their keys; groups without parameters are left out"""
         self.param_groups = [{"lr": 0.0, **group} for group in groups if group["params"]]
         self.state = {}
 
     @torch.no_grad()
     def step(self):
-        """Take one step down the gradients in `.grad`."""
+        """Update all parameters by the gradients in `.grad`."""
         for group in self.param_groups:
             if new := [parameter for parameter in group["params"] if parameter not in self.state]:
-                self.state |= {parameter: self.before_the_first_step(parameter) for parameter in new}
+                self.state |= {parameter: self.initial_state(parameter) for parameter in new}
             self.update(group, group["params"], [parameter.grad for parameter in group["params"]])
 
     def zero_grad(self):
-        """Let go of all gradients."""
+        """Drop all gradients."""
         for parameter in self._parameters():
             parameter.grad = None
 
     def state_dict(self):
-        """What `load_state_dict` goes on from, in torch.optim's form: parameters are numbers there, in the order of the groups."""
+        """Return what `load_state_dict` restores, in torch.optim's form: parameters are numbered in group order."""
         numbers = {parameter: number for number, parameter in enumerate(self._parameters())}
-        groups = [{**group, "params": [numbers[parameter] for parameter in group["params"]]} for group in self.param_groups]
+        groups = [{**group, "params": [numbers[parameter] for parameter in group["params"]]}
+                  for group in self.param_groups]
         return {"state": {numbers[parameter]: state for parameter, state in self.state.items()}, "param_groups": groups}
 
     def load_state_dict(self, saved):
-        """Go on from a state of the same parameters, however they were grouped; what groups hold is the TrainingParams' to say.
+        """Restore a state of the same parameters, however they were grouped.
 
-        Raises ValueError where there are more or fewer parameters.
+        The settings of saved groups are ignored; TrainingParams have them. Raises ValueError where the number of
+        parameters differs.
         """
         parameters = list(self._parameters())
         if sum(len(group["params"]) for group in saved["param_groups"]) != len(parameters):
             raise ValueError("the saved state is of another number of parameters")
-        self.state = {parameters[number]: {name: self._like(tensor, parameters[number]) for name, tensor in state.items()}
-                      for number, state in saved["state"].items()}
+        self.state = {}
+        for number, state in saved["state"].items():
+            parameter = parameters[number]
+            # A copy: what was loaded may be read again.
+            self.state[parameter] = {name: tensor.clone().to(parameter.device) for name, tensor in state.items()}
 
-    def of(self, name, parameters):
-        """What is remembered by a name of each of some parameters: a list of tensors."""
+    def states(self, name, parameters):
+        """Return the state tensors of one name of each of these parameters, in their order."""
         return [self.state[parameter][name] for parameter in parameters]
 
     def _parameters(self):
         return (parameter for group in self.param_groups for parameter in group["params"])
 
-    @staticmethod
-    def _like(tensor, parameter):
-        return tensor.clone().to(parameter.device)          # a copy: what was loaded may be read again
-
 
 class Muon(Optimizer):
-    """Momentum whose step for each matrix is made orthogonal: it moves every direction equally far (Jordan, 2024).
+    """Momentum with orthogonalized updates: every direction of a matrix moves equally far (Jordan, 2024).
 
-    Steps are scaled so that they are as long as AdamW's (Liu et al., 2025): one learning rate serves both. What torch.optim.Muon computes
-    matrix by matrix is computed here for all matrices of one shape together, in half the time on a CPU.
+    Updates are scaled to be as large as AdamW's (Liu et al., 2025), so one learning rate serves both. All matrices of
+    one shape are computed together, in half the time that torch.optim.Muon takes for them one by one on a CPU.
     """
 
     def __init__(self, groups):
-        """groups: of parameters of two dimensions, each with its weight_decay."""
+        """groups: of two-dimensional parameters, each with its weight_decay"""
         super().__init__([{"momentum": MOMENTUM[-1], **group} for group in groups])
 
-    def before_the_first_step(self, matrix):
-        """-> {name: tensor}, as torch.optim.Muon calls it: either goes on from the other's"""
+    def initial_state(self, matrix):
+        """Return {name: tensor}, named as in torch.optim.Muon: either continues from the other's state."""
         return {"momentum_buffer": torch.zeros_like(matrix)}
 
     def update(self, group, matrices, gradients):
         """Change the matrices in place. matrices, gradients: lists of tensors"""
-        averages = self.of("momentum_buffer", matrices)
+        averages = self.states("momentum_buffer", matrices)
         torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-        torch._foreach_lerp_(gradients, averages, group["momentum"])            # Nesterov's: look ahead along the new average
+        torch._foreach_lerp_(gradients, averages, group["momentum"])            # Nesterov: look ahead along the average
         torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
         for shape in {_wide(matrix).shape for matrix in matrices}:
             alike = [pair for pair in zip(map(_wide, matrices), map(_wide, gradients)) if pair[0].shape == shape]
-            steps = orthogonalised(torch.stack([gradient for _, gradient in alike]))
-            steps *= -group["lr"] * STEP_LENGTH * math.sqrt(shape[1])           # orthogonal rows have a root mean square of 1 / sqrt(their length)
-            torch._foreach_add_([matrix for matrix, _ in alike], list(steps.to(gradients[0].dtype)))
+            updates = orthogonalized(torch.stack([gradient for _, gradient in alike]))
+            # Orthogonal rows have a root mean square of 1 / sqrt(their length).
+            updates *= -group["lr"] * UPDATE_RMS * math.sqrt(shape[1])
+            torch._foreach_add_([matrix for matrix, _ in alike], list(updates.to(gradients[0].dtype)))
 
 
 def _wide(matrix):
-    """The matrix itself or its transpose: that which has no more rows than columns."""
+    """Return the matrix or its transpose, the one with no more rows than columns."""
     return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
 
 
-def orthogonalised(matrices):
-    """Matrices with the same directions whose singular values are all near 1 (0.7 to 1.2): five Newton-Schulz steps of degree five, in bfloat16
-    (Jordan, 2024).
+def orthogonalized(matrices):
+    """Return matrices with the same singular vectors and all singular values near 1 (0.7 to 1.2).
 
-    matrices: (number, rows, columns), rows at most columns -> the same shape, bfloat16
+    Computed by five Newton-Schulz steps of degree five, in bfloat16 (Jordan, 2024).
+    matrices: (count, rows, columns), rows at most columns -> the same shape, bfloat16
     """
     a, b, c = NEWTON_SCHULZ
     x = matrices.bfloat16()
@@ -151,64 +162,66 @@ def orthogonalised(matrices):
 
 
 class AdamW(Optimizer):
-    """The mean gradient over the root of the mean square, with decay apart from both (Loshchilov and Hutter, 2019), by torch's fused kernel."""
+    """Mean gradient over root mean square, with decoupled weight decay (Loshchilov and Hutter, 2019)."""
 
     def __init__(self, groups, training):
         super().__init__(groups)
         self.betas = training.beta1, training.beta2
 
-    def before_the_first_step(self, parameter):
-        """-> {name: tensor}"""
-        return {"step": torch.zeros((), device=parameter.device), "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+    def initial_state(self, parameter):
+        """Return {name: tensor}."""
+        return {"step": torch.zeros((), device=parameter.device), "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter)}
 
     def update(self, group, parameters, gradients):
         """Change the parameters in place. parameters, gradients: lists of tensors"""
-        averages, squares, steps = (self.of(name, parameters) for name in ("exp_avg", "exp_avg_sq", "step"))
+        averages, squares, steps = (self.states(name, parameters) for name in ("exp_avg", "exp_avg_sq", "step"))
         torch._foreach_add_(steps, 1)
         beta1, beta2 = self.betas
-        torch._fused_adamw_(parameters, gradients, averages, squares, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2,
-                            weight_decay=group["weight_decay"], eps=ADAM_EPS, amsgrad=False, maximize=False)
+        torch._fused_adamw_(parameters, gradients, averages, squares, [], steps, lr=group["lr"],
+                            beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"], eps=ADAM_EPS, amsgrad=False,
+                            maximize=False)
 
 
 class SGD(Optimizer):
-    """The gradient itself, with momentum (Polyak, 1964)."""
+    """Stochastic gradient descent with momentum (Polyak, 1964)."""
 
     def __init__(self, groups, training):
         super().__init__(groups)
         self.momentum = training.beta1
 
-    def before_the_first_step(self, parameter):
-        """-> {name: tensor}"""
+    def initial_state(self, parameter):
+        """Return {name: tensor}."""
         return {"momentum_buffer": torch.zeros_like(parameter)}
 
     def update(self, group, parameters, gradients):
         """Change the parameters in place. parameters, gradients: lists of tensors"""
-        momenta = self.of("momentum_buffer", parameters)
+        momenta = self.states("momentum_buffer", parameters)
         torch._foreach_mul_(momenta, self.momentum)
         torch._foreach_add_(momenta, torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
         torch._foreach_add_(parameters, momenta, alpha=-group["lr"])
 
 
 class RMSprop(Optimizer):
-    """The gradient over the root of its mean square (Hinton, 2012)."""
+    """Gradient over the root of its mean square (Hinton, 2012)."""
 
     def __init__(self, groups, training):
         super().__init__(groups)
         self.decay = training.beta2
 
-    def before_the_first_step(self, parameter):
-        """-> {name: tensor}"""
+    def initial_state(self, parameter):
+        """Return {name: tensor}."""
         return {"square_avg": torch.zeros_like(parameter)}
 
     def update(self, group, parameters, gradients):
         """Change the parameters in place. parameters, gradients: lists of tensors"""
-        squares = self.of("square_avg", parameters)
+        squares = self.states("square_avg", parameters)
         gradients = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
         torch._foreach_mul_(squares, self.decay)
         torch._foreach_addcmul_(squares, gradients, gradients, value=1 - self.decay)
-        lengths = torch._foreach_sqrt(squares)
-        torch._foreach_add_(lengths, RMSPROP_EPS)
-        torch._foreach_addcdiv_(parameters, gradients, lengths, value=-group["lr"])
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_add_(roots, RMSPROP_EPS)
+        torch._foreach_addcdiv_(parameters, gradients, roots, value=-group["lr"])
 
 
 OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "rmsprop": RMSprop}

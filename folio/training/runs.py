@@ -20,7 +20,8 @@ from folio.data.batches import fitting_block_size
 from folio.formats import checkpoint
 from folio.networks import build as networks
 from folio.training import distributed, summary
-from folio.training.loop import CLOSING_SECONDS, Progress, Run
+from folio.training.deadline import CLOSING_SECONDS
+from folio.training.loop import Progress, Run
 from folio.training.settle import settle
 from Model_Params import LENGTHS, READING, ModelParams, Params, TextParams, TrainingParams
 
@@ -46,7 +47,7 @@ def new_run(home: Home, name: str, params: Params, tokenizer, corpus, started_at
         run.progress.measured_step = seconds_per_step
         if start:
             networks.take_over(run.net, start.net)
-            run.renew_working_net()
+            run.precision.copy_weights()
             fingerprint = checkpoint.checksum(start.net.state_dict())[:16]
             run.progress.started_from = {"name": str(start.name), "fingerprint": fingerprint}
         say(summary.describe(run))

@@ -416,7 +416,8 @@ def test_a_run_with_steady_steps_ends_at_about_its_time(seconds_per_step, decay_
 
 def test_targets_are_the_inputs_one_token_later():
     tokens = np.arange(1000, 1100, dtype=np.uint16)
-    inputs, targets = batch_at(tokens, 3, batch_size=5, block_size=7, seed=1)
+    batch = batch_at(tokens, 3, batch_size=5, block_size=7, seed=1)
+    inputs, targets = batch.inputs, batch.targets
     assert inputs.shape == targets.shape == (5, 7) and inputs.dtype == targets.dtype == np.int64
     assert (targets == inputs + 1).all()                        # in this text the next token is the next number
     assert (np.diff(inputs, axis=1) == 1).all()
@@ -426,7 +427,7 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
     tokens = np.arange(10_000)
 
     def starts(seed, step):
-        return batch_at(tokens, step, batch_size=16, block_size=4, seed=seed)[0][:, 0].tolist()
+        return batch_at(tokens, step, batch_size=16, block_size=4, seed=seed).inputs[:, 0].tolist()
     before = starts(1, 5)
     np.random.default_rng().random()
     np.random.seed(3)
@@ -438,17 +439,18 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
 
 def test_every_window_of_the_text_is_reached_and_no_other():
     tokens = np.arange(12)
-    seen = {tuple(row) for step in range(60) for row in np.column_stack(
-        [part[:, [0, -1]] for part in batch_at(tokens, step, batch_size=8, block_size=9, seed=0)]).tolist()}
+    batches = [batch_at(tokens, step, batch_size=8, block_size=9, seed=0) for step in range(60)]
+    seen = {tuple(row) for batch in batches
+            for row in np.column_stack([part[:, [0, -1]] for part in (batch.inputs, batch.targets)]).tolist()}
     assert seen == {(start, start + 8, start + 1, start + 9) for start in range(3)}
 
 
 def test_windows_may_come_in_other_tokens_and_keep_their_length():
     def doubled(windows, random):
         return [window.repeat(2) if window[0] % 2 else window[:3] for window in windows]
-    plain, _ = batch_at(np.arange(100), 0, batch_size=8, block_size=5, seed=0)
-    inputs, targets = batch_at(np.arange(100), 0, batch_size=8, block_size=5, seed=0, resegment=doubled)
-    for window, before, after in zip(plain.tolist(), inputs.tolist(), targets.tolist()):
+    plain = batch_at(np.arange(100), 0, batch_size=8, block_size=5, seed=0).inputs
+    batch = batch_at(np.arange(100), 0, batch_size=8, block_size=5, seed=0, resegment=doubled)
+    for window, before, after in zip(plain.tolist(), batch.inputs.tolist(), batch.targets.tolist()):
         longer = np.repeat(window, 2).tolist()
         assert before == (longer[:5] if window[0] % 2 else window)      # too short a window stays as it is
         assert after == (longer[1:6] if window[0] % 2 else [*window[1:], window[-1] + 1])
@@ -456,8 +458,8 @@ def test_windows_may_come_in_other_tokens_and_keep_their_length():
 
 
 def test_the_shortest_text_has_one_window():
-    inputs, targets = batch_at(np.arange(3), 0, batch_size=2, block_size=2, seed=0)
-    assert inputs.tolist() == [[0, 1]] * 2 and targets.tolist() == [[1, 2]] * 2
+    batch = batch_at(np.arange(3), 0, batch_size=2, block_size=2, seed=0)
+    assert batch.inputs.tolist() == [[0, 1]] * 2 and batch.targets.tolist() == [[1, 2]] * 2
 
 
 @given(st.integers(2, 4096), st.integers(3, 100_000))

@@ -218,7 +218,8 @@ def test_an_epoch_of_shuffled_batches_has_every_window_once_in_an_order_of_its_o
     assert steps == math.ceil(2 * steps_per_epoch(total, **{key: how[key] for key in ("batch_size", "block_size", "batches")}))
     starts = []
     for step in range(steps):
-        inputs, targets = batch_at(tokens, step, **how)
+        batch = batch_at(tokens, step, **how)
+        inputs, targets = batch.inputs, batch.targets
         assert np.array_equal(inputs + 1, targets) and np.array_equal(inputs, inputs[:, :1] + np.arange(block_size))
         starts += inputs[:, 0].tolist()
     first, second = starts[:places], starts[places:2 * places]
@@ -233,9 +234,9 @@ def test_consecutive_windows_go_on_where_the_last_ones_ended_until_all_begin_ane
     how = {"batch_size": batch_size, "block_size": block_size, "seed": seed, "batches": "consecutive"}
     for epoch in range(3):
         read = [batch_at(tokens, epoch * windows + window, **how) for window in range(windows)]
-        for (_, targets), (inputs, _) in zip(read, read[1:]):
-            assert np.array_equal(targets[:, -1], inputs[:, 0])
-        seen = np.concatenate([targets.ravel() for _, targets in read])
+        for batch, following in zip(read, read[1:]):
+            assert np.array_equal(batch.targets[:, -1], following.inputs[:, 0])
+        seen = np.concatenate([batch.targets.ravel() for batch in read])
         assert len(set(seen.tolist())) == len(seen) > total - 1 - batch_size * block_size           # no token twice, and few of them never
 
 
@@ -250,7 +251,7 @@ def test_a_text_too_short_for_all_streams_is_refused_with_what_fits():
 @pytest.mark.parametrize("micro_batch_size", [4, 1])
 def test_a_step_learns_from_the_state_that_the_last_one_left_and_no_gradient_flows_back_to_it(make_run, micro_batch_size):       # noqa: F811
     run = make_run(**CARRIED, micro_batch_size=micro_batch_size, block_size=256, learning_rate=0.05, gradient_clip=0.0, warmup_steps=0, decay_fraction=0.0)
-    run.optimizers = [optimizers.SGD([{"params": list(run.net.parameters()), "weight_decay": 0.0, "rate": 1.0}], replace(run.training, beta1=0.0))]
+    run.train_step.optimizers = [optimizers.SGD([{"params": list(run.net.parameters()), "weight_decay": 0.0, "rate": 1.0}], replace(run.training, beta1=0.0))]
     net = build_network(run.params.model)
     net.load_state_dict(run.net.state_dict())
     windows = windows_per_stream(run.corpus.train_tokens, 4, 256)
@@ -258,7 +259,8 @@ def test_a_step_learns_from_the_state_that_the_last_one_left_and_no_gradient_flo
     for step in range(windows + 2):
         if step % windows == 0:
             state = net.empty_state(4)
-        inputs, targets = map(torch.from_numpy, batch_at(run.corpus.train, step, batch_size=4, block_size=256, seed=1, batches="consecutive"))
+        batch = batch_at(run.corpus.train, step, batch_size=4, block_size=256, seed=1, batches="consecutive")
+        inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
         logits, state = net.continue_from(state, inputs)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         gradients = torch.autograd.grad(loss, list(net.parameters()))
@@ -267,7 +269,7 @@ def test_a_step_learns_from_the_state_that_the_last_one_left_and_no_gradient_flo
             for parameter, gradient in zip(net.parameters(), gradients):
                 parameter -= 0.05 * gradient
         assert run.step() == pytest.approx(loss.item(), rel=1e-5)
-        torch.testing.assert_close(run.streams.state.cell, state.cell, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(run.train_step.forward.state.cell, state.cell, rtol=1e-4, atol=1e-5)
     for found, expected in zip(run.net.parameters(), net.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -283,8 +285,8 @@ def test_where_memory_runs_out_halfway_the_streams_begin_the_step_again(make_run
     small.net.continue_from = limited
     for _ in range(4):
         assert small.step() == pytest.approx(whole.step(), rel=1e-5)
-    assert small.training.micro_batch_size == 1 and small.streams.state.count == 4
-    torch.testing.assert_close(small.streams.state.cell, whole.streams.state.cell, rtol=1e-4, atol=1e-6)
+    assert small.training.micro_batch_size == 1 and small.train_step.forward.state.count == 4
+    torch.testing.assert_close(small.train_step.forward.state.cell, whole.train_step.forward.state.cell, rtol=1e-4, atol=1e-6)
 
 
 def test_measuring_and_writing_leave_the_state_of_training_alone(make_run):            # noqa: F811
@@ -329,8 +331,8 @@ def test_two_processes_carry_their_own_streams_and_one_goes_on_with_all(project,
     out, err = launch(project, "--resume").communicate(timeout=60)
     assert "Done." in out, err
     with continued(project, "test", steps=40) as run:
-        torch.testing.assert_close(run.streams.state.cell, whole.streams.state.cell, rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(run.streams.state.hidden, whole.streams.state.hidden, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(run.train_step.forward.state.cell, whole.train_step.forward.state.cell, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(run.train_step.forward.state.hidden, whole.train_step.forward.state.hidden, rtol=1e-3, atol=1e-3)
 
 
 # --- Lengths in epochs ---

@@ -31,13 +31,13 @@ import os, sys
 import torch
 import train
 from folio.cli.command_line import front_door
-from folio.training.loop import Run
+from folio.training.step import TrainStep
 
-def limited(run, inputs, targets, loss=Run._loss):
+def limited(step, inputs, targets, loss=TrainStep._loss):
     if os.environ["RANK"] == "1" and inputs.numel() > 64:
         raise torch.OutOfMemoryError("CUDA out of memory.")
-    return loss(run, inputs, targets)
-Run._loss = limited
+    return loss(step, inputs, targets)
+TrainStep._loss = limited
 sys.setswitchinterval(10)           # a thread of gloo's that outlives its group would abort the process now and then; so it does almost always
 front_door(train.main)
 """
@@ -74,7 +74,7 @@ def test_two_processes_make_the_steps_of_one_even_where_one_of_them_has_less_mem
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert out.count("run       two: 20 steps") == out.count("2 processes of 1 thread,") == out.count("Done.") == out.count("  step 20 ") == 1
-    assert out.count("Step 0: 2 windows at once need more memory than there is; from here on 1 at once.") == 1
+    assert out.count("Step 0: 2 sequences at once need more memory than there is; from here on 1 at once.") == 1
     how = dict(optimizer="adamw", bpe_dropout=bpe_dropout, block_size=64, length_warmup=5)
     one = make_run("one", **how)
     one.train()
@@ -105,7 +105,7 @@ def test_a_run_goes_from_one_process_to_two_and_when_one_of_them_is_killed_to_on
         torch.set_num_threads(1)            # it would take those of both
         run.train()
     assert not list(project.saved_weights.glob(".*.tmp"))
-    first, last = run_log.read(run.log.path)[-1], run_log.read(whole.log.path)[-1]
+    first, last = run_log.read(run.reporter.log.path)[-1], run_log.read(whole.reporter.log.path)[-1]
     assert first["step"] == last["step"] == 200
     assert first["val_bpb"] == pytest.approx(last["val_bpb"], rel=0.01)             # 200 steps of rounding
 

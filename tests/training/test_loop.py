@@ -25,13 +25,15 @@ from folio.formats import checkpoint, run_log, torch_file
 from folio.data import corpus
 from folio.base import hardware
 from folio.networks import build as networks
-from folio.training import optimizers, runs, summary, loop as training
-from folio.data.batches import batch_at
+from folio.training import deadline, loop, optimizers, report, runs, summary
+from folio.data.batches import IGNORED, Batch, batch_at
 from folio.evaluation.bits_per_byte import Score, bytes_of_tokens, evaluate_windows, spread_windows
 from folio.cli.command_line import front_door
 from folio.base.errors import FolioError, is_out_of_memory
 from folio.formats.tokenizers import write
-from folio.training.loop import Run, clock_time, default_eval_interval, dropout_seed
+from folio.training.loop import Run
+from folio.training.report import clock_time, default_eval_interval
+from folio.training.step import TrainStep, dropout_seed
 from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams
 from tokenizer import BPETokenizer, load
 
@@ -117,9 +119,10 @@ def test_a_step_goes_down_the_clipped_gradient_of_the_mean_loss(make_run):
     run = make_run(gradient_clip=0.01, learning_rate=0.5, warmup_steps=4, bpe_dropout=0.0)
     reference = networks.build_network(run.params.model)
     reference.load_state_dict(run.net.state_dict())
-    run.optimizers = [optimizers.SGD([{"params": list(run.net.parameters()), "weight_decay": 0.0, "rate": 1.0}], replace(run.training, beta1=0.0))]
+    run.train_step.optimizers = [optimizers.SGD([{"params": list(run.net.parameters()), "weight_decay": 0.0, "rate": 1.0}], replace(run.training, beta1=0.0))]
     for step in range(3):
-        inputs, targets = map(torch.from_numpy, batch_at(run.corpus.train, step, batch_size=4, block_size=16, seed=1))
+        batch = batch_at(run.corpus.train, step, batch_size=4, block_size=16, seed=1)
+        inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
         loss = F.cross_entropy(reference(inputs).flatten(0, 1), targets.flatten())
         gradients = torch.autograd.grad(loss, list(reference.parameters()))
         length = math.sqrt(sum(gradient.double().square().sum().item() for gradient in gradients))
@@ -141,9 +144,9 @@ def test_bpe_dropout_rises_and_falls_with_the_learning_rate(make_run, monkeypatc
         asked[len(asked)] = dropout
         return resegment(windows, dropout, random)
     monkeypatch.setattr(run.tokenizer, "resegment", noted)
-    others = [run._batch(step)[0].tolist() for step in range(10)]
+    others = [run._batch(step).inputs.tolist() for step in range(10)]
     assert list(asked.values()) == pytest.approx([0.1, 0.2, 0.2, 0.2, 0.2, 0.2, 0.16, 0.12, 0.08, 0.04])
-    as_they_are = [batch_at(plain, step, batch_size=run.training.batch_size, block_size=run.params.model.block_size, seed=1)[0].tolist()
+    as_they_are = [batch_at(plain, step, batch_size=run.training.batch_size, block_size=run.params.model.block_size, seed=1).inputs.tolist()
                    for step in range(10)]
     assert sum(other != same for other, same in zip(others, as_they_are)) > 2
     assert run.tokenizer.decode_bytes(others[3][0])[:20] == run.tokenizer.decode_bytes(as_they_are[3][0])[:20]
@@ -251,14 +254,14 @@ def test_the_embedding_learns_at_a_rate_of_its_own_unless_it_is_the_head_as_well
     for tied_head, rates in ((False, {5.0, 1.0}), (True, {1.0})):
         run = make_run(f"tied-{tied_head}", tied_head=tied_head, embedding_rate=None)
         run.step()
-        assert {group["lr"] / run.learning_rate(0) for each in run.optimizers for group in each.param_groups} == rates
+        assert {group["lr"] / run.schedule.learning_rate(0) for each in run.train_step.optimizers for group in each.param_groups} == rates
 
 
 def test_the_first_sequences_are_a_quarter_as_long_and_four_times_as_many_up_to_the_decay(make_run):
     run = make_run(block_size=64, length_warmup=3, bpe_dropout=0.0)
-    assert [tuple(run._batch(step)[0].shape) for step in (0, 2, 3)] == [(16, 16), (16, 16), (4, 64)]
+    assert [tuple(run._batch(step).inputs.shape) for step in (0, 2, 3)] == [(16, 16), (16, 16), (4, 64)]
     run.progress.decay_start = 1
-    assert [tuple(run._batch(step)[0].shape) for step in (0, 1)] == [(16, 16), (4, 64)]
+    assert [tuple(run._batch(step).inputs.shape) for step in (0, 1)] == [(16, 16), (4, 64)]
     in_parts = make_run("parts", block_size=64, length_warmup=3, micro_batch_size=1, optimizer="adamw")
     whole = make_run("whole", block_size=64, length_warmup=3, optimizer="adamw")
     assert [whole.step() for _ in range(4)] == pytest.approx([in_parts.step() for _ in range(4)], rel=1e-4)
@@ -288,17 +291,18 @@ def test_what_computes_gives_every_weight_its_gradient_and_follows_it(make_run, 
     run = make_run(precision=precision, tied_head=tied_head, bpe_dropout=0.0, optimizer="adamw", gradient_clip=0.0)
     reference = networks.build_network(run.params.model)
     reference.load_state_dict(run.net.state_dict())
-    inputs, targets = run._batch(0)
+    batch = run._batch(0)
+    inputs, targets = batch.inputs, batch.targets
     gradients = torch.autograd.grad(F.cross_entropy(reference(inputs).flatten(0, 1), targets.flatten()), list(reference.parameters()))
-    run._add_gradient_of(run.loss(inputs, targets))
+    run.precision.add_gradient(run.train_step.loss(inputs, targets) / targets.numel())
     for found, expected in zip([parameter.grad for parameter in run.net.parameters()], gradients, strict=True):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, expected, rtol=0, atol=(1e-6 if precision == "fp32" else 0.1) * expected.abs().max().item() + 1e-9)
     for parameter in run.net.parameters():
         parameter.grad = None
     run.step()
-    for (name, mine), working in zip(run.net.named_parameters(remove_duplicate=False), run.working_net.parameters() if not tied_head else
-                                     [parameter for _, parameter in run.working_net.named_parameters(remove_duplicate=False)]):
+    for (name, mine), working in zip(run.net.named_parameters(remove_duplicate=False), run.precision.working_net.parameters() if not tied_head else
+                                     [parameter for _, parameter in run.precision.working_net.named_parameters(remove_duplicate=False)]):
         assert torch.equal(mine.to(working.dtype), working), name
 
 
@@ -358,20 +362,20 @@ def test_where_memory_runs_out_the_same_steps_are_made_in_smaller_parts_and_that
     capsys.readouterr()
     small.train()
     said = [line for line in capsys.readouterr().out.splitlines() if "at once" in line]
-    assert said == [f"Step 0: {before} windows at once need more memory than there is; from here on {now} at once. "
+    assert said == [f"Step 0: {before} sequences at once need more memory than there is; from here on {now} at once. "
                     f"Batches and results are the same but for rounding (micro_batch_size={now})." for before, now in [(12, 6), (6, 3), (3, 1)]]
     assert_the_same_to_rounding(small, whole)
-    assert {line["micro_batch_size"] for line in run_log.read(small.log.path)} == {1}
+    assert {line["micro_batch_size"] for line in run_log.read(small.reporter.log.path)} == {1}
 
 
 def test_first_steps_have_more_and_shorter_sequences_up_to_the_descent(make_run):
     run = make_run(block_size=64, steps=10, batch_size=4, length_warmup=3)
-    assert [tuple(run._batch(step)[0].shape) for step in range(5)] == [(16, 16)] * 3 + [(4, 64)] * 2
+    assert [tuple(run._batch(step).inputs.shape) for step in range(5)] == [(16, 16)] * 3 + [(4, 64)] * 2
     run = make_run(block_size=64, steps=10, batch_size=4, length_warmup=10)          # whose descent begins at step 6
-    assert [len(run._batch(step)[0]) for step in range(10)] == [16] * 6 + [4] * 4
+    assert [len(run._batch(step).inputs) for step in range(10)] == [16] * 6 + [4] * 4
     run = make_run(block_size=64, steps=None, minutes=1.0, batch_size=4, length_warmup=10)
     run.progress.decay_start = 7                                                    # as time decides it
-    assert [len(run._batch(step)[0]) for step in range(10)] == [16] * 7 + [4] * 3
+    assert [len(run._batch(step).inputs) for step in range(10)] == [16] * 7 + [4] * 3
 
 
 def test_shorter_sequences_take_no_more_memory_and_make_the_same_steps_in_smaller_parts(make_run):
@@ -401,13 +405,13 @@ def test_what_is_compiled_before_the_first_step_is_what_the_step_computes(make_r
         return lambda inputs, targets: shapes.append(tuple(inputs.shape)) or function(inputs, targets)
     monkeypatch.setattr(torch, "compile", compiled)
     run = make_run(compile=True, block_size=64, batch_size=4, micro_batch_size=2, length_warmup=length_warmup)
-    run._compile()
+    run.compile()
     run.step()
     assert shapes == [shape] * 3
 
 
 def assert_the_same_to_rounding(run, reference):
-    for one, other in zip(run_log.read(run.log.path), run_log.read(reference.log.path), strict=True):
+    for one, other in zip(run_log.read(run.reporter.log.path), run_log.read(reference.reporter.log.path), strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
         assert one.get("val_bpb", 0) == pytest.approx(other.get("val_bpb", 0), rel=1e-4)
     for one, other in zip(run.net.parameters(), reference.net.parameters(), strict=True):
@@ -627,11 +631,11 @@ def test_a_run_whose_reader_leaves_goes_on_and_says_so(project, unbuffered):
 
 def test_a_line_of_the_log_that_is_nested_without_end_is_damage(make_run):
     run = make_run()
-    run.log.append(step=1)
-    with run.log.path.open("a") as file:
+    run.reporter.log.append(step=1)
+    with run.reporter.log.path.open("a") as file:
         file.write("[" * 100_000 + "\n" + '{"a":' * 100_000 + "\n")
-    run.log.append(step=2)
-    assert [line["step"] for line in run_log.read(run.log.path)] == [1, 2]
+    run.reporter.log.append(step=2)
+    assert [line["step"] for line in run_log.read(run.reporter.log.path)] == [1, 2]
 
 
 @pytest.mark.parametrize("users", [{}, {"TORCHINDUCTOR_CACHE_DIR": "/their/own"}], ids=["none", "their own"])
@@ -871,9 +875,9 @@ def test_a_finished_run_asks_for_more_steps_and_goes_on_with_them(project, make_
 def test_a_run_of_steps_can_go_on_by_minutes_and_the_other_way_round(project, make_run):
     half_done(make_run, steps=1000)
     with continued(project, minutes=5.0, steps=None) as run:
-        assert run.total_steps is None and run.progress.decay_start is None     # time has not decided yet
+        assert run.schedule.total_steps is None and run.progress.decay_start is None     # time has not decided yet
     with continued(project, minutes=None, steps=500) as run:
-        assert (run.total_steps, run.progress.decay_start) == (500, 300)
+        assert (run.schedule.total_steps, run.progress.decay_start) == (500, 300)
 
 
 def test_reporting_may_change_on_resume(project, make_run):
@@ -975,8 +979,8 @@ def test_a_new_run_removes_what_killed_ones_left_behind_and_disturbs_none_at_wor
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_files(project, make_run):
     run = make_run(steps=20)
-    loss = run.loss
-    run.loss = lambda *batch: loss(*batch) * (math.nan if run.progress.step == 7 else 1)
+    loss = run.train_step.loss
+    run.train_step.loss = lambda *batch: loss(*batch) * (math.nan if run.progress.step == 7 else 1)
     with pytest.raises(FolioError, match="step 7 .*loss is nan.*--learning-rate"):
         run.train()
     contents = checkpoint.load(project.resume("test"))
@@ -987,7 +991,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_files(p
 def test_a_gradient_that_is_not_finite_changes_no_weight(make_run):
     run = make_run()
     before = {name: tensor.clone() for name, tensor in run.net.state_dict().items()}
-    run.loss = lambda *batch: (run.net.embedding.weight.sum() * 0).sqrt() + 1           # its slope at zero is infinite
+    run.train_step.loss = lambda *batch: (run.net.embedding.weight.sum() * 0).sqrt() + 1           # its slope at zero is infinite
     with pytest.raises(FolioError, match="step 0"):
         run.step()
     assert same_weights(before, run.net.state_dict())
@@ -1074,7 +1078,7 @@ def test_the_log_has_what_was_promised(uninterrupted):
 def test_every_field_of_the_log_is_explained(uninterrupted, project, make_run):
     run, _ = by_the_clock(make_run, "timed", learns=False)
     run.train()
-    written = {field for log in (uninterrupted[0].log("default"), run.log.path) for line in run_log.read(log) for field in line}
+    written = {field for log in (uninterrupted[0].log("default"), run.reporter.log.path) for line in run_log.read(log) for field in line}
     assert written == set(re.findall(r"^    (\w+)  ", run_log.__doc__, re.MULTILINE))
 
 
@@ -1093,7 +1097,7 @@ def test_the_gradient_length_in_the_log_is_that_before_clipping(project, make_ru
     lengths = {clip: make_run(f"clip-{clip}", gradient_clip=clip, steps=2, eval_interval=1) for clip in (0.0, 1e-3)}
     for run in lengths.values():
         run.train()
-    loose, tight = (run_log.read(run.log.path)[0]["gradient_length"] for run in lengths.values())
+    loose, tight = (run_log.read(run.reporter.log.path)[0]["gradient_length"] for run in lengths.values())
     assert loose == tight > 1e-3
 
 
@@ -1115,22 +1119,22 @@ def test_training_and_validation_are_logged_in_one_unit_whatever_bpe_dropout_doe
     monkeypatch.setattr(run, "_batch", lambda number: batches.append(batch(number)) or batches[-1])
     run.step = lambda: losses.append(step())
     run.train()
-    expected = [64 * sum(losses[first:first + 2]) / sum(sizes[targets.numpy()].sum() for _, targets in batches[first:first + 2]) for first in (0, 2)]
-    assert [line["train_nats_per_byte"] for line in run_log.read(run.log.path)] == pytest.approx(expected)
+    expected = [64 * sum(losses[first:first + 2]) / sum(sizes[targets.numpy()].sum() for batch in batches[first:first + 2] for targets in [batch.targets]) for first in (0, 2)]
+    assert [line["train_nats_per_byte"] for line in run_log.read(run.reporter.log.path)] == pytest.approx(expected)
 
 
 def test_targets_without_text_have_no_loss_per_byte(make_run, capsys):
     run = make_run(steps=1)
     run.token_bytes = torch.zeros_like(run.token_bytes)
     run.train()
-    assert run_log.read(run.log.path)[0]["train_nats_per_byte"] is None
+    assert run_log.read(run.reporter.log.path)[0]["train_nats_per_byte"] is None
     assert "training -  validation" in capsys.readouterr().out
 
 
 def test_evaluations_measure_a_sample_of_the_training_text_as_they_measure_the_validation(make_run):
     run = make_run(steps=600, eval_interval=500, dropout=0.5, bpe_dropout=0.3)
     run.progress.step = 500
-    total, score = run.corpus.train_tokens, run.evaluate_training_text()
+    total, score = run.corpus.train_tokens, run.evaluator.measure_training_text(run.progress.step)
     starts = spread_windows(total, 960 // 16, 16)           # five steps' time; an evaluation is three times as fast as a step
     assert starts[0] == 0 and starts[-1] == total - 17 and (np.diff(starts) >= 16).all()
     run.net.eval()
@@ -1140,14 +1144,14 @@ def test_evaluations_measure_a_sample_of_the_training_text_as_they_measure_the_v
     assert score.nats == pytest.approx(nats, rel=1e-4)
     assert (score.tokens, score.bytes) == (16 * len(starts), bytes_of_tokens(run.tokenizer)[windows[:, 1:].numpy()].sum())
     run.net.train()
-    assert score == run.evaluate_training_text() and run.net.training
+    assert score == run.evaluator.measure_training_text(run.progress.step) and run.net.training
 
 
 def test_the_training_text_is_measured_where_it_costs_no_more_than_a_hundredth_of_the_run(make_run, capsys):
     run = make_run(steps=250, eval_interval=50, learning_rate=0.02)
     run.train()
-    lines = [line for line in run_log.read(run.log.path) if "val_nats_per_byte" in line]
-    cost = training.evaluation_steps(16 * (training.train_eval_tokens(run.corpus.val_tokens, 50, 64) // 16), 64)
+    lines = [line for line in run_log.read(run.reporter.log.path) if "val_nats_per_byte" in line]
+    cost = report.evaluation_steps(16 * (report.train_eval_tokens(run.corpus.val_tokens, 50, 64) // 16), 64)
     assert 0.5 < cost < 2.5
     assert [line["step"] for line in lines if "train_eval_nats_per_byte" in line] == [step for step in range(50, 251, 50) if step >= 100 * cost]
     said = [line for line in capsys.readouterr().out.splitlines() if " validation " in line]
@@ -1160,25 +1164,25 @@ def test_the_training_text_is_measured_where_it_costs_no_more_than_a_hundredth_o
     (100_000, 2_000, 60_000),           # a hundredth of 2,000 steps of 1,000 tokens; an evaluation is three times as fast as a step
 ])
 def test_the_sample_of_the_training_text_is_as_large_as_time_allows(val_tokens, eval_interval, expected):
-    assert training.train_eval_tokens(val_tokens, eval_interval, 1000) == expected
+    assert report.train_eval_tokens(val_tokens, eval_interval, 1000) == expected
 
 
 @pytest.mark.parametrize("val_tokens", [10, 5_000, 40_000, 3_000_000])
 def test_evaluations_have_their_share_of_the_time(val_tokens):
     interval = default_eval_interval(val_tokens, 1000)
-    measured = val_tokens + training.train_eval_tokens(val_tokens, interval, 1000)
-    assert training.evaluation_steps(measured, 1000) <= training.EVALUATION_SHARE * interval + 1e-6
+    measured = val_tokens + report.train_eval_tokens(val_tokens, interval, 1000)
+    assert report.evaluation_steps(measured, 1000) <= report.EVALUATION_SHARE * interval + 1e-6
 
 
 def test_a_run_goes_on_from_a_resume_file_that_knows_no_bytes_of_its_last_losses(project, make_run):
     run = half_done(make_run)
     contents = checkpoint.load(project.resume("test"))
     assert len(contents["progress"]["recent_losses"]) == 3
-    del contents["progress"]["recent_bytes"]
+    del contents["progress"]["recent_bytes"], contents["progress"]["recent_tokens"]
     run.restore(contents)
-    assert run._recent_nats_per_byte() is None
+    assert run.progress.recent_nats_per_byte(64) is None
     run.step()
-    assert 0 < run._recent_nats_per_byte() < 10
+    assert 0 < run.progress.recent_nats_per_byte(64) < 10
 
 
 def test_a_resumed_run_cuts_its_log_back_to_its_step(tmp_path):
@@ -1215,7 +1219,7 @@ def test_the_effective_settings_are_said_before_the_first_step(uninterrupted):
 
 def test_a_sample_is_written_without_dropout(make_run):
     run = make_run(dropout=0.5, sample_tokens=30)
-    assert len({run.sample() for _ in range(3)}) == 1 and run.net.training
+    assert len({run.evaluator.sample() for _ in range(3)}) == 1 and run.net.training
 
 
 def test_each_evaluation_shows_a_sample_of_text(uninterrupted):
@@ -1258,8 +1262,8 @@ def test_a_run_out_of_patience_stops_is_finished_and_goes_on_when_it_gets_more(p
 def test_overfitting_is_said_once_when_three_validations_in_a_row_are_no_better(make_run, capsys):
     with_scores(make_run(steps=50), 3.0, 1.0, 2.0, 1.5, 1.0, 1.2, 1.3, 0.9, 2.0, 2.0).train()
     said = capsys.readouterr().out
-    assert said.count("The model begins to learn its text by heart") == 1
-    assert said.index("validation 1.0000", said.index("validation 1.5000")) < said.index("by heart") < said.index("validation 1.2000")
+    assert said.count("The model is overfitting") == 1
+    assert said.index("validation 1.0000", said.index("validation 1.5000")) < said.index("overfitting") < said.index("validation 1.2000")
 
 
 def test_the_whole_held_out_part_is_measured_with_dropout_off(project, make_run):
@@ -1331,14 +1335,18 @@ class Clock:
                 self.now += seconds_at(run.progress.step)
                 if learns:
                     return super().step()
-                run.progress.step += 1
-                run.progress.recent_losses.append(1.0)
-                run.gradient_length = 1.0
+                run.progress.count_step(1.0, run.tokens_per_step, 0)
+                run.grad_norm = 1.0
 
-            def _measured(run, measure, text, *more, block_size):
-                tokens = block_size * len(more[1]) if measure is evaluate_windows else len(text) - 1
-                self.now += evaluation * training.evaluation_steps(tokens, run.tokens_per_step) * seconds_at(run.progress.step)
-                return super()._measured(measure, text, *more, block_size=block_size) if learns else Score(1.0, 1, 1)
+            def __init__(run, *parts, **how):
+                super().__init__(*parts, **how)
+                measured = run.evaluator._measured
+
+                def slowly(measure, text, *more, block_size, step):
+                    tokens = block_size * len(more[1]) if measure is evaluate_windows else len(text) - 1
+                    self.now += evaluation * report.evaluation_steps(tokens, run.tokens_per_step) * seconds_at(step)
+                    return measured(measure, text, *more, block_size=block_size, step=step) if learns else Score(1.0, 1, 1)
+                run.evaluator._measured = slowly
         return Slow
 
 
@@ -1359,8 +1367,8 @@ def test_minutes_are_what_a_run_takes_to_a_twentieth_everything_included(make_ru
     assert run.train() is None
     assert 0.95 * 120 <= clock.now <= 1.05 * 120
     assert run.done and run.progress.finished
-    assert run_log.read(run.log.path)[-1]["seconds"] == pytest.approx(clock.now, abs=0.01)
-    assert "val_bpb" in run_log.read(run.log.path)[-1]
+    assert run_log.read(run.reporter.log.path)[-1]["seconds"] == pytest.approx(clock.now, abs=0.01)
+    assert "val_bpb" in run_log.read(run.reporter.log.path)[-1]
 
 
 def changing(times, at):
@@ -1397,7 +1405,7 @@ def test_a_run_ends_on_time_whatever_becomes_of_the_machine(make_run, seconds_pe
     run.train()
     assert 0.95 * 120 <= clock.now <= 1.05 * 120
     assert run.done and run.progress.finished and len(run.progress.moved_ends) <= 8
-    rates = [line["learning_rate"] for line in run_log.read(run.log.path)]
+    rates = [line["learning_rate"] for line in run_log.read(run.reporter.log.path)]
     assert rates[-1] < 0.1 * max(rates)             # the descent reached its end
 
 
@@ -1405,12 +1413,12 @@ def test_a_run_ends_on_time_whatever_becomes_of_the_machine(make_run, seconds_pe
 def test_the_first_slow_step_of_a_run_of_seconds_does_not_decide_its_descent(make_run, minutes, seconds_per_step, started):
     run, clock = by_the_clock(make_run, "short", lambda now, step: 6 * seconds_per_step if step == 0 else seconds_per_step, learns=False,
                               minutes=minutes, eval_interval=1000)
-    run.started_at = 10.0 - started
+    run.stopwatch.started_at = 10.0 - started
     run.train()
-    took, closing = clock.now - run.started_at, training.CLOSING_SECONDS
+    took, closing = clock.now - run.stopwatch.started_at, deadline.CLOSING_SECONDS
     assert 0.9 * 60 * minutes <= took + closing <= 1.05 * 60 * minutes
     most = (60 * minutes - started - closing - 5 * seconds_per_step) / seconds_per_step
-    evaluation = training.evaluation_steps(run.corpus.val_tokens, run.tokens_per_step)
+    evaluation = report.evaluation_steps(run.corpus.val_tokens, run.tokens_per_step)
     assert most - 2 * evaluation - 3 <= run.progress.step <= most
 
 
@@ -1430,12 +1438,12 @@ def test_an_evaluation_that_is_slower_than_guessed_is_known_from_one_batch_of_it
 def test_the_log_has_every_decision_with_its_step(make_run):
     run, _ = by_the_clock(make_run, "timed", changing(2, 0.65), learns=False)
     run.train()
-    decided = [line for line in run_log.read(run.log.path) if "total_steps" in line]
+    decided = [line for line in run_log.read(run.reporter.log.path) if "total_steps" in line]
     assert [[line["step"], line["total_steps"]] for line in decided[1:]] == run.progress.moved_ends != []
     assert decided[0]["decay_start"] == decided[0]["step"] == run.progress.decay_start < run.progress.step < decided[0]["total_steps"]
     assert decided[-1]["total_steps"] == run.progress.step
-    for line in run_log.read(run.log.path):
-        assert line["learning_rate"] == pytest.approx(run.learning_rate(line["step"] - 1))
+    for line in run_log.read(run.reporter.log.path):
+        assert line["learning_rate"] == pytest.approx(run.schedule.learning_rate(line["step"] - 1))
 
 
 def replayed(make_run, run):
@@ -1457,7 +1465,7 @@ def test_time_decides_where_the_descent_begins_and_ends_and_nothing_else(project
 def test_time_decides_the_start_of_the_descent_and_nothing_else(project, make_run):
     run, _ = by_the_clock(make_run, "timed")
     run.train()
-    decided = [line for line in run_log.read(run.log.path) if "decay_start" in line]
+    decided = [line for line in run_log.read(run.reporter.log.path) if "decay_start" in line]
     assert [line["decay_start"] for line in decided] == [run.progress.decay_start] == [decided[0]["step"]]
     assert run.progress.moved_ends == []
     by_steps = make_run("by-steps", steps=run.progress.step, eval_interval=30)
@@ -1505,7 +1513,7 @@ def test_a_run_resumed_in_its_descent_on_a_slower_machine_still_ends_on_time(pro
     again, clock = by_the_clock(make_run, "slower", 0.8, learns=False, eval_interval=1000)
     again.restore(checkpoint.load(project.resume("slower")))
     again.train()
-    assert 0.95 * 120 <= again.seconds - 10 <= 1.05 * 120               # ten seconds were lost with the process
+    assert 0.95 * 120 <= again.stopwatch.seconds - 10 <= 1.05 * 120               # ten seconds were lost with the process
     assert again.progress.moved_ends
 
 
@@ -1546,23 +1554,23 @@ def test_a_resume_file_without_moved_ends_goes_on(project, make_run):
     run.progress.training_seconds = 50.0
     run.save_resume()
     contents = checkpoint.load(project.resume("old"))
-    for name in ("moved_ends", "evaluation_steps", "recent_bytes"):
+    for name in ("moved_ends", "evaluation_steps", "recent_bytes", "recent_tokens"):
         del contents["progress"][name]
     contents["progress"]["evaluation_seconds"] = 2.5
     again, _ = by_the_clock(make_run, "old")
     again.restore(contents)
     again.train()
-    assert again.progress.step == again.total_steps == 67 and again.progress.moved_ends == []
+    assert again.progress.step == again.schedule.total_steps == 67 and again.progress.moved_ends == []
 
 
 def test_the_decision_reaches_the_log_even_if_the_run_is_killed_before_it_is_written(project, make_run, monkeypatch):
     run, _ = by_the_clock(make_run, "killed")
     report = run._report
 
-    def killed(evaluating, decided, bar):
+    def killed(evaluates, decided):
         if decided:
             raise Killed
-        report(evaluating, decided, bar)
+        report(evaluates, decided)
     run._report = killed
     with pytest.raises(Killed):
         run.train()
@@ -1578,7 +1586,7 @@ def test_the_decision_reaches_the_log_even_if_the_run_is_killed_before_it_is_wri
     (0.4, 0.001, 0.15, None)])
 def test_a_run_that_ends_far_short_of_its_plan_says_so_with_the_likely_cause(make_run, monkeypatch, share, seconds_per_step, minutes, said):
     run, clock = by_the_clock(make_run, "timed", seconds_per_step, learns=False, minutes=minutes)
-    run.started_at = clock.now - 1
+    run.stopwatch.started_at = clock.now - 1
     monkeypatch.setattr(time, "process_time", lambda: share * clock.now)
     run.train()
     planned = summary.expected(run).steps
@@ -1616,10 +1624,10 @@ def test_the_seconds_of_all_sittings_count(project, make_run):
     assert checkpoint.load(project.resume("sittings"))["progress"]["seconds"] == clock.now == 40.0
     second, clock = by_the_clock(make_run, "sittings")
     second.restore(checkpoint.load(project.resume("sittings")))
-    assert second.seconds == 50.0                               # and ten seconds to start again
+    assert second.stopwatch.seconds == 50.0                               # and ten seconds to start again
     second.train()
-    assert 119 <= second.seconds <= 123
-    assert run_log.read(second.log.path)[-1]["seconds"] == pytest.approx(second.seconds, abs=0.01)
+    assert 119 <= second.stopwatch.seconds <= 123
+    assert run_log.read(second.reporter.log.path)[-1]["seconds"] == pytest.approx(second.stopwatch.seconds, abs=0.01)
 
 
 # --- The machine ---
@@ -1662,7 +1670,7 @@ def test_torch_compile_itself_makes_the_same_step(make_run):
     if not hardware.has_compiler("cpu"):
         pytest.skip("no C++ compiler")
     plain, run = make_run("plain", optimizer="adamw"), make_run("compiled", optimizer="adamw", compile=True)
-    run._compile()
+    run.compile()
     assert run.training.compile, "torch.compile did not work"
     for _ in range(3):
         assert run.step() == pytest.approx(plain.step(), rel=1e-3)
@@ -1689,7 +1697,7 @@ def test_products_of_float16_train_as_well(make_run):
 
 def with_scale(run, scale):
     """The run with the gradients of fp16 scaled by so much, and by twice as much after every three steps that went well."""
-    run.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=3)
+    run.precision.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=3)
     return run
 
 
@@ -1698,8 +1706,8 @@ def test_a_step_whose_fp16_gradients_overflow_changes_nothing_but_the_scale(make
     before = {name: tensor.clone() for name, tensor in run.net.state_dict().items()}
     assert run.step() == pytest.approx(math.log(270), abs=0.2)
     assert same_weights(before, run.net.state_dict())
-    assert not any(optimizer.state for optimizer in run.optimizers)
-    assert (run.progress.step, run.scaler.get_scale()) == (1, 2.0 ** 59)
+    assert not any(optimizer.state for optimizer in run.train_step.optimizers)
+    assert (run.progress.step, run.precision.scaler.get_scale()) == (1, 2.0 ** 59)
 
 
 def test_the_scale_of_fp16_gradients_does_not_change_the_step(make_run):
@@ -1712,7 +1720,7 @@ def test_the_scale_of_fp16_gradients_does_not_change_the_step(make_run):
 
 def test_fp16_gradients_that_overflow_at_every_scale_are_a_run_that_has_gone_astray(make_run):
     run = with_scale(make_run(precision="fp16"), 2.0 ** 4)
-    run.loss = lambda *batch: (run.net.embedding.weight.sum() * 0).sqrt() + 1           # its slope at zero is infinite
+    run.train_step.loss = lambda *batch: (run.net.embedding.weight.sum() * 0).sqrt() + 1           # its slope at zero is infinite
     for _ in range(4):
         run.step()
     with pytest.raises(FolioError, match="step 4 .*gradient"):
@@ -1721,7 +1729,7 @@ def test_fp16_gradients_that_overflow_at_every_scale_are_a_run_that_has_gone_ast
 
 def test_an_fp16_loss_that_is_not_finite_stops_the_run_at_once(make_run):
     run = make_run(precision="fp16")
-    run.loss = lambda *batch: run.net.embedding.weight.sum() * math.inf
+    run.train_step.loss = lambda *batch: run.net.embedding.weight.sum() * math.inf
     with pytest.raises(FolioError, match="step 0"):
         run.step()
 
@@ -1734,7 +1742,7 @@ def test_a_run_in_fp16_goes_on_with_the_scale_it_had(project, make_run):
     half.save_resume()
     with continued(project, "half") as again:
         again.train()
-    assert again.scaler.state_dict() == whole.scaler.state_dict() != make_run("new", precision="fp16").scaler.state_dict()
+    assert again.precision.scaler.state_dict() == whole.precision.scaler.state_dict() != make_run("new", precision="fp16").precision.scaler.state_dict()
     assert same_weights(again.net.state_dict(), whole.net.state_dict())
 
 
@@ -1759,4 +1767,4 @@ def test_another_c_library_is_left_as_it_is(library, monkeypatch):
 def test_as_many_threads_as_asked_for_are_used(make_run):
     make_run(threads=2)
     assert torch.get_num_threads() == 2
-    assert training.SAVE_SECONDS <= 60
+    assert loop.SAVE_SECONDS <= 60

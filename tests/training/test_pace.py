@@ -2,7 +2,7 @@
 
 import pytest
 
-from folio.training.pace import FEWEST, Pace
+from folio.training.pace import MIN_BLOCKS, Pace
 
 
 def pace_after(*seconds, run_seconds=100.0):
@@ -27,14 +27,14 @@ def test_it_is_the_mean_of_recent_steps():
 def test_one_stall_is_not_the_pace(usual):
     steps = [usual] * int(20 / usual)
     assert usual <= pace_after(9, *steps, 5.0) <= 1.35 * usual
-    assert usual <= pace_after(9, *steps, 5.0, *steps[:FEWEST]) <= 1.5 * usual
+    assert usual <= pace_after(9, *steps, 5.0, *steps[:MIN_BLOCKS]) <= 1.5 * usual
 
 
 @pytest.mark.parametrize("usual", [0.01, 0.1, 1.0])
 @pytest.mark.parametrize("times", [0.25, 0.5, 2, 4])
 def test_another_speed_is_known_after_a_tenth_of_the_time(usual, times):
     now = usual * times
-    assert pace_after(9, *[usual] * int(40 / usual), *[now] * int(max(12 / now, FEWEST + 1))) == pytest.approx(now, rel=0.01)
+    assert pace_after(9, *[usual] * int(40 / usual), *[now] * int(max(12 / now, MIN_BLOCKS + 1))) == pytest.approx(now, rel=0.01)
 
 
 def test_long_runs_of_short_steps_keep_few_numbers():
