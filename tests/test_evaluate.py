@@ -132,12 +132,12 @@ def test_another_text_is_measured_as_the_python_interface_measures_it(project, t
     assert (report["text"], report["bytes"]) == (str(path), len(content.encode()))
 
 
-def test_between_documents_stands_what_the_model_learned_to_stand_there(project, tmp_path):
+def test_documents_are_separated_as_in_the_training_text(project, tmp_path):
     path = tmp_path / "two.txt"
     path.write_bytes(b"One.\n<|endoftext|>\nTwo.\n")
     model = folio.load(project.weights("tiny"))
     text, _ = read_text(model, path)
-    # One document is all it ever saw
+    # The model was trained on one document.
     assert text.bytes == 10 and model.tokenizer.decode(text.tokens.tolist()) == "\nOne.\nTwo.\n"
     parted = replace(model, opening=[model.tokenizer.end_of_text])
     text, _ = read_text(parted, path)
@@ -200,7 +200,7 @@ def test_a_part_of_the_training_text_is_found_whole(project, plays):
 
 def test_of_a_large_text_only_a_part_is_searched_and_the_report_says_so(project, ask, monkeypatch):
     whole = ask(project)
-    monkeypatch.setattr(corpus, "DECODED_AT_ONCE", 700)           # and in pieces nothing changes
+    monkeypatch.setattr(corpus, "DECODED_AT_ONCE", 700)           # the size of the parts changes nothing
     assert ask(project) == whole and "Copies were looked for in" not in whole
     monkeypatch.setattr(copying, "SEARCHED_BYTES", 5_000)
     assert "Copies were looked for in the first 5,000 of " in " ".join(ask(project).split())
@@ -213,7 +213,7 @@ def test_without_generated_text_the_report_does_not_mention_copies(project, ask,
 
 # --- What cannot be measured ---
 
-def test_weights_alone_are_measured_on_a_text_and_the_copying_is_left_out(project, tmp_path, ask):
+def test_weights_without_a_project_are_measured_without_copying(project, tmp_path, ask):
     alone = Home(tmp_path / "alone")
     alone.saved_weights.mkdir(parents=True)
     shutil.copy(project.weights("tiny"), alone.weights("tiny"))

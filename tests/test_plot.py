@@ -66,7 +66,7 @@ def project(tmp_path):
 
 # --- Which logs ---
 
-def test_names_paths_and_the_newest(project, tmp_path):
+def test_logs_are_found_by_name_by_path_and_by_age(project, tmp_path):
     for age, name in enumerate(["night", "day", "old"]):
         os.utime(write_log(project, name, reports()), (10**9 - age, 10**9 - age))
     elsewhere = tmp_path / "elsewhere.jsonl"
@@ -76,13 +76,13 @@ def test_names_paths_and_the_newest(project, tmp_path):
                                                                   "day": project.log("day")}
 
 
-def test_a_run_named_twice_is_drawn_once_and_two_of_one_name_keep_both_lines(project, tmp_path):
+def test_a_run_passed_twice_is_drawn_once_and_two_runs_of_one_name_are_both_drawn(project, tmp_path):
     one, other = write_log(project, "night", reports()), write_log(Home(tmp_path / "other"), "night", reports())
     assert find_logs(project, ["night", str(one.parent / ".." / one.parent.name / one.name)]) == {"night": one}
     assert find_logs(project, ["night", str(other)]) == {str(one): one, str(other): other}
 
 
-def test_a_run_that_is_not_there_is_answered_with_those_that_are(project, monkeypatch, capsys):
+def test_for_an_unknown_run_the_error_lists_the_known_ones(project, monkeypatch, capsys):
     for name in ("night", "day"):
         write_log(project, name, reports())
     code, out, err = draw(monkeypatch, capsys, "loss", "nigth", "--home", project.folder)
@@ -108,7 +108,7 @@ def test_damaged_lines_are_skipped_with_a_warning(project, monkeypatch, capsys):
     log = reports()
     path = write_log(project, "night", [*log[:3], '{"step": 35, "tr', "5", *log[3:]])
     with path.open("ab") as file:
-        file.write(b'{"step": 110, "train_l')             # the line that is being written: no damage
+        file.write(b'{"step": 110, "train_l')             # a line that is being written is not damaged
     assert reports_of(path) == log == run_log.read(path)
     assert "2 damaged lines" in capsys.readouterr().err
     path.write_bytes(path.read_bytes().replace(b"train_nats", b"train_\xff\xfe", 1))
@@ -117,7 +117,7 @@ def test_damaged_lines_are_skipped_with_a_warning(project, monkeypatch, capsys):
 
 # --- The file ---
 
-def test_the_picture_lies_beside_the_log_and_is_drawn_anew(project, monkeypatch, capsys):
+def test_the_picture_is_written_beside_the_log_and_replaced(project, monkeypatch, capsys):
     path = write_log(project, "night", reports()[:5])
     code, out, _ = draw(monkeypatch, capsys, "loss", "--home", project.folder)
     picture = project.saved_weights / "loss-night.png"
@@ -130,7 +130,7 @@ def test_the_picture_lies_beside_the_log_and_is_drawn_anew(project, monkeypatch,
 
 
 @pytest.mark.parametrize("name", ["mine.png", "mine.svg"])
-def test_a_file_that_is_no_picture_of_ours_is_never_written_over(project, tmp_path, name, monkeypatch, capsys):
+def test_a_foreign_file_is_never_overwritten(project, tmp_path, name, monkeypatch, capsys):
     write_log(project, "night", reports())
     mine = tmp_path / name
     mine.write_bytes(b"mine")
@@ -143,7 +143,7 @@ def test_a_file_that_is_no_picture_of_ours_is_never_written_over(project, tmp_pa
         assert draw(monkeypatch, capsys, "loss", "--home", project.folder, "--output", mine)[0] == 0
 
 
-def test_a_folder_that_does_not_exist_is_made(project, tmp_path, monkeypatch, capsys):
+def test_a_missing_folder_is_created(project, tmp_path, monkeypatch, capsys):
     write_log(project, "night", reports())
     picture = tmp_path / "new" / "folder" / "night.svg"
     assert draw(monkeypatch, capsys, "loss", "--home", project.folder, "--output", picture)[0] == 0
@@ -151,7 +151,7 @@ def test_a_folder_that_does_not_exist_is_made(project, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize("output", ["night.jpg", "night", "night.png.txt"])
-def test_an_ending_it_cannot_write_is_a_wrong_usage(project, output, monkeypatch, capsys):
+def test_an_unknown_file_type_is_wrong_usage(project, output, monkeypatch, capsys):
     code, out, err = draw(monkeypatch, capsys, "loss", "--home", project.folder, "--output", output)
     assert (code, out) == (2, "") and ".png or .svg" in err
 
@@ -170,7 +170,7 @@ def test_a_full_disk_leaves_the_old_picture(project, monkeypatch, capsys):
 
 # --- The command ---
 
-def test_without_matplotlib_one_line_says_how_to_get_it(project, monkeypatch, capsys):
+def test_without_matplotlib_one_line_gives_the_install_command(project, monkeypatch, capsys):
     write_log(project, "night", reports())
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, out, err = draw(monkeypatch, capsys, "loss", "--home", project.folder)
@@ -181,7 +181,7 @@ def test_without_matplotlib_one_line_says_how_to_get_it(project, monkeypatch, ca
                                          (["--x", "steps"], "its name comes first"),
                                          (["loss", "--x", "epochs"], "epochs"),
                                          (["loss", "--outptu", "a.png"], "did you mean --output?")])
-def test_a_misspelt_command_is_answered_with_the_right_one(words, said, monkeypatch, capsys):
+def test_a_misspelled_command_is_answered_with_the_right_one(words, said, monkeypatch, capsys):
     code, out, err = draw(monkeypatch, capsys, *words)
     assert (code, out) == (2, "") and said in err
 

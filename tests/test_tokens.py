@@ -86,7 +86,7 @@ def test_without_colors_a_bar_stands_between_two_tokens(text, width):
 
 
 @given(TEXTS, st.integers(20, 60))
-def test_with_colors_two_neighbours_differ(text, width):
+def test_with_colors_neighbors_differ(text, width):
     lines = [line for line, _ in tokens.flow(TOKENIZER, [(text, True)], width, colored=True)]
     expected = shown_tokens(TOKENIZER, text)
     runs = regex.findall(r"\x1b\[48;5;(\d+)m(.*?)\x1b\[0m", "".join(lines))
@@ -102,20 +102,20 @@ def test_with_colors_two_neighbours_differ(text, width):
     assert "".join(ESCAPES.sub("", line) for line in lines) == "".join(expected)        # no escape sequence but ours
 
 
-def test_a_line_of_the_text_begins_a_line():
+def test_a_line_of_the_text_starts_a_new_line():
     tokenizer = BPETokenizer([(46, 10), (256, 10)])                                      # ".\n", ".\n\n"
     lines = [line for line, _ in tokens.flow(tokenizer, [("a.\n\nb\n\nc", True)], 80, colored=False)]
     assert lines == ["a|.⏎", "⏎|", "b|⏎|", "⏎|", "c"]
 
 
-def test_a_token_that_fits_no_more_goes_to_the_next_line_whole():
+def test_a_token_that_does_not_fit_moves_to_the_next_line_whole():
     tokenizer = BPETokenizer.train(["wonderful " * 9], 270)
     lines = [line for line, _ in tokens.flow(tokenizer, [("wonderful" + " wonderful" * 3, True)], 25, colored=False)]
     assert lines == ["wonderful|·wonderful|", "·wonderful|·wonderful"]
 
 
 @given(TEXTS, st.booleans())
-def test_each_line_comes_with_the_bytes_whose_tokens_have_ended(text, with_ids):
+def test_each_line_has_the_number_of_bytes_up_to_its_end(text, with_ids):
     view = tokens.rows_with_ids if with_ids else tokens.flow
     sizes = [0] + [size for _, size in view(TOKENIZER, [(text, True)], 20, False)]
     assert sizes == sorted(sizes) and sizes[-1] == len(to_bytes(text))
@@ -143,12 +143,12 @@ def test_an_id_stands_below_its_token(text):
     assert found == list(zip(drawn, TOKENIZER.encode_bytes(to_bytes(text))))
 
 
-def test_a_token_of_several_lines_has_ended_with_the_last_of_them():
+def test_a_token_of_several_lines_counts_at_the_last_of_them():
     tokenizer = BPETokenizer([(46, 10), (256, 10)])
     assert list(tokens.flow(tokenizer, [("a.\n\nb", True)], 80, colored=False)) == [("a|.⏎", 1), ("⏎|", 4), ("b", 5)]
 
 
-def test_between_documents_stands_the_separator_without_bytes_of_its_own():
+def test_the_separator_between_documents_is_shown_and_has_no_bytes():
     chunks = [("one", False), (" two", True), ("three\n", True), ("four", True)]
     lines = [line for line, _ in tokens.flow(BPETokenizer([]), chunks, 80, colored=False)]
     assert lines == ["o|n|e|·|t|w|o|<|endoftext|>|", "t|h|r|e|e|⏎|", "<|endoftext|>|", "f|o|u|r"]
@@ -168,7 +168,7 @@ def test_the_report_is_aligned_and_fits(width, plays):
     assert len({len(line) for line in by_script}) == 1 and by_script[1].startswith("Latin  ")
 
 
-def test_the_report_says_the_numbers():
+def test_the_report_of_a_short_text():
     tokenizer = BPETokenizer([(116, 104)])          # t + h
     lines = tokens.report(tokenizer, take_census(tokenizer, [("the the 42", True)]), 80)
     assert lines == """\
@@ -213,7 +213,7 @@ def test_the_example_in_the_readme_is_what_is_printed():
     assert run_tokens(*words).stdout.startswith(output)
 
 
-def test_the_default_project_is_the_repository_wherever_it_is_called(tmp_path):
+def test_the_default_home_is_the_repository_in_any_folder(tmp_path):
     assert run_tokens("or not", cwd=tmp_path).stdout == run_tokens("or not", "--home", ROOT).stdout != ""
     missing = refusal(run_tokens("or not", "--home", tmp_path))
     assert str(tmp_path) in missing and "python init.py" in missing
@@ -225,12 +225,12 @@ def test_a_usage_error_names_the_command_as_it_is_called():
 
 
 @pytest.mark.parametrize("only, shows", [("tokens", (True, False)), ("report", (False, True))])
-def test_one_part_can_be_had_alone(only, shows):
+def test_each_part_can_be_printed_alone(only, shows):
     out = run_tokens("To be", "--only", only).stdout
     assert ("·be" in out.splitlines()[0], "by script" in out) == shows
 
 
-def test_a_file_is_read_with_every_byte_it_has(tmp_path):
+def test_every_byte_of_a_file_is_read(tmp_path):
     path = tmp_path / "a file"
     path.write_bytes(b"caf\xe9 \x00 " + "中".encode())
     lines, report = parts(run_tokens(path))
@@ -242,7 +242,7 @@ def test_a_file_is_read_with_every_byte_it_has(tmp_path):
     ("book.txt.gz", gzip.compress(b"or not", mtime=0)), ("lines.jsonl", json.dumps({"text": "or not"}).encode()),
     ("folder/a.md", b"or not"),
 ])
-def test_whatever_init_reads_is_read(name, content, tmp_path):
+def test_all_formats_of_init_are_read(name, content, tmp_path):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(content)
     assert run_tokens(name.split("/")[0], cwd=tmp_path).stdout == run_tokens("or not").stdout
@@ -254,18 +254,18 @@ def test_standard_input_is_read():
 
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no pipes with names here")
-def test_a_pipe_with_a_name_is_read():
+def test_a_named_pipe_is_read():
     assert run_tokens("/dev/stdin", input="or\nnot").stdout == run_tokens("or\nnot").stdout
 
 
-def test_what_was_mended_is_said_for_the_whole_file(tmp_path):
+def test_mended_bytes_of_the_whole_file_are_reported(tmp_path):
     lines = 800_000                                         # more than is read at a time
     (tmp_path / "long.txt").write_bytes(b"a\r\n" * lines)
     _, report = parts(run_tokens("long.txt", cwd=tmp_path))
     assert report[:2] == [f"Mended while reading: {lines:,} x CRLF.", f"bytes            {2 * lines:,}"]
 
 
-def test_a_long_text_is_shown_in_part_and_it_says_how_much_more_there_is():
+def test_a_long_text_is_cut_and_the_rest_is_counted():
     text = "or not\n" * 100
     seen, _ = parts(run_tokens(text))
     assert len(seen) == 61 and seen[-1] == "... 280 bytes more (--lines 0: all)"
@@ -280,7 +280,7 @@ def test_ids_are_those_of_the_tokenizer():
 
 
 @pytest.mark.parametrize("name", ["novle.txt", "notes/May", "Train_Data/inptu.txt"])
-def test_what_looks_like_a_file_and_is_none_is_not_taken_for_a_text(name, tmp_path):
+def test_a_missing_path_is_not_taken_for_a_text(name, tmp_path):
     (tmp_path / "novel.txt").write_text("or not", encoding="utf-8")
     said = refusal(run_tokens(name, cwd=tmp_path))
     assert said.startswith(f"There is no {name}") and said.endswith(f"--text {name}\n")
@@ -288,7 +288,7 @@ def test_what_looks_like_a_file_and_is_none_is_not_taken_for_a_text(name, tmp_pa
 
 
 @pytest.mark.parametrize("text", ["novel.txt", "and/or", "--help", "-"])
-def test_any_words_can_be_given_as_text(text):
+def test_any_argument_can_be_passed_as_text(text):
     lines = run_tokens("--text", text, "--only", "tokens").stdout.splitlines()
     assert "".join(lines) == "|".join(shown_tokens(load(ROOT / "tokenizer_save"), text))
 
@@ -298,16 +298,16 @@ def test_any_words_can_be_given_as_text(text):
     (["a", "--lines", "-1"], "--lines: -1 is below"),
     (["a", "--only", "colors"], "colors"),
 ])
-def test_a_command_that_cannot_be_followed_is_refused_with_exit_code_2(words, said):
+def test_wrong_usage_is_refused_with_exit_code_2(words, said):
     assert said in refusal(run_tokens(*words), code=2)
 
 
-def test_an_empty_text_has_no_tokens():
+def test_an_empty_text_is_refused():
     assert "The text is empty" in refusal(run_tokens(""))
     assert "The text is empty" in refusal(run_tokens("", "--only", "tokens"))
 
 
-def test_a_character_tokenizer_works_too_and_names_what_it_does_not_know(home):
+def test_a_character_tokenizer_works_and_names_unknown_characters(home):
     project = home("To be, or not to be.\n" * 40)
     open_corpus(project, TextParams(tokenizer="char"))
     lines, report = parts(run_tokens("not to be", "--home", project.folder))

@@ -43,11 +43,11 @@ def vocabulary_figure(name, tokens, vectors):
         axis.set(xlim=(0, SIZE[0]), ylim=(0, SIZE[1]))
         # A part of a character has no label.
         labels = ["" if kind == "other" else cut(shown(token), MAX_COLUMNS) for token, kind in zip(tokens, kinds)]
-        is_labelled = np.array(without_overlaps(inches, labels))
+        is_labeled = np.array(without_overlaps(inches, labels))
         for kind, color in COLOR_OF.items():
-            dots = inches[(kinds == kind) & ~is_labelled]
+            dots = inches[(kinds == kind) & ~is_labeled]
             axis.plot(*dots.T, ".", color=color, markersize=3, alpha=0.6, markeredgewidth=0, label=kind)
-        for index in np.flatnonzero(is_labelled):
+        for index in np.flatnonzero(is_labeled):
             axis.text(*inches[index], labels[index], fontsize=LABEL_POINTS, color=darker(COLOR_OF[kinds[index]]),
                       ha="center", va="center")
     return sheet.figure

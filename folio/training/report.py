@@ -78,7 +78,7 @@ class Evaluator:
         net = self.precision.net
         net.eval()
         tokens = list(generate(net, self.opening, tokens=self.training.sample_tokens, temperature=SAMPLE_TEMPERATURE,
-                               seed=self.training.seed, end=self.tokenizer.end_of_text))
+                               sampling_seed=self.training.seed, end=self.tokenizer.end_of_text))
         net.train()
         return self.tokenizer.decode(tokens).strip()
 

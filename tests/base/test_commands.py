@@ -74,7 +74,7 @@ def test_no_message_names_a_command_by_hand():
                       if isinstance(node.body[0], ast.Expr)}
         found += [(module, node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
                   if id(node) not in docstrings and COMMAND.search(node.value)]
-    named_for_help = {"python -m folio.plot", "Draw a picture of what a run did or a model has inside. Each has flags of its own: "
+    named_for_help = {"python -m folio.plot", "Draw a picture of a run or of a trained model. Each has flags of its own: "
                       "python -m folio.plot loss --help"}
     assert {text for _, text in found} <= named_for_help, found
 

@@ -81,7 +81,7 @@ def test_a_run_named_like_a_curve_of_its_own_has_all_three_in_the_legend(name):
     assert legend.get_lines()[0].get_color() not in [line.get_color() for line in legend.get_lines()[1:]]
 
 
-def test_beside_other_runs_each_has_one_curve_of_its_training_text_in_its_own_colour():
+def test_beside_other_runs_each_has_one_training_curve_in_its_own_color():
     short = [{key: value for key, value in report.items() if key != "train_eval_nats_per_byte"} for report in reports()]
     runs = {"night": reports(), "short": short}
     axis = panel(figure := loss_figure(runs), "val_nats_per_byte")
@@ -93,7 +93,7 @@ def test_beside_other_runs_each_has_one_curve_of_its_training_text_in_its_own_co
     assert "pale: training text as learned from" in texts(figure)
 
 
-def test_an_older_runs_log_has_its_validation_beside_newer_ones_and_its_training_loss_in_a_panel_of_its_own():
+def test_an_older_log_shares_the_panel_of_the_validation_loss_and_has_its_training_loss_in_another():
     old = [{"step": step, "train_loss": 7 - math.log(step), "val_bpb": 3.0} for step in (10, 20, 30)]
     figure = loss_figure({"old": old, "night": reports()})
     assert titles(figure) == [("Loss", "nats per byte"), ("Training loss", "nats per token"), *RATES]
@@ -119,7 +119,7 @@ def test_the_best_validation_is_marked_with_its_value():
     assert "best validation 2.000 nats = 2.885 bits per byte at step 60" in texts(figure)
 
 
-def test_several_runs_are_named_beside_their_lines_each_with_its_best():
+def test_several_runs_are_labeled_each_with_its_best():
     runs = {"night": reports(best_at=60), "day": reports(steps=80), "new": reports(evaluated=0)}
     figure = loss_figure(runs)
     found = texts(figure)
@@ -143,13 +143,13 @@ def test_a_decay_that_has_not_begun_or_never_comes_is_not_marked():
                                        for report in reports()]})) == []
 
 
-def test_a_run_that_was_made_longer_has_both_its_descents_marked():
+def test_an_extended_run_has_both_its_decays_marked():
     longer = [report | {"step": report["step"] + 100} for report in reports()]
     longer[0]["decay_start"] = 160
     assert decays(loss_figure({"night": reports() + longer})) == [60, 160]
 
 
-def test_many_reports_are_pale_behind_their_running_mean():
+def test_many_reports_are_drawn_pale_with_a_running_mean():
     many = reports(steps=10 * SMOOTH_FROM + 10, decay_start=1500)
     axis = panel(loss_figure({"night": many}), "tokens_per_second")
     pale, mean = axis.lines[:2]

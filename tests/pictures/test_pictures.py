@@ -115,7 +115,7 @@ def test_a_token_is_its_text_or_a_dot_and_no_text_hides_another():
     nothing_overlaps(axis.texts, figure)
 
 
-def test_a_vocabulary_of_two_tokens_or_of_equal_ones_is_drawn_too():
+def test_a_vocabulary_of_two_or_of_equal_tokens_can_be_drawn():
     for vectors in (np.eye(2), np.ones((3, 2)), np.ones((4, 1))):
         vocabulary_figure("night", [b"a", b"b", b"c", b"d"][:len(vectors)], vectors).canvas.draw()
 
@@ -189,7 +189,7 @@ def test_the_color_behind_a_piece_says_its_bits():
         assert band.x0 - 1 <= box.x0 and box.x1 <= band.x1 + 1 and band.y0 <= box.y0 and box.y1 <= band.y1
 
 
-def test_a_long_text_ends_with_how_much_more_there_is():
+def test_a_long_text_ends_with_the_number_of_characters_left_out():
     figure = surprise_figure("night", [("word\n", 1.0)] * (MAX_LINES + 3), more=985)
     assert "… and 1,000 characters more" in texts_of(figure)
     assert "more" not in texts_of(surprise_figure("night", [("word\n", 1.0)] * MAX_LINES)).replace("or more", "")
