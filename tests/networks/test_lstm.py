@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_distributed import launch
-from test_loop import (VOCABULARY, continued, half_done, make_run, project, refusal_of, run_train, same_weights, torch_runs_out,        # noqa: F401
+from training_runs import (VOCABULARY, continued, half_done, make_run, project, refusal_of, run_train, same_weights, torch_runs_out,        # noqa: F401
                            train_here, wait_for, weights_of)
 
 import folio

@@ -18,7 +18,7 @@ def test_a_slow_first_step_counts_only_as_long_as_it_is_alone():
     assert pace_after(7.0, 0.5) == pace_after(7.0, 0.5, 0.5) == 0.5
 
 
-def test_it_is_the_mean_of_recent_steps():
+def test_the_pace_is_the_mean_of_recent_steps():
     assert pace_after(9, *[1.0, 2.0] * 3) == pytest.approx(1.5)
     assert pace_after(9, *[0.01, 0.03] * 1000) == pytest.approx(0.02, rel=0.02)
 
@@ -32,9 +32,11 @@ def test_one_stall_is_not_the_pace(usual):
 
 @pytest.mark.parametrize("usual", [0.01, 0.1, 1.0])
 @pytest.mark.parametrize("times", [0.25, 0.5, 2, 4])
-def test_another_speed_is_known_after_a_tenth_of_the_time(usual, times):
+def test_a_new_speed_is_known_after_a_tenth_of_the_time(usual, times):
     now = usual * times
-    assert pace_after(9, *[usual] * int(40 / usual), *[now] * int(max(12 / now, MIN_BLOCKS + 1))) == pytest.approx(now, rel=0.01)
+    assert pace_after(9, *[usual] * int(40 / usual), *[now] * int(max(12 / now, MIN_BLOCKS + 1))) == pytest.approx(
+        now, rel=0.01
+    )
 
 
 def test_long_runs_of_short_steps_keep_few_numbers():

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from conftest import run_python, run_script
-from test_loop import FLAGS, VOCABULARY, continued, make_run, project      # noqa: F401  (fixtures)
+from training_runs import FLAGS, VOCABULARY, continued, make_run, project      # noqa: F401  (fixtures)
 
 from folio.formats import run_log
 from folio.training import runs
@@ -20,12 +20,19 @@ pytest.importorskip("tensorboard")
 
 
 def seen(folder):
-    """What TensorBoard's own reader finds: ({(step, name): number}, {(step, name): text}); fails where a point is doubled."""
+    """Return what TensorBoard's own reader finds: ({(step, name): number}, {(step, name): text}).
+
+    Fails where a point is duplicated.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     reader = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
     reader.Reload()
     numbers = [((event.step, name), event.value) for name in reader.Tags()["scalars"] for event in reader.Scalars(name)]
-    texts = [((event.step, name), event.tensor_proto.string_val[0].decode()) for name in reader.Tags()["tensors"] for event in reader.Tensors(name)]
+    texts = [
+        ((event.step, name), event.tensor_proto.string_val[0].decode())
+        for name in reader.Tags()["tensors"]
+        for event in reader.Tensors(name)
+    ]
     assert len(dict(numbers)) == len(numbers) and len(dict(texts)) == len(texts)
     return dict(numbers), dict(texts)
 
@@ -39,7 +46,7 @@ def said(reports):
     return pytest.approx(numbers, rel=1e-6), texts          # TensorBoard keeps 32 bits
 
 
-def test_every_report_of_a_run_is_seen_in_tensorboard(project, make_run):
+def test_tensorboard_shows_every_report_of_a_run(project, make_run):
     run = make_run(tensorboard=True)
     run.train()
     log = run_log.read(project.log("test"))
@@ -50,7 +57,9 @@ def test_every_report_of_a_run_is_seen_in_tensorboard(project, make_run):
 def test_a_run_without_it_writes_no_events_and_imports_nothing_for_it(project, make_run):
     make_run().train()
     assert not (project.saved_weights / "tensorboard").exists()
-    done = run_python("-c", "import sys, folio.training.runs; print([name for name in sys.modules if 'tensorboard' in name])")
+    done = run_python(
+        "-c", "import sys, folio.training.runs; print([name for name in sys.modules if 'tensorboard' in name])"
+    )
     assert (done.stdout, done.stderr) == ("['folio.training.tensorboard']\n", "")
 
 
@@ -66,7 +75,7 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("before, flags", [(True, {}), (False, {"tensorboard": True})])
-def test_a_resumed_run_goes_on_in_it_without_doubled_or_missing_points(project, make_run, before, flags):
+def test_a_resumed_run_has_no_duplicate_or_missing_points(project, make_run, before, flags):
     run = make_run(tensorboard=before, sample_tokens=0)
     step = run.step
 
@@ -87,12 +96,12 @@ def test_a_resumed_run_goes_on_in_it_without_doubled_or_missing_points(project, 
     assert len(list(project.tensorboard("test").iterdir())) == 1
 
 
-def test_points_of_a_file_that_cannot_be_removed_count_no_more(tmp_path, monkeypatch):
+def test_points_of_a_file_that_cannot_be_removed_are_superseded(tmp_path, monkeypatch):
     events = Events(tmp_path)
     for step in range(1, 6):
         events.append({"step": step, "seconds": 1.0 * step, "train_loss": 9.0})
 
-    def refused(path, **how):
+    def refused(path, **options):
         raise PermissionError
     monkeypatch.setattr("pathlib.Path.unlink", refused)
     kept = [{"step": step, "seconds": 1.0 * step, "train_loss": 9.0} for step in (1, 2, 3)]
@@ -102,7 +111,7 @@ def test_points_of_a_file_that_cannot_be_removed_count_no_more(tmp_path, monkeyp
     assert seen(tmp_path) == said([*kept, {"step": 4, "train_loss": 1.0}])
 
 
-def test_a_new_run_does_not_inherit_the_events_of_one_that_left_nothing(project, make_run):
+def test_a_new_run_does_not_inherit_events_of_an_earlier_one(project, make_run):
     Events(project.tensorboard("test")).append({"step": 900, "seconds": 1.0, "train_loss": 9.0})
     make_run(tensorboard=True, steps=3).train()
     assert {step for step, _ in seen(project.tensorboard("test"))[0]} == {1, 2, 3}
@@ -120,7 +129,7 @@ def test_relative_time_is_the_time_of_the_log(tmp_path):
     assert abs(times[2] - time.time()) < 60         # the newest when it began anew was written just now
 
 
-def test_without_tensorboard_one_line_says_so_before_the_training_begins(project, make_run, monkeypatch):
+def test_missing_tensorboard_is_one_message_before_training_starts(project, make_run, monkeypatch):
     run = make_run("plain")
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     params = replace(run.params, training=replace(run.training, tensorboard=True))
@@ -141,7 +150,7 @@ def test_a_full_disk_is_one_message(project, tmp_path):
         events.append({"step": 2, "seconds": 2.0, "train_loss": 1.0})
 
 
-def test_the_script_says_how_to_look(project):
+def test_the_script_prints_how_to_start_tensorboard(project):
     done = run_script("train.py", "--home", project.folder, *FLAGS, "--steps", "10", "--tensorboard")
     assert done.returncode == 0, done.stderr
     assert f"tensorboard --logdir {project.saved_weights / 'tensorboard'}" in done.stdout
