@@ -72,7 +72,7 @@ def test_a_token_pays_once_for_each_time_it_came_within_the_window(logits, token
         assert found[row, token].item() == pytest.approx(logit - times * frequency, rel=1e-4, abs=1e-5)
 
 
-def test_no_sequence_comes_twice_and_a_stream_that_has_nothing_left_to_say_is_let_off(net):
+def test_no_ngram_repeats_and_where_every_token_would_be_excluded_none_is(net):
     said = [5, *generate(net, [5], **{**vars(WILD), "no_repeat_ngram": 2, "tokens": 200, "top_k": 4})]
     pairs = list(zip(said, said[1:]))
     assert len(set(pairs)) == len(pairs) == 200

@@ -1,4 +1,4 @@
-"""From logits to text and from steps to batches: sampling, the decoder, schedules, batches, bits per byte. Each against its plain definition."""
+"""From logits to tokens: sampling, the window and generation, each against its plain definition."""
 
 import math
 from dataclasses import replace
@@ -23,7 +23,8 @@ PLAIN = dict(temperature=1.0, top_k=None, top_p=None)
 GREEDY = dict(temperature=0.0, top_k=None, top_p=None, seed=0)
 
 # Logits that differ from each other by enough for float32 to see it.
-logits_lists = st.lists(st.integers(-60, 60), min_size=1, max_size=30, unique=True).map(lambda values: [value / 8 for value in values])
+logits_lists = st.lists(st.integers(-60, 60), min_size=1, max_size=30, unique=True).map(
+    lambda values: [value / 8 for value in values])
 
 
 @pytest.fixture(scope="module", params=["folio", "classic"])
@@ -41,9 +42,9 @@ def net(request):
 
 # --- Probabilities ---
 
-def full(logits, *how):
-    """The probabilities of all tokens, (streams, vocabulary)."""
-    likely, ids = probabilities(logits, *how)
+def full(logits, *settings):
+    """Return the probabilities of all tokens, (sequences, vocabulary)."""
+    likely, ids = probabilities(logits, *settings)
     if ids is None:
         return likely
     everything = np.zeros(logits.shape)
@@ -52,7 +53,7 @@ def full(logits, *how):
 
 
 def plain_probabilities(logits, temperature, top_k, top_p):
-    """The definition, token by token, in Python's own numbers."""
+    """Compute the definition token by token, in Python's own numbers."""
     weights = [math.exp((logit - max(logits)) / temperature) for logit in logits]
     order = sorted(range(len(logits)), key=lambda token: -logits[token])
     kept = order[:top_k] if top_k else order
@@ -76,7 +77,7 @@ def test_temperature_top_k_and_top_p_follow_their_definitions(logits, temperatur
     found = full(np.float32([logits]), temperature, top_k, top_p)[0]
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
     for value, wanted in zip(found.tolist(), expected):
-        assert value == 0 if wanted == 0 else value > 0 or wanted < 1e-37       # left out is left out entirely, and nothing else is
+        assert value == 0 if wanted == 0 else value > 0 or wanted < 1e-37       # excluded is exactly 0, nothing else is
 
 
 @settings(max_examples=50)
@@ -100,29 +101,34 @@ def test_no_temperature_makes_the_probabilities_anything_but_probabilities(tempe
     assert found.argmax() == 0
 
 
-def test_many_streams_are_treated_each_by_itself():
+def test_sequences_do_not_affect_each_other():
     logits = np.random.default_rng(0).normal(size=(6, 11)).astype(np.float32)
     together = full(logits, 0.7, 5, 0.8, 0.1)
     for row in range(6):
         np.testing.assert_allclose(together[row], full(logits[row:row + 1], 0.7, 5, 0.8, 0.1)[0])
 
 
-ways = st.builds(GenerationParams, temperature=st.sampled_from([0.0, 1e-320, 1e-3]) | st.floats(0.2, 3.0), top_k=st.none() | st.integers(1, 14),
-                 top_p=st.none() | st.floats(0.01, 1.0), min_p=st.none() | st.floats(0.0, 1.0), repetition_penalty=st.just(1.0) | st.floats(0.5, 3.0),
-                 frequency_penalty=st.just(0.0) | st.floats(0.0, 5.0), penalty_window=st.integers(1, 25), no_repeat_ngram=st.none() | st.integers(1, 4))
+sampling_params = st.builds(
+    GenerationParams, temperature=st.sampled_from([0.0, 1e-320, 1e-3]) | st.floats(0.2, 3.0),
+    top_k=st.none() | st.integers(1, 14), top_p=st.none() | st.floats(0.01, 1.0), min_p=st.none() | st.floats(0.0, 1.0),
+    repetition_penalty=st.just(1.0) | st.floats(0.5, 3.0), frequency_penalty=st.just(0.0) | st.floats(0.0, 5.0),
+    penalty_window=st.integers(1, 25), no_repeat_ngram=st.none() | st.integers(1, 4))
 
 
 @pytest.mark.filterwarnings("error")
 @settings(max_examples=200)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 20), ways)
-def test_an_array_and_a_tensor_pick_the_same_for_the_same_chance_and_stay_as_they_were(seed, length, how):
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20), sampling_params)
+def test_an_array_and_a_tensor_pick_the_same_for_the_same_chance_and_stay_as_they_were(seed, length, params):
     random = np.random.default_rng(seed)
     logits, tokens = random.normal(size=(3, 12)).astype(np.float32) * 3, random.integers(12, size=(3, length)).tolist()
-    for chances in (np.zeros(3), random.random(3), random.random(3)):         # at the other end of chance the rounding of the sum decides
+    # at the other end of chance the rounding of the sum decides
+    for chances in (np.zeros(3), random.random(3), random.random(3)):
         picked = []
         for rows, chance in ((logits.copy(), chances), (torch.from_numpy(logits), torch.from_numpy(chances))):
             before = rows + 0
-            picked.append(pick(*probabilities(penalized(rows, tokens, how), how.temperature, how.top_k, how.top_p, how.min_p), chance).tolist())
+            likely, ids = probabilities(penalized(rows, tokens, params), params.temperature, params.top_k, params.top_p,
+                                        params.min_p)
+            picked.append(pick(likely, ids, chance).tolist())
             assert (rows == before).all()
         assert picked[0] == picked[1]
 
@@ -136,11 +142,11 @@ def test_of_tokens_that_are_equally_likely_the_first_stand_first(seed, top_k):
             assert sorted(zip(-logits[row, ids[row]], ids[row])) == list(zip(-logits[row, ids[row]], ids[row]))
 
 
-def test_of_allowed_tokens_one_is_picked_and_a_stream_with_nothing_left_is_let_off():
-    random, how = np.random.default_rng(0), GenerationParams(temperature=2.0, top_k=5, no_repeat_ngram=1)
+def test_of_allowed_tokens_one_is_picked_and_where_every_token_would_be_excluded_none_is():
+    random, params = np.random.default_rng(0), GenerationParams(temperature=2.0, top_k=5, no_repeat_ngram=1)
     allowed = np.full(12, -np.inf, np.float32)
     allowed[[3, 7]] = random.normal(size=2)
-    for logits in (allowed[None], penalized(allowed[None], [list(range(12))], how)):
+    for logits in (allowed[None], penalized(allowed[None], [list(range(12))], params)):
         assert {pick(*probabilities(logits, 2.0, 5), random.random(1)).item() for _ in range(50)} == {3, 7}
 
 
@@ -163,8 +169,10 @@ def test_pick_finds_where_the_summed_probability_passes_chance(weights, chance):
 def test_the_ends_of_chance_never_pick_what_has_no_probability(weights):
     for likely in (np.array([weights]) / sum(weights), torch.tensor([weights]).double() / sum(weights)):
         for chance in (0.0, 5e-324, 0.5, math.nextafter(1, 0)):
-            chance = np.array([chance]) if isinstance(likely, np.ndarray) else torch.tensor([chance], dtype=torch.float64)
-            assert likely[0, pick(likely, None, chance)] > 0
+            chances = np.array([chance])
+            if isinstance(likely, torch.Tensor):
+                chances = torch.from_numpy(chances)
+            assert likely[0, pick(likely, None, chances)] > 0
 
 
 def test_a_token_is_picked_as_often_as_its_probability_says():
@@ -173,13 +181,14 @@ def test_a_token_is_picked_as_often_as_its_probability_says():
     picked = pick(np.tile(likely, (len(chances), 1)), np.tile(ids, (len(chances), 1)), chances)
     counts = np.bincount(picked, minlength=5)[ids]
     assert counts[1] == 0
-    np.testing.assert_allclose(counts / len(chances), likely, rtol=0, atol=0.005)       # 3 standard deviations of the largest
+    # 3 standard deviations of the largest
+    np.testing.assert_allclose(counts / len(chances), likely, rtol=0, atol=0.005)
 
 
 # --- The window ---
 
 def looped_window_start(length, block_size):
-    """The rule, played through token by token: when the window is full, its last half stays."""
+    """Apply the rule token by token: when the window is full, its last half stays."""
     start = 0
     for seen in range(1, length + 1):
         if seen - start > block_size:
@@ -199,7 +208,7 @@ def test_the_window_of_the_worked_example():
 # --- Generation ---
 
 def uncached(net, prompt, tokens):
-    """Greedy generation that remembers nothing: the whole window is computed anew for every token."""
+    """Generate greedily without a cache: compute the whole window again for every token."""
     ids = list(prompt)
     with torch.inference_mode():
         for _ in range(tokens):
@@ -209,7 +218,7 @@ def uncached(net, prompt, tokens):
 
 
 @pytest.mark.parametrize("prompt_length", [1, 5, 7, 8, 9, 20, 100])
-def test_remembered_generation_equals_computing_everything_anew(net, prompt_length):
+def test_cached_generation_equals_computing_everything_anew(net, prompt_length):
     prompt = np.random.default_rng(prompt_length).integers(40, size=prompt_length).tolist()
     expected = uncached(net, prompt, 60)                    # far beyond block_size
     assert list(generate(net, prompt, tokens=60, **GREEDY)) == expected
@@ -243,15 +252,16 @@ def test_a_long_prompt_is_read_in_parts_where_all_at_once_would_take_much_memory
 
 
 def test_the_same_seed_says_the_same_and_another_stream_something_else(net):
-    def said(**how):
-        return list(generate(net, [1, 2], tokens=40, **{**PLAIN, "temperature": 2.0, "seed": 1, **how}))
+    def said(**settings):
+        return list(generate(net, [1, 2], tokens=40, **{**PLAIN, "temperature": 2.0, "seed": 1, **settings}))
     assert said() == said() == said(stream=0)
-    assert len({tuple(text) for text in (said(), said(stream=1), said(stream=2), said(seed=2), said(seed=2, stream=1))}) == 5
+    texts = said(), said(stream=1), said(stream=2), said(seed=2), said(seed=2, stream=1)
+    assert len(set(map(tuple, texts))) == 5
 
 
 def test_a_longer_answer_begins_like_a_shorter_one(net):
-    how = dict(PLAIN, temperature=2.0, seed=5)
-    assert list(generate(net, [3], tokens=30, **how))[:10] == list(generate(net, [3], tokens=10, **how))
+    settings = dict(PLAIN, temperature=2.0, seed=5)
+    assert list(generate(net, [3], tokens=30, **settings))[:10] == list(generate(net, [3], tokens=10, **settings))
 
 
 class Saying:
