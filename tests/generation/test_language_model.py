@@ -153,6 +153,6 @@ def test_settings_that_cannot_work_are_refused_in_one_sentence(model, wrong, wor
 
 def test_a_precision_that_is_not_for_this_network_is_refused_before_any_text_is_asked_for(model):
     lstm = build_network(ModelParams(family="lstm", vocab_size=model.tokenizer.vocab_size, emb_len=16)).eval()
-    with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU, with Model.py as it "
-                                         "came: leave it out"):
+    with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU, with Model.py "
+                                         "as it came: leave it out"):
         replace(model, net=lstm).stream("x", precision="int8")
