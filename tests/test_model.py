@@ -119,8 +119,8 @@ def as_qwen3(net, **more):
     params = net.params
     oracle = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(
         vocab_size=params.vocab_size, hidden_size=params.emb_len, intermediate_size=params.hidden_len,
-        num_hidden_layers=params.num_layers, num_attention_heads=params.num_heads, num_key_value_heads=params.num_kv_heads,
-        head_dim=params.head_len,
+        num_hidden_layers=params.num_layers, num_attention_heads=params.num_heads,
+        num_key_value_heads=params.num_kv_heads, head_dim=params.head_len,
         max_position_embeddings=params.block_size, rms_norm_eps=params.norm_eps, tie_word_embeddings=params.tied_head,
         attention_bias=False, rope_parameters={"rope_type": "default", "rope_theta": params.rope_base},
         attn_implementation="eager", **more)).eval()
