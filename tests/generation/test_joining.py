@@ -129,7 +129,11 @@ def test_a_sequence_of_no_tokens_never_runs_and_one_token_is_one_step(net):
 def test_a_prompt_that_joins_is_read_once_while_the_others_go_on(net, monkeypatch):
     read, advance = [], net.advance
     monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: None)
-    monkeypatch.setattr(net, "advance", lambda state, tokens: read.append(tuple(tokens.shape)) or advance(state, tokens))
+
+    def recorded(state, tokens):
+        read.append(tuple(tokens.shape))
+        return advance(state, tokens)
+    monkeypatch.setattr(net, "advance", recorded)
     generation = Generation(net, [Sequence([1, 2, 3], WILD)])
     for _ in range(2):
         generation.step()

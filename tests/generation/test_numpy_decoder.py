@@ -19,25 +19,28 @@ from folio.base.errors import FolioError
 from folio.generation.numpy_decoder import HeadsNorm, Int8Linear, NumpyTransformer, in_numpy
 from Model_Params import GenerationParams, ModelParams
 
-SHAPES = [dict(num_kv_heads=1, head_len=10), dict(head_len=14, hidden_len=20), dict(family="classic"), dict(num_layers=1, num_heads=1)]
+SHAPES = [dict(num_kv_heads=1, head_len=10), dict(head_len=14, hidden_len=20), dict(family="classic"),
+          dict(num_layers=1, num_heads=1)]
 
 
 # --- The network ---
 
-@pytest.mark.parametrize("parts", [dict(parts, num_kv_heads=2) for parts in COMBINATIONS] + SHAPES, ids=lambda parts: "-".join(map(str, parts.values())))
+@pytest.mark.parametrize("parts", [dict(parts, num_kv_heads=2) for parts in COMBINATIONS] + SHAPES,
+                         ids=lambda parts: "-".join(map(str, parts.values())))
 def test_at_every_position_and_beyond_the_context_the_log_probabilities_are_those_of_the_model(parts, monkeypatch):
     net, tokens = network(replace(TINY, **parts)), some_tokens(TINY, 1, 40)
     expected, pieces, compute = {}, [], net.advance
-    assert in_numpy(net.requires_grad_(False)) is not None          # and kept, so that what is read from here on is the decoder's
+    assert in_numpy(net.requires_grad_(False)) is not None      # and kept: all reading from here on is the decoder's
     monkeypatch.setattr(net, "advance", lambda state, piece: pieces.append(piece.shape[1]) or compute(state, piece))
     decoder = Decoder(net, tokens[:, :1].tolist())
     for length in range(1, 41):
-        found = torch.from_numpy((decoder.read(tokens[:, length - 1:length].tolist()) if length > 1 else decoder.logits)[0])
+        logits = decoder.read(tokens[:, length - 1:length].tolist()) if length > 1 else decoder.logits
+        found = torch.from_numpy(logits[0]).log_softmax(-1)
         start = window_start(length, TINY.block_size)
         if start not in expected:
             with torch.inference_mode():
                 expected[start] = net(tokens[:, start:start + TINY.block_size])[0]
-        torch.testing.assert_close(found.log_softmax(-1), expected[start][length - 1 - start].log_softmax(-1), rtol=0, atol=1e-4)
+        torch.testing.assert_close(found, expected[start][length - 1 - start].log_softmax(-1), rtol=0, atol=1e-4)
     assert pieces == [7, 7, 7]          # torch computes the windows that restart, and nothing else
 
 
@@ -45,7 +48,8 @@ def test_at_every_position_and_beyond_the_context_the_log_probabilities_are_thos
 def test_what_keeps_the_norms_from_dividing_by_nothing_is_the_models(norm):
     net, tokens = network(replace(TINY, norm=norm)), some_tokens(TINY, 1, TINY.block_size)
     with torch.no_grad():
-        for part in (net.embedding, *(matrix for block in net.blocks for matrix in (block.attention.query, block.attention.key))):
+        matrices = [matrix for block in net.blocks for matrix in (block.attention.query, block.attention.key)]
+        for part in (net.embedding, *matrices):
             part.weight *= 1e-3                     # whose squares are as small as norm_eps
         expected = net(tokens)[0].log_softmax(-1)
     decoder = Decoder(net, tokens[:, :1].tolist())
@@ -84,7 +88,8 @@ def test_scores_that_cannot_become_large_and_those_that_can_weigh_as_in_the_mode
     decoder = Decoder(net, tokens[:, :1].tolist())
     assert {block.scores_are_small for block in decoder.in_numpy.blocks} == {are_small}
     found = [decoder.logits[0], *(decoder.read(token.tolist())[0] for token in tokens[:, 1:].split(1, dim=1))]
-    torch.testing.assert_close(torch.from_numpy(np.stack(found)).log_softmax(-1), expected, rtol=0, atol=1e-4 if are_small else 1e-3)
+    found = torch.from_numpy(np.stack(found)).log_softmax(-1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 if are_small else 1e-3)
 
 
 def test_no_score_is_larger_than_its_bound_says():
@@ -120,16 +125,20 @@ def test_an_int8_matrix_is_the_nearest_that_has_127_steps_to_each_side_and_bfloa
     scales, weights = matrix.scales.double()[:, None], matrix.weights.double()[:, :width]
     assert weights.abs().max() == 127
     torch.testing.assert_close(scales[:, 0], rows[:-1].abs().amax(0).double() / 127, rtol=2**-8, atol=2e-38)
-    assert ((weights * scales - rows[:-1].T.double()).abs() <= scales * (0.5 + 127 * 2**-8)).all()          # bfloat16's scales are rounded as well
+    # bfloat16's scales are rounded as well
+    assert ((weights * scales - rows[:-1].T.double()).abs() <= scales * (0.5 + 127 * 2**-8)).all()
     expected = torch.from_numpy(x).bfloat16().double() @ (weights * scales).T + rows[-1]
-    torch.testing.assert_close(torch.from_numpy(matrix(x)).double(), expected, rtol=2**-6, atol=2**-6 * expected.abs().amax().item() * 1e-3)
+    atol = 2**-6 * expected.abs().amax().item() * 1e-3
+    torch.testing.assert_close(torch.from_numpy(matrix(x)).double(), expected, rtol=2**-6, atol=atol)
 
 
 def test_int8_is_for_transformers_on_the_cpu_and_for_one_precision_at_a_time():
-    with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU, with Model.py as it came: leave it out"):
+    with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU, with Model.py "
+                                         "as it came: leave it out"):
         Decoder(network(ModelParams(family="lstm", vocab_size=50, emb_len=16)), [[1]], "int8")
     one, other = (GenerationParams(sampling_seed=1, weight_precision=precision).resolved() for precision in ("int8", "float32"))
-    assert said_by(network(TINY), [Sequence([1], one), Sequence([1, 2], one)])          # whatever the width: TINY's is no multiple of 16
+    # whatever the width: TINY's is no multiple of 16
+    assert said_by(network(TINY), [Sequence([1], one), Sequence([1, 2], one)])
     with pytest.raises(FolioError, match="one precision"):
         Generation(network(TINY), [Sequence([1], one), Sequence([1], other)])
 
@@ -153,7 +162,7 @@ def test_weights_are_folded_once_and_anew_when_they_have_changed():
     before, expected = list(generate(net, [1], **greedily)), list(generate(other, [1], **greedily))
     net.load_state_dict(other.state_dict())
     assert list(generate(net, [1], **greedily)) == expected != before
-    net.requires_grad_(True)                                    # and in training, where fused optimizers leave no trace in the tensors
+    net.requires_grad_(True)            # and in training, where fused optimizers leave no trace in the tensors
     before = in_numpy(net).head.matrix
     net(some_tokens(TINY, 1, 5)).logsumexp(-1).sum().backward()
     torch.optim.AdamW(net.parameters(), lr=0.1, fused=True).step()
@@ -192,7 +201,8 @@ class OneMatrix(Model.Attention):
         super().__init__(params)
         self.all_three = torch.nn.Linear(params.emb_len, 3 * params.emb_len, bias=False)
         del self.query, self.key, self.value
-        self.query, self.key, self.value = ((lambda x, part=part: self.all_three(x).chunk(3, -1)[part]) for part in range(3))
+        self.query, self.key, self.value = ((lambda x, part=part: self.all_three(x).chunk(3, -1)[part])
+                                            for part in range(3))
 
 
 class SoftlyCapped(Model.Transformer):
@@ -212,8 +222,8 @@ def of_a_window(query, key, value, dropout, visible=None, attend=Model.attend):
 
 CHANGES = {
     "a gate": ("Attention", Gated), "a third norm": ("Block", ThreeNorms), "another order": ("Block", InAnotherOrder),
-    "other parts": ("Attention", OneMatrix), "a subclass": ("Transformer", SoftlyCapped), "another scale": ("attend", sharper),
-    "a window": ("attend", of_a_window),
+    "other parts": ("Attention", OneMatrix), "a subclass": ("Transformer", SoftlyCapped),
+    "another scale": ("attend", sharper), "a window": ("attend", of_a_window),
     "another activation": ("SwiGLU.forward", lambda self, x: self.down(F.gelu(self.gate(x)) * self.up(x)))}
 
 
@@ -229,12 +239,13 @@ def test_a_changed_model_writes_by_itself_and_that_is_said_once(name, change, tr
     net = network(TINY)
     net.requires_grad_(not trained)
     greedily = dict(tokens=TINY.block_size - 2, temperature=0.0, sampling_seed=0)
-    with pytest.warns(RuntimeWarning, match="Model.py differs from the fast decoder.*generating with the network itself, slower") as told:
+    with pytest.warns(RuntimeWarning, match="Model.py differs from the fast decoder.*"
+                                            "generating with the network itself, slower") as warned:
         written = [1, 2, *generate(net, [1, 2], **greedily)]
         generate(net, [1, 2], **greedily)
         with pytest.raises(FolioError, match="precision=int8 is for .* with Model.py as it came"):
             Decoder(net, [[1]], "int8")
-    assert len(told) == 1
+    assert len(warned) == 1
     with torch.inference_mode():
         for length in range(2, len(written)):
             assert written[length] == net(torch.tensor([written[:length]]))[0, -1].argmax()
@@ -242,7 +253,8 @@ def test_a_changed_model_writes_by_itself_and_that_is_said_once(name, change, tr
 
 
 def test_a_scripts_user_reads_of_a_change_in_one_line():
-    code = ("import sys, Model; attend = Model.attend; Model.attend = lambda query, *others: attend(2 * query, *others)\n"
+    code = ("import sys, Model; attend = Model.attend\n"
+            "Model.attend = lambda query, *others: attend(2 * query, *others)\n"
             "import run; from folio.cli.command_line import front_door\n"
             "sys.argv = ['run.py', 'Take', '--tokens', '3', '--samples', '2']; front_door(run.main)")
     done = run_python("-c", code)
@@ -251,9 +263,11 @@ def test_a_scripts_user_reads_of_a_change_in_one_line():
     assert "weights-pretrained.pth" in about and difference.startswith("Model.py differs from the fast decoder")
 
 
-@pytest.mark.parametrize("params", [replace(TINY, block_size=2), replace(TINY, vocab_size=1), replace(TINY, block_size=5)])
+@pytest.mark.parametrize("params", [
+    replace(TINY, block_size=2), replace(TINY, vocab_size=1), replace(TINY, block_size=5)])
 def test_however_small_a_network_is_it_is_compared(params):
-    assert isinstance(in_numpy(build_network(params).eval()), NumpyTransformer) and isinstance(in_numpy(network(params)), NumpyTransformer)
+    for net in (build_network(params).eval(), network(params)):
+        assert isinstance(in_numpy(net), NumpyTransformer)
 
 
 @pytest.mark.parametrize("part", ["positions.cos", "embedding.weight"])

@@ -1,4 +1,4 @@
-"""From logits to text and from steps to batches: sampling, the decoder, schedules, batches, bits per byte. Each against its plain definition."""
+"""From logits to tokens: sampling, the window and generation, each against its plain definition."""
 
 import math
 from dataclasses import replace
@@ -12,13 +12,10 @@ from hypothesis import strategies as st
 
 from folio.generation import decoder
 from folio.networks.build import build_network
-from folio.data.batches import batch_at, fitting_block_size
-from folio.evaluation.bits_per_byte import Score, evaluate
 from folio.generation.decoder import Decoder, generate, window_start
 from folio.base.errors import FolioError
 from folio.generation.numpy_decoder import in_numpy
 from folio.generation.sampling import penalized, pick, probabilities
-from folio.training.schedules import SCHEDULES, decay_start_for, end_in_time, seconds_needed, share_of_peak, time_to_decay, total_steps_for
 from Model_Params import GenerationParams, ModelParams
 
 TINY = ModelParams(vocab_size=40, block_size=8, emb_len=16, num_layers=2, num_heads=2)
@@ -26,7 +23,8 @@ PLAIN = dict(temperature=1.0, top_k=None, top_p=None)
 GREEDY = dict(temperature=0.0, top_k=None, top_p=None, sampling_seed=0)
 
 # Logits that differ from each other by enough for float32 to see it.
-logits_lists = st.lists(st.integers(-60, 60), min_size=1, max_size=30, unique=True).map(lambda values: [value / 8 for value in values])
+logits_lists = st.lists(st.integers(-60, 60), min_size=1, max_size=30, unique=True).map(
+    lambda values: [value / 8 for value in values])
 
 
 @pytest.fixture(scope="module", params=["folio", "classic"])
@@ -44,9 +42,9 @@ def net(request):
 
 # --- Probabilities ---
 
-def full(logits, *how):
-    """The probabilities of all tokens, (streams, vocabulary)."""
-    likely, ids = probabilities(logits, *how)
+def full(logits, *settings):
+    """Return the probabilities of all tokens, (sequences, vocabulary)."""
+    likely, ids = probabilities(logits, *settings)
     if ids is None:
         return likely
     everything = np.zeros(logits.shape)
@@ -55,7 +53,7 @@ def full(logits, *how):
 
 
 def plain_probabilities(logits, temperature, top_k, top_p):
-    """The definition, token by token, in Python's own numbers."""
+    """Compute the definition token by token, in Python's own numbers."""
     weights = [math.exp((logit - max(logits)) / temperature) for logit in logits]
     order = sorted(range(len(logits)), key=lambda token: -logits[token])
     kept = order[:top_k] if top_k else order
@@ -79,7 +77,7 @@ def test_temperature_top_k_and_top_p_follow_their_definitions(logits, temperatur
     found = full(np.float32([logits]), temperature, top_k, top_p)[0]
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
     for value, wanted in zip(found.tolist(), expected):
-        assert value == 0 if wanted == 0 else value > 0 or wanted < 1e-37       # left out is left out entirely, and nothing else is
+        assert value == 0 if wanted == 0 else value > 0 or wanted < 1e-37       # excluded is exactly 0, nothing else is
 
 
 @settings(max_examples=50)
@@ -103,29 +101,34 @@ def test_no_temperature_makes_the_probabilities_anything_but_probabilities(tempe
     assert found.argmax() == 0
 
 
-def test_many_streams_are_treated_each_by_itself():
+def test_sequences_do_not_affect_each_other():
     logits = np.random.default_rng(0).normal(size=(6, 11)).astype(np.float32)
     together = full(logits, 0.7, 5, 0.8, 0.1)
     for row in range(6):
         np.testing.assert_allclose(together[row], full(logits[row:row + 1], 0.7, 5, 0.8, 0.1)[0])
 
 
-ways = st.builds(GenerationParams, temperature=st.sampled_from([0.0, 1e-320, 1e-3]) | st.floats(0.2, 3.0), top_k=st.none() | st.integers(1, 14),
-                 top_p=st.none() | st.floats(0.01, 1.0), min_p=st.none() | st.floats(0.0, 1.0), repetition_penalty=st.just(1.0) | st.floats(0.5, 3.0),
-                 frequency_penalty=st.just(0.0) | st.floats(0.0, 5.0), penalty_window=st.integers(1, 25), no_repeat_ngram=st.none() | st.integers(1, 4))
+sampling_params = st.builds(
+    GenerationParams, temperature=st.sampled_from([0.0, 1e-320, 1e-3]) | st.floats(0.2, 3.0),
+    top_k=st.none() | st.integers(1, 14), top_p=st.none() | st.floats(0.01, 1.0), min_p=st.none() | st.floats(0.0, 1.0),
+    repetition_penalty=st.just(1.0) | st.floats(0.5, 3.0), frequency_penalty=st.just(0.0) | st.floats(0.0, 5.0),
+    penalty_window=st.integers(1, 25), no_repeat_ngram=st.none() | st.integers(1, 4))
 
 
 @pytest.mark.filterwarnings("error")
 @settings(max_examples=200)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 20), ways)
-def test_an_array_and_a_tensor_pick_the_same_for_the_same_chance_and_stay_as_they_were(seed, length, how):
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20), sampling_params)
+def test_an_array_and_a_tensor_pick_the_same_for_the_same_chance_and_stay_as_they_were(seed, length, params):
     random = np.random.default_rng(seed)
     logits, tokens = random.normal(size=(3, 12)).astype(np.float32) * 3, random.integers(12, size=(3, length)).tolist()
-    for chances in (np.zeros(3), random.random(3), random.random(3)):         # at the other end of chance the rounding of the sum decides
+    # at the other end of chance the rounding of the sum decides
+    for chances in (np.zeros(3), random.random(3), random.random(3)):
         picked = []
         for rows, chance in ((logits.copy(), chances), (torch.from_numpy(logits), torch.from_numpy(chances))):
             before = rows + 0
-            picked.append(pick(*probabilities(penalized(rows, tokens, how), how.temperature, how.top_k, how.top_p, how.min_p), chance).tolist())
+            likely, ids = probabilities(penalized(rows, tokens, params), params.temperature, params.top_k, params.top_p,
+                                        params.min_p)
+            picked.append(pick(likely, ids, chance).tolist())
             assert (rows == before).all()
         assert picked[0] == picked[1]
 
@@ -139,11 +142,11 @@ def test_of_tokens_that_are_equally_likely_the_first_stand_first(seed, top_k):
             assert sorted(zip(-logits[row, ids[row]], ids[row])) == list(zip(-logits[row, ids[row]], ids[row]))
 
 
-def test_of_allowed_tokens_one_is_picked_and_a_stream_with_nothing_left_is_let_off():
-    random, how = np.random.default_rng(0), GenerationParams(temperature=2.0, top_k=5, no_repeat_ngram=1)
+def test_of_allowed_tokens_one_is_picked_and_where_every_token_would_be_excluded_none_is():
+    random, params = np.random.default_rng(0), GenerationParams(temperature=2.0, top_k=5, no_repeat_ngram=1)
     allowed = np.full(12, -np.inf, np.float32)
     allowed[[3, 7]] = random.normal(size=2)
-    for logits in (allowed[None], penalized(allowed[None], [list(range(12))], how)):
+    for logits in (allowed[None], penalized(allowed[None], [list(range(12))], params)):
         assert {pick(*probabilities(logits, 2.0, 5), random.random(1)).item() for _ in range(50)} == {3, 7}
 
 
@@ -166,8 +169,10 @@ def test_pick_finds_where_the_summed_probability_passes_chance(weights, chance):
 def test_the_ends_of_chance_never_pick_what_has_no_probability(weights):
     for likely in (np.array([weights]) / sum(weights), torch.tensor([weights]).double() / sum(weights)):
         for chance in (0.0, 5e-324, 0.5, math.nextafter(1, 0)):
-            chance = np.array([chance]) if isinstance(likely, np.ndarray) else torch.tensor([chance], dtype=torch.float64)
-            assert likely[0, pick(likely, None, chance)] > 0
+            chances = np.array([chance])
+            if isinstance(likely, torch.Tensor):
+                chances = torch.from_numpy(chances)
+            assert likely[0, pick(likely, None, chances)] > 0
 
 
 def test_a_token_is_picked_as_often_as_its_probability_says():
@@ -176,13 +181,14 @@ def test_a_token_is_picked_as_often_as_its_probability_says():
     picked = pick(np.tile(likely, (len(chances), 1)), np.tile(ids, (len(chances), 1)), chances)
     counts = np.bincount(picked, minlength=5)[ids]
     assert counts[1] == 0
-    np.testing.assert_allclose(counts / len(chances), likely, rtol=0, atol=0.005)       # 3 standard deviations of the largest
+    # 3 standard deviations of the largest
+    np.testing.assert_allclose(counts / len(chances), likely, rtol=0, atol=0.005)
 
 
 # --- The window ---
 
 def looped_window_start(length, block_size):
-    """The rule, played through token by token: when the window is full, its last half stays."""
+    """Apply the rule token by token: when the window is full, its last half stays."""
     start = 0
     for seen in range(1, length + 1):
         if seen - start > block_size:
@@ -202,7 +208,7 @@ def test_the_window_of_the_worked_example():
 # --- Generation ---
 
 def uncached(net, prompt, tokens):
-    """Greedy generation that remembers nothing: the whole window is computed anew for every token."""
+    """Generate greedily without a cache: compute the whole window again for every token."""
     ids = list(prompt)
     with torch.inference_mode():
         for _ in range(tokens):
@@ -212,7 +218,7 @@ def uncached(net, prompt, tokens):
 
 
 @pytest.mark.parametrize("prompt_length", [1, 5, 7, 8, 9, 20, 100])
-def test_remembered_generation_equals_computing_everything_anew(net, prompt_length):
+def test_cached_generation_equals_computing_everything_anew(net, prompt_length):
     prompt = np.random.default_rng(prompt_length).integers(40, size=prompt_length).tolist()
     expected = uncached(net, prompt, 60)                    # far beyond block_size
     assert list(generate(net, prompt, tokens=60, **GREEDY)) == expected
@@ -246,15 +252,16 @@ def test_a_long_prompt_is_read_in_parts_where_all_at_once_would_take_much_memory
 
 
 def test_the_same_seed_says_the_same_and_another_stream_something_else(net):
-    def said(**how):
-        return list(generate(net, [1, 2], tokens=40, **{**PLAIN, "temperature": 2.0, "sampling_seed": 1, **how}))
+    def said(**settings):
+        return list(generate(net, [1, 2], tokens=40, **{**PLAIN, "temperature": 2.0, "sampling_seed": 1, **settings}))
     assert said() == said() == said(stream=0)
-    assert len({tuple(text) for text in (said(), said(stream=1), said(stream=2), said(sampling_seed=2), said(sampling_seed=2, stream=1))}) == 5
+    texts = said(), said(stream=1), said(stream=2), said(sampling_seed=2), said(sampling_seed=2, stream=1)
+    assert len(set(map(tuple, texts))) == 5
 
 
 def test_a_longer_answer_begins_like_a_shorter_one(net):
-    how = dict(PLAIN, temperature=2.0, sampling_seed=5)
-    assert list(generate(net, [3], tokens=30, **how))[:10] == list(generate(net, [3], tokens=10, **how))
+    settings = dict(PLAIN, temperature=2.0, sampling_seed=5)
+    assert list(generate(net, [3], tokens=30, **settings))[:10] == list(generate(net, [3], tokens=10, **settings))
 
 
 class Saying:
@@ -299,242 +306,3 @@ def test_tokens_come_as_they_are_made():
 def test_logits_that_are_not_finite_are_refused(logit):
     with pytest.raises(FolioError, match="not finite"):
         list(generate(Saying(logit), [9], tokens=3, **PLAIN, sampling_seed=0))
-
-
-# --- The learning rate ---
-
-def rates(total_steps, warmup_steps, decay_fraction, schedule="trapezoid"):
-    decay_start = decay_start_for(total_steps, decay_fraction)
-    return [share_of_peak(schedule, step, warmup_steps=warmup_steps, decay_start=decay_start, total_steps=total_steps) for step in range(total_steps)]
-
-
-def test_the_rate_rises_stays_and_falls():
-    found = rates(100, 10, 0.4)
-    assert found[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
-    assert found[9:61] == [1.0] * 52                                    # from the last step of the rise to the first of the descent
-    assert found[61:] == pytest.approx([(100 - step) / 40 for step in range(61, 100)])
-    assert found[99] == pytest.approx(1 / 40)                           # the last step still moves; the one after it would be at zero
-
-
-def test_without_a_warmup_the_first_step_is_at_the_top():
-    assert rates(10, 0, 0.0) == [1.0] * 10
-    assert rates(10, 1, 0.0) == [1.0] * 10
-
-
-def test_an_undecided_descent_has_not_begun():
-    assert share_of_peak("trapezoid", 10**9, warmup_steps=10, decay_start=None, total_steps=None) == 1.0
-    assert share_of_peak("trapezoid", 4, warmup_steps=10, decay_start=None, total_steps=None) == 0.5
-
-
-def test_the_other_schedules_fall_from_the_end_of_the_warmup_or_not_at_all():
-    assert rates(110, 10, 0.4, "constant")[9:] == [1.0] * 101
-    assert rates(110, 10, 0.4, "linear")[10:] == pytest.approx([1 - step / 100 for step in range(100)])
-    cosine = rates(110, 10, 0.4, "cosine")
-    assert cosine[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
-    assert [cosine[step] for step in (10, 35, 60, 85)] == pytest.approx([1, 0.5 + 0.5 ** 1.5, 0.5, 0.5 - 0.5 ** 1.5])
-    assert 0 < cosine[-1] < 0.001
-
-
-@given(st.integers(1, 300), st.integers(0, 300), st.floats(0, 0.9), st.sampled_from(sorted(SCHEDULES)))
-def test_every_step_of_every_run_has_a_rate_above_zero_that_rises_and_then_falls(total_steps, warmup_steps, decay_fraction, schedule):
-    found = rates(total_steps, warmup_steps, decay_fraction, schedule)
-    assert min(found) > 0 and max(found) <= 1
-    top = found.index(max(found))
-    assert found[:top] == sorted(found[:top]) and found[top:] == sorted(found[top:], reverse=True)
-
-
-@given(st.integers(0, 10**7), st.floats(0, 0.9))
-def test_where_a_run_ends_and_where_its_descent_begins_are_inverse(decay_start, decay_fraction):
-    total_steps = total_steps_for(decay_start, decay_fraction)
-    assert total_steps > decay_start
-    if total_steps > decay_start + 1 or decay_fraction == 0:
-        assert decay_start_for(total_steps, decay_fraction) in (decay_start, decay_start + (decay_fraction == 0))
-    assert abs(total_steps_for(decay_start_for(total_steps, decay_fraction), decay_fraction) - total_steps) <= 1
-
-
-def test_the_worked_examples_of_the_schedule():
-    assert decay_start_for(1000, 0.4) == 600 and total_steps_for(600, 0.4) == 1000
-    assert decay_start_for(7, 0.0) == 7 and total_steps_for(7, 0.0) == 8 and total_steps_for(0, 0.5) == 1
-
-
-@pytest.mark.parametrize("seconds_left, decided", [(41, False), (40, True), (39, True), (0, True), (-5, True)])
-def test_the_descent_begins_when_it_takes_just_the_time_that_is_left(seconds_left, decided):
-    # After 60 steps with decay_fraction 0.4 the descent takes 40 steps more.
-    assert time_to_decay(60, decay_fraction=0.4, seconds_left=seconds_left, seconds_per_step=1.0, eval_interval=20, seconds_per_evaluation=0.0) == decided
-
-
-@pytest.mark.parametrize("eval_interval, evaluations", [(1000, 1), (100, 1), (50, 1), (40, 2), (30, 3), (10, 5), (7, 7)])
-def test_the_descent_leaves_time_for_its_evaluations_and_the_last_one(eval_interval, evaluations):
-    # After 60 steps it ends at 100: those that are multiples of the interval from 60, which is still to come, to 99, and one at the end.
-    how = dict(decay_fraction=0.4, seconds_per_step=1.0, eval_interval=eval_interval, seconds_per_evaluation=3.0)
-    assert time_to_decay(60, seconds_left=40 + 3 * evaluations, **how) and not time_to_decay(60, seconds_left=40 + 3 * evaluations + 1, **how)
-
-
-@given(st.integers(1, 500), st.floats(-10, 500), st.floats(0.1, 10), st.integers(1, 200), st.floats(0, 20))
-def test_a_run_that_ends_in_time_could_not_make_one_more_step(step, seconds_left, seconds_per_step, eval_interval, seconds_per_evaluation):
-    costs = dict(seconds_per_step=seconds_per_step, eval_interval=eval_interval, seconds_per_evaluation=seconds_per_evaluation)
-    end = end_in_time(step, seconds_left=seconds_left, **costs)
-    assert end == step or end > step and seconds_needed(step, end, **costs) <= seconds_left
-    assert seconds_needed(step, end + 1, **costs) > seconds_left
-
-
-@given(st.integers(1, 100), st.lists(st.tuples(st.integers(0, 30), st.integers(1, 60)), max_size=5))
-def test_the_rate_falls_without_a_jump_to_zero_wherever_the_end_is_moved(decay_start, moves):
-    end, moved_ends = decay_start + 40, []
-    for later, longer in moves:
-        at = min((moved_ends[-1][0] if moved_ends else decay_start) + later, end - 1)
-        moved_ends.append([at, at + longer])
-        end = at + longer
-    for number in range(len(moved_ends) + 1):               # as it was known after each decision
-        known = moved_ends[:number]
-        rate = [share_of_peak("trapezoid", step, warmup_steps=0, decay_start=decay_start, total_steps=decay_start + 40, moved_ends=known)
-                for step in range(decay_start, (known[-1][1] if known else decay_start + 40) + 1)]
-        assert rate[0] == 1 and rate[-1] == 0 and all(one > other for one, other in zip(rate, rate[1:]))
-        if number:                                          # nothing of the past has changed, nor the step at which it was decided
-            before = [share_of_peak("trapezoid", step, warmup_steps=0, decay_start=decay_start, total_steps=decay_start + 40,
-                                    moved_ends=moved_ends[:number - 1]) for step in range(decay_start, known[-1][0] + 1)]
-            assert rate[:len(before)] == pytest.approx(before, rel=1e-12)
-
-
-def test_a_moved_end_bends_the_line():
-    how = dict(warmup_steps=0, decay_start=60, total_steps=100, moved_ends=[[80, 160], [120, 130]])
-    assert [share_of_peak("trapezoid", step, **how) for step in (59, 60, 70, 80, 120, 125, 130)] == [1, 1, 0.75, 0.5, 0.25, 0.125, 0]
-
-
-@given(st.floats(0.01, 10), st.floats(0, 0.9), st.floats(20, 2000))
-def test_a_run_with_steady_steps_ends_at_about_its_time(seconds_per_step, decay_fraction, seconds):
-    assume(seconds > 50 * seconds_per_step and seconds < 3000 * seconds_per_step)
-    step = 1
-    how = dict(decay_fraction=decay_fraction, seconds_per_step=seconds_per_step, eval_interval=10**6, seconds_per_evaluation=0.0)
-    while not time_to_decay(step, seconds_left=seconds - step * seconds_per_step, **how):
-        step += 1
-    ended = total_steps_for(step, decay_fraction) * seconds_per_step
-    assert seconds - seconds_per_step <= ended <= seconds + 11 * seconds_per_step       # 1 / (1 - 0.9) steps a decision, and one
-
-
-# --- Batches ---
-
-def test_targets_are_the_inputs_one_token_later():
-    tokens = np.arange(1000, 1100, dtype=np.uint16)
-    batch = batch_at(tokens, 3, batch_size=5, block_size=7, seed=1)
-    inputs, targets = batch.inputs, batch.targets
-    assert inputs.shape == targets.shape == (5, 7) and inputs.dtype == targets.dtype == np.int64
-    assert (targets == inputs + 1).all()                        # in this text the next token is the next number
-    assert (np.diff(inputs, axis=1) == 1).all()
-
-
-def test_a_batch_is_a_function_of_seed_and_step_alone():
-    tokens = np.arange(10_000)
-
-    def starts(seed, step):
-        return batch_at(tokens, step, batch_size=16, block_size=4, seed=seed).inputs[:, 0].tolist()
-    before = starts(1, 5)
-    np.random.default_rng().random()
-    np.random.seed(3)
-    torch.manual_seed(3)
-    assert starts(1, 5) == before
-    assert len({tuple(starts(seed, step)) for seed in range(5) for step in range(20)}) == 100
-    assert starts(2**63 - 1, 10**9)                             # the largest seed there is
-
-
-def test_every_window_of_the_text_is_reached_and_no_other():
-    tokens = np.arange(12)
-    batches = [batch_at(tokens, step, batch_size=8, block_size=9, seed=0) for step in range(60)]
-    seen = {tuple(row) for batch in batches
-            for row in np.column_stack([part[:, [0, -1]] for part in (batch.inputs, batch.targets)]).tolist()}
-    assert seen == {(start, start + 8, start + 1, start + 9) for start in range(3)}
-
-
-def test_windows_may_come_in_other_tokens_and_keep_their_length():
-    def doubled(windows, random):
-        return [window.repeat(2) if window[0] % 2 else window[:3] for window in windows]
-    plain = batch_at(np.arange(100), 0, batch_size=8, block_size=5, seed=0).inputs
-    batch = batch_at(np.arange(100), 0, batch_size=8, block_size=5, seed=0, resegment=doubled)
-    for window, before, after in zip(plain.tolist(), batch.inputs.tolist(), batch.targets.tolist()):
-        longer = np.repeat(window, 2).tolist()
-        assert before == (longer[:5] if window[0] % 2 else window)      # too short a window stays as it is
-        assert after == (longer[1:6] if window[0] % 2 else [*window[1:], window[-1] + 1])
-    assert {window[0] % 2 for window in plain.tolist()} == {0, 1}
-
-
-def test_the_shortest_text_has_one_window():
-    batch = batch_at(np.arange(3), 0, batch_size=2, block_size=2, seed=0)
-    assert batch.inputs.tolist() == [[0, 1]] * 2 and batch.targets.tolist() == [[1, 2]] * 2
-
-
-@given(st.integers(2, 4096), st.integers(3, 100_000))
-def test_a_context_shrinks_until_the_text_is_long_enough_for_it(block_size, train_tokens):
-    fitted = fitting_block_size(block_size, train_tokens)
-    assert 2 <= fitted <= block_size and fitted < train_tokens
-    if train_tokens >= 8 * block_size:
-        assert fitted == block_size
-    else:
-        assert fitted & (fitted - 1) == 0
-        assert fitted == 2 or 8 * fitted <= train_tokens < 16 * fitted      # the largest power of two there is room for
-
-
-# --- Bits per byte ---
-
-def uniform(vocab_size):
-    return lambda tokens: torch.zeros(*tokens.shape, vocab_size)
-
-
-class Priced:
-    """A network that charges each token the same wherever it stands: for token t the t-th price. It counts what it is asked."""
-
-    def __init__(self, vocab_size):
-        self.logits = torch.randn(vocab_size, generator=torch.Generator().manual_seed(0))
-        self.prices = -self.logits.log_softmax(-1).double()
-        self.largest = (0, 0)
-
-    def __call__(self, tokens):
-        self.largest = tuple(map(max, zip(self.largest, tokens.shape)))
-        return self.logits.expand(*tokens.shape, -1)
-
-
-class Echo:
-    """A network that is sure that the next token is one more than the last: its loss shows whether inputs and targets are neighbours."""
-
-    def __call__(self, tokens):
-        return 100.0 * torch.nn.functional.one_hot(tokens + 1, 64).float()
-
-
-def test_a_network_that_knows_nothing_pays_ln_of_the_vocabulary_for_every_token():
-    score = evaluate(uniform(65), np.zeros(101, np.uint16), 250, block_size=8, batch_size=4, device="cpu")
-    assert (score.tokens, score.bytes) == (100, 250)
-    assert score.nats == pytest.approx(100 * math.log(65), rel=1e-6)
-    assert score.nats_per_byte == pytest.approx(100 * math.log(65) / 250, rel=1e-6)
-    assert score.bits_per_byte == pytest.approx(100 * math.log2(65) / 250, rel=1e-6)
-
-
-def test_bits_are_nats_over_ln_2():
-    assert Score(nats=math.log(2) * 6, tokens=5, bytes=3).bits_per_byte == pytest.approx(2)
-
-
-@settings(max_examples=100)
-@given(st.lists(st.integers(0, 9), min_size=2, max_size=80), st.integers(1, 12), st.integers(1, 6))
-def test_every_token_but_the_first_counts_exactly_once(tokens, block_size, batch_size):
-    net = Priced(10)
-    score = evaluate(net, np.array(tokens, np.uint16), 1, block_size=block_size, batch_size=batch_size, device="cpu")
-    assert score.nats == pytest.approx(net.prices[tokens[1:]].sum().item(), rel=1e-5)
-    assert score.tokens == len(tokens) - 1
-    assert net.largest[0] <= batch_size and net.largest[1] <= block_size
-
-
-@given(st.integers(2, 60), st.integers(1, 12), st.integers(1, 6))
-def test_a_token_is_predicted_from_the_one_before_it(length, block_size, batch_size):
-    score = evaluate(Echo(), np.arange(length), 1, block_size=block_size, batch_size=batch_size, device="cpu")
-    assert score.nats == pytest.approx(0, abs=1e-6)
-    score = evaluate(Echo(), np.arange(length)[::-1].copy(), 1, block_size=block_size, batch_size=batch_size, device="cpu")
-    assert score.nats == pytest.approx(100 * (length - 1), rel=1e-5)
-
-
-def test_filling_up_the_last_window_changes_nothing(net):
-    tokens = np.random.default_rng(0).integers(40, size=30)
-    padded = evaluate(net, tokens, 1, block_size=8, batch_size=16, device="cpu").nats
-    expected = 0.0
-    with torch.inference_mode():
-        for start in range(0, 29, 8):
-            window = torch.from_numpy(tokens[start:start + 9])
-            expected += torch.nn.functional.cross_entropy(net(window[None, :-1])[0], window[1:], reduction="sum").item()
-    assert padded == pytest.approx(expected, rel=1e-5)

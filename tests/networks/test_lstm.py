@@ -1,4 +1,4 @@
-"""The LSTM: its equations, its state, the batches that carry it on, and every front door by the calls that serve a transformer."""
+"""The LSTM: its equations, its state, the batches that carry it, and every command that serves a transformer."""
 
 import math
 import os
@@ -49,14 +49,19 @@ def some_tokens(*shape):
 
 
 def reference(net, tokens):
-    """What the equations say, in float64, a token, a layer and a gate at a time. tokens: (time,) -> logits (time, vocabulary), cells (layers, hidden_len)"""
-    weights, layers, H = {name: value.double() for name, value in net.state_dict().items()}, net.params.num_layers, net.params.hidden_len
+    """Compute the equations in float64, one token, layer and gate at a time.
+
+    tokens: (time,) -> logits (time, vocabulary), cells (layers, hidden_len)
+    """
+    weights = {name: value.double() for name, value in net.state_dict().items()}
+    layers, H = net.params.num_layers, net.params.hidden_len
     hidden, cell, logits = torch.zeros(layers, H).double(), torch.zeros(layers, H).double(), []
     for token in tokens.tolist():
         x = weights["embedding.weight"][token]
         for layer in range(layers):
-            W, U, b, c = (weights[f"blocks.{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-            take, forget, new, show = (W[rows] @ x + U[rows] @ hidden[layer] + b[rows] + c[rows] for rows in (slice(k * H, (k + 1) * H) for k in range(4)))
+            W, U, b, c = (weights[f"blocks.{name}_l{layer}"]
+                          for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+            take, forget, new, show = (W @ x + U @ hidden[layer] + b + c).chunk(4)
             cell[layer] = forget.sigmoid() * cell[layer] + take.sigmoid() * new.tanh()
             hidden[layer] = x = show.sigmoid() * cell[layer].tanh()
         if "projection.weight" in weights:
@@ -103,7 +108,7 @@ def test_a_position_never_sees_the_tokens_after_it():
     assert not torch.allclose(original[:, 7], changed[:, 7]) and not torch.allclose(original[:, 11], changed[:, 11])
 
 
-def test_the_streams_of_a_state_can_be_selected_and_joined():
+def test_the_rows_of_a_state_can_be_selected_and_joined():
     net, tokens = network(), some_tokens(3, 5)
     with torch.no_grad():
         state = net.continue_from(net.empty_state(3), tokens)[1]
@@ -115,7 +120,7 @@ def test_the_streams_of_a_state_can_be_selected_and_joined():
     assert torch.equal(state.joined(parts).cell, state.cell) and state.joined(parts).count == 3
 
 
-def test_streams_that_have_seen_different_texts_go_on_together():
+def test_sequences_that_have_seen_different_texts_continue_together():
     net, tokens = network(), some_tokens(3, 9)
     with torch.no_grad():
         state = net.empty_state(4)
@@ -127,9 +132,10 @@ def test_streams_that_have_seen_different_texts_go_on_together():
             torch.testing.assert_close(logits[row, 0], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_state_of_some_streams_reaches_torch_in_one_piece():
+def test_the_state_of_some_rows_reaches_torch_contiguously():
     net, seen = network(), []                   # cuDNN refuses any other, a CPU does not mind
-    net.blocks.register_forward_pre_hook(lambda module, arguments: seen.extend(part.is_contiguous() for part in arguments[1]))
+    net.blocks.register_forward_pre_hook(
+        lambda module, arguments: seen.extend(part.is_contiguous() for part in arguments[1]))
     net.continue_from(net.empty_state(4).select(slice(0, 2)), some_tokens(2, 3))
     assert seen == [True, True]
 
@@ -175,7 +181,7 @@ def test_generation_takes_one_step_a_token_and_never_begins_anew():
     advance = net.advance
     net.advance = lambda state, tokens: read.append(tokens.shape[1]) or advance(state, tokens)
     made = list(decoder.generate(net, [3, 4, 5], tokens=40, temperature=0, top_k=None, top_p=None, sampling_seed=0))
-    assert read == [2] + [1] * 40           # the prompt but its last token, of which alone somebody asks what comes next
+    assert read == [2] + [1] * 40           # the prompt but its last token, which alone needs logits
     ids = [3, 4, 5]
     for token in made:
         assert token == net(torch.tensor([ids]))[0, -1].argmax().item()
@@ -191,7 +197,8 @@ def test_measuring_carries_the_state_through_windows_far_longer_than_those_of_tr
     nats = 0.0
     for start in (0, 40, 80):
         logits, _ = reference(net, torch.from_numpy(tokens[start:start + 40]))
-        nats += sum(-logits[place].log_softmax(-1)[target].item() for place, target in enumerate(tokens[start + 1:start + 41].tolist()))
+        nats += sum(-logits[place].log_softmax(-1)[target].item()
+                    for place, target in enumerate(tokens[start + 1:start + 41].tolist()))
     score = bits_per_byte.evaluate(net, tokens, 99, block_size=40, batch_size=2, device="cpu")
     assert score.nats == pytest.approx(nats, rel=1e-4)
 
