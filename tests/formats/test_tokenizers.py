@@ -173,7 +173,7 @@ def test_a_token_that_tiktoken_would_make_and_we_never_do_is_refused_and_nothing
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_tokenizer_of_characters_has_no_byte_pairs_to_write(tmp_path, format):
-    with pytest.raises(FolioError, match=f"one of characters, and the format {format} holds byte pairs"):
+    with pytest.raises(FolioError, match=f"The format {format} stores byte pair encoding, and this tokenizer is one of characters"):
         written(CharTokenizer("abc"), format, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -402,7 +402,7 @@ def test_what_changes_no_segmentation_is_read(tmp_path, change):
 
 
 REFUSED = {
-    "Unigram": (set_in("model", "type", "Unigram"), "its model is Unigram; Folio has byte-level BPE only"),
+    "Unigram": (set_in("model", "type", "Unigram"), "its model is Unigram; Folio supports byte-level BPE only"),
     "WordPiece": (set_in("model", "type", "WordPiece"), "its model is WordPiece"),
     "no model": (lambda values: values.pop("model"), "has no model. If it is a vocab.json, pass its merges.txt as well"),
     "byte_fallback": (set_in("model", "byte_fallback", True), "its model has byte_fallback=True"),
@@ -410,31 +410,31 @@ REFUSED = {
     "suffix": (set_in("model", "end_of_word_suffix", "</w>"), "its model has end_of_word_suffix='</w>'"),
     "ignore_merges": (lambda values: values["model"].update(ignore_merges=True, merges=["b c", "a b", "ab c"],        # b+c comes before ab+c can
                                                             vocab=values["model"]["vocab"] | {"bc": 259}),
-                      "no merges make its token b'abc', and ignore_merges=true"),
+                      "no merges make its token b'abc'; only ignore_merges=true does"),
     "added token": (set_in("added_tokens", 0, "special", False), "has the added token '<|endoftext|>', which is not special"),
     "lstrip": (set_in("added_tokens", 0, "lstrip", True), "has the added token '<|endoftext|>', with lstrip"),
     "two ids": (set_in("model", "vocab", END_OF_TEXT, 999), "gives '<|endoftext|>' two ids, 258 and 999"),
     "normalizer": (set_in("normalizer", {"type": "NFC"}), "its normalizer NFC changes a text before it is split, .* --drop normalizer"),
     "template": (set_in("post_processor", {"type": "TemplateProcessing"}), "its post_processor TemplateProcessing adds tokens"),
     "truncation": (set_in("truncation", {"max_length": 512}), "its truncation cuts long texts"),
-    "no pre-tokenizer": (set_in("pre_tokenizer", None), "its pre-tokenizer is nothing; Folio has byte-level BPE only"),
+    "no pre-tokenizer": (set_in("pre_tokenizer", None), "its pre-tokenizer is nothing; Folio supports byte-level BPE only"),
     "Metaspace": (set_in("pre_tokenizer", {"type": "Metaspace"}), "its pre-tokenizer is Metaspace"),
     "prefix space": (set_in("pre_tokenizer", {**BYTE_LEVEL, "add_prefix_space": True}), "puts a space before every text"),
-    "other pattern": (set_in(*SPLIT, "pattern", {"Regex": r"\p{N}{1,3}|\X"}), r'splits text with \{"Regex": .*; Folio has only qwen2 .*, gpt2 '),
-    "removed": (set_in(*SPLIT, "behavior", "Removed"), "splits text with .*; Folio has only"),
-    "split twice": (set_in("pre_tokenizer", "pretokenizers", 1, "use_regex", True), "splits text with .*; Folio has only"),
+    "other pattern": (set_in(*SPLIT, "pattern", {"Regex": r"\p{N}{1,3}|\X"}), r'splits text with \{"Regex": .*; Folio supports only qwen2 .*, gpt2 '),
+    "removed": (set_in(*SPLIT, "behavior", "Removed"), "splits text with .*; Folio supports only"),
+    "split twice": (set_in("pre_tokenizer", "pretokenizers", 1, "use_regex", True), "splits text with .*; Folio supports only"),
     "no byte": (lambda values: values["model"]["vocab"].update({"xx": values["model"]["vocab"].pop("A")}),
-                "no token for 1 of the 256 bytes, as 0x41"),
-    "hole": (set_in("added_tokens", 0, "id", 300), "its 259 tokens have not the ids 0 to 258: 258 is missing"),
+                "no token for 1 of the 256 bytes, for example 0x41"),
+    "hole": (set_in("added_tokens", 0, "id", 300), "the ids of its 259 tokens are not 0 to 258: 258 is missing"),
     "one id twice": (set_in("model", "vocab", "abc", 256), "257 is missing"),
-    "unreachable": (lambda values: values["model"]["merges"].pop(), "no merge makes 1 of its tokens, as 'abc'"),
+    "unreachable": (lambda values: values["model"]["merges"].pop(), "no merge makes 1 of its tokens, for example 'abc'"),
     "result missing": (set_in("model", "merges", 1, "ab d"), "merge 2, 'ab d', makes 'abd', which is not in the vocabulary"),
     "part missing": (lambda values: values["model"]["merges"].reverse(), "merge 1, 'ab c', joins 'ab', which no merge before it makes"),
     "made twice": (lambda values: values["model"]["merges"].append("a b"), "merge 3, 'a b', makes 'ab' a second time"),
-    "three parts": (set_in("model", "merges", 1, "a b c"), "merge 2, 'a b c', is not one of two tokens"),
-    "a number": (set_in("model", "merges", 5), "not made as a tokenizer.json is"),
-    "no merges": (lambda values: values["model"].pop("merges"), "not made as a tokenizer.json is, KeyError at 'merges'"),
-    "vocabulary as a list": (set_in("model", "vocab", [["a", -1.0]]), "not made as a tokenizer.json is"),
+    "three parts": (set_in("model", "merges", 1, "a b c"), "merge 2, 'a b c', does not join two tokens"),
+    "a number": (set_in("model", "merges", 5), "does not have the structure of a tokenizer.json"),
+    "no merges": (lambda values: values["model"].pop("merges"), "does not have the structure of a tokenizer.json, KeyError at 'merges'"),
+    "vocabulary as a list": (set_in("model", "vocab", [["a", -1.0]]), "does not have the structure of a tokenizer.json"),
 }
 
 
@@ -456,7 +456,7 @@ def test_what_is_refused_may_be_left_out_by_name(tmp_path, part, value):
 
 
 @pytest.mark.parametrize("content, said", [
-    (b"", "not JSON"), (b"{", "not JSON"), (b"\xff{}", "not JSON"), (b"[" * 100_000, "not JSON"), (b"[1]", "no JSON object"),
+    (b"", "not JSON"), (b"{", "not JSON"), (b"\xff{}", "not JSON"), (b"[" * 100_000, "not JSON"), (b"[1]", "not a JSON object"),
     (b'{"a": 0}', "no model"),
 ])
 def test_a_damaged_tokenizer_json_is_refused(tmp_path, content, said):
@@ -476,13 +476,13 @@ BYTES = b"".join(line(bytes([value]), value) for value in range(256))
 
 @pytest.mark.parametrize("content, said", [
     (b"", "no token for 256 of the 256 bytes"),
-    (BYTES[7:], "255 tokens have not the ids 0 to 254: 0 is missing"),
-    (BYTES + line(b"ab", 257), "257 tokens have not the ids 0 to 256: 256 is missing"),
+    (BYTES[7:], "the ids of its 255 tokens are not 0 to 254: 0 is missing"),
+    (BYTES + line(b"ab", 257), "the ids of its 257 tokens are not 0 to 256: 256 is missing"),
     (BYTES + line(b"ab", 255), "256 is missing"),
     (BYTES + line(b"ab", 256) + line(b"ab", 257), "line 258 has the token b'ab' again"),
     (BYTES + line(b"abc", 256), "no merge makes the token b'abc': the tokens before it leave 3 parts of it, not two"),
     (BYTES + line(b"bc", 256) + line(b"ab", 257) + line(b"abcd", 258), "no merge makes the token b'abcd'"),
-    (BYTES.replace(line(b"A", 65), line(b"AA", 65)), "no token for 1 of the 256 bytes, as 0x41"),
+    (BYTES.replace(line(b"A", 65), line(b"AA", 65)), "no token for 1 of the 256 bytes, for example 0x41"),
     (BYTES + b"YWI=\n", "line 257, b'YWI=', is not a token in base64 and its rank"),
     (BYTES + b"YWI= x\n", "line 257"), (BYTES + b"Y=WI 256\n", "line 257"), (BYTES + b"\xff\xfe 256\n", "line 257"),
     (b"#version: 0.2\na b\n", "line 1, b'#version: 0.2', is not a token in base64"),
@@ -498,9 +498,9 @@ def test_a_rank_file_that_says_no_tokenizer_is_refused(tmp_path, content, said):
 
 @pytest.mark.parametrize("change, said", [
     (lambda vocab, merges: vocab.update({"[PAD]": vocab.pop(END_OF_TEXT)}),
-     r"no merge makes 1 of its tokens, as '\[PAD\]', and they are not special"),
+     r"no merge makes 1 of its tokens, for example '\[PAD\]', and they are not special"),
     (lambda vocab, merges: vocab.update({"<s>": 300}), "258 is missing"),
-    (lambda vocab, merges: merges.append("b"), "merge 2, 'b', is not one of two tokens"),
+    (lambda vocab, merges: merges.append("b"), "merge 2, 'b', does not join two tokens"),
     (lambda vocab, merges: merges.append("b c"), "makes 'bc', which is not in the vocabulary"),
 ])
 def test_a_vocabulary_that_does_not_go_with_its_merges_is_refused(tmp_path, change, said):
@@ -517,7 +517,7 @@ def test_a_vocabulary_that_does_not_go_with_its_merges_is_refused(tmp_path, chan
 @pytest.mark.parametrize("format", ["gpt2", "tiktoken"])
 def test_files_that_do_not_say_how_text_is_split_want_it_said(tmp_path, format):
     paths = written(BPETokenizer([]), format, tmp_path)
-    with pytest.raises(FolioError, match="does not say how text is split; you have to: --pattern qwen2 or --pattern gpt2"):
+    with pytest.raises(FolioError, match="does not contain its split pattern; pass --pattern qwen2 or --pattern gpt2"):
         read(*paths)
     with pytest.raises(FolioError, match="Split pattern 'gpt4' is not one of qwen2, gpt2"):
         read(*paths, pattern="gpt4")
@@ -526,7 +526,7 @@ def test_files_that_do_not_say_how_text_is_split_want_it_said(tmp_path, format):
 def test_a_pattern_that_contradicts_the_file_is_refused(tmp_path):
     path, = written(BPETokenizer([], "gpt2"), "huggingface", tmp_path)
     assert read(path, pattern="gpt2").pattern == "gpt2"
-    with pytest.raises(FolioError, match="splits text as gpt2 does, not as qwen2"):
+    with pytest.raises(FolioError, match="splits text with the pattern gpt2, not qwen2"):
         read(path, pattern="qwen2")
 
 
@@ -576,7 +576,7 @@ def test_a_tokenizer_that_is_there_is_replaced_only_when_asked(tmp_path, missing
         (tmp_path / "tokenizer_save" / name).unlink()
     before = saved(tmp_path / "tokenizer_save")
     message = refusal(convert("import", path, "--home", tmp_path))
-    assert f"There is a tokenizer in {tmp_path / 'tokenizer_save'} already; --replace puts the other in its place." in message
+    assert f"There is already a tokenizer in {tmp_path / 'tokenizer_save'}; pass --replace to replace it." in message
     assert saved(tmp_path / "tokenizer_save") == before
     assert convert("import", path, "--home", tmp_path, "--replace").returncode == 0
     assert load(tmp_path / "tokenizer_save").merges == [(97, 98)]
