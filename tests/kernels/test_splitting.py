@@ -1,6 +1,7 @@
-"""Splitting in NumPy gives the pieces that the regular expressions give."""
+"""Splitting in arrays gives the pre-tokens that the regular expressions give."""
 
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,11 +11,11 @@ from hypothesis import strategies as st
 from test_tokenizer import SAMPLES
 
 from folio.kernels import splitting
-from folio.kernels.splitting import SPLIT_PATTERNS, distinct_pretokens
+from folio.kernels.splitting import SPLIT_PATTERNS, PretokenCounter, count_pretokens, distinct_pretokens
 
 PATTERNS = sorted(SPLIT_PATTERNS)
-# What the rules are about: letters of contractions in both cases and one that only looks like s, every kind of white space, signs,
-# numbers, marks, what is long in UTF-8, NUL, and a byte that is no text.
+# What the rules distinguish: letters of contractions in both cases and one that only looks like s, every kind of white
+# space, signs, numbers, marks, characters of several bytes, NUL, and an undecodable byte.
 ALPHABET = "''sStTrReEvVlLmMdD" + "ſaé字😀\u0301" + "  \t\n\r\x85\x1c\xa0\u3000" + ";(!" + "1२Ⅷ" + "\0\udc80"
 
 
@@ -25,15 +26,17 @@ def arrays_for_short_texts_too():
         yield
 
 
-def pieces_in_arrays(text, pattern):
-    pieces, numbers, ends = distinct_pretokens([text], pattern)
-    assert ends.tolist() == [len(numbers)]
-    assert len(set(pieces)) == len(pieces) == len(set(numbers.tolist())), "each distinct piece once, and none that is not there"
-    return [pieces[number] for number in numbers]
+def split_in_arrays(text, pattern):
+    pretokens, indices, ends = distinct_pretokens([text], pattern)
+    assert ends.tolist() == [len(indices)]
+    assert len(set(pretokens)) == len(pretokens), "each distinct pre-token once"
+    assert set(indices.tolist()) == set(range(len(pretokens))), "no pre-token that does not occur"
+    return [pretokens[index] for index in indices]
 
 
-def pieces_by_regex(text, pattern):
-    return [piece.encode("utf-8", errors="surrogateescape") for piece in regex.findall(SPLIT_PATTERNS[pattern], text)]
+def split_by_regex(text, pattern):
+    return [pretoken.encode("utf-8", errors="surrogateescape")
+            for pretoken in regex.findall(SPLIT_PATTERNS[pattern], text)]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -43,7 +46,7 @@ def pieces_by_regex(text, pattern):
 @example(text="\n \t\n\n  '\n 's'tb")
 @example(text="")
 def test_tricky_texts_are_split_as_the_regular_expression_splits_them(pattern, text):
-    assert pieces_in_arrays(text, pattern) == pieces_by_regex(text, pattern)
+    assert split_in_arrays(text, pattern) == split_by_regex(text, pattern)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -54,36 +57,37 @@ def test_tricky_texts_are_split_as_the_regular_expression_splits_them(pattern, t
 def test_texts_split_together_are_split_as_each_by_itself(pattern, long_text, texts):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splitting, "LONG_TEXT", long_text)
-        pieces, numbers, ends = distinct_pretokens(texts, pattern)
-    assert [[pieces[number] for number in part] for part in np.split(numbers, ends)[:-1]] == [pieces_by_regex(text, pattern) for text in texts]
+        pretokens, indices, ends = distinct_pretokens(texts, pattern)
+    split = [[pretokens[index] for index in part] for part in np.split(indices, ends)[:-1]]
+    assert split == [split_by_regex(text, pattern) for text in texts]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @settings(max_examples=300)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_is_split_as_the_regular_expression_splits_it(pattern, text):
-    assert pieces_in_arrays(text, pattern) == pieces_by_regex(text, pattern)
+    assert split_in_arrays(text, pattern) == split_by_regex(text, pattern)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_long_texts_are_split_as_the_regular_expression_splits_them(pattern, plays):
     for text in (plays, "".join(SAMPLES * 50), plays.encode("utf-16").decode("utf-8", errors="surrogateescape")):
-        assert pieces_in_arrays(text, pattern) == pieces_by_regex(text, pattern)
+        assert split_in_arrays(text, pattern) == split_by_regex(text, pattern)
 
 
 def test_every_code_point_has_the_class_that_the_regular_expressions_see():
     every = "".join(map(chr, range(sys.maxunicode + 1)))
     for pattern, newline in ("qwen2", splitting.NEWLINE), ("gpt2", splitting.BLANK):
-        classes = splitting._classes(pattern)[:-1] & 7        # but END
-        seen = {"".join(every[code] for code in np.flatnonzero(classes == each)) for each in (splitting.LETTER, splitting.NUMBER)}
-        assert seen == {"".join(regex.findall(members, every)) for members in (r"\p{L}", r"\p{N}")}
+        classes = splitting._classes(pattern)[:-1] & 7        # without END
+        for value, expression in (splitting.LETTER, r"\p{L}"), (splitting.NUMBER, r"\p{N}"):
+            assert [every[code] for code in np.flatnonzero(classes == value)] == regex.findall(expression, every)
         assert {every[code] for code in np.flatnonzero(classes >= splitting.SPACE)} == set(regex.findall(r"\s", every))
         assert {classes[ord(blank)] for blank in "\r\n"} == {newline}
 
 
-def test_pieces_whose_hashes_meet_stay_apart(monkeypatch, plays):
-    monkeypatch.setattr(splitting, "SLOT_BITS", 3)         # thousands of pieces on eight seats
-    assert pieces_in_arrays(plays[:30_000], "qwen2") == pieces_by_regex(plays[:30_000], "qwen2")
+def test_pretokens_with_the_same_hash_stay_distinct(monkeypatch, plays):
+    monkeypatch.setattr(splitting, "SLOT_BITS", 3)         # thousands of pre-tokens in eight slots
+    assert split_in_arrays(plays[:30_000], "qwen2") == split_by_regex(plays[:30_000], "qwen2")
 
 
 def test_half_a_surrogate_pair_is_refused_as_it_is_by_the_regular_expression_and_utf_8():
@@ -91,9 +95,21 @@ def test_half_a_surrogate_pair_is_refused_as_it_is_by_the_regular_expression_and
         distinct_pretokens(["a\ud800b"], "qwen2")
 
 
-
 @pytest.mark.parametrize("long_text", [0, 10_000])
-def test_pieces_of_the_same_bytes_are_the_same_piece(monkeypatch, long_text):
+def test_pretokens_of_the_same_bytes_are_the_same(monkeypatch, long_text):
     monkeypatch.setattr(splitting, "LONG_TEXT", long_text)
-    pieces, numbers, _ = distinct_pretokens(["\u00e9", "\udcc3\udca9"], "qwen2")      # a letter, and its two bytes kept as they came
-    assert pieces == [b"\xc3\xa9"] and numbers.tolist() == [0, 0]
+    pretokens, indices, _ = distinct_pretokens(["\u00e9", "\udcc3\udca9"], "qwen2")      # a letter, and its two bytes
+    assert pretokens == [b"\xc3\xa9"] and indices.tolist() == [0, 0]
+
+
+def test_of_too_many_distinct_pretokens_the_rarest_are_dropped(monkeypatch):
+    monkeypatch.setattr(splitting, "COUNTER_BYTES", 1000)
+    often = " often" * 50 + " seldom seldom"
+    rare = ["".join(map(chr, range(start, start + 90))) for start in range(0x4e00, 0x4e00 + 99 * 90, 90)]
+    counts = count_pretokens([often, *rare, often])
+    assert counts == Counter({pretoken: counts[pretoken] for pretoken in counts}) and counts[b" often"] == 100
+    assert counts.size == sum(map(len, counts)) + len(counts) <= 1000
+    in_parts = PretokenCounter()
+    for word in [b"b", b"a", b"c", b"a"] + [b"x%d" % number for number in range(2000)]:
+        in_parts.add({word: 1})
+    assert in_parts.size <= 1000 and (in_parts[b"a"], in_parts[b"b"]) == (2, 1)     # of the rare ones the first stay
