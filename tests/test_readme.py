@@ -116,7 +116,8 @@ def test_ci_runs_the_second_command():
 
 def test_windows_gets_the_same_two_commands():
     def in_posix(block):
-        return block.replace("\n", "; ").replace("py -m venv", "python3 -m venv").replace("\\", "/").replace("Scripts", "bin")
+        block = block.replace("\n", "; ").replace("py -m venv", "python3 -m venv")
+        return block.replace("\\", "/").replace("Scripts", "bin")
     for windows, posix in zip(blocks("powershell"), blocks("bash")[:2], strict=True):
         assert in_posix(windows.strip()).split("; ") == re.split(r"\s*&&\s*", posix.strip())
 
@@ -154,11 +155,10 @@ def test_a_command_in_the_pages_is_accepted(script, words, monkeypatch, tmp_path
 
 
 def test_every_flag_that_is_named_exists():
-    calls = [[script] for script in ("init.py", "train.py", "run.py")] + [
-        ["-m", "torch.distributed.run"], ["-m", "folio.convert"], ["-m", "folio.tokens"], ["-m", "folio.plot", "loss"],
-        ["-m", "folio.plot", "surprise"], ["-m", "folio.evaluate"], ["benchmarks/first_steps.py"], ["benchmarks/quality.py"]]
-    known = {flag for call in calls for flag in re.findall(r"--[a-z][\w-]*", run_python(*call, "--help").stdout)}
-    known |= {"--help", "--index-url", "--pythonpath"}          # the last two: of pip, of pyright
+    calls = [*startup.TO_RUN, "-m folio.plot loss", "-m folio.plot surprise", "-m torch.distributed.run",
+             "benchmarks/first_steps.py", "benchmarks/quality.py"]
+    helps = "".join(run_python(*call.split(), "--help").stdout for call in calls)
+    known = {*re.findall(r"--[a-z][\w-]*", helps), "--help", "--index-url"}           # the last one: of pip
     named = {flag for text in PAGES.values() for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", text)}
     assert named - known == set()
 
