@@ -185,6 +185,29 @@ def test_a_sample_is_what_is_printed(sample, fresh):
         assert found, f"{part}\n--- is not in what was printed:\n{done.stderr}{done.stdout}"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a terminal of its own")
+def test_the_interactive_sample_is_what_a_terminal_shows(fresh, tmp_path):
+    pexpect = pytest.importorskip("pexpect")
+    page = "docs/interactive-mode.md"
+    [sample] = blocks("console", page)
+    command, *expected = sample.removeprefix("$ ").splitlines()
+    typed = re.search(r"Typed here were `(.*?)`, (Enter alone), `(.*?)`\s+and `(.*?)`", PAGES[page]).groups()
+    (tmp_path / "prompt_toolkit.py").write_text("raise ImportError")           # which would redraw the lines
+    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(tmp_path)}
+    child = pexpect.spawn(sys.executable, shlex.split(command)[1:], cwd=fresh, env=environment, encoding="utf-8",
+                          timeout=60, dimensions=(40, 80))
+    shown = ""
+    for words in (*typed, None):
+        child.expect("> ")
+        shown += child.before
+        if words is not None:
+            child.send("\r" if words == "Enter alone" else f"{words}\r")
+    child.close(force=True)
+    lines = iter(line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", shown).split("\n"))
+    # `in` takes from the iterator up to the line that is found, so that the order is checked as well.
+    assert [line for line in expected if line not in ("...", ">", "") and line not in lines] == []
+
+
 @pytest.mark.parametrize("example", in_pages("python"))
 def test_the_python_examples_run(example, fresh):
     done = run_python("-c", example, cwd=fresh, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
