@@ -14,10 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path += map(str, (ROOT / "tests").glob("*/"))         # test modules that share their helpers import each other
 
-from folio.base import commands          # noqa: E402  (it lies at the root)
-from folio.base.home import Home         # noqa: E402
+from folio.base import commands  # noqa: E402  (it lies at the root)
+from folio.base.home import Home  # noqa: E402
 
-import torch                        # noqa: E402  (after folio, which bounds how long its threads spin)
+# isort: split
+import torch  # noqa: E402  (after folio, which bounds how long its threads spin)
 
 settings.register_profile("folio", deadline=None)       # a slow machine is not a wrong result
 settings.load_profile("folio")

@@ -4,6 +4,7 @@ import doctest
 import importlib
 
 import pytest
+
 from test_layers import FILES
 
 WITH_EXAMPLES = [module for module, path in FILES.items() if ">>> " in path.read_text(encoding="utf-8")]

@@ -204,9 +204,8 @@ def test_a_text_is_shown_and_reported_on():
     assert report[0].split() == ["bytes", "19"]
 
 
-def test_the_example_in_the_readme_is_what_is_printed():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    example = next(block for block in regex.findall(r"```text\n(.*?)```", readme, regex.DOTALL)
+def test_the_example_in_the_docs_is_what_is_printed():
+    example = next(block for block in regex.findall(r"```text\n(.*?)```", (ROOT / "docs" / "tokenizer.md").read_text(encoding="utf-8"), regex.DOTALL)
                    if "folio.tokens" in block.splitlines()[0])
     command, output = example.removesuffix("...\n").split("\n", 1)
     words = shlex.split(command.removeprefix("$ python -m folio.tokens"))
