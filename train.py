@@ -31,7 +31,7 @@ def main(started_at=None):
     started_at: when --minutes began, by time.perf_counter (default: now)
     """
     started_at = time.perf_counter() if started_at is None else started_at
-    parser = Parser("Train a transformer on the text that init.py prepared, or on one that a preset prepares by itself.",
+    parser = Parser("Train a transformer on the text that init.py prepared, or on one that a preset prepares itself.",
                     stray="a text is named to init.py, a run by --name")
     parser.add_preset()
     parser.add_argument("--name", help="what to call the run's files (default: the preset's name, or tuned)")
@@ -120,8 +120,8 @@ def report_end(run):
     if missed := summary.shortfall(run):
         print(missed)
     weights = run.home.weights(run.name)
-    print(f"Done. The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte, "
-          f"are in {weights}")
+    best = f"The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte"
+    print(f"Done. {best}, are in {weights}")
     if run.training.closing_tokens and distributed.is_first():
         screen = Screen()
         screen.write("\n")

@@ -34,7 +34,8 @@ def measure(flags):
     parser = Parser("Steps with these settings.")
     parser.add_fields("training", TrainingParams)
     parser.add_fields("model", ModelParams, without=["vocab_size"])
-    values = {"steps": STEPS, "threads": 1, "device": "cpu"} | given(parser.parse(flags.split()), ModelParams, TrainingParams)
+    told = given(parser.parse(flags.split()), ModelParams, TrainingParams)
+    values = {"steps": STEPS, "threads": 1, "device": "cpu"} | told
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         tokenizer, text = corpus.prepare(home, TextParams(), [ROOT / "Train_Data" / "input.txt"])
