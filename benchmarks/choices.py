@@ -1,9 +1,10 @@
-"""Whether the precision and the threads that train.py chooses by itself are the fastest here: whole steps with every choice, in turns.
+"""Check that train.py chooses the fastest precision and threads here: whole steps with every choice, interleaved.
 
     python benchmarks/choices.py                # widths 48, 128 and 256; some two minutes on two cores
     python benchmarks/choices.py --widths 384
 
-Each choice is a Run of its own in this process; they take turns, and the medians of their tokens per second count. A half that is emulated here is left out.
+Each choice is a Run of its own in this process; they take turns, and the medians of their tokens per second count.
+16-bit formats that are emulated here are left out.
 """
 
 import argparse
@@ -18,19 +19,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from folio.data import corpus               # noqa: E402  (they lie at the root)
-from folio.training import fastest, runs               # noqa: E402  (they lie at the root)
-from folio.base import hardware               # noqa: E402  (they lie at the root)
-from folio.base.home import Home                                     # noqa: E402
-from Model_Params import PRESETS, TextParams                    # noqa: E402
+from folio.base import hardware                 # noqa: E402  (they lie at the root)
+from folio.base.home import Home                # noqa: E402
+from folio.data import corpus                   # noqa: E402
+from folio.training import fastest, runs        # noqa: E402
+from Model_Params import PRESETS, TextParams    # noqa: E402
 
-import torch                                                    # noqa: E402
+import torch                                    # noqa: E402
 
 ROUNDS, SECONDS = 7, 0.7
 
 
 def tokens_per_second(run, seconds):
-    """How fast a Run makes steps."""
+    """Return the speed of a Run's steps, measured for this many seconds."""
     hardware.use(run.training)
     began, steps = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
@@ -51,10 +52,11 @@ def compare(home, width):
         for choice in ["auto", *choices]:
             precision, count = ("auto", None) if choice == "auto" else choice
             torch.set_num_threads(most)
-            params = replace(preset, model=preset.model.sized(width),
-                             training=replace(preset.training, minutes=3.0, compile=False, precision=precision, threads=count))
-            made[choice] = stack.enter_context(runs.new_run(home, "choices", params, tokenizer, text, time.perf_counter(), say=lambda words: None))
-            tokens_per_second(made[choice], 0)          # the first step
+            training = replace(preset.training, minutes=3.0, compile=False, precision=precision, threads=count)
+            params = replace(preset, model=preset.model.sized(width), training=training)
+            opened = runs.new_run(home, "choices", params, tokenizer, text, time.perf_counter(), say=lambda words: None)
+            made[choice] = stack.enter_context(opened)
+            made[choice].step()                         # the first step also takes memory and makes kernels
         chosen = made.pop("auto").training
         found = {choice: [] for choice in choices}
         for _ in range(ROUNDS):
@@ -63,13 +65,14 @@ def compare(home, width):
         medians = {choice: statistics.median(speeds) for choice, speeds in found.items()}
         best, own = max(medians.values()), (chosen.precision, chosen.threads)
         for (precision, count), speed in medians.items():
-            print(f"width {width:4}  {precision}, {count} thread{'s' if count > 1 else ' '}  {speed:10,.0f} tokens/s  {speed / best:5.2f} of the best"
-                  f"{'  <- chosen' if own == (precision, count) else ''}", flush=True)
+            print(f"width {width:4}  {precision}, {count} thread{'s' if count > 1 else ' '}  {speed:10,.0f} tokens/s  "
+                  f"{speed / best:5.2f} of the best{'  <- chosen' if own == (precision, count) else ''}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--widths", nargs="+", type=int, default=[48, 128, 256], metavar="N", help="of the default preset's network (default: 48 128 256)")
+    parser.add_argument("--widths", nargs="+", type=int, default=[48, 128, 256], metavar="N",
+                        help="of the default preset's network (default: 48 128 256)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))

@@ -32,9 +32,11 @@ def costs(monkeypatch):
 
 
 @pytest.mark.parametrize("seconds, chosen", [
-    ({("fp32", 1): 1.0, ("bf16", 1): 2.0, ("fp32", 2): 0.6, ("fp32", 4): 0.4, ("fp32", 8): 0.3}, ("fp32", 8)),      # listed, and slow
+    # bf16 is listed, and slow
+    ({("fp32", 1): 1.0, ("bf16", 1): 2.0, ("fp32", 2): 0.6, ("fp32", 4): 0.4, ("fp32", 8): 0.3}, ("fp32", 8)),
     ({("fp32", 1): 2.0, ("bf16", 1): 1.0, ("bf16", 2): 0.6, ("bf16", 4): 0.7}, ("bf16", 2)),
-    ({("fp32", 1): 1.0, ("bf16", 1): 0.98, ("fp32", 2): 0.97}, ("fp32", 1)),                                        # within what a moment can tell
+    # within what a moment can tell
+    ({("fp32", 1): 1.0, ("bf16", 1): 0.98, ("fp32", 2): 0.97}, ("fp32", 1)),
 ])
 def test_the_fastest_precision_is_taken_and_threads_are_doubled_as_long_as_it_pays(seconds, chosen, costs):
     tried = costs(seconds)
@@ -102,5 +104,6 @@ def test_a_resumed_run_has_what_was_chosen_and_measures_nothing(home, plays, mon
 def test_what_was_chosen_is_shown(home, plays):
     made = home(plays[:20_000])
     assert run_script("init.py", "--home", made.folder, "--vocab-size", 300).returncode == 0
-    done = run_script("train.py", "--home", made.folder, "--steps", 2, "--emb-len", 16, "--num-layers", 1, "--num-heads", 1, "--sample-tokens", 0)
+    done = run_script("train.py", "--home", made.folder, "--steps", 2, "--emb-len", 16, "--num-layers", 1,
+                      "--num-heads", 1, "--sample-tokens", 0)
     assert done.returncode == 0 and "precision=auto" not in done.stdout and "precision=" in done.stdout, done.stderr

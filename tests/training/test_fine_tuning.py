@@ -1,4 +1,4 @@
-"""Fine-tuning: training goes on from trained weights on another text, with their tokenizer, and nothing that was there is lost."""
+"""Fine-tuning: training continues from trained weights on another text, with their tokenizer, and loses nothing."""
 
 import re
 import sys
@@ -24,9 +24,10 @@ PRETRAINED = ROOT / "Saved_Weights" / "weights-pretrained.pth"
 PROSE = "\n".join(sentence for path in sorted(ROOT.glob("**/*.py")) if ".venv" not in path.parts
                   for sentence in re.findall('"""(.+?)"""', path.read_text(encoding="utf-8"), re.DOTALL))[:20_000]
 MODEL = ModelParams(emb_len=16, num_layers=1, num_heads=2, block_size=16)
-TRAINING = TrainingParams(steps=6, minutes=None, batch_size=4, learning_rate=0.01, warmup_steps=2, eval_interval=3, sample_tokens=4, threads=1,
-                          precision="fp32", compile=False, device="cpu")
-LENGTH = "--steps 6 --batch-size 4 --eval-interval 3 --sample-tokens 4 --threads 1 --precision fp32 --device cpu".split()
+TRAINING = TrainingParams(steps=6, minutes=None, batch_size=4, learning_rate=0.01, warmup_steps=2, eval_interval=3,
+                          sample_tokens=4, threads=1, precision="fp32", compile=False, device="cpu")
+LENGTH = ("--steps 6 --batch-size 4 --eval-interval 3 --sample-tokens 4 --threads 1 --precision fp32 "
+          "--device cpu").split()
 
 
 @pytest.fixture
@@ -46,7 +47,8 @@ def weights(home, plays):
 def tune(monkeypatch, capsys):
     """train.py --start-from in this process: tune(home, path, "--dropout", 0.1) -> what it printed"""
     def make(project, path, *words):
-        monkeypatch.setattr(sys, "argv", ["train.py", "--home", str(project.folder), "--start-from", str(path), *LENGTH, *map(str, words)])
+        words = ["--home", str(project.folder), "--start-from", str(path), *LENGTH, *map(str, words)]
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
         capsys.readouterr()
         assert not train.main()
         return capsys.readouterr().out
@@ -84,7 +86,8 @@ def test_a_text_may_be_read_in_another_way_later(home):
     tokenizer, made = corpus.open_corpus(project, TextParams(vocab_size=300, field="story"))
     said = []
     _, other = corpus.open_corpus(project, wanted={"field": "other"}, say=said.append)
-    assert tokenizer.decode(other.tokens).startswith("That is") and other.text.field == "other" and "The text is not the one" in said[0]
+    assert tokenizer.decode(other.tokens).startswith("That is") and other.text.field == "other"
+    assert "The text is not the one" in said[0]
     _, same = corpus.open_corpus(project, wanted={"invalid_bytes": "replace"}, say=pytest.fail)
     assert (same.fingerprint, same.text.invalid_bytes) == (other.fingerprint, "replace")
     assert corpus.open_corpus(project, say=pytest.fail)[1].text == same.text
@@ -93,7 +96,8 @@ def test_a_text_may_be_read_in_another_way_later(home):
 def test_a_preset_reads_a_text_as_it_was_prepared(home, monkeypatch):
     asked_for = {}
     monkeypatch.setattr(corpus, "open_corpus", lambda home, wanted: asked_for.update(wanted) or sys.exit(0))
-    monkeypatch.setattr(sys, "argv", ["train.py", "--home", str(home(PROSE).folder), "--preset", "personal", "--invalid-bytes", "replace"])
+    words = ["--home", str(home(PROSE).folder), "--preset", "personal", "--invalid-bytes", "replace"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
     with pytest.raises(SystemExit):
         train.main()
     assert asked_for["invalid_bytes"] == "replace" and "field" not in asked_for and "pattern" in asked_for
@@ -108,7 +112,8 @@ def test_it_predicts_twenty_kilobytes_of_new_text_better_than_as_much_training_f
     length = replace(TRAINING, steps=20, eval_interval=20, batch_size=8, sample_tokens=0, learning_rate=None)
     for name, training, begins in (("tuned", replace(length, **FINE_TUNING), start), ("nothing", length, None)):
         params = Params(text.text, runs.tuned_model(start, {"block_size": 32}), training)
-        with runs.new_run(made, name, params, start.tokenizer, text, time.perf_counter(), say=lambda text: None, start=begins) as run:
+        with runs.new_run(made, name, params, start.tokenizer, text, time.perf_counter(), say=lambda text: None,
+                          start=begins) as run:
             before = run.evaluate().nats_per_byte
             run.train()
             found[name] = before, run.progress.best_nats
@@ -130,8 +135,10 @@ def test_the_first_step_begins_with_the_weights_and_the_tokenizer_of_the_file(ho
     model = folio.load(start)
     text = text_held_out(corpus.open_corpus(made)[1], model.tokenizer)
     said = float(re.search(r"Before the first step: ([0-9.]+) bits/byte", out)[1])
-    assert said == pytest.approx(model.bits_per_byte(text), abs=0.02)       # it alone begins with the last token of the training part
-    assert corpus.open_corpus(made)[0].fingerprint == folio.load(made.weights("tuned")).tokenizer.fingerprint == model.tokenizer.fingerprint
+    # The run's own figure alone begins with the last token of the training part.
+    assert said == pytest.approx(model.bits_per_byte(text), abs=0.02)
+    fingerprint = model.tokenizer.fingerprint
+    assert corpus.open_corpus(made)[0].fingerprint == folio.load(made.weights("tuned")).tokenizer.fingerprint == fingerprint
 
 
 def test_a_home_with_nothing_but_a_text_gets_what_is_missing(home, weights, tune):
@@ -139,9 +146,11 @@ def test_a_home_with_nothing_but_a_text_gets_what_is_missing(home, weights, tune
     out = tune(made, start)
     assert f"The tokenizer of the weights is now in {made.tokenizer}." in out
     assert "Done." in out and made.weights("tuned").exists() and made.resume("tuned").exists()
-    before = {path: content for path, content in everything_in(made).items() if path.parent in (made.tokens, made.tokenizer)}
+    before = {path: content for path, content in everything_in(made).items()
+              if path.parent in (made.tokens, made.tokenizer)}
     again = tune(made, start)
-    assert "Encoding" not in again and "tokenizer of the weights" not in again and "There is a run named tuned already; this one is tuned-2." in again
+    assert "Encoding" not in again and "tokenizer of the weights" not in again
+    assert "There is a run named tuned already; this one is tuned-2." in again
     assert everything_in(made).items() >= before.items()
 
 
@@ -169,8 +178,9 @@ def test_the_learning_rate_is_lower_and_sequences_are_whole_unless_it_is_said_ot
     tune(made, start)
     tune(made, start, "--learning-rate", 0.03, "--length-warmup", 3)
     used = [checkpoint.load(made.weights(name))["training"] for name in ("tuned", "tuned-2")]
-    assert [(each["learning_rate"], each["length_warmup"]) for each in used] == [(FINE_TUNING["learning_rate"], 0), (0.03, 3)]
-    assert all(FINE_TUNING["learning_rate"] < for_length(steps)["learning_rate"] for steps in (1, used[0]["steps"], 10**6))
+    rate = FINE_TUNING["learning_rate"]
+    assert [(params["learning_rate"], params["length_warmup"]) for params in used] == [(rate, 0), (0.03, 3)]
+    assert all(rate < for_length(steps)["learning_rate"] for steps in (1, used[0]["steps"], 10**6))
 
 
 def test_weights_that_training_only_makes_worse_are_kept_as_they_were(home, weights, tune):
@@ -234,7 +244,8 @@ def test_another_tokenizer_in_the_home_is_neither_used_nor_replaced(home, weight
 def test_characters_that_a_character_tokenizer_lacks_are_named_in_one_message_and_nothing_is_written(home, weights):
     start, made = weights(TextParams(tokenizer="char")), home("Grüße, ihr Wölfe! " * 200)
     message = refusal(run_script("train.py", "--home", made.folder, "--start-from", start, *LENGTH))
-    assert "'ß' (U+00DF), 'ö' (U+00F6), 'ü' (U+00FC)" in message and "Replace them in the text, or train from nothing" in message
+    assert "'ß' (U+00DF), 'ö' (U+00F6), 'ü' (U+00FC)" in message
+    assert "Replace them in the text, or train from nothing" in message
     assert [path.name for path in everything_in(made)] == ["input.txt"]
 
 
@@ -264,7 +275,8 @@ def test_a_stopped_run_goes_on_without_the_file_it_started_from_and_ends_with_th
 
     def new(name):
         params = Params(text.text, runs.tuned_model(start, {}), TRAINING)
-        return runs.new_run(made, name, params, start.tokenizer, text, time.perf_counter(), say=lambda text: None, start=start)
+        return runs.new_run(made, name, params, start.tokenizer, text, time.perf_counter(), say=lambda text: None,
+                            start=start)
     with new("whole") as run:
         run.train()
     with new("stopped") as run:

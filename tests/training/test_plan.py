@@ -1,4 +1,4 @@
-"""The plan: before the first step a run says how long it will take and how much memory, and the sizes left open suit the text and the time."""
+"""The plan: a run says before its first step how long it takes and how much memory, and open sizes suit its text."""
 
 import re
 import sys
@@ -24,7 +24,8 @@ SIZES = st.integers(100, 10**10)
 
 def text_of(train_bytes, tokenizer="bpe"):
     """The numbers of a corpus of so many bytes."""
-    return SimpleNamespace(train_bytes=train_bytes, train_tokens=train_bytes // 3 + 1, text=TextParams(tokenizer=tokenizer))
+    return SimpleNamespace(train_bytes=train_bytes, train_tokens=train_bytes // 3 + 1,
+                           text=TextParams(tokenizer=tokenizer))
 
 
 def trained(**values):
@@ -67,9 +68,10 @@ def test_more_text_and_more_time_never_make_a_smaller_model(some_bytes, other_by
     assert size_for(fewer_bytes, kind, minutes=fewer / 100)[0] <= size_for(more_bytes, kind, minutes=more / 100)[0]
 
 
-@given(SIZES, st.floats(0.01, 10**5), KINDS, st.none() | st.integers(2, 300), st.none() | st.integers(1, 12), st.none() | st.integers(1, 12),
-       st.none() | st.integers(1, 4), st.sampled_from(["folio", "classic"]))
-def test_what_is_given_stays_and_the_rest_fits_to_it(train_bytes, minutes, kind, emb_len, num_layers, num_heads, num_kv_heads, family):
+@given(SIZES, st.floats(0.01, 10**5), KINDS, st.none() | st.integers(2, 300), st.none() | st.integers(1, 12),
+       st.none() | st.integers(1, 12), st.none() | st.integers(1, 4), st.sampled_from(["folio", "classic"]))
+def test_what_is_given_stays_and_the_rest_fits_to_it(train_bytes, minutes, kind, emb_len, num_layers, num_heads,
+                                                     num_kv_heads, family):
     given_sizes = {"emb_len": emb_len, "num_layers": num_layers, "num_heads": num_heads, "num_kv_heads": num_kv_heads}
     model = ModelParams(family=family, **given_sizes)
     try:
@@ -99,7 +101,8 @@ def test_the_sizes_do_not_depend_on_the_clock_or_on_how_many_cores_there_are(hom
     params = replace(PRESETS["default"], training=TrainingParams(minutes=3.0, device="cpu", compile=False))
     for number, threads in enumerate((1, 3, 64)):
         some = replace(params, training=replace(params.training, threads=threads))
-        with runs.new_run(made, f"run{number}", some, tokenizer, text, started_at=-1000.0 * number, say=lambda text: None) as run:
+        with runs.new_run(made, f"run{number}", some, tokenizer, text, started_at=-1000.0 * number,
+                          say=lambda text: None) as run:
             found.append(run.params.model)
     assert found == 3 * [ModelParams(vocab_size=270, emb_len=64, num_layers=3, num_heads=2).resolved()]
 
@@ -118,13 +121,15 @@ def written_out(model):
         return Counter({(4 * model.hidden_len, model.emb_len): 1}) + later
     query, key = model.num_heads * model.head_len, model.num_kv_heads * model.head_len
     block = [(query, model.emb_len), (model.emb_len, query), (key, model.emb_len), (key, model.emb_len)]
-    block += [(model.hidden_len, model.emb_len)] * (2 if model.mlp == "swiglu" else 1) + [(model.emb_len, model.hidden_len)]
+    into_hidden = 2 if model.mlp == "swiglu" else 1
+    block += [(model.hidden_len, model.emb_len)] * into_hidden + [(model.emb_len, model.hidden_len)]
     return Counter(model.num_layers * block)
 
 
 @pytest.mark.parametrize("emb_len", [None, 64, 192])
 @pytest.mark.parametrize("values", [
-    {}, {"num_layers": 1}, {"num_layers": 9}, {"num_kv_heads": 1}, {"num_heads": 4, "num_kv_heads": 2}, {"head_len": 24},
+    {}, {"num_layers": 1}, {"num_layers": 9}, {"num_kv_heads": 1}, {"num_heads": 4, "num_kv_heads": 2},
+    {"head_len": 24},
     {"hidden_len": 100}, {"mlp": "relu2"}, {"norm": "layer", "biases": "gpt2"}, {"positions": "learned"},
     {"tied_head": True}, {"family": "classic"}, {"family": "classic", "mlp": "swiglu"}, {"family": "lstm"},
     {"family": "lstm", "num_layers": 1}, {"family": "lstm", "num_layers": 3, "hidden_len": 64},
@@ -135,7 +140,8 @@ def test_a_plan_computes_with_the_matrices_that_the_network_has(values, emb_len)
     matrices, net = written_out(model), networks.build_network(model)
     assert sizes.block_matrices(model) == matrices
     assert sizes.block_parameters(model) == sum(rows * columns * count for (rows, columns), count in matrices.items())
-    assert sizes.block_parameters(model) == sum(matrix.numel() for matrix in net.blocks.parameters() if matrix.ndim == 2)
+    assert sizes.block_matrices(model) == Counter(tuple(matrix.shape) for matrix in net.blocks.parameters()
+                                                  if matrix.ndim == 2)
     assert sizes.head_parameters(model) == net.head.weight.numel()
     assert sizes.count_parameters(model) == networks.count_parameters(net)
 
@@ -153,7 +159,8 @@ def test_the_cost_of_a_step_is_the_one_that_was_checked_against_measurements(val
 
 def test_a_run_of_steps_says_its_minutes_and_a_run_of_minutes_its_steps():
     by_steps = planned(steps=1400)
-    assert by_steps.steps == 1400 and "about " in by_steps.line() and "minutes" in by_steps.line() and "steps" not in by_steps.line()
+    line = by_steps.line()
+    assert by_steps.steps == 1400 and "about " in line and "minutes" in line and "steps" not in line
     by_minutes = planned(minutes=by_steps.minutes)
     assert by_minutes.steps == pytest.approx(1400, abs=1)
     assert re.match("about 1,400 steps, 17 passes over the text, 0.16 tokens a parameter", by_minutes.line())
@@ -167,14 +174,17 @@ def test_it_takes_about_as_long_as_it_took_where_it_was_measured():
 
 @given(st.sampled_from([64, 128, 256]), st.integers(1, 64), st.sampled_from(sorted(plan.SPEED)))
 def test_wider_models_and_larger_batches_take_longer_and_more_units_less(emb_len, batch_size, kind):
-    model, machine = ModelParams(vocab_size=1024, emb_len=emb_len).resolved(), Resources(*kind, units=2, memory_bytes=None)
+    model = ModelParams(vocab_size=1024, emb_len=emb_len).resolved()
+    machine = Resources(*kind, units=2, memory_bytes=None)
     wider = ModelParams(vocab_size=1024, emb_len=2 * emb_len).resolved()
     one, more = trained(batch_size=batch_size), trained(batch_size=2 * batch_size)
     seconds = plan.seconds_per_step(model, one, machine)
-    assert 0 < plan.seconds_per_step(model, one, replace(machine, units=4)) <= seconds <= plan.seconds_per_step(model, more, machine)
+    assert 0 < plan.seconds_per_step(model, one, replace(machine, units=4)) <= seconds
+    assert seconds <= plan.seconds_per_step(model, more, machine)
     assert plan.seconds_per_step(wider, one, machine) > seconds
-    assert plan.memory_bytes(model, one, machine) < min(plan.memory_bytes(model, more, machine), plan.memory_bytes(wider, one, machine))
-    assert plan.memory_bytes(model, replace(more, micro_batch_size=batch_size), machine) == plan.memory_bytes(model, one, machine)
+    own = plan.memory_bytes(model, one, machine)
+    assert own < min(plan.memory_bytes(model, more, machine), plan.memory_bytes(wider, one, machine))
+    assert plan.memory_bytes(model, replace(more, micro_batch_size=batch_size), machine) == own
 
 
 MEASURE = """
@@ -186,10 +196,12 @@ from folio.training import plan, runs
 from folio.base.home import Home
 from Model_Params import ModelParams, Params, TrainingParams
 home = Home(Path(sys.argv[1]))
-params = Params(model=ModelParams(emb_len=128), training=TrainingParams(steps=9, minutes=None, batch_size=8, threads=1, device="cpu"))
+training = TrainingParams(steps=9, minutes=None, batch_size=8, threads=1, device="cpu")
+params = Params(model=ModelParams(emb_len=128), training=training)
 with runs.new_run(home, "x", params, *corpus.open_corpus(home), time.perf_counter(), say=lambda text: None) as run:
     run.step()
-    peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]         # ru_maxrss begins with what the process had that started this one
+    # ru_maxrss begins with what the process had that started this one
+    peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
     print(peak, plan.memory_bytes(run.params.model, run.training, plan.Resources.of(run.training)))
 """
 
@@ -235,18 +247,22 @@ def test_a_size_far_off_is_said_with_the_flags_that_fit(emb_len, said):
 
 def test_a_run_whose_size_is_settled_is_not_told_another():
     model = ModelParams(vocab_size=1024, emb_len=512).resolved()
-    assert not any("--emb-len" in each for each in plan.make(model, trained(steps=600), text_of(500_000), CPU, sizes_are_open=False).advice)
+    settled = plan.make(model, trained(steps=600), text_of(500_000), CPU, sizes_are_open=False)
+    assert not any("--emb-len" in sentence for sentence in settled.advice)
 
 
 def test_text_that_will_not_be_read_is_said():
-    assert planned(10**8, minutes=3.0).advice[0].startswith("The model will read 10% of its text. For all of it: --minutes ")
+    advice = planned(10**8, minutes=3.0).advice[0]
+    assert advice.startswith("The model will read 10% of its text. For all of it: --minutes ")
     assert re.search("--steps 16000$", planned(10**8, steps=600).advice[0])
 
 
-@pytest.mark.parametrize("memory_bytes, said", [(1e9, "--micro-batch-size 16"), (0.35e9, "a smaller --emb-len or --block-size"),
-                                                (None, None), (64e9, None)])
+@pytest.mark.parametrize("memory_bytes, said", [
+    (1e9, "--micro-batch-size 16"), (0.35e9, "a smaller --emb-len or --block-size"), (None, None), (64e9, None)])
 def test_too_little_memory_is_said_with_what_fits(memory_bytes, said):
-    advice = [each for each in planned(batch_size=64, steps=100, resources=replace(CPU, memory_bytes=memory_bytes)).advice if "memory" in each]
+    resources = replace(CPU, memory_bytes=memory_bytes)
+    advice = [sentence for sentence in planned(batch_size=64, steps=100, resources=resources).advice
+              if "memory" in sentence]
     assert [each.endswith(f"Try {said}") for each in advice] == [True] * (said is not None), advice
 
 
@@ -261,7 +277,8 @@ def test_the_plan_is_said_before_the_first_step(home, plays):
     with runs.new_run(made, "test", params, tokenizer, text, 0.0, say=said.append):
         pass
     lines = said[-1].splitlines()
-    assert re.match(r"plan      about [\d,]+ steps, [\d,]+ passes over the text, 0.0\d+ tokens a parameter, 0.\d GB of memory$", lines[4])
+    assert re.match(r"plan      about [\d,]+ steps, [\d,]+ passes over the text, 0.0\d+ tokens a parameter, "
+                    r"0.\d GB of memory$", lines[4])
     advice = "\n".join(lines[lines.index(next(line for line in lines if line.startswith("advice"))):])
     assert re.search(r"--steps \d+", advice) and max(map(len, lines)) <= 118
 
@@ -271,9 +288,10 @@ def test_no_flag_is_torn_apart_at_the_end_of_a_line(before):
     assert "--micro-batch-size" in summary.paragraph("advice", "x" * before + " --micro-batch-size 4").split()
 
 
-@pytest.mark.parametrize("passes, steps, minutes, said", [(1.0, 1, 1.0, "about 1 step, 1 pass over"), (9.6, 20, 1.0, "about 20 steps, 10 passes over"),
-                                                          (0.5, 20, 1.0, "about 20 steps, 0.5 passes over"), (2.0, None, 1.0, "about 1 minute, 2 passes over"),
-                                                          (2.0, None, 60.0, "about 60 minutes, 2 passes"), (2.0, None, 1 / 60, "about 1 second, 2 passes")])
+@pytest.mark.parametrize("passes, steps, minutes, said", [
+    (1.0, 1, 1.0, "about 1 step, 1 pass over"), (9.6, 20, 1.0, "about 20 steps, 10 passes over"),
+    (0.5, 20, 1.0, "about 20 steps, 0.5 passes over"), (2.0, None, 1.0, "about 1 minute, 2 passes over"),
+    (2.0, None, 60.0, "about 60 minutes, 2 passes"), (2.0, None, 1 / 60, "about 1 second, 2 passes")])
 def test_a_plan_counts_in_the_singular_and_the_plural(passes, steps, minutes, said):
     line = plan.Plan(1, steps or 5, minutes, steps is not None, passes, 1.0, 1e9, ()).line()
     assert line.startswith(said)
