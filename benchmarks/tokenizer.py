@@ -1,12 +1,13 @@
-"""The tokenizer beside its peers: Hugging Face tokenizers, rustbpe and tiktoken, with the same split pattern and two processes or threads each.
+"""Compare the tokenizer with its peers: Hugging Face tokenizers, rustbpe and tiktoken.
 
-    python benchmarks/tokenizer.py                  # all of it: about a quarter of an hour
-    python benchmarks/tokenizer.py --only encode    # one kind of work: small, train, encode, grown, prompt, load, hard
+    python benchmarks/tokenizer.py                  # all kinds of work: about a quarter of an hour
+    python benchmarks/tokenizer.py --only encode    # one kind: small, train, encode, grown, prompt, load, hard
     python benchmarks/tokenizer.py --megabytes 10   # a smaller large text, to try it
 
-Every figure is the median of several runs (--runs), each in a process of its own; memory is the peak of that process and all it starts, each
-page counted once. The large text is every distinct .py .md .txt .rst .js .h file of the Python installation, in sorted order; where that
-is less than is wanted it is repeated with numbered lines. `train` and `encode` begin with a file on the disk; `encode` ends with one.
+All use the same split pattern and two processes or threads. Every figure is the median of several runs (--runs), each
+in a process of its own. Memory is the peak of that process and its children, with shared pages counted once.
+The large text is every distinct .py .md .txt .rst .js .h file of the Python installation, in sorted order; if that is
+too short, it is repeated with numbered lines. `train` and `encode` begin with a file on disk; `encode` ends with one.
 """
 
 import argparse
@@ -31,9 +32,10 @@ SUFFIXES = {".py", ".md", ".txt", ".rst", ".js", ".h"}
 PATTERN = "qwen2"
 WORKERS = 2
 VOCAB_SIZE = 16384
-BATCH = 64                      # chunks given to a peer at once: enough work for its threads, and its memory stays bounded
-TIME_LIMIT = 200                # seconds: what takes longer is called so
-PROMPT = "The miller's daughter said: \"I have 42 keys, and none of them opens the door.\" They didn't believe it."[:100]
+BATCH = 64                      # chunks given to a peer at once: enough work for its threads, in bounded memory
+TIME_LIMIT = 200                # seconds until a run is ended and reported as over the limit
+PROMPT = "The miller's daughter said: \"I have 42 keys, and none of them opens the door.\" They didn't believe it."
+PROMPT = PROMPT[:100]
 KINDS = {"small", "train", "encode", "grown", "prompt", "load", "hard"}
 FOLIO, HUGGING_FACE, RUSTBPE, TIKTOKEN = LIBRARIES = ("folio", "tokenizers", "rustbpe", "tiktoken")
 
@@ -41,12 +43,13 @@ FOLIO, HUGGING_FACE, RUSTBPE, TIKTOKEN = LIBRARIES = ("folio", "tokenizers", "ru
 # --- The texts ---
 
 def build_corpus(path, megabytes):
-    """Write the large text, unless it is there."""
+    """Write the large text, unless it exists."""
     if path.exists():
         return
     seen, size, wanted = set(), 0, megabytes * 1_000_000
     folders = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib", "include")}
-    files = sorted({file for folder in folders for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file()})
+    files = sorted({file for folder in folders for file in folder.rglob("*")
+                    if file.suffix in SUFFIXES and file.is_file()})
     with path.with_suffix(".partial").open("wb") as out:
         for file in files:
             content = file.read_bytes()
@@ -55,7 +58,7 @@ def build_corpus(path, megabytes):
                 if b"\0" not in content and (digest := sha256(content).digest()) not in seen and size < wanted:
                     seen.add(digest)
                     size += out.write(content.replace(b"\r\n", b"\n")[:wanted - size])
-        print(f"The large text: {len(seen):,} files, {size / 1e6:.1f} MB of their own", flush=True)
+        print(f"The large text: {len(seen):,} distinct files, {size / 1e6:.1f} MB", flush=True)
         lines = (f"{number} ".encode() + line for number, line in enumerate(_lines_of(files)))
         while size < wanted:
             size += out.write(next(lines)[:wanted - size])
@@ -69,7 +72,7 @@ def _lines_of(files):
 
 
 def hard_texts(corpus):
-    """{name: function that makes it} of texts of ten megabytes each, which a tokenizer may be slow with."""
+    """Return {name: function that makes the text} of texts of ten megabytes that may be slow to tokenize."""
     import random
 
     import numpy as np
@@ -92,15 +95,16 @@ def hard_texts(corpus):
         "nothing but letters": letters,
         "one letter": lambda: "a" * size,
         "random bytes": lambda: np.random.default_rng(0).bytes(size).decode("utf-8", errors="surrogateescape"),
-        "Chinese, clauses": lambda: "".join(draw.choice("，。！") if draw.random() < 0.1 else hanzi() for _ in range(size // 3)),
+        "Chinese, clauses": lambda: "".join(draw.choice("，。！") if draw.random() < 0.1 else hanzi()
+                                            for _ in range(size // 3)),
         "Chinese, no signs": lambda: "".join(hanzi() for _ in range(size // 3)),
     }
 
 
-# --- One piece of work, in a process of its own: each returns its seconds ---
+# --- The kinds of work, each in a process of its own, and each returns its seconds ---
 
 def chunks_of(path):
-    """A text in chunks of half a megabyte, cut where no pattern's piece is cut: the same for all."""
+    """Return an iterator of half-megabyte chunks, cut between pre-tokens: the same for all libraries."""
     from folio.data.sources import Documents
     return (chunk for chunk, _ in Documents([path]))
 
@@ -113,7 +117,7 @@ def batches_of(path):
 
 
 def train(library, path, vocab_size):
-    """From the file to the merges."""
+    """Measure from the file to the merges."""
     from folio.kernels.splitting import SPLIT_PATTERNS
     pattern = SPLIT_PATTERNS[PATTERN]
     if library == FOLIO:
@@ -131,15 +135,16 @@ def train(library, path, vocab_size):
     elif library == HUGGING_FACE:
         import tokenizers
         made = _hugging_face(tokenizers, pattern, {}, [])
-        trainer = tokenizers.trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-                                                 special_tokens=["<|endoftext|>"], show_progress=False)
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=vocab_size, initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+            special_tokens=["<|endoftext|>"], show_progress=False)
         started_at = time.perf_counter()
         made.train_from_iterator(chunks_of(path), trainer)
     return time.perf_counter() - started_at
 
 
 def encode(library, path, folder):
-    """From the file to a file of ids."""
+    """Measure from the file to a file of ids. -> seconds, hash of the ids"""
     encode_batch, dtype = _batch_encoder(library, folder)
     target = Path(folder) / f"ids-{library}"
     with target.open("wb") as out:
@@ -163,7 +168,7 @@ def encode(library, path, folder):
 
 
 def hard(library, name, corpus, folder):
-    """Ten megabytes from memory to ids, in one call."""
+    """Measure one call that encodes ten megabytes from memory."""
     text = hard_texts(Path(corpus))[name]()
     if library == FOLIO:
         from tokenizer import load
@@ -179,7 +184,7 @@ def hard(library, name, corpus, folder):
 
 
 def prompt(library, folder):
-    """Seconds for a prompt of 100 characters that has been seen before."""
+    """Measure a prompt of 100 characters that has been encoded before."""
     encode_one = _encoder(library, folder)
     for _ in range(1000):
         encode_one(PROMPT)
@@ -190,8 +195,8 @@ def prompt(library, folder):
 
 
 def load(library, folder):
-    """From the saved files to a tokenizer, imports not counted."""
-    _encoder(library, folder)                       # imports, and brings the files near
+    """Measure from the saved files to a tokenizer, without imports."""
+    _encoder(library, folder)                       # imports the library, and fills the file cache
     started_at = time.perf_counter()
     _encoder(library, folder)
     return time.perf_counter() - started_at
@@ -219,7 +224,7 @@ def _hugging_face(tokenizers, pattern, vocab, merges):
 
 
 def _encoder(library, folder):
-    """A new tokenizer from its saved files -> its function from a text to a list of ids."""
+    """Load a tokenizer from its saved files. -> its function from a text to a list of ids"""
     folder = Path(folder)
     if library == FOLIO:
         import tokenizer
@@ -231,26 +236,29 @@ def _encoder(library, folder):
     import tiktoken
 
     from folio.kernels.splitting import SPLIT_PATTERNS
-    ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, (folder / "ranks.tiktoken").read_bytes().splitlines())}
-    return tiktoken.Encoding("ours", pat_str=SPLIT_PATTERNS[PATTERN], mergeable_ranks=ranks, special_tokens={}).encode_ordinary
+    lines = (folder / "ranks.tiktoken").read_bytes().splitlines()
+    ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, lines)}
+    made = tiktoken.Encoding("ours", pat_str=SPLIT_PATTERNS[PATTERN], mergeable_ranks=ranks, special_tokens={})
+    return made.encode_ordinary
 
 
 def _batch_encoder(library, folder):
-    """-> a peer's function from texts to lists of ids, in WORKERS threads, and the type of an id"""
+    """Return a peer's function from texts to lists of ids, in WORKERS threads, and the type of an id."""
     import numpy as np
     if library == HUGGING_FACE:
         import tokenizers
         made = tokenizers.Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
-        return lambda texts: (each.ids for each in made.encode_batch_fast(texts)), np.uint16
+        return lambda texts: (encoding.ids for encoding in made.encode_batch_fast(texts)), np.uint16
     if library == TIKTOKEN:
         made = _encoder(library, folder).__self__
         return lambda texts: made.encode_ordinary_batch(texts, num_threads=WORKERS), np.uint16
-    if library == RUSTBPE:                          # it cannot load merges, only learn them; it learns the same
+    if library == RUSTBPE:                          # it cannot load merges, but it learns the same ones
         import rustbpe
 
         from folio.kernels.splitting import SPLIT_PATTERNS
         made = rustbpe.Tokenizer()
-        made.train_from_iterator(chunks_of(Path(folder) / "corpus.txt"), VOCAB_SIZE - 1, pattern=SPLIT_PATTERNS[PATTERN])
+        chunks = chunks_of(Path(folder) / "corpus.txt")
+        made.train_from_iterator(chunks, VOCAB_SIZE - 1, pattern=SPLIT_PATTERNS[PATTERN])
         return made.batch_encode, np.uint16
     return None, np.uint16
 
@@ -258,7 +266,10 @@ def _batch_encoder(library, folder):
 # --- Running and measuring ---
 
 def measure(runs, work, *arguments):
-    """Run a piece of work in processes of their own. -> median seconds (None: too long, or it failed), peak bytes, what else it says"""
+    """Run one kind of work several times, each in a process of its own.
+
+    Returns the median seconds (None: over the time limit, or failed), the peak bytes, and its second result.
+    """
     results = [_run_once(work, *arguments) for _ in range(runs)]
     if any(result is None for result in results):
         return None, 0, None
@@ -275,46 +286,51 @@ def _run_once(work, *arguments):
         while process.poll() is None:
             peak = max(peak, _memory_of(tree))
             if time.perf_counter() - started_at > TIME_LIMIT:
-                for each in [*tree.children(recursive=True), tree]:
-                    each.kill()
+                for running in [*tree.children(recursive=True), tree]:
+                    running.kill()
                 return None
-            time.sleep(0.1)             # looking more often would slow down what is looked at
+            time.sleep(0.1)             # more frequent checks would slow down the work
         answer = process.stdout.read()
         if process.returncode:
             print(process.stderr.read().decode(errors="replace").strip().splitlines()[-1:], file=sys.stderr)
             return None
-    seconds, said = json.loads(answer)
-    return seconds, peak, said
+    seconds, result = json.loads(answer)
+    return seconds, peak, result
 
 
 def _memory_of(tree):
-    """Bytes of a process and all below it; what several share is shared out among them where the system tells (Linux)."""
+    """Return the bytes of a process and its children; on Linux, shared pages are divided among those who share them."""
     import psutil
     total = 0
     with contextlib.suppress(psutil.Error):
         for process in [tree, *tree.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):
-                about = process.memory_full_info()
-                total += getattr(about, "pss", about.uss)
+                memory = process.memory_full_info()
+                total += getattr(memory, "pss", memory.uss)
     return total
 
 
-def show(title, rows):
-    """rows: (library, seconds or None, figure, memory) -> a table, with how much longer each takes than Folio"""
+def show(title, results, figure):
+    """Print a table, with the time of each library in multiples of Folio's.
+
+    results: {library: what `measure` returned}; figure: function from seconds to the text in the table.
+    """
     print(f"\n{title}")
-    ours = next((seconds for library, seconds, *_ in rows if library == FOLIO), None)
-    for library, seconds, figure, memory in rows:
+    ours = results[FOLIO][0]
+    for library, (seconds, memory, _) in results.items():
         ratio = f"{seconds / ours:6.2f} x" if seconds and ours else ""
-        print(f"  {library:12} {figure if seconds else 'failed, or over the time limit':>14} {ratio:>9}  {f'{memory / 1e9:.2f} GB' if memory else ''}", flush=True)
+        shown = figure(seconds) if seconds else "failed, or over the time limit"
+        gigabytes = f"{memory / 1e9:.2f} GB" if memory else ""
+        print(f"  {library:12} {shown:>14} {ratio:>9}  {gigabytes}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(sorted(KINDS)), help="kinds of work, separated by commas")
-    parser.add_argument("--megabytes", type=int, default=120, help="of the large text")
-    parser.add_argument("--grown-megabytes", type=int, default=2000, help="of the text that shows whether memory grows")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where the large texts are made and kept (default: a temporary folder)")
+    parser.add_argument("--megabytes", type=int, default=120, help="size of the large text")
+    parser.add_argument("--grown-megabytes", type=int, default=2000, help="size of the text for memory growth")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each measurement")
+    parser.add_argument("--folder", type=Path, help="folder for the large texts (default: a temporary folder)")
     parser.add_argument("--work", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
@@ -330,48 +346,74 @@ def main():
 def _compare(arguments, folder, kinds):
     runs, corpus = arguments.runs, folder / "corpus.txt"
     build_corpus(corpus, arguments.megabytes)
-    size = corpus.stat().st_size / 1e6
     if kinds - {"small", "train"}:
         save_for_all(corpus, folder)
     if "small" in kinds and TINY_SHAKESPEARE.exists():
-        results = {library: measure(runs, "train", library, TINY_SHAKESPEARE, 1024) for library in (FOLIO, HUGGING_FACE, RUSTBPE)}
-        show("train, tiny shakespeare, 1,024 tokens", [(name, seconds, f"{seconds or 0:.2f} s", memory) for name, (seconds, memory, _) in results.items()])
+        _compare_training(runs, TINY_SHAKESPEARE, 1024, "tiny shakespeare", decimals=2)
     elif "small" in kinds:
-        print(f"\ntiny shakespeare is not at {TINY_SHAKESPEARE}: training on it is passed over.")
+        print(f"\ntiny shakespeare is not at {TINY_SHAKESPEARE}: skipped training on it.")
     if "train" in kinds:
-        results = {library: measure(runs, "train", library, corpus, VOCAB_SIZE) for library in (FOLIO, HUGGING_FACE, RUSTBPE)}
-        show(f"train, {size:.0f} MB, {VOCAB_SIZE:,} tokens", [(name, seconds, f"{seconds or 0:.1f} s", memory) for name, (seconds, memory, _) in results.items()])
+        _compare_training(runs, corpus, VOCAB_SIZE, f"{_megabytes_of(corpus):.0f} MB", decimals=1)
     if "encode" in kinds:
-        results = {library: measure(runs, "encode", library, corpus, folder) for library in LIBRARIES}
-        show(f"encode, {size:.0f} MB, from file to file (rustbpe's memory is that of learning, which it has to do first)",
-             [(name, seconds, f"{size / (seconds or 1):.1f} MB/s", memory) for name, (seconds, memory, _) in results.items()])
-        digests = {name: said for name, (*_, said) in results.items() if said}
-        print("  the same ids from all" if len(set(digests.values())) == 1 else f"  the ids differ: {digests}")
+        _compare_encoding(runs, corpus, folder)
     if "grown" in kinds:
-        grown = folder / "grown.txt"
-        with grown.open("wb") as file:
-            for _ in range(max(1, round(arguments.grown_megabytes / size))):
-                file.write(corpus.read_bytes())
-        for work, extra in ("train", VOCAB_SIZE), ("encode", folder):
-            rows = [(FOLIO, *measure(1, work, FOLIO, path, extra)[:2], path.stat().st_size / 1e6) for path in (corpus, grown)]
-            print(f"\n{work}, folio's memory as the text grows: " + "; ".join(
-                f"{megabytes:,.0f} MB {memory / 1e9:.3f} GB, {seconds or 0:.1f} s" for _, seconds, memory, megabytes in rows), flush=True)
-        grown.unlink()
+        _show_memory_growth(corpus, folder, arguments.grown_megabytes)
     if "prompt" in kinds:
         results = {library: measure(runs, "prompt", library, folder) for library in (FOLIO, HUGGING_FACE, TIKTOKEN)}
-        show("encode a prompt of 100 characters, warm", [(name, seconds, f"{(seconds or 0) * 1e6:.1f} us", 0) for name, (seconds, *_) in results.items()])
+        show("encode a prompt of 100 characters, warm", _without_memory(results), lambda s: f"{s * 1e6:.1f} us")
     if "load" in kinds:
         results = {library: measure(runs, "load", library, folder) for library in (FOLIO, HUGGING_FACE, TIKTOKEN)}
-        show(f"load {VOCAB_SIZE:,} tokens", [(name, seconds, f"{(seconds or 0) * 1e3:.1f} ms", 0) for name, (seconds, *_) in results.items()])
+        show(f"load {VOCAB_SIZE:,} tokens", _without_memory(results), lambda s: f"{s * 1e3:.1f} ms")
     if "hard" in kinds:
         for name in hard_texts(corpus):
-            results = {library: measure(1, "hard", library, name, corpus, folder) for library in (FOLIO, HUGGING_FACE, TIKTOKEN)}
-            show(f"encode 10 MB in one call: {name}",
-                 [(library, seconds, f"{(seconds or 0) / 10 * 1e3:.0f} ms/MB", 0) for library, (seconds, *_) in results.items()])
+            results = {library: measure(1, "hard", library, name, corpus, folder)
+                       for library in (FOLIO, HUGGING_FACE, TIKTOKEN)}
+            show(f"encode 10 MB in one call: {name}", _without_memory(results), lambda s: f"{s / 10 * 1e3:.0f} ms/MB")
+
+
+def _compare_training(runs, path, vocab_size, text, decimals):
+    results = {library: measure(runs, "train", library, path, vocab_size)
+               for library in (FOLIO, HUGGING_FACE, RUSTBPE)}
+    show(f"train, {text}, {vocab_size:,} tokens", results, lambda s: f"{s:.{decimals}f} s")
+
+
+def _compare_encoding(runs, corpus, folder):
+    size = _megabytes_of(corpus)
+    results = {library: measure(runs, "encode", library, corpus, folder) for library in LIBRARIES}
+    show(f"encode, {size:.0f} MB, from file to file (the memory of rustbpe includes learning, which it does first)",
+         results, lambda s: f"{size / s:.1f} MB/s")
+    digests = {library: digest for library, (*_, digest) in results.items() if digest}
+    if len(set(digests.values())) == 1:
+        print("  all give the same ids")
+    else:
+        print(f"  the ids differ: {digests}")
+
+
+def _show_memory_growth(corpus, folder, grown_megabytes):
+    """Print Folio's memory for the large text and for many copies of it."""
+    grown = folder / "grown.txt"
+    with grown.open("wb") as file:
+        for _ in range(max(1, round(grown_megabytes / _megabytes_of(corpus)))):
+            file.write(corpus.read_bytes())
+    for work, argument in ("train", VOCAB_SIZE), ("encode", folder):
+        figures = []
+        for path in (corpus, grown):
+            seconds, memory, _ = measure(1, work, FOLIO, path, argument)
+            figures.append(f"{_megabytes_of(path):,.0f} MB {memory / 1e9:.3f} GB, {seconds or 0:.1f} s")
+        print(f"\n{work}, Folio's memory as the text grows: {'; '.join(figures)}", flush=True)
+    grown.unlink()
+
+
+def _without_memory(results):
+    return {library: (seconds, 0, None) for library, (seconds, *_) in results.items()}
+
+
+def _megabytes_of(path):
+    return path.stat().st_size / 1e6
 
 
 def _do(work, library, *rest):
-    """What a process of its own does: one piece of work, and its seconds as JSON."""
+    """Do one kind of work in this process, and print its seconds and second result as JSON."""
     if work == "train":
         result = train(library, Path(rest[0]), int(rest[1])), None
     elif work == "encode":

@@ -1,7 +1,8 @@
 """Export the tokenizer for other libraries, and import theirs.
 
     python -m folio.convert export huggingface tokenizer.json       # or: gpt2 FOLDER, tiktoken FILE
-    python -m folio.convert import tokenizer.json                   # or, with --pattern: vocab.json merges.txt; RANK_FILE
+    python -m folio.convert import tokenizer.json
+    python -m folio.convert import vocab.json merges.txt --pattern gpt2         # or: RANK_FILE --pattern gpt2
 """
 
 from folio.base.commands import command
