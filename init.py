@@ -13,11 +13,11 @@ from folio.base import startup
 if __name__ == "__main__":
     startup.require("init.py")
 
+from folio.base.commands import command
+from folio.base.spelling import counted
 from folio.cli import configuration
 from folio.cli.command_line import Parser, chosen, front_door
-from folio.base.commands import command
 from folio.data.paths import supply_text
-from folio.base.spelling import counted
 from Model_Params import PRESETS, TextParams
 
 

@@ -18,9 +18,9 @@ if __name__ == "__main__":
     STARTED_AT = time.perf_counter()        # before the imports: what --minutes promises includes them
     startup.require("train.py")
 
+from folio.base.commands import command
 from folio.cli import configuration
 from folio.cli.command_line import Parser, chosen, front_door
-from folio.base.commands import command
 from folio.cli.screen import Screen
 from Model_Params import FINE_TUNING, PRESETS, READING, ModelParams, TextParams, TrainingParams
 
@@ -59,7 +59,7 @@ def main(started_at=None):
     # A resumed run has its own settings, which these are compared with, and with --start-from the model is in the file.
     parser.check(params, one_by_one=arguments.resume or arguments.start_from)
 
-    from folio.training import distributed       # imports torch: --help need not wait for it
+    from folio.training import distributed  # imports torch: --help need not wait for it
     with distributed.joined():
         return train(arguments, preset, flags, params, started_at)
 

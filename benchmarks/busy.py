@@ -49,7 +49,8 @@ def training(width, seconds, flags):
                      training=replace(preset.training, steps=1000, minutes=None, **flags))
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
-        tokenizer, text = corpus.open_corpus(home, TextParams(vocab_size=1024), [str(ROOT / "Train_Data" / "input.txt")])
+        tokenizer, text = corpus.open_corpus(home, TextParams(vocab_size=1024),
+                                             [str(ROOT / "Train_Data" / "input.txt")])
         with runs.new_run(home, "busy", params, tokenizer, text, time.perf_counter(), say=lambda message: None) as run:
             run.step()
             return run.tokens_per_step * per_second(run.step, seconds)

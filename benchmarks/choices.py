@@ -19,13 +19,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from folio.base import hardware                 # noqa: E402  (they lie at the root)
-from folio.base.home import Home                # noqa: E402
-from folio.data import corpus                   # noqa: E402
-from folio.training import fastest, runs        # noqa: E402
-from Model_Params import PRESETS, TextParams    # noqa: E402
+from folio.base import hardware  # they lie at the root
+from folio.base.home import Home
+from folio.data import corpus
+from folio.training import fastest, runs
+from Model_Params import PRESETS, TextParams
 
-import torch                                    # noqa: E402
+# isort: split
+import torch
 
 ROUNDS, SECONDS = 7, 0.7
 

@@ -30,16 +30,18 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 # They lie at the root, and come before torch: see folio/__init__.py.
-from folio import load                                                  # noqa: E402
-from folio.generation import sampling                                   # noqa: E402
-from folio.generation.beam import beam_search                           # noqa: E402
-from folio.generation.decoder import Generation, Sequence               # noqa: E402
-from folio.generation.numpy_decoder import in_numpy                     # noqa: E402
-from folio.networks.build import build_network, count_parameters        # noqa: E402
-from Model_Params import GenerationParams, ModelParams                  # noqa: E402
+import numpy as np
 
-import numpy as np          # noqa: E402
-import torch                # noqa: E402
+from folio import load
+from folio.generation import sampling
+from folio.generation.beam import beam_search
+from folio.generation.decoder import Generation, Sequence
+from folio.generation.numpy_decoder import in_numpy
+from folio.networks.build import build_network, count_parameters
+from Model_Params import GenerationParams, ModelParams
+
+# isort: split
+import torch
 
 CONTEXT, TEMPERATURE, TOP_K = 512, 0.8, 40
 SIZES = {
@@ -268,7 +270,8 @@ def beams(tokens, turns, count=8):
             generation.step()
 
     def search():
-        beam_search(model.net, Sequence(prompt, GenerationParams(sampling_seed=1, tokens=tokens, beams=count).resolved()))
+        beam_search(model.net,
+                    Sequence(prompt, GenerationParams(sampling_seed=1, tokens=tokens, beams=count).resolved()))
 
     measured = seconds({"plain sampling": sample, "beam search": search}, turns)
     found = {name: count * tokens / time for name, time in measured.items()}

@@ -18,12 +18,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from folio.base.home import Home                        # noqa: E402  (after the change of sys.path)
-from folio.data import corpus                           # noqa: E402
-from folio.training import runs                         # noqa: E402
-from Model_Params import PRESETS, TextParams            # noqa: E402
+from folio.base.home import Home  # after the change of sys.path
+from folio.data import corpus
+from folio.training import runs
+from Model_Params import PRESETS, TextParams
 
-import torch                                            # noqa: E402  (after folio, which bounds its spinning threads)
+# isort: split
+import torch  # after folio, which bounds its spinning threads
 
 STEPS = 20
 
@@ -32,9 +33,11 @@ def losses(home, device, precision, compile=False):
     """Return the losses of the first steps of a small run on a device."""
     preset = PRESETS["default"]
     params = replace(preset, model=preset.model.sized(64),
-                     training=replace(preset.training, steps=STEPS, minutes=None, device=device, precision=precision, compile=compile))
+                     training=replace(preset.training, steps=STEPS, minutes=None, device=device, precision=precision,
+                                      compile=compile))
     tokenizer, text = corpus.open_corpus(home)
-    with runs.new_run(home, f"{device}-{precision}-{compile}", params, tokenizer, text, time.perf_counter(), say=lambda words: None) as run:
+    with runs.new_run(home, f"{device}-{precision}-{compile}", params, tokenizer, text, time.perf_counter(),
+                      say=lambda words: None) as run:
         run.compile()
         return torch.tensor([run.step() for _ in range(STEPS)])
 
@@ -62,6 +65,7 @@ def generation():
     """Compare log-probabilities on GPU and CPU, and print the tokens per second at 11 million parameters."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from generate import in_folio, network, prompts_of, speeds
+
     from folio.generation.decoder import Decoder
     net, largest = network("11M"), 0.0
     on_gpu, prompts = deepcopy(net).to("cuda"), prompts_of(net, range(1, 65))

@@ -136,6 +136,7 @@ def train_recipe(path):
 def compare(path, seeds):
     """Print the time and loss of the recipe, then the losses of Folio after fractions of that time."""
     import subprocess
+
     from quality import Recipe as Flags
     from quality import prepare, train_and_measure
     began = time.perf_counter()

@@ -32,10 +32,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from folio.base.files import fingerprint, replacing      # noqa: E402  (after the change of sys.path)
-from folio.base.home import Home                        # noqa: E402
-from folio.cli.command_line import front_door           # noqa: E402
-from Model_Params import PRESETS, TextParams            # noqa: E402
+from folio.base.files import fingerprint, replacing  # after the change of sys.path
+from folio.base.home import Home
+from folio.cli.command_line import front_door
+from Model_Params import PRESETS, TextParams
 
 TINY_SHAKESPEARE = ROOT.parent / "shared" / "data" / "tinyshakespeare.txt"
 PROTOCOLS = ("windows", "sliding", "random", "256 bytes", "best")

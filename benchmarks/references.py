@@ -24,16 +24,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from quality import TINY_SHAKESPEARE, run_process       # noqa: E402  (after the change of sys.path)
+from quality import TINY_SHAKESPEARE, run_process  # after the change of sys.path
 
-from folio.base.files import fingerprint, replacing      # noqa: E402
-from folio.base.home import Home                        # noqa: E402
-from folio.cli.command_line import front_door           # noqa: E402
-from folio.data import corpus                           # noqa: E402
-from folio.data.batches import steps_per_epoch          # noqa: E402
-from folio.formats import checkpoint, run_log           # noqa: E402
-from folio.training import sizes                        # noqa: E402
-from Model_Params import PRESETS, ModelParams           # noqa: E402
+from folio.base.files import fingerprint, replacing
+from folio.base.home import Home
+from folio.cli.command_line import front_door
+from folio.data import corpus
+from folio.data.batches import steps_per_epoch
+from folio.formats import checkpoint, run_log
+from folio.training import sizes
+from Model_Params import PRESETS, ModelParams
 
 PLAYS = ROOT / "Train_Data" / "input.txt"
 PROJECTS = {                # preset -> the result that the project it follows states on its page

@@ -24,19 +24,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from folio.base import hardware                         # noqa: E402  (after the change of sys.path)
-from folio.base.home import Home                        # noqa: E402
-from folio.cli.command_line import chosen               # noqa: E402
-from folio.data import corpus                           # noqa: E402
-from folio.data.batches import batch_at                 # noqa: E402
-from folio.networks import build as networks            # noqa: E402
-from folio.networks.build import count_parameters       # noqa: E402
-from folio.training import runs                         # noqa: E402
+from folio.base import hardware  # after the change of sys.path
+from folio.base.home import Home
+from folio.cli.command_line import chosen
+from folio.data import corpus
+from folio.data.batches import batch_at
+from folio.networks import build as networks
+from folio.networks.build import count_parameters
+from folio.training import runs
+from Model_Params import PRESETS, TextParams, one_length
 
-from Model_Params import PRESETS, TextParams, one_length        # noqa: E402
-
-import torch                                            # noqa: E402  (after folio, which bounds its spinning threads)
-import torch.nn.functional as F                         # noqa: E402
+# isort: split
+import torch  # after folio, which bounds its spinning threads
+import torch.nn.functional as F
 
 SHAPES = {"default": 128, "wide": 256, "10m": 384}          # widths, which set the numbers of layers and heads
 TURNS, STEPS_PER_TURN = 7, 4
@@ -222,14 +222,17 @@ def main():
         torch.manual_seed(params.training.seed)             # as in a Run, so that both start from the same weights
         net = networks.build_network(replace(params.model, vocab_size=tokenizer.vocab_size))
         plain = PlainTraining(net, hardware.settle_device("auto"))
-        arrays = batch_at(text.train, 0, batch_size=params.training.batch_size, block_size=params.model.block_size, seed=1)
+        arrays = batch_at(text.train, 0, batch_size=params.training.batch_size, block_size=params.model.block_size,
+                          seed=1)
         batch = [torch.from_numpy(part).to(plain.device) for part in (arrays.inputs, arrays.targets)]
         first_loss = plain.loss_without_dropout(*batch)
         alone, = in_turns(lambda: plain.step(*batch))
         with runs.new_run(home, "speed", params, tokenizer, text, time.perf_counter(), say=lambda words: None) as run:
             run.precision.working_net.eval()
             with torch.no_grad():
-                assert abs(run.train_step.loss(*batch).item() / batch[1].numel() - first_loss) < 0.02, "the two networks do not compute the same"        # bfloat16 has three digits
+                # bfloat16 has three digits
+                loss = run.train_step.loss(*batch).item() / batch[1].numel()
+            assert abs(loss - first_loss) < 0.02, "the two networks do not compute the same"
             run.precision.working_net.train()
             run.compile()
             compare(run, plain, batch, alone)

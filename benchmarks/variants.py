@@ -15,11 +15,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from quality import Recipe, add_arguments, study, summary       # noqa: E402  (after the change of sys.path)
+from quality import Recipe, add_arguments, study, summary  # after the change of sys.path
 
-from folio.base.spelling import counted                         # noqa: E402
-from folio.cli.command_line import front_door                   # noqa: E402
-from folio.pictures.canvas import COLORS, ENDINGS, GREY, Sheet, require_matplotlib, save, style         # noqa: E402
+from folio.base.spelling import counted
+from folio.cli.command_line import front_door
+from folio.pictures.canvas import COLORS, ENDINGS, GRAY, Sheet, require_matplotlib, save, style
 
 PLAYS = ROOT / "Train_Data" / "input.txt"
 MINUTES = 1.5               # long enough that the time of a step and its effect on the loss both count
@@ -110,7 +110,7 @@ def variants_figure(runs, text):
         axis.tick_params(axis="y", pad=10)
         axis.margins(x=0.04)
         axis.grid(axis="y", visible=False)
-        axis.set_xlabel("nats per byte", color=GREY)
+        axis.set_xlabel("nats per byte", color=GRAY)
     return sheet.figure
 
 

@@ -15,7 +15,7 @@ from folio.base.errors import FolioError
 from folio.base.lines import cut, folded, styled, table
 from folio.base.visible import harmless, on_one_line
 from folio.cli.command_line import Parser, front_door, given
-from folio.cli.screen import send, shows_colours, warmth
+from folio.cli.screen import send, shows_colors, warmth
 from folio.data.corpus import ordinary_bytes
 from folio.data.mending import remarks
 from folio.evaluation.texts import doubts, find_project, held_out_text, read_text
@@ -34,7 +34,7 @@ def main():
         print(json.dumps(asdict(report), indent=1))
     else:
         width = max(40, shutil.get_terminal_size().columns)
-        send("\n".join(lines_of(report, width, shows_colours())) + "\n")
+        send("\n".join(lines_of(report, width, shows_colors())) + "\n")
 
 
 def _parse():

@@ -15,9 +15,9 @@ from folio.base.errors import FolioError
 from folio.base.lines import columns, cut, head, table
 from folio.base.visible import shown, shown_lines
 from folio.cli.command_line import Parser, front_door
-from folio.cli.screen import send, shows_colours
-from folio.data.named import named_text
+from folio.cli.screen import send, shows_colors
 from folio.data.mending import remarks
+from folio.data.named import named_text
 from folio.data.sources import Documents
 from folio.evaluation.census import KINDS, longest_tokens, most_fragmented, take_census
 from folio.kernels.splitting import to_bytes
@@ -26,7 +26,7 @@ from tokenizer import load
 
 SHOWN_LINES = 60
 PALETTE = (153, 223, 157, 225)      # light backgrounds of the 256-color palette, for black letters
-_BLACK, _GREY, _RESET = "\x1b[38;5;16m", "\x1b[38;5;243m", "\x1b[0m"
+_BLACK, _GRAY, _RESET = "\x1b[38;5;16m", "\x1b[38;5;243m", "\x1b[0m"
 _MARKS = regex.compile("[·→⏎◌]+")
 
 
@@ -91,7 +91,8 @@ def _print_tokens(tokenizer, chunks, width, arguments):
     """Print the first lines of tokens. -> number of bytes of the text in them"""
     layout = rows_with_ids if arguments.ids else flow
     shown_bytes = 0
-    for line, shown_bytes in islice(layout(tokenizer, chunks, width, shows_colours()), arguments.lines or None):
+    lines = islice(layout(tokenizer, chunks, width, shows_colors()), arguments.lines or None)
+    for line, shown_bytes in lines:  # noqa: B007  (the last one is returned)
         send(line + "\n")
     return shown_bytes
 
@@ -203,8 +204,8 @@ def _tokens(tokenizer, chunks):
 
 
 def painted(text, index):
-    """Return a text with the background of the token at `index`, and its marks for white space in grey."""
-    letters = _MARKS.sub(lambda marks: _GREY + marks[0] + _BLACK, text)
+    """Return a text with the background of the token at `index`, and its marks for white space in gray."""
+    letters = _MARKS.sub(lambda marks: _GRAY + marks[0] + _BLACK, text)
     return f"\x1b[48;5;{PALETTE[index % len(PALETTE)]}m{_BLACK}{letters}{_RESET}"
 
 

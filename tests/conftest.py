@@ -26,7 +26,8 @@ settings.load_profile("folio")
 
 def run_python(*words, input=None, cwd=ROOT, env=None):
     """Run Python on `words` as a process of its own. -> CompletedProcess with the output as text"""
-    return subprocess.run([sys.executable, *map(str, words)], input=input, cwd=cwd, env=env, capture_output=True, encoding="utf-8")
+    return subprocess.run([sys.executable, *map(str, words)], input=input, cwd=cwd, env=env, capture_output=True,
+                          encoding="utf-8")
 
 
 def run_script(name, *words, input=None, cwd=ROOT):

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from conftest import ROOT, refusal, run_python
-from test_tokenizer_files import saved
 
+from conftest import ROOT, refusal, run_python
 from folio.data import corpus
 from folio.formats.tokenizers import WRITERS, write
 from folio.kernels.splitting import SPLIT_PATTERNS
+from test_tokenizer_files import saved
 from tokenizer import BPETokenizer, load
 
 

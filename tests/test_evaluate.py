@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT, refusal, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
 import folio
+from conftest import ROOT, refusal, run_python
 from folio import evaluate
 from folio.base.errors import FolioError
 from folio.base.home import Home

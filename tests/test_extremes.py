@@ -4,20 +4,20 @@ import sys
 from dataclasses import fields
 
 import pytest
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
 import init
 import run
 import train
+from conftest import ROOT
 from folio import evaluate, tokens
-from folio.data import corpus
-from folio.cli.command_line import Parser, chosen
 from folio.base.errors import FolioError
-from folio.training.loop import Run
 from folio.base.fields import takes_several, value_type
-from Model_Params import (PRESETS, GenerationParams, ModelParams, Params, TextParams, TrainingParams)
+from folio.cli.command_line import Parser, chosen
+from folio.data import corpus
+from folio.training.loop import Run
+from Model_Params import PRESETS, GenerationParams, ModelParams, Params, TextParams, TrainingParams
 
 EXTREMES = ["0", "-0", "-1", "1", "8", "nan", "inf", "-inf", "1e308", "-1e308", "1e-320", "1e9", "1" + 400 * "0",
             "-1" + 400 * "0", "9" * 5000, str(2**63), str(2**31), "", " ", "🦊", "1,5", "0x10", "None", "false", "--",

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, FullDisk, refusal, run_python, run_script
-from small_texts import CHARACTERS, SMALL, WHERE_TEXT_GOES, WORDS, everything_below, link, run_init, texts_of
 
+from conftest import ROOT, FullDisk, refusal, run_python, run_script
 from folio.data import corpus
 from Model_Params import TextParams
+from small_texts import CHARACTERS, SMALL, WHERE_TEXT_GOES, WORDS, everything_below, link, run_init, texts_of
 from tokenizer import END_OF_TEXT, load
 
 # --- The script ---

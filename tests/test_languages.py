@@ -4,12 +4,12 @@ import time
 from dataclasses import replace
 
 import pytest
-from conftest import run_script
 
+from conftest import run_script
+from folio.base.home import Home
 from folio.data import corpus
 from folio.generation import language_model
 from folio.training import runs
-from folio.base.home import Home
 from Model_Params import PRESETS, TextParams
 
 # One scene, written for this test, a line per writing system; the last line has characters that combine several.

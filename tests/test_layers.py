@@ -1,11 +1,15 @@
-"""The order of the packages: a package imports only those that it may, without cycles inside it, and torch comes only where it is needed."""
+"""The order of the packages: a package imports only those that it may, without cycles inside it, and torch comes only
+where it is needed.
+"""
 
 import ast
 
 import pytest
+
 from conftest import ROOT, run_python
 
-# What each package of folio/, each script at the top and each command in folio/ may import: DESIGN of the house, from the ground up.
+# What each package of folio/, each script at the top and each command in folio/ may import: DESIGN of the house, from
+# the ground up.
 TOP_LEVEL = {"Model_Params", "tokenizer", "Model"}
 MAY_IMPORT = {
     "folio": set(),                         # folio/__init__.py, beside the lazy folio.load
@@ -32,9 +36,12 @@ FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("._
 
 
 def imports_of(source, module="x", is_package=False):
-    """The modules that the import statements of a source name, wherever in it they stand: {(full name, at module level)}."""
+    """The modules that the import statements of a source name, wherever in it they stand: {(full name, at module
+    level)}.
+    """
     tree = ast.parse(source)
-    inside = {id(node) for function in ast.walk(tree) if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+    inside = {id(node) for function in ast.walk(tree)
+              if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
               for node in ast.walk(function)}
     found = set()
     for node in ast.walk(tree):
@@ -50,7 +57,9 @@ def imports_of(source, module="x", is_package=False):
 
 
 def ours(name):
-    """The module of ours that an imported name is or comes from, or None: "folio.base.files.replacing" -> "folio.base.files"."""
+    """The module of ours that an imported name is or comes from, or None: "folio.base.files.replacing" ->
+    "folio.base.files".
+    """
     if name == "folio.load":
         return "folio.generation.language_model"           # folio/__init__.py hands it out
     parts = name.split(".")
@@ -91,20 +100,24 @@ def is_command(module):
 def test_a_module_imports_only_what_its_package_may(module):
     source = FILES[module].read_text(encoding="utf-8")
     if module == "folio":
-        source = source.replace("from folio.generation.language_model import load", "").replace("from folio.base.startup import require_for_module", "")
+        source = source.replace("from folio.generation.language_model import load",
+                                "").replace("from folio.base.startup import require_for_module", "")
     assert list(wrong_imports(module, source, FILES[module].name == "__init__.py")) == []
 
 
 def test_the_packages_stand_in_an_order():
     """No package reaches itself through what it may import."""
     placed = set()
-    while ready := {part for part, parts in MAY_IMPORT.items() if part not in placed and {each for each in parts if "." not in each} <= placed}:
+    while ready := {part for part, parts in MAY_IMPORT.items() if part not in placed
+                    and {each for each in parts if "." not in each} <= placed}:
         placed |= ready
     assert placed == set(MAY_IMPORT)
 
 
 def test_no_modules_of_a_package_import_each_other_in_a_circle():
-    imported = {module: {ours(name) for name, _ in imports_of(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")} - {None, module}
+    imported = {module: {ours(name)
+                         for name, _ in imports_of(path.read_text(encoding="utf-8"), module,
+                                                   path.name == "__init__.py")} - {None, module}
                 for module, path in FILES.items() if module != "folio"}
     placed = {"folio"}
     while ready := {module for module, modules in imported.items() if module not in placed and modules <= placed}:
@@ -133,16 +146,19 @@ def test_the_check_sees_every_form_of_import(module, source, wrong):
 
 def test_only_what_people_run_lies_directly_in_folio():
     assert [path.name for path in (ROOT / "folio").glob("*.py")
-            if path.name not in ("__init__.py", "__main__.py") and "front_door(" not in path.read_text(encoding="utf-8")] == []
+            if path.name not in ("__init__.py", "__main__.py")
+            and "front_door(" not in path.read_text(encoding="utf-8")] == []
 
 
 def test_folio_itself_imports_nothing_before_it_is_asked():
     source = FILES["folio"].read_text(encoding="utf-8")
-    assert [name for name, at_module_level in imports_of(source, "folio", is_package=True) if at_module_level] == ["os"]          # which Python has loaded
+    # which Python has loaded
+    assert [name for name, at_module_level in imports_of(source, "folio", is_package=True) if at_module_level] == ["os"]
 
 
 @pytest.mark.parametrize("module", [
-    "Model_Params", "tokenizer", "folio", "folio.data.sources", "folio.data.corpus", "folio.formats.tokenizers", "folio.convert", "folio.tokens",
+    "Model_Params", "tokenizer", "folio", "folio.data.sources", "folio.data.corpus", "folio.formats.tokenizers",
+    "folio.convert", "folio.tokens",
     "folio.plot", "folio.evaluate", "folio.evaluation.suffixes", "init",
     *(module for module in FILES if module.startswith("folio.cli."))])
 def test_text_and_parameters_do_without_torch(module):
@@ -150,10 +166,14 @@ def test_text_and_parameters_do_without_torch(module):
     while waiting:
         name = waiting.pop()
         seen.add(name)
-        imported = {name for name, at_module_level in imports_of(FILES[name].read_text(encoding="utf-8"), name, name == "folio") if at_module_level}
+        imported = {name
+                    for name, at_module_level in imports_of(FILES[name].read_text(encoding="utf-8"), name,
+                                                            name == "folio") if at_module_level}
         assert not {each for each in imported if each.split(".")[0] in ("torch", "filelock")}, name
         waiting += {ours(each) for each in imported} - {None} - seen
-    done = run_python("-c", "import importlib, sys; importlib.import_module(sys.argv[1]); print('torch' in sys.modules)", module)
+    done = run_python("-c",
+                      "import importlib, sys; importlib.import_module(sys.argv[1]); print('torch' in sys.modules)",
+                      module)
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 

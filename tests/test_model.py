@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import Model
+from folio.base.errors import FolioError
 from folio.kernels import attention
 from folio.kernels.cache import NO_CACHE, Span
 from folio.networks.build import build_network, count_parameters, in_type, outline
-from folio.base.errors import FolioError
 from Model_Params import ModelParams
 
 TINY = ModelParams(vocab_size=50, block_size=16, emb_len=24, num_layers=2, num_heads=4, dropout=0.0)

@@ -6,15 +6,26 @@ import sys
 from dataclasses import MISSING, asdict, fields, replace
 
 import pytest
-from conftest import ROOT, refusal, run_python, run_script
 
-from folio.cli import configuration
-from folio.cli.command_line import Parser, chosen, given
+from conftest import ROOT, refusal, run_python, run_script
+from folio.base.fields import takes_several, value_type
 from folio.base.home import Home
 from folio.base.spelling import nearest
-from folio.base.fields import takes_several, value_type
-from Model_Params import (FAMILIES, MLPS, NORMS, POSITIONS, PRESETS, GenerationParams, ModelParams, Params, TextParams,
-                          TrainingParams, one_length)
+from folio.cli import configuration
+from folio.cli.command_line import Parser, chosen, given
+from Model_Params import (
+    FAMILIES,
+    MLPS,
+    NORMS,
+    POSITIONS,
+    PRESETS,
+    GenerationParams,
+    ModelParams,
+    Params,
+    TextParams,
+    TrainingParams,
+    one_length,
+)
 
 ALL = (TextParams, ModelParams, TrainingParams, GenerationParams)
 EVERY_FIELD = [pytest.param(part, each, id=f"{part.__name__}.{each.name}") for part in ALL for each in fields(part)]

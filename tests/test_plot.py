@@ -7,8 +7,8 @@ import os
 import sys
 
 import pytest
-from conftest import ROOT, FullDisk, refusal, run_python
 
+from conftest import ROOT, FullDisk, refusal, run_python
 from folio import plot
 from folio.base.home import Home
 from folio.cli.command_line import sentence

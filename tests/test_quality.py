@@ -4,13 +4,13 @@ import json
 import sys
 
 import pytest
-from conftest import ROOT, run_script
 
+from conftest import ROOT, run_script
 from Model_Params import PRESETS
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import quality          # noqa: E402  (after the change of sys.path)
+import quality  # noqa: E402  (after the change of sys.path)
 
 
 def table_of(text):

@@ -5,14 +5,14 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT, run_script
-from test_quality import table_of
 
+from conftest import ROOT, run_script
 from Model_Params import PRESETS
+from test_quality import table_of
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import references           # noqa: E402  (after the change of sys.path)
+import references  # noqa: E402  (after the change of sys.path)
 
 
 @pytest.mark.slow

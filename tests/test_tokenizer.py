@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import regex
-from conftest import InMemory
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tokenizer as tokenizer_module
+from conftest import InMemory
 from folio.base.errors import FolioError
 from folio.data import sources
 from folio.kernels import merging, splitting

@@ -5,8 +5,8 @@ import os
 import tracemalloc
 
 import pytest
-from conftest import ROOT, FullDisk, run_python
 
+from conftest import ROOT, FullDisk, run_python
 from folio.base.errors import FolioError
 from folio.base.files import fingerprint
 from tokenizer import END_OF_TEXT, FILES, BPETokenizer, CharTokenizer, from_dict, load

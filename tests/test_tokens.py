@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import regex
-from conftest import ROOT, refusal, run_python
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from conftest import ROOT, refusal, run_python
 from folio import tokens
 from folio.base.lines import columns
 from folio.base.visible import shown
@@ -205,7 +205,10 @@ def test_a_text_is_shown_and_reported_on():
 
 
 def test_the_example_in_the_docs_is_what_is_printed():
-    example = next(block for block in regex.findall(r"```text\n(.*?)```", (ROOT / "docs" / "tokenizer.md").read_text(encoding="utf-8"), regex.DOTALL)
+    example = next(block
+                   for block in regex.findall(r"```text\n(.*?)```",
+                                              (ROOT / "docs" / "tokenizer.md").read_text(encoding="utf-8"),
+                                              regex.DOTALL)
                    if "folio.tokens" in block.splitlines()[0])
     command, output = example.removesuffix("...\n").split("\n", 1)
     words = shlex.split(command.removeprefix("$ python -m folio.tokens"))

@@ -5,15 +5,15 @@ import sys
 from dataclasses import replace
 
 import pytest
-from conftest import ROOT, run_script
-from test_quality import table_of
 
+from conftest import ROOT, run_script
 from folio.networks import build as networks
 from Model_Params import ModelParams
+from test_quality import table_of
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import variants         # noqa: E402  (after the change of sys.path)
+import variants  # noqa: E402  (after the change of sys.path)
 
 pytest.importorskip("matplotlib")
 

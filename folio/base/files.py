@@ -149,7 +149,7 @@ def only_one(path, message):
 
     The system releases the lock when its process ends, in whatever way.
     """
-    from filelock import FileLock, Timeout      # comes with torch
+    from filelock import FileLock, Timeout  # comes with torch
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

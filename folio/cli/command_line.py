@@ -15,12 +15,12 @@ from pathlib import Path
 
 from folio.base import commands
 from folio.base.errors import FolioError, is_out_of_memory
+from folio.base.fields import bounds_problem, field_problems, takes_several, value_type
 from folio.base.home import Home
 from folio.base.spelling import hint, nearest
 from folio.base.visible import harmless
 from folio.cli import configuration
 from folio.cli.screen import Output
-from folio.base.fields import bounds_problem, field_problems, takes_several, value_type
 from Model_Params import PRESETS, one_length
 
 
@@ -38,10 +38,15 @@ class Parser(argparse.ArgumentParser):
                          formatter_class=_HelpFormatter)
         self.color = False      # Python 3.14 colors the help, by sequences that the streams of front_door do not pass
         self.free_text, self.stray = free_text, stray
-        self.wrong_settings = []            # sentences about the file that --config names
-        self.add_argument("--home", type=Path, default=home, metavar="DIR",
-                          help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights "
-                          f"(default: {'the current folder' if commands.called_as_folio() else 'where the scripts lie'})")
+        self.wrong_settings = []  # sentences about the file that --config names
+        self.add_argument(
+            "--home",
+            type=Path,
+            default=home,
+            metavar="DIR",
+            help="the project's folder, with its own Train_Data, tokenizer_save and Saved_Weights "
+            f"(default: {'the current folder' if commands.called_as_folio() else 'where the scripts lie'})",
+        )
 
     def add_fields(self, title, params, without=(), short_names=None):
         """Add a flag for every field of a dataclass, or of an instance with defaults of its own.

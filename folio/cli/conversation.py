@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from folio.base.errors import FolioError, is_out_of_memory
+from folio.base.fields import takes_several, value_type
 from folio.base.files import replacing
 from folio.base.lines import WordWrap, columns, cut, folded, styled, table
 from folio.base.spelling import hint
@@ -19,7 +20,6 @@ from folio.base.visible import harmless, on_one_line, shown, unescaped
 from folio.cli.command_line import sentence
 from folio.cli.keyboard import nothing_typed_is_shown, open_keyboard
 from folio.cli.screen import BOLD, DIM, WARMTH, Screen, warmth
-from folio.base.fields import takes_several, value_type
 from Model_Params import SHORT_NAMES, GenerationParams
 
 SHOWN_TOKENS = 10           # of /top
@@ -200,7 +200,7 @@ class Conversation:
         if not pieces:
             raise FolioError("There is no text yet that could surprise the model.")
         nats = [bits * math.log(2) for _, bits in pieces]
-        if self.screen.has_colours:
+        if self.screen.has_colors:
             wrap = WordWrap(self.screen.width)
             text = "".join(wrap.add(harmless(piece).replace("\n", "⏎\n"), warmth(cost))
                            for (piece, _), cost in zip(pieces, nats)) + wrap.end()

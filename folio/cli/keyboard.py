@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 from folio.base.files import ordinary, replacing
 from folio.base.visible import harmless
-from folio.cli.screen import shows_colours
+from folio.cli.screen import shows_colors
 
 ASK, ASK_ON = "> ", "  "            # the prompts of the first line and of those that continue it
 REMEMBERED = 1000                   # entries of the history
@@ -76,7 +76,7 @@ class TextEditor:
         self._session = PromptSession(
             ASK, multiline=True, prompt_continuation=ASK_ON, key_bindings=keys, output=output, erase_when_done=True,
             input_processors=[OnlyHarmless()],
-            style=Style([("", "bold"), ("prompt", "nobold fg:ansibrightblack")]) if shows_colours() else None,
+            style=Style([("", "bold"), ("prompt", "nobold fg:ansibrightblack")]) if shows_colors() else None,
             completer=WordCompleter(commands, sentence=True), complete_while_typing=False,
             complete_style=CompleteStyle.READLINE_LIKE, history=InMemoryHistory(history.entries))
 

@@ -77,7 +77,7 @@ def send(text):
 
 # --- Colors ---
 
-def shows_colours():
+def shows_colors():
     """Return whether stdout is a terminal that shows colors, and NO_COLOR is not set (no-color.org)."""
     has_colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     if has_colors and os.name == "nt":
@@ -98,7 +98,7 @@ class Screen:
 
     def __init__(self):
         self.is_terminal = sys.stdout.isatty()
-        self.has_colours = shows_colours()
+        self.has_colors = shows_colors()
         self._end = "\n\n"           # the last two characters of what was written
         self._wrap = WordWrap(0)
         self._is_open = False       # whether text was written since end_line
@@ -122,7 +122,7 @@ class Screen:
     def _put(self, text, style):
         if self.is_terminal:
             self._wrap.width = self.width
-            text = self._wrap.add(harmless(text), style if self.has_colours else "")
+            text = self._wrap.add(harmless(text), style if self.has_colors else "")
         self._send(text)
 
     def _send(self, text):

@@ -16,12 +16,26 @@ import numpy as np
 from folio.base.commands import command
 from folio.base.errors import FolioError
 from folio.base.files import fingerprint, only_one, remove_leftovers, replace_together
-from folio.data.encoding import (ends_by_lines, encode_validation, learn_tokenizer, survey_text, training_text,
-                                 write_tokens)
+from folio.data.encoding import (
+    encode_validation,
+    ends_by_lines,
+    learn_tokenizer,
+    survey_text,
+    training_text,
+    write_tokens,
+)
 from folio.data.paths import absolute_paths, find_files, supply_text
 from folio.data.sources import Documents
-from folio.data.token_files import (RECORD_NAME, Record, inspect, open_tokens, read_record, remove_stale,
-                                    token_file_name, write_record)
+from folio.data.token_files import (
+    RECORD_NAME,
+    Record,
+    inspect,
+    open_tokens,
+    read_record,
+    remove_stale,
+    token_file_name,
+    write_record,
+)
 from Model_Params import READING, TextParams
 from tokenizer import FILES, load
 

@@ -233,7 +233,7 @@ def _keep_stream(stream, folder):
 
 def _tiny_shakespeare(path):
     """Download tiny shakespeare to `path` if it is not there, and verify its checksum. -> path"""
-    from http.client import HTTPException       # these two take as long to import as init.py takes for a small text
+    from http.client import HTTPException  # these two take as long to import as init.py takes for a small text
     from urllib.request import urlopen
     by_hand = f"put the file from {TINY_SHAKESPEARE_ADDRESS} at {path}"
     if not path.exists():

@@ -165,7 +165,8 @@ class Documents:
                         raise FolioError(f"{path} has {batch.column(0).type} in its column {self.field!r}, not text. "
                                          f"Its columns are {_listed(names)}. "
                                          "Say which one has the text: --field NAME.") from None
-                    for number, content in enumerate(contents, number + 1):
+                    first = number + 1
+                    for number, content in enumerate(contents, first):
                         if content is not None:
                             yield content.decode("utf-8", errors="surrogateescape"), True, f"{path}, row {number},"
                     self.bytes_read = start + path.stat().st_size * number // max(1, about.num_rows)

@@ -67,7 +67,8 @@ def save(path, contents):
         try:
             torch.save({**contents, "checksum": checksum(contents)}, file)
         except RuntimeError as error:       # what torch makes of a write that failed
-            raise error.__context__ if isinstance(error.__context__, OSError) else error
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            raise cause  # noqa: B904  (it is the cause)
 
 
 def load(path):

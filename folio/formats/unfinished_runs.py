@@ -12,7 +12,7 @@ def runs_needing(home, tokenizer):
     """
     names = []
     for path in home.newest("resume-*.pth"):
-        from folio.formats import checkpoint        # imports torch, which most calls do not have to wait for
+        from folio.formats import checkpoint  # imports torch, which most calls do not have to wait for
         with suppress(OSError, FolioError, KeyError, TypeError):
             contents = checkpoint.load_metadata(path)
             if contents["tokenizer"] == tokenizer.fingerprint and not contents["progress"]["finished"]:

@@ -54,7 +54,8 @@ def single_tokens(net, precision):
     """
     found = in_numpy(net, precision)
     if precision != "float32" and found is None:
-        raise FolioError(f"weight_precision={precision} is for transformers in float32 on the CPU, with Model.py as it came: "
+        raise FolioError(f"weight_precision={precision} is for transformers in float32 on the CPU, with Model.py as it "
+                         f"came: "
                          "leave it out.")
     return found
 
@@ -189,7 +190,8 @@ class _Row:
         self.key, self.sequence = key, sequence
         self.left = sequence.settings.tokens
         self.random = np.random.default_rng((sequence.settings.sampling_seed, sequence.number))
-        self.settings = replace(sequence.settings, sampling_seed=None, tokens=0, stop=())        # what one token is chosen by
+        # what one token is chosen by
+        self.settings = replace(sequence.settings, sampling_seed=None, tokens=0, stop=())
         self.unread = sequence.prompt       # ids that the decoder reads next
         self.first = None                   # Continuations of a Healing, until one is chosen
 
@@ -242,7 +244,8 @@ class Generation:
         if not self._rows:
             return []
         if self._decoder is None:
-            self._decoder = Decoder(self._net, [row.unread for row in self._rows], self._rows[0].settings.weight_precision)
+            self._decoder = Decoder(self._net, [row.unread for row in self._rows],
+                                    self._rows[0].settings.weight_precision)
         else:
             self._decoder.read([row.unread for row in self._rows])
         self._begin_healed(joining)

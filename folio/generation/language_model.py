@@ -89,9 +89,9 @@ class LanguageModel:
         """Continue several prompts in one batch: yield (index of the prompt, text) as the texts are generated.
 
         A prompt is a text, or a dictionary with a `prompt` and settings of its own, except `weight_precision`,
-        one for all prompts. Its `stream` is its index unless it has another one. Each text is the one that `stream` yields
-        for its prompt alone, but for rounding. Without a seed all prompts share a new one. The keys and values of all
-        prompts are in memory at once. Raises FolioError like `stream`.
+        one for all prompts. Its `stream` is its index unless it has another one. Each text is the one that `stream`
+        yields for its prompt alone, but for rounding. Without a seed all prompts share a new one. The keys and values
+        of all prompts are in memory at once. Raises FolioError like `stream`.
         """
         new_seed = random.SystemRandom().getrandbits(32)
         prompts = [{"prompt": prompt} if isinstance(prompt, str) else prompt for prompt in prompts]
@@ -118,7 +118,8 @@ class LanguageModel:
     def _sequence(self, index, new_seed, settings):
         prompt, number = settings.pop("prompt", ""), settings.pop("stream", index)
         if unknown := [name for name in settings if name not in SETTINGS]:
-            raise FolioError("\n".join(f"There is no setting {name}{hint(name, [*SETTINGS, *SHORT_NAMES])}" for name in unknown))
+            raise FolioError("\n".join(f"There is no setting {name}{hint(name, [*SETTINGS, *SHORT_NAMES])}"
+                                       for name in unknown))
         stop = settings.get("stop")
         stops = tuple(stop) if isinstance(stop, (list, tuple, set)) else () if stop is None else (stop,)
         params = GenerationParams(**settings | {"stop": stops})

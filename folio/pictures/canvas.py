@@ -19,10 +19,10 @@ MAX_DOTS = 60e6                         # of a picture, a few screens: more take
 
 # Okabe and Ito (2008): distinguishable for the color-blind. Their yellow is unreadable on white; black comes last.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-# From low to high in one hue, so that lightness alone carries the value: the same for the color-blind and in grey
+# From low to high in one hue, so that lightness alone carries the value: the same for the color-blind and in gray
 # print. The lowest is not white, so that it is visible.
 SCALE = ("#F0F4F7", "#C7DEEF", "#6BABD6", "#0072B2", "#00324F")
-INK, GREY, GRID = "#222222", "#707070", "#E8E8E8"
+INK, GRAY, GRID = "#222222", "#707070", "#E8E8E8"
 # System fonts for characters that DejaVu Sans, which comes with matplotlib, does not have.
 OTHER_SCRIPTS = ("Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Gothic", "Microsoft YaHei", "Malgun Gothic",
                  "Noto Sans CJK JP", "Arial Hebrew", "Geeza Pro", "Kohinoor Devanagari", "Thonburi", "Segoe UI",
@@ -30,9 +30,9 @@ OTHER_SCRIPTS = ("Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Goth
                  "Noto Sans Thai", "Segoe UI Emoji", "Noto Emoji")
 # Without hinting a text is equally long at every resolution. In .svg text stays text. With a fixed salt the same figure
 # makes the same file.
-STYLE = {"font.size": 9, "text.hinting": "none", "text.color": INK, "text.parse_math": False, "axes.edgecolor": GREY,
+STYLE = {"font.size": 9, "text.hinting": "none", "text.color": INK, "text.parse_math": False, "axes.edgecolor": GRAY,
          "axes.spines.left": False, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-         "axes.axisbelow": True, "grid.color": GRID, "xtick.color": GREY, "ytick.color": GREY, "ytick.major.size": 0,
+         "axes.axisbelow": True, "grid.color": GRID, "xtick.color": GRAY, "ytick.color": GRAY, "ytick.major.size": 0,
          "xtick.major.size": 3, "lines.solid_capstyle": "round", "svg.fonttype": "none", "svg.hashsalt": "folio"}
 
 
@@ -101,13 +101,13 @@ class Sheet:
         self.set_size(max(width, header_width), top + height + 0.45)
         self.write(self.MARGIN, 0.48, title, fontsize=17, weight="bold")
         for number, line in enumerate(lines):
-            self.write(self.MARGIN, 0.75 + 0.19 * number, line, color=GREY, fontsize=10)
+            self.write(self.MARGIN, 0.75 + 0.19 * number, line, color=GRAY, fontsize=10)
         if scale:
             self._write_scale(lines_end + 0.38, *scale)
         return top
 
     def _write_scale(self, y, label, places, labels):
-        self.write(self.MARGIN, y, label, color=GREY, fontsize=8)
+        self.write(self.MARGIN, y, label, color=GRAY, fontsize=8)
         axis = self.axes(self.MARGIN + self.width_of(label, fontsize=8) + 0.12, y - 0.1, 1.7, 0.11, label="scale")
         axis.pcolormesh(np.linspace(0, 1, 101), [0, 1], [np.linspace(0, 1, 100)], cmap=color_map(), rasterized=True)
         axis.set(xticks=places, xticklabels=labels, yticks=[])
@@ -150,7 +150,7 @@ def darker(color):
 def require_matplotlib():
     """Raise FolioError with the install command if matplotlib is missing."""
     try:
-        import matplotlib       # noqa: F401
+        import matplotlib  # noqa: F401
     except ImportError:
         raise FolioError("Pictures need matplotlib, which is not installed: python -m pip install matplotlib") from None
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from folio.base.errors import FolioError
 from folio.base.spelling import counted
-from folio.pictures.canvas import COLORS, GREY, darker, shortened, style
+from folio.pictures.canvas import COLORS, GRAY, darker, shortened, style
 
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
 MAX_RUNS = len(COLORS) * len(DASHES)
@@ -121,7 +121,7 @@ class EndLabel:
         name = textwrap.wrap(shortened(run.name, 120), 30) or [""]
         best = f"{run.best[SCORE]:.3f} at step {run.best['step']:,}" if run.best else "no validation yet"
         self.texts = [figure.text(0, 0, line, color=darker(run.color), weight="bold", va="top") for line in name]
-        self.texts.append(figure.text(0, 0, best, color=GREY, fontsize=8, va="top"))
+        self.texts.append(figure.text(0, 0, best, color=GRAY, fontsize=8, va="top"))
         self.width = max(text.get_window_extent().width for text in self.texts) * 72 / figure.dpi
         self.height = self.LINE * len(self.texts) + 6
 
@@ -215,7 +215,7 @@ def _draw_panel(axis, panel, curves, unit):
             settled += _draw_training(axis, run, alone=len(curves) == 1)
     title = axis.set_title(panel.title, loc="left", fontsize=10.5, weight="bold", pad=8)
     axis.annotate(panel.unit, (1, 1), xycoords=(title, axis.transAxes), xytext=(6, 8), textcoords="offset points",
-                  color=GREY, va="baseline")
+                  color=GRAY, va="baseline")
     _set_scales(axis, panel, settled, last=max(run.places[-1] for run in curves), unit=unit)
 
 
@@ -253,7 +253,7 @@ def _name_curves(axis):
     shown = [(line, name) for line, name in names if line and len(line.get_xdata())]
     if any(line is not validation for line, _ in shown):
         axis.legend(*zip(*shown), loc="lower right", ncols=3, bbox_to_anchor=(1, 1), frameon=False, borderaxespad=0.2,
-                    fontsize=8, labelcolor=GREY)
+                    fontsize=8, labelcolor=GRAY)
 
 
 def _set_scales(axis, panel, values, last, unit):
@@ -269,7 +269,7 @@ def _set_scales(axis, panel, values, last, unit):
     else:
         axis.yaxis.set_major_formatter(thousands if panel.is_rate else ScalarFormatter(useOffset=False))
     if not values:
-        axis.text(0.5, 0.5, "nothing here yet", color=GREY, ha="center", transform=axis.transAxes,
+        axis.text(0.5, 0.5, "nothing here yet", color=GRAY, ha="center", transform=axis.transAxes,
                   backgroundcolor="white")
         axis.set_yticks([])
     elif panel.is_rate:
@@ -279,7 +279,7 @@ def _set_scales(axis, panel, values, last, unit):
         above = 2 * air if panel.field == SCORE else air            # the value of the best is written above it
         axis.set_ylim(min(values) - air, max(values) + above)
     if panel.is_rate:
-        axis.set_xlabel(unit, color=GREY)
+        axis.set_xlabel(unit, color=GRAY)
 
 
 def _mark_decays(axes, curves):
@@ -349,8 +349,8 @@ def _write_header(figure, curves):
         figure.text(0.65 / width, 1 - from_top / height, text, **properties)
 
     write(title, 0.48, fontsize=17 if len(title) <= 50 else 11, weight="bold")
-    write("   ".join(facts), 0.75, color=GREY, fontsize=10)
-    write("      ".join(_notes(figure, curves)), height - 0.22, color=GREY, fontsize=8)
+    write("   ".join(facts), 0.75, color=GRAY, fontsize=10)
+    write("      ".join(_notes(figure, curves)), height - 0.22, color=GRAY, fontsize=8)
 
 
 def _facts(run):

@@ -11,11 +11,11 @@ import sys
 from contextlib import contextmanager
 from datetime import timedelta
 
-import folio.base.hardware           # noqa: F401  (reads the user's settings before `joined` imports torch's compiler)
 import torch
 import torch.distributed as dist
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+import folio.base.hardware  # noqa: F401  (reads the user's settings before `joined` imports torch's compiler)
 from folio.base.commands import command
 from folio.base.parallel import cores
 

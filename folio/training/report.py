@@ -6,7 +6,12 @@ from tqdm import tqdm
 
 from folio.base.errors import FolioError
 from folio.evaluation.bits_per_byte import (
-    Score, bytes_of_tokens, evaluate, evaluate_windows, spread_windows, window_len,
+    Score,
+    bytes_of_tokens,
+    evaluate,
+    evaluate_windows,
+    spread_windows,
+    window_len,
 )
 from folio.generation.decoder import generate
 from folio.training import distributed

@@ -25,7 +25,6 @@ from folio.training.loop import Progress, Run
 from folio.training.settle import settle
 from Model_Params import LENGTHS, READING, ModelParams, Params, TextParams, TrainingParams
 
-
 # --- A new run ---
 
 @contextmanager

@@ -18,7 +18,7 @@ class Events:
     def __init__(self, folder):
         """Raises FolioError where TensorBoard is not installed."""
         try:
-            import torch.utils.tensorboard      # noqa: F401  (fails without the package, long before the first report)
+            import torch.utils.tensorboard  # noqa: F401  (fails without the package, long before the first report)
         except ImportError:
             raise FolioError("--tensorboard needs TensorBoard, which is not installed: "
                              "python -m pip install tensorboard") from None

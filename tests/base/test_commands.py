@@ -8,12 +8,12 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, refusal, run_python, run_script
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folio.cli.command_line import Parser
+from conftest import ROOT, refusal, run_python, run_script
 from folio.base.commands import command, quoted
+from folio.cli.command_line import Parser
 from test_layers import FILES
 
 COMMAND = re.compile(r"python (init|train|run)\.py|python -m folio\.\w+")
@@ -25,7 +25,9 @@ def test_a_word_is_quoted_as_a_posix_shell_reads_it(word):
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="no bash to ask")
-@pytest.mark.parametrize("word", ["my project", "it's", "a\nb", "\x1b]0;title\x07", "tab\tand 'quote' \\", "caf\udce9", "$HOME `x` !", "\u202eabc"])
+@pytest.mark.parametrize("word",
+                         ["my project", "it's", "a\nb", "\x1b]0;title\x07", "tab\tand 'quote' \\", "caf\udce9",
+                          "$HOME `x` !", "\u202eabc"])
 def test_bash_reads_what_was_quoted(word):
     done = subprocess.run(["bash", "-c", f"printf %s {quoted(word, windows=False)}"], capture_output=True, check=True)
     assert done.stdout == word.encode("utf-8", "surrogateescape")
@@ -33,8 +35,10 @@ def test_bash_reads_what_was_quoted(word):
 
 
 @pytest.mark.parametrize("word, shown", [
-    (r"C:\Users\ada\notes", r"C:\Users\ada\notes"), (r"C:\My Documents", r'"C:\My Documents"'), ("C:\\My Documents\\", '"C:\\My Documents\\\\"'),
-    ("a&b", '"a&b"'), ("it's", '"it\'s"'), ("$home x", "'$home x'"), ("a`b's", "'a`b''s'"), ("Bücher", "Bücher"), ("100%", '"100%"'), ("@x", '"@x"')])
+    (r"C:\Users\ada\notes", r"C:\Users\ada\notes"), (r"C:\My Documents", r'"C:\My Documents"'),
+    ("C:\\My Documents\\", '"C:\\My Documents\\\\"'),
+    ("a&b", '"a&b"'), ("it's", '"it\'s"'), ("$home x", "'$home x'"), ("a`b's", "'a`b''s'"), ("Bücher", "Bücher"),
+    ("100%", '"100%"'), ("@x", '"@x"')])
 def test_a_word_is_quoted_as_powershell_and_cmd_read_it(word, shown):
     assert quoted(word, windows=True) == shown
 
@@ -70,11 +74,14 @@ def test_no_message_names_a_command_by_hand():
     found = []
     for module, path in FILES.items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        docstrings = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef))
+        docstrings = {id(node.body[0].value) for node in ast.walk(tree)
+                      if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef))
                       if isinstance(node.body[0], ast.Expr)}
-        found += [(module, node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        found += [(module, node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)
+                  and isinstance(node.value, str)
                   if id(node) not in docstrings and COMMAND.search(node.value)]
-    named_for_help = {"python -m folio.plot", "Draw a picture of a run or of a trained model. Each has flags of its own: "
+    named_for_help = {"python -m folio.plot",
+                      "Draw a picture of a run or of a trained model. Each has flags of its own: "
                       "python -m folio.plot loss --help"}
     assert {text for _, text in found} <= named_for_help, found
 

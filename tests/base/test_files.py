@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import FullDisk
 
+from conftest import FullDisk
 from folio.base import files
 from tokenizer import FILES, BPETokenizer, load
 

@@ -11,7 +11,8 @@ from folio.base.visible import harmless
 from folio.cli.screen import BOLD
 
 SPACES = " \u3000"
-LETTERS = st.one_of(st.sampled_from("aab   -.é中。「」ー👍🏽\u0301\u200d\u3000\u00a0"), st.characters(codec="utf-8", exclude_characters="\n\t"))
+LETTERS = st.one_of(st.sampled_from("aab   -.é中。「」ー👍🏽\u0301\u200d\u3000\u00a0"),
+                    st.characters(codec="utf-8", exclude_characters="\n\t"))
 LINES = st.text(LETTERS, max_size=60).map(harmless)
 WIDTHS = st.integers(1, 30)
 
@@ -22,12 +23,15 @@ def wrapped(text, width):
 
 
 def breaks(text, width):
-    """Wrap a line of text. -> its rows, and for each break between them: the place in the text where the next row begins, the spaces left out there"""
+    """Wrap a line of text. -> its rows, and for each break between them: the place in the text where the next row
+    begins, the spaces left out there
+    """
     rows, place, found = wrapped(text, width).split("\n"), 0, []
     for row in rows:
         assert text.startswith(row, place), "what is shown is the text"
         place += len(row)
-        blank = len(text) - place - len(text[place:].lstrip(SPACES + "\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009\u200a\u205f"))
+        rare = "\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009\u200a\u205f"
+        blank = len(text) - place - len(text[place:].lstrip(SPACES + rare))
         found.append((place + blank, text[place:place + blank]))
         place += blank
     assert place == len(text), "all of it"
@@ -68,10 +72,14 @@ def test_a_line_of_the_text_begins_a_row(first, second, width):
 
 
 @pytest.mark.parametrize("text, width, rows", [
-    ("one two three", 7, ["one two", "three"]), ("one two   three", 7, ["one two", "three"]), ("  indented", 20, ["  indented"]),
-    ("incomprehensibility of it", 10, ["incomprehe", "nsibility ", "of it"]), ("an incomprehensible", 10, ["an ", "incomprehe", "nsible"]),
-    ("他说：「你好。」", 8, ["他说：", "「你", "好。」"]), ("他说你好啊", 4, ["他说", "你好", "啊"]), ("abc中文", 4, ["abc", "中文"]),
-    ("👍🏽👍🏽", 4, ["👍🏽", "👍🏽"]), ("中\u0301a", 2, ["中\u0301", "a"]), ("ne\u0301e\u0301", 3, ["ne\u0301e\u0301"]), ("Ça va\u00a0? Oui", 6, ["Ça ", "va\u00a0? ", "Oui"]), ("a\tb", 20, ["a       b"])])
+    ("one two three", 7, ["one two", "three"]), ("one two   three", 7, ["one two", "three"]),
+    ("  indented", 20, ["  indented"]),
+    ("incomprehensibility of it", 10, ["incomprehe", "nsibility ", "of it"]),
+    ("an incomprehensible", 10, ["an ", "incomprehe", "nsible"]),
+    ("他说：「你好。」", 8, ["他说：", "「你", "好。」"]),
+    ("他说你好啊", 4, ["他说", "你好", "啊"]), ("abc中文", 4, ["abc", "中文"]),
+    ("👍🏽👍🏽", 4, ["👍🏽", "👍🏽"]), ("中\u0301a", 2, ["中\u0301", "a"]), ("ne\u0301e\u0301", 3, ["ne\u0301e\u0301"]),
+    ("Ça va\u00a0? Oui", 6, ["Ça ", "va\u00a0? ", "Oui"]), ("a\tb", 20, ["a       b"])])
 def test_lines_end_where_a_reader_expects_it(text, width, rows):
     assert wrapped(text, width).split("\n") == rows
 
@@ -84,4 +92,5 @@ def test_a_style_ends_with_its_line_and_parts_no_word():
 
 def test_a_word_is_shown_as_soon_as_its_place_is_certain():
     wrap = WordWrap(10)
-    assert [wrap.add(piece) for piece in ("The", " har", "bour", "er", "s and", " ")] == ["", "The ", "\nharbour", "er", "s\nand", " "]
+    assert [wrap.add(piece) for piece in ("The", " har", "bour", "er", "s and", " ")] == ["", "The ", "\nharbour",
+                                                                                          "er", "s\nand", " "]

@@ -9,11 +9,11 @@ import sys
 import time
 from concurrent import futures
 from functools import partial
-from operator import add             # a worker has no test module to import for it
+from operator import add  # a worker has no test module to import for it
 
 import pytest
-from conftest import ROOT, run_python
 
+from conftest import ROOT, run_python
 from folio.base import parallel
 from folio.base.errors import FolioError
 

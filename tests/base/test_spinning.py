@@ -1,11 +1,13 @@
-"""Threads that wait sleep after a moment: bounded before torch and numpy load, in every way in, unless the user has said otherwise."""
+"""Threads that wait sleep after a moment: bounded before torch and numpy load, in every way in, unless the user has
+said otherwise.
+"""
 
 import os
 import sys
 
 import pytest
-from conftest import ROOT, run_python
 
+from conftest import ROOT, run_python
 from folio import SPIN_BEFORE_SLEEP
 
 WISHES = {*SPIN_BEFORE_SLEEP, "OMP_WAIT_POLICY"}
@@ -28,7 +30,8 @@ def test_waiting_is_bounded_unless_the_user_has_said_how(wishes, expected):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP, which shows what it goes by")
 @pytest.mark.parametrize("words", [
-    [ROOT / "run.py", "--weights", "nobody", "x"], [ROOT / "train.py", "--start-from", "nobody"], ["-m", "folio.evaluate", "--weights", "nobody"],
+    [ROOT / "run.py", "--weights", "nobody", "x"], [ROOT / "train.py", "--start-from", "nobody"],
+    ["-m", "folio.evaluate", "--weights", "nobody"],
     ["-c", "from folio import load; load('nobody')"],
 ], ids=["run.py", "train.py", "-m folio.evaluate", "folio.load"])
 def test_the_runtime_has_the_bound_when_it_is_loaded(words):

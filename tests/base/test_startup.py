@@ -1,4 +1,6 @@
-"""What Folio needs and does not find is said in one message, also by Pythons that could not read the rest of it; so is what there is to run."""
+"""What Folio needs and does not find is said in one message, also by Pythons that could not read the rest of it; so is
+what there is to run.
+"""
 
 import ast
 import os
@@ -10,11 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, refusal, run_python
-from test_layers import FILES
 
 import train
+from conftest import ROOT, refusal, run_python
 from folio.base import startup
+from test_layers import FILES
 
 SCRIPTS = ["init.py", "train.py", "run.py"]
 READ_BEFORE_THE_CHECK = ["init", "train", "run", "folio", "folio.base.startup", "folio.base.commands"]
@@ -40,7 +42,9 @@ def bare_environment(**others):
 @pytest.mark.parametrize("script", startup.TO_RUN)
 def test_missing_packages_are_one_message_with_the_command_that_installs_them(script):
     message = refusal(run_python("-S", *script.split(), "--help", cwd=ROOT, env=bare_environment()))
-    assert message.count("\n") == 1 and message.startswith(f"{script.split()[-1]}: This Python lacks what Folio needs: torch, numpy, regex, tqdm (it is ")
+    assert message.count("\n") == 1
+    assert message.startswith(f"{script.split()[-1]}: This Python lacks what Folio needs: torch, numpy, regex, tqdm "
+                              f"(it is ")
     assert "-m pip install -r requirements.txt" in message or ".venv" in message
 
 
@@ -82,7 +86,8 @@ def test_an_old_python_can_read_as_far_as_the_check(module):
 @pytest.mark.parametrize("python", OLD)
 @pytest.mark.parametrize("script", ["init.py", "train.py", "run.py", "-m folio.evaluate"])
 def test_an_old_python_is_told_so(python, script, copied):
-    done = subprocess.run([python, *script.split()], cwd=copied, env=bare_environment(), capture_output=True, encoding="utf-8")
+    done = subprocess.run([python, *script.split()], cwd=copied, env=bare_environment(), capture_output=True,
+                          encoding="utf-8")
     assert "This is Python 3." in refusal(done) and ", and Folio needs 3.11 or newer (it is " in done.stderr
     assert done.stderr.endswith("Install a newer Python, then do what README.md says under Start.\n")
 
@@ -90,7 +95,9 @@ def test_an_old_python_is_told_so(python, script, copied):
 def test_a_python_that_is_too_old_is_refused_before_packages_are_looked_for(monkeypatch):
     monkeypatch.setattr(startup, "OLDEST_PYTHON", (99, 1))
     monkeypatch.setattr(startup, "_ROOT", "nowhere")
-    with pytest.raises(SystemExit, match=r"^train.py: This is Python 3\.\d+, and Folio needs 99.1 or newer \(it is .*\). Install a newer Python"):
+    with pytest.raises(SystemExit,
+                       match=r"^train.py: This is Python 3\.\d+, and Folio needs 99.1 or newer \(it is .*\). Install a "
+                             r"newer Python"):
         startup.require("train.py")
 
 
@@ -100,7 +107,8 @@ def test_where_all_is_there_nothing_is_said():
 
 # --- What there is to run ---
 
-@pytest.mark.parametrize("words", ["-m folio.data.corpus", "-m folio.pictures", "Model.py", "Model_Params.py", "tokenizer.py"])
+@pytest.mark.parametrize("words",
+                         ["-m folio.data.corpus", "-m folio.pictures", "Model.py", "Model_Params.py", "tokenizer.py"])
 def test_a_part_that_does_nothing_by_itself_says_what_there_is(words):
     message = refusal(run_python(*words.split(), cwd=ROOT))
     assert message.startswith(f"python {words} does nothing by itself. What there is to run")
@@ -113,7 +121,8 @@ def test_the_name_of_a_file_in_place_of_a_modules_is_answered_with_the_module():
 
 
 def test_all_that_can_be_run_is_listed():
-    doors = {name for name, path in FILES.items() if "front_door(" in path.read_text(encoding="utf-8").partition('__name__ == "__main__":\n')[2]}
+    doors = {name for name, path in FILES.items()
+             if "front_door(" in path.read_text(encoding="utf-8").partition('__name__ == "__main__":\n')[2]}
     assert doors == {script.removeprefix("-m ").removesuffix(".py") for script in startup.TO_RUN}
 
 

@@ -15,14 +15,15 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from folio.cli.command_line import sentence
 from folio.base.errors import FolioError
+from folio.cli.command_line import sentence
 
 SHOWN_FALLS = 20            # different ones, in a report
 
 
 def _starting_workers():
-    """The way to start workers: from a server that has imported torch, which each would need seconds for, if possible."""
+    """The way to start workers: from a server that has imported torch, which each would need seconds for, if possible.
+    """
     if "forkserver" not in multiprocessing.get_all_start_methods():         # Windows
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

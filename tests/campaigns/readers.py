@@ -5,15 +5,15 @@ This is the one module of the campaigns that knows where the readers are.
 
 from dataclasses import fields, replace
 
-from folio.formats import checkpoint, run_log
+import tokenizer as tokenizers
+from folio.base.errors import FolioError
 from folio.cli import configuration
+from folio.cli.keyboard import History
 from folio.data import corpus
+from folio.formats import checkpoint, run_log
 from folio.generation import language_model
 from folio.training import runs
-from folio.base.errors import FolioError
-from folio.cli.keyboard import History
 from Model_Params import ModelParams, Params, TextParams, TrainingParams
-import tokenizer as tokenizers
 
 
 def weights(home):

@@ -18,12 +18,12 @@ import run
 import train
 from campaigns import processes, projects
 from campaigns.engine import Campaign, Fall, answer_or_refusal
-from folio.generation import language_model
-from folio.data import sources
 from folio.base.errors import is_out_of_memory
+from folio.base.fields import takes_several, value_type
+from folio.data import sources
+from folio.generation import language_model
 from folio.kernels.splitting import SPLIT_PATTERNS
 from folio.training.loop import Run
-from folio.base.fields import takes_several, value_type
 from Model_Params import GenerationParams, ModelParams, TextParams, TrainingParams
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, StreamingDecoder, from_dict
 

@@ -1,4 +1,6 @@
-"""Presets, files of settings and flags: in that order, by one name each, and whatever is wrong is said together before anything is made."""
+"""Presets, files of settings and flags: in that order, by one name each, and whatever is wrong is said together before
+anything is made.
+"""
 
 import json
 import re
@@ -7,28 +9,30 @@ import time
 from dataclasses import asdict, fields, replace
 
 import pytest
-from conftest import FullDisk, refusal, run_script
 from hypothesis import given
 from hypothesis import strategies as st
 
 import init
 import run as run_door
 import train
-from folio.formats import checkpoint
-from folio.cli import configuration
-from folio.data import corpus, paths
-from folio.networks import build as networks
-from folio.training import runs
+from conftest import FullDisk, refusal, run_script
 from folio.base import spelling
-from folio.cli.command_line import Parser, chosen
 from folio.base.errors import FolioError
 from folio.base.fields import value_type
+from folio.cli import configuration
+from folio.cli.command_line import Parser, chosen
+from folio.data import corpus, paths
+from folio.formats import checkpoint
+from folio.networks import build as networks
+from folio.training import runs
 from Model_Params import PRESETS, SHORT_NAMES, GenerationParams, ModelParams, Params, TextParams, TrainingParams
 from tokenizer import load
 
-SMALL = "--emb-len 16 --num-layers 1 --num-heads 2 --block-size 16 --batch-size 4 --threads 1 --precision fp32 --sample-tokens 0".split()
+SMALL = ("--emb-len 16 --num-layers 1 --num-heads 2 --block-size 16 --batch-size 4 --threads 1 --precision fp32 "
+         "--sample-tokens 0").split()
 # What LLM-V0 keeps in its own file.
-LLM_V0 = {"data_file": "shakespeare.txt", "seq_length": 64, "batch_size": 32, "embedding_dim": 64, "hidden_dim": 128, "learning_rate": 0.001}
+LLM_V0 = {"data_file": "shakespeare.txt", "seq_length": 64, "batch_size": 32, "embedding_dim": 64, "hidden_dim": 128,
+          "learning_rate": 0.001}
 
 
 @pytest.fixture
@@ -110,18 +114,22 @@ def test_a_byte_order_mark_is_no_mistake(read):
 
 
 def test_all_names_that_are_wrong_are_said_together_each_with_the_right_one(read):
-    values, problems = read('{"steps": 5, "steps": 6, "emb_length": 1, "n_layer": 2, "emb-len": 3, "zzzz": 4, "model": {"dropout": 0.1}, "lr": 1}')
+    values, problems = read('{"steps": 5, "steps": 6, "emb_length": 1, "n_layer": 2, "emb-len": 3, "zzzz": 4, '
+                            '"model": {"dropout": 0.1}, "lr": 1}')
     assert [problem.partition("settings.json: ")[2] for problem in problems] == [
-        "steps is there 2 times; keep one.", "there is no setting emb_length; did you mean emb_len?", "there is no setting n_layer; that is num_layers here",
+        "steps is there 2 times; keep one.", "there is no setting emb_length; did you mean emb_len?",
+        "there is no setting n_layer; that is num_layers here",
         "there is no setting emb-len; did you mean emb_len?", "there is no setting zzzz",
-        "there is no setting model; settings stand side by side, not in groups", "there is no setting lr; that is learning_rate here"]
+        "there is no setting model; settings stand side by side, not in groups",
+        "there is no setting lr; that is learning_rate here"]
 
 
 def test_the_names_of_llm_v0_are_answered_with_ours(read):
     values, problems = read(LLM_V0)
     assert values == {"batch_size": 32, "learning_rate": 0.001}
     told = "\n".join(problems)
-    for words in ("data_file; the text is named to init.py", "seq_length; that is block_size here", "embedding_dim; that is emb_len here",
+    for words in ("data_file; the text is named to init.py", "seq_length; that is block_size here",
+                  "embedding_dim; that is emb_len here",
                   "hidden_dim; that is hidden_len here"):
         assert words in told
 
@@ -143,12 +151,16 @@ def test_of_thousands_of_names_that_are_wrong_the_first_ten_are_said_and_how_man
 
 # --- Values ---
 
-@pytest.mark.parametrize("name, value", [("steps", 5.0), ("steps", True), ("steps", "5"), ("steps", [5]), ("learning_rate", "0.1"), ("learning_rate", False),
-                                         ("compile", 1), ("tensorboard", "no"), ("device", 0), ("seed", None), ("vocab_size", "many"), ("tokenizer", 3),
-                                         ("block_size", {"tokens": 3})])
+@pytest.mark.parametrize("name, value",
+                         [("steps", 5.0), ("steps", True), ("steps", "5"), ("steps", [5]), ("learning_rate", "0.1"),
+                          ("learning_rate", False),
+                          ("compile", 1), ("tensorboard", "no"), ("device", 0), ("seed", None), ("vocab_size", "many"),
+                          ("tokenizer", 3),
+                          ("block_size", {"tokens": 3})])
 def test_a_value_of_another_type_is_named_with_everything_else(name, value, file, refused, home):
     message = refused(train, home("text"), "--config", file({name: value, "emb_length": 3, "batch_size": 0}))
-    assert f"{name}=" in message and "did you mean emb_len?" in message and "batch_size=0" in message and message.count("\n") == 4
+    assert f"{name}=" in message and "did you mean emb_len?" in message and "batch_size=0" in message
+    assert message.count("\n") == 4
 
 
 def test_a_whole_number_is_a_number():
@@ -181,8 +193,10 @@ def test_steps_and_minutes_from_one_place_contradict_each_other_and_from_two_the
 
 def test_flags_go_before_the_file_and_the_file_before_the_preset(file, door, home, plays):
     made = home(plays[:3000])
-    out = door(train, made, *SMALL, "--preset", "personal", "--config", file({"steps": 3, "batch_size": 2, "num_heads": 1, "temperature": 3.0}))
-    assert "personal: 3 steps" in out and "batch_size=4" in out and "num_heads=2" in out and "learning_rate=0.001" in out
+    out = door(train, made, *SMALL, "--preset", "personal", "--config",
+               file({"steps": 3, "batch_size": 2, "num_heads": 1, "temperature": 3.0}))
+    assert "personal: 3 steps" in out and "batch_size=4" in out and "num_heads=2" in out
+    assert "learning_rate=0.001" in out
     assert checkpoint.load(made.weights("personal"))["training"]["steps"] == 3
 
 
@@ -191,11 +205,14 @@ def test_what_was_saved_makes_the_same_run_again(door, home, plays, tmp_path):
     door(train, made, *SMALL, "--steps", 3, "--tokenizer", "char", "--name", "run", "--save-config", path)
     saved = json.loads(path.read_text(encoding="utf-8"))
     assert saved.keys() == {each.name for part in (TextParams, ModelParams, TrainingParams) for each in fields(part)}
-    assert saved["device"] == "auto" and saved["num_kv_heads"] is None and (saved["steps"], saved["minutes"]) == (3, None)      # for another machine
+    # for another machine
+    assert saved["device"] == "auto" and saved["num_kv_heads"] is None and (saved["steps"],
+                                                                            saved["minutes"]) == (3, None)
     second = door(train, made, "--preset", "micropgpt", "--config", path, "--name", "run", "--save-config", path)
     assert "this one is run-2" in second and json.loads(path.read_text(encoding="utf-8")) == saved
     assert checkpoint.load(made.weights("run"))["training"] == checkpoint.load(made.weights("run-2"))["training"]
-    assert checkpoint.checksum(checkpoint.load(made.weights("run"))["weights"]) == checkpoint.checksum(checkpoint.load(made.weights("run-2"))["weights"])
+    one, other = (checkpoint.load(made.weights(name))["weights"] for name in ("run", "run-2"))
+    assert checkpoint.checksum(one) == checkpoint.checksum(other)
     assert "going on after step 3" in door(train, made, "--resume", "--name", "run", "--config", path, "--steps", 4)
     with pytest.raises(FolioError, match="seed is 1, not 2"):
         door(train, made, "--resume", "--name", "run", "--config", path, "--steps", 5, "--seed", 2)
@@ -204,7 +221,8 @@ def test_what_was_saved_makes_the_same_run_again(door, home, plays, tmp_path):
     with pytest.raises(FolioError, match="val_fraction is 0.1, not 0.3"):
         door(train, made, "--start-from", "run", "--val-fraction", 0.3)
     again = door(train, made, "--start-from", "run", "--config", path)
-    assert [line for line in again.splitlines() if "learning_rate" in line] == [line for line in tuned.splitlines() if "learning_rate" in line]
+    assert [line for line in again.splitlines() if "learning_rate" in line] == [line for line in tuned.splitlines()
+                                                                                if "learning_rate" in line]
 
 
 def test_settings_saved_where_init_prepared_the_text_tell_how(door, home, plays, tmp_path):
@@ -221,8 +239,11 @@ PARTS = {"training": TrainingParams, "model": ModelParams, "text": TextParams, "
 
 @given(st.sampled_from(sorted(PARTS)), st.data())
 def test_any_settings_come_back_as_they_were_saved(tmp_path_factory, part, data):
-    kinds = {bool: st.booleans(), int: st.integers(-2**70, 2**70), float: st.floats(allow_nan=False, allow_infinity=False), str: st.text()}
-    values = data.draw(st.fixed_dictionaries({}, optional={each.name: st.none() | kinds[value_type(each)] for each in fields(PARTS[part])}))
+    kinds = {bool: st.booleans(), int: st.integers(-2**70, 2**70),
+             float: st.floats(allow_nan=False, allow_infinity=False), str: st.text()}
+    values = data.draw(st.fixed_dictionaries({},
+                                             optional={each.name: st.none() | kinds[value_type(each)]
+                                                       for each in fields(PARTS[part])}))
     path = tmp_path_factory.getbasetemp() / "any.json"
     configuration.save(path, values)
     assert configuration.load(path) == (values, [])
@@ -238,9 +259,11 @@ def test_a_full_disk_leaves_the_old_file(file, monkeypatch):
 
 def test_init_and_run_take_their_own_settings_from_the_same_file(file, door, home, plays, tmp_path, capsys):
     made = home(plays[:3000])
-    shared = file({"tokenizer": "char", "val_fraction": 0.2, **{"steps": 2, "emb_len": 8, "num_heads": 1, "num_layers": 1}, "tokens": 4, "temperature": 0.0})
+    shared = file({"tokenizer": "char", "val_fraction": 0.2,
+                   **{"steps": 2, "emb_len": 8, "num_heads": 1, "num_layers": 1}, "tokens": 4, "temperature": 0.0})
     door(init, made, "--config", shared, "--save-config", tmp_path / "text.json")
-    assert json.loads((tmp_path / "text.json").read_text(encoding="utf-8")) == asdict(TextParams(tokenizer="char", val_fraction=0.2))
+    assert json.loads((tmp_path / "text.json").read_text(encoding="utf-8")) == asdict(TextParams(tokenizer="char",
+                                                                                                 val_fraction=0.2))
     door(train, made, "--config", shared)
     written = door(run_door, made, "a", "--config", shared, "--save-config", tmp_path / "generation.json")
     assert len(written.rstrip("\n")) == len("a") + 4
@@ -253,12 +276,15 @@ def test_init_and_run_take_their_own_settings_from_the_same_file(file, door, hom
 
 # --- One file for all three scripts ---
 
-HAND_WRITTEN = {"tokenizer": "char", "val_fraction": 0.2, "emb_len": 8, "num_heads": 1, "num_layers": 1, "block_size": 16, "steps": 2, "seed": 3,
-                "precision": "fp32", "threads": 1, "tokens": 4, "temperature": 0.9, "sampling_seed": 5, "weight_precision": "int8"}
+HAND_WRITTEN = {"tokenizer": "char", "val_fraction": 0.2, "emb_len": 8, "num_heads": 1, "num_layers": 1,
+                "block_size": 16, "steps": 2, "seed": 3,
+                "precision": "fp32", "threads": 1, "tokens": 4, "temperature": 0.9, "sampling_seed": 5,
+                "weight_precision": "int8"}
 
 
 def test_no_name_is_a_field_of_training_and_of_generation():
-    parts = [{each.name for each in fields(part)} for part in (TextParams, ModelParams, TrainingParams, GenerationParams)]
+    parts = [{each.name for each in fields(part)}
+             for part in (TextParams, ModelParams, TrainingParams, GenerationParams)]
     shared = {name for place, part in enumerate(parts) for others in parts[place + 1:] for name in part & others}
     assert shared == {"vocab_size"}             # of a text and of its model: the same number
     assert {*SHORT_NAMES} <= parts[2] and {*SHORT_NAMES.values()} <= parts[3]
@@ -272,7 +298,8 @@ def test_a_file_that_one_script_wrote_serves_all_three(door, home, plays, tmp_pa
         door(script, first, *words, "--config", shared, "--save-config", written[script])
     saved = {script: json.loads(path.read_text(encoding="utf-8")) for script, path in written.items()}
     assert (saved[train]["seed"], saved[train]["precision"], saved[train]["val_fraction"]) == (3, "fp32", 0.2)
-    assert (saved[run_door]["sampling_seed"], saved[run_door]["weight_precision"], saved[run_door]["tokens"]) == (5, "int8", 4)
+    assert (saved[run_door]["sampling_seed"], saved[run_door]["weight_precision"],
+            saved[run_door]["tokens"]) == (5, "int8", 4)
     for writer, path in written.items():
         made = home(plays[:3000])
         again = {script: tmp_path / f"{script.__name__}-again.json" for script in written}
@@ -286,7 +313,8 @@ def test_a_file_that_one_script_wrote_serves_all_three(door, home, plays, tmp_pa
 
 
 @pytest.mark.parametrize("settings, renamed", [
-    (dict(tokens=5, stop=[], precision="float32", seed=None), dict(tokens=5, stop=(), weight_precision="float32", sampling_seed=None)),
+    (dict(tokens=5, stop=[], precision="float32", seed=None),
+     dict(tokens=5, stop=(), weight_precision="float32", sampling_seed=None)),
     (dict(precision="int8", seed=7), dict(weight_precision="int8", sampling_seed=7)),
     (dict(temperature=0.5, seed=7), dict(temperature=0.5, sampling_seed=7)),
     (dict(tokens=5, steps=10, seed=7), dict(tokens=5, steps=10, seed=7)),
@@ -307,7 +335,8 @@ def test_run_takes_the_short_names_too_and_says_so_in_help(door, home, plays, tm
     saved = json.loads(path.read_text(encoding="utf-8"))
     assert (saved["sampling_seed"], saved["weight_precision"]) == (5, "int8") and not saved.keys() & {*SHORT_NAMES}
     listed = run_script("run.py", "--help").stdout
-    assert "--sampling-seed N, --seed N" in listed and re.search(r"--weight-precision float32\|int8, --precision\s+float32\|int8", listed)
+    assert "--sampling-seed N, --seed N" in listed
+    assert re.search(r"--weight-precision float32\|int8, --precision\s+float32\|int8", listed)
 
 
 def test_a_short_name_and_the_full_one_are_not_given_together():
@@ -316,8 +345,10 @@ def test_a_short_name_and_the_full_one_are_not_given_together():
 
 
 def test_a_flag_by_another_programs_name_is_answered_with_ours(home):
-    message = refusal(run_script("train.py", "--home", home("text").folder, "--n-layer", 3, "--hidden_dim", 5, "--max-iters", 3), code=2)
-    for words in ("--n-layer; that is --num-layers here", "--hidden-dim; that is --hidden-len here", "--max-iters; that is --steps here"):
+    message = refusal(run_script("train.py", "--home", home("text").folder, "--n-layer", 3, "--hidden_dim", 5,
+                                 "--max-iters", 3), code=2)
+    for words in ("--n-layer; that is --num-layers here", "--hidden-dim; that is --hidden-len here",
+                  "--max-iters; that is --steps here"):
         assert words in message
 
 
@@ -330,8 +361,10 @@ def test_the_presets_have_the_parameters_that_their_projects_tell():
     assert parameters("shakespeare-10m", 65) == 10_788_929
     assert 3.9e6 < parameters("llm-example", PRESETS["llm-example"].text.vocab_size) < 4.2e6
     micropgpt = PRESETS["micropgpt"]
-    assert (micropgpt.model.emb_len, micropgpt.model.num_heads, micropgpt.model.num_layers, micropgpt.model.block_size) == (384, 4, 4, 128)
-    assert (micropgpt.training.batch_size, micropgpt.training.learning_rate, micropgpt.training.steps, micropgpt.training.optimizer,
+    assert (micropgpt.model.emb_len, micropgpt.model.num_heads, micropgpt.model.num_layers,
+            micropgpt.model.block_size) == (384, 4, 4, 128)
+    assert (micropgpt.training.batch_size, micropgpt.training.learning_rate, micropgpt.training.steps,
+            micropgpt.training.optimizer,
             micropgpt.text.val_fraction) == (32, 3e-4, 3000, "adamw", 0.2)
 
 
@@ -345,8 +378,10 @@ def test_one_command_prepares_trains_and_writes(monkeypatch, door, home, plays):
     monkeypatch.setattr(paths, "OWN", home(plays[:3000]))
     made = home({})
     out = door(train, made, "--preset", "personal", "--steps", 2, *SMALL[8:])
-    assert out.startswith(f"There was no text in {made.train_data}; {paths.OWN.train_data / 'input.txt'} is copied there.\nLearned a char tokenizer")
-    written = out.partition(f"are in {made.weights('personal')}\n\n")[2].rpartition(f"\n\nNext: python run.py --home {made.folder}\n")[0]
+    assert out.startswith(f"There was no text in {made.train_data}; {paths.OWN.train_data / 'input.txt'} is copied "
+                          f"there.\nLearned a char tokenizer")
+    written = out.partition(f"are in {made.weights('personal')}\n\n")[2].rpartition(f"\n\nNext: python run.py --home "
+                                                                                    f"{made.folder}\n")[0]
     assert len(written) == 500 and set(written) <= set(plays[:3000])
     before = {path: path.read_bytes() for folder in (made.tokens, made.tokenizer) for path in folder.iterdir()}
     again = door(train, made, "--preset", "personal", "--steps", 2, *SMALL[8:], "--closing-tokens", 0)
@@ -378,7 +413,8 @@ def test_a_preset_takes_the_homes_own_text_then_tiny_shakespeare_then_the_plays(
     (TextParams(vocab_size=270), {"--preset": "llm-example"}, "vocab_size is 270, not 1024"),
     (TextParams(vocab_size=270, pattern="gpt2"), {"--preset": "default"}, "pattern is gpt2, not qwen2"),
     (TextParams(tokenizer="char"), {"--preset": "micropgpt"}, "val_fraction is 0.1, not 0.2"),
-    (TextParams(tokenizer="char", val_fraction=0.2), {"--preset": "default"}, "tokenizer is char, not bpe; val_fraction is 0.2, not 0.1"),
+    (TextParams(tokenizer="char", val_fraction=0.2), {"--preset": "default"},
+     "tokenizer is char, not bpe; val_fraction is 0.2, not 0.1"),
     (TextParams(tokenizer="char"), {"--val-fraction": 0.3}, "val_fraction is 0.1, not 0.3"),
 ])
 def test_what_was_prepared_otherwise_is_named_and_never_replaced(made_with, wanted, words, home, door, plays):
@@ -396,10 +432,12 @@ def test_what_a_preset_prepared_for_a_text_too_small_for_it_is_what_it_wanted(ho
     tokenizer, text = corpus.open_corpus(made, wanted=wanted, say=lambda text: None)
     assert tokenizer.vocab_size < 1024
     assert corpus.open_corpus(made, wanted=wanted, say=pytest.fail)[1].fingerprint == text.fingerprint
-    with runs.new_run(made, "test", Params(text.text, ModelParams(emb_len=16), TrainingParams(steps=1, minutes=None)), tokenizer, text, time.perf_counter(),
+    with runs.new_run(made, "test", Params(text.text, ModelParams(emb_len=16), TrainingParams(steps=1, minutes=None)),
+                      tokenizer, text, time.perf_counter(),
                       say=lambda text: None) as run:
         run.save_resume()
-    with runs.resumed_run(made, "test", None, {"vocab_size": 1024}, tokenizer, text, time.perf_counter(), say=lambda text: None):
+    with runs.resumed_run(made, "test", None, {"vocab_size": 1024}, tokenizer, text, time.perf_counter(),
+                          say=lambda text: None):
         pass
 
 
@@ -418,13 +456,15 @@ def test_a_text_from_elsewhere_is_found_again_where_the_tokenizer_alone_is_gone(
     before = corpus.open_corpus(made, TextParams(tokenizer="char"), [elsewhere])[1]
     for path in made.tokenizer.iterdir():
         path.unlink()
-    assert corpus.open_corpus(made, wanted={"tokenizer": "char"}, say=lambda text: None)[1].fingerprint == before.fingerprint
+    assert corpus.open_corpus(made, wanted={"tokenizer": "char"},
+                              say=lambda text: None)[1].fingerprint == before.fingerprint
     assert not (made.train_data / "input.txt").exists()
 
 
 def test_init_prepares_what_a_preset_wants_and_says_how_to_go_on(home, plays, door):
     made = home(plays[:3000])
-    assert door(init, made, "--preset", "micropgpt").endswith(f"Next: python train.py --preset micropgpt --home {made.folder}\n")
+    assert door(init, made, "--preset",
+                "micropgpt").endswith(f"Next: python train.py --preset micropgpt --home {made.folder}\n")
     assert load(made.tokenizer).kind == "char"
     assert corpus.open_corpus(made, wanted=asdict(PRESETS["micropgpt"].text), say=pytest.fail)
 
@@ -436,13 +476,15 @@ def test_without_a_preset_nothing_is_prepared(home):
 
 
 def test_saving_the_settings_of_a_run_that_goes_on_is_refused(home, refused, tmp_path):
-    assert "--save-config writes what a new run" in refused(train, home("text"), "--resume", "--save-config", tmp_path / "a.json")
+    assert "--save-config writes what a new run" in refused(train, home("text"), "--resume", "--save-config",
+                                                            tmp_path / "a.json")
     assert not (tmp_path / "a.json").exists()
 
 
 # --- What is there already ---
 
-@pytest.mark.parametrize("script, words", [("init.py", ["--vocab-size", 300]), ("train.py", ["--steps", 1]), ("run.py", ["Once"])])
+@pytest.mark.parametrize("script, words",
+                         [("init.py", ["--vocab-size", 300]), ("train.py", ["--steps", 1]), ("run.py", ["Once"])])
 @pytest.mark.parametrize("content", ["Once upon a time.", '{"chapters": 3}', "[1, 2]", "\x00" * 99, "[" * 100_000])
 def test_settings_are_saved_over_nothing_but_settings(script, words, content, home):
     made = home("Once upon a time. " * 90)
@@ -450,11 +492,13 @@ def test_settings_are_saved_over_nothing_but_settings(script, words, content, ho
     novel.write_text(content, encoding="utf-8")
     message = refusal(run_script(script, "--home", made.folder, *words, "--save-config", novel))
     assert "novel.txt exists, and is not a file of settings, as --save-config writes; it was left as it is." in message
-    assert novel.read_text(encoding="utf-8") == content and not made.tokenizer.exists() and not made.saved_weights.exists()
+    assert novel.read_text(encoding="utf-8") == content and not made.tokenizer.exists()
+    assert not made.saved_weights.exists()
 
 
 def test_settings_may_be_saved_over_older_settings_and_an_empty_file_but_not_a_folder(file, tmp_path):
     for content in ({"steps": 5, "emb_length": 3}, "", {"tokenizer": "char"}):
         configuration.save(file(content), {"steps": 6})
-    with pytest.raises(FileExistsError, match="is a folder, and a file of settings.* is to be written there. Name a file."):
+    with pytest.raises(FileExistsError,
+                       match="is a folder, and a file of settings.* is to be written there. Name a file."):
         configuration.save(tmp_path, {"steps": 6})

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from folio.cli.conversation import COMMANDS, SETTINGS, Conversation
 from folio.base.errors import FolioError
+from folio.cli.conversation import COMMANDS, SETTINGS, Conversation
 from folio.cli.screen import Screen, warmth
 from Model_Params import GenerationParams
 
@@ -49,11 +49,13 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def begin(monkeypatch):
-    """begin(samples=1, colours=False, **settings) -> a Conversation; conversation.said(typed) -> what the screen shows then"""
-    def beginning(samples=1, colours=False, width=80, **settings):
+    """begin(samples=1, colors=False, **settings) -> a Conversation; conversation.said(typed) -> what the screen shows
+    then
+    """
+    def beginning(samples=1, colors=False, width=80, **settings):
         monkeypatch.setattr(sys, "stdout", Terminal())
         monkeypatch.setattr(Screen, "width", width)
-        monkeypatch.setenv("NO_COLOR", "" if colours else "1")
+        monkeypatch.setenv("NO_COLOR", "" if colors else "1")
         monkeypatch.setenv("TERM", "xterm")
         conversation = Conversation(Telling(), GenerationParams(**settings), samples, Screen())
 
@@ -118,7 +120,8 @@ def test_where_something_stands_between_the_end_of_the_text_is_shown_again(begin
 def test_the_text_goes_on_where_it_ended_also_after_ctrl_c(begin):
     story = begin()
     story.said("Once")
-    story.screen.end_line()                                 # as after Ctrl-C, during the answer or while words are asked for
+    # as after Ctrl-C, during the answer or while words are asked for
+    story.screen.end_line()
     assert story.said("") == "\x1b[A\x1b[10C <10.1>\n"
     story.said("/temperature 1")
     story.screen.end_line()
@@ -143,7 +146,8 @@ def test_two_slashes_are_text_that_begins_with_one(begin):
 def test_the_settings_reach_the_model(begin):
     story = begin(tokens=5, stop=("x",))
     story.said("/temperature 0.3", "/top_p .5", "/Seed 7", "Once")
-    assert story.model.asked[0][1] == asdict(GenerationParams(tokens=5, stop=("x",), temperature=0.3, top_p=0.5, sampling_seed=7))
+    assert story.model.asked[0][1] == asdict(GenerationParams(tokens=5, stop=("x",), temperature=0.3, top_p=0.5,
+                                                              sampling_seed=7))
 
 
 # --- Streams of a seed ---
@@ -171,7 +175,8 @@ def test_again_answers_the_same_words_anew(begin):
 def test_of_several_samples_the_text_goes_on_with_the_first_and_all_are_shown(begin):
     story = begin(samples=3)
     screen = story.said("Once")
-    assert streams(story) == [[0, 1, 2]] and story.text == "Once <4.0>" and all(f"<4.{each}>" in screen for each in range(3))
+    assert streams(story) == [[0, 1, 2]] and story.text == "Once <4.0>" and all(f"<4.{each}>" in screen
+                                                                                for each in range(3))
     story.said("/again")
     assert streams(story)[1] == [3, 4, 5] and story.text == "Once <4.3>"
 
@@ -244,9 +249,12 @@ def test_nothing_to_do_again_is_a_sentence(begin):
 # --- Settings and commands ---
 
 @pytest.mark.parametrize("typed, told", [
-    ("/temperature -1", "below the smallest"), ("/temperature nan", "not a finite number"), ("/tokens x", "takes a whole number, and 'x'"),
-    ("/tokens 1.5", "whole number"), ("/top-p 0", "above 0"), ("/top-k x", "whole number"), ("/seed none x", "whole number"),
-    ("/temp 1", "/temperature"), ("/agian", "did you mean /again"), ("/zzzzzz", "no command /zzzzzz"), ("/", "no command /"), ("/save", "/save FILE"),
+    ("/temperature -1", "below the smallest"), ("/temperature nan", "not a finite number"),
+    ("/tokens x", "takes a whole number, and 'x'"),
+    ("/tokens 1.5", "whole number"), ("/top-p 0", "above 0"), ("/top-k x", "whole number"),
+    ("/seed none x", "whole number"),
+    ("/temp 1", "/temperature"), ("/agian", "did you mean /again"), ("/zzzzzz", "no command /zzzzzz"),
+    ("/", "no command /"), ("/save", "/save FILE"),
     ("/new now", "nothing behind"), ("/length-penalty 1", "beams"), ("/x\x1b[31m", "/x\\x1b[31m")])
 def test_what_cannot_be_done_is_one_sentence_and_changes_nothing(begin, typed, told):
     story = begin()
@@ -267,7 +275,8 @@ def test_every_setting_is_shown_set_and_taken_back_by_its_name(begin, name):
     story = begin(beams=3 if name == "length-penalty" else None)
     field = SETTINGS[name].name
     before = getattr(story.params, field)
-    assert story.said(f"/{name}").strip().startswith(f"{name} ") and SETTINGS[name].metadata["help"][:10] in story.said(f"/{name}")
+    assert story.said(f"/{name}").strip().startswith(f"{name} ")
+    assert SETTINGS[name].metadata["help"][:10] in story.said(f"/{name}")
     story.said(f"/{name} {'int8' if name == 'weight-precision' else 1}")
     assert getattr(story.params, field) == {"stop": ("1",), "weight-precision": "int8"}.get(name, 1)
     story.said(f"/{name} none")
@@ -281,10 +290,11 @@ def test_several_stop_texts_also_of_several_lines(begin):
 
 
 @pytest.mark.parametrize("width", range(1, 12))
-@pytest.mark.parametrize("colours", [False, True])
-def test_the_narrowest_terminal_shows_everything_too(begin, width, colours):
-    story = begin(width=width, colours=colours)
-    assert all(story.said(typed) for typed in ("Once 中🎭", "", "/seed 1", "/help", "/top", "/surprise", "/undo", "Twice", "/again"))
+@pytest.mark.parametrize("colors", [False, True])
+def test_the_narrowest_terminal_shows_everything_too(begin, width, colors):
+    story = begin(width=width, colors=colors)
+    assert all(story.said(typed)
+               for typed in ("Once 中🎭", "", "/seed 1", "/help", "/top", "/surprise", "/undo", "Twice", "/again"))
 
 
 @pytest.mark.parametrize("width", [24, 40, 80, 200])
@@ -314,7 +324,8 @@ def test_what_cannot_be_saved_is_a_sentence(begin, tmp_path, monkeypatch, name):
     story = begin()
     story.said("Once")
     said = story.said(f"/save {name}")
-    assert said.strip() and "\x1b" not in said and "\0" not in said and list(tmp_path.iterdir()) == [] and story.text == "Once <4.0>"
+    assert said.strip() and "\x1b" not in said and "\0" not in said and list(tmp_path.iterdir()) == []
+    assert story.text == "Once <4.0>"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name")
@@ -322,7 +333,8 @@ def test_save_replaces_no_pipe_or_device(begin, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     story = begin()
     said = story.said("Once", *2 * [f"/save {tmp_path / 'pipe'}"])
-    assert " ".join(said.split()).count("is no file") == 2 and (tmp_path / "pipe").is_fifo()            # lines break where the folder's name wants it
+    # lines break where the folder's name wants it
+    assert " ".join(said.split()).count("is no file") == 2 and (tmp_path / "pipe").is_fifo()
 
 
 # --- What the model thinks ---
@@ -336,8 +348,8 @@ def test_top_is_a_table_of_the_ten_likeliest_and_commands_nothing(begin):
     assert {line.index("%") for line in lines[:3]} == {14}
 
 
-def test_surprise_colours_the_unlikely_tokens_or_puts_the_probabilities_below(begin):
-    story = begin(colours=True)
+def test_surprise_colors_the_unlikely_tokens_or_puts_the_probabilities_below(begin):
+    story = begin(colors=True)
     story.said("ab")
     first, empty, scale = story.said("/surprise").strip().splitlines()
     assert first == f"ab{warmth(8.3)} \x1b[0m{warmth(8.3)}<2.0>\x1b[0m" and scale.count("\x1b[48;5;") == 3
@@ -347,8 +359,10 @@ def test_surprise_colours_the_unlikely_tokens_or_puts_the_probabilities_below(be
     assert lines[:3] == ["a       b       ·      <      2", "50.0 %  50.0 %  0.0 %  0.0 %  0.0 %", ""]
 
 
-TYPED = st.one_of(st.text(max_size=6), st.sampled_from(["", "/again", "/undo", "/new", "/top", "/surprise", "/help", "/more", "☃", "//x"]),
-                  st.builds("/{} {}".format, st.sampled_from(sorted(SETTINGS)), st.one_of(st.text(max_size=4), st.floats().map(str), st.just("none"))))
+TYPED = st.one_of(st.text(max_size=6),
+                  st.sampled_from(["", "/again", "/undo", "/new", "/top", "/surprise", "/help", "/more", "☃", "//x"]),
+                  st.builds("/{} {}".format, st.sampled_from(sorted(SETTINGS)),
+                            st.one_of(st.text(max_size=4), st.floats().map(str), st.just("none"))))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -366,5 +380,6 @@ def test_whatever_is_typed_ends_no_conversation(begin, typed, samples):
 def test_nothing_typed_or_written_commands_the_terminal(begin):
     story = begin()
     story.model.tells = "\x1b]0;title\a\0"
-    screen = story.said("\x1b[31mred\0", "/surprise", "/undo", "/stop \x1b[31m", "/stop", "/help", "/save \x1b[31m/x", "/\x1b[31m")
+    screen = story.said("\x1b[31mred\0", "/surprise", "/undo", "/stop \x1b[31m", "/stop", "/help", "/save \x1b[31m/x",
+                        "/\x1b[31m")
     assert not set(screen) & set("\x1b\a\0")

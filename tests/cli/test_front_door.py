@@ -3,6 +3,7 @@
 import errno
 
 import pytest
+
 from conftest import refusal, run_python
 
 PROGRAM = """
@@ -27,8 +28,10 @@ def test_what_a_user_can_cause_is_one_message(error, said):
     assert refusal(run_python("-c", PROGRAM.format(error=error))) == said
 
 
-@pytest.mark.parametrize("error", ["ValueError('a fault')", "KeyError('a fault')", "RuntimeError('a fault')", "AssertionError('a fault')",
-                                   "Exception('a fault \\x1b[2J')", "ValueError('it cannot allocate memory: a fault')"])
+@pytest.mark.parametrize("error",
+                         ["ValueError('a fault')", "KeyError('a fault')", "RuntimeError('a fault')",
+                          "AssertionError('a fault')",
+                          "Exception('a fault \\x1b[2J')", "ValueError('it cannot allocate memory: a fault')"])
 def test_a_bug_shows_its_traceback_and_asks_for_a_report(error):
     done = run_python("-c", PROGRAM.format(error=error))
     lines = done.stderr.splitlines()

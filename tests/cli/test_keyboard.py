@@ -1,4 +1,6 @@
-"""What is typed is remembered: from session to session, whatever has happened to the file; and commands no terminal while one types."""
+"""What is typed is remembered: from session to session, whatever has happened to the file; and commands no terminal
+while one types.
+"""
 
 import os
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from conftest import run_script
 
+from conftest import run_script
 from folio.base.errors import FolioError
 from Model_Params import TextParams
 from tokenizer import END_OF_TEXT

@@ -5,12 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-from small_texts import CHARACTERS, SMALL, WHERE_TEXT_GOES, WORDS, everything_below, texts_of
 
 from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.data import corpus
 from Model_Params import TextParams
+from small_texts import CHARACTERS, SMALL, WHERE_TEXT_GOES, WORDS, everything_below, texts_of
 from tokenizer import CharTokenizer
 
 

@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
-from conftest import InMemory
 from hypothesis import given
 from hypothesis import strategies as st
-from small_texts import CHARACTERS, SMALL, WORDS, json_lines, texts_of, trained_on
 
+from conftest import InMemory
 from folio.base import parallel
 from folio.base.errors import FolioError
 from folio.data import corpus, encoding, sources
 from folio.data.sources import Documents
 from folio.kernels import splitting
 from Model_Params import TextParams
+from small_texts import CHARACTERS, SMALL, WORDS, json_lines, texts_of, trained_on
 from tokenizer import END_OF_TEXT, BPETokenizer
 
 

@@ -1,13 +1,13 @@
 """folio/data/mending.py: line ends, byte order marks and invalid bytes, wherever a block ends."""
 
 import pytest
-from conftest import InMemory, refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_texts import WORDS, run_init
 
+from conftest import InMemory, refusal
 from folio.base.errors import FolioError
 from folio.data import sources
+from small_texts import WORDS, run_init
 
 
 def read(*contents, invalid_bytes="refuse", block_bytes=None):

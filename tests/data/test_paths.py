@@ -10,12 +10,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, refusal, run_script
-from small_texts import SMALL, WORDS, message_of
 
+from conftest import ROOT, refusal, run_script
 from folio.base.home import Home
 from folio.data import corpus, paths
 from folio.data.paths import absolute_paths, find_files
+from small_texts import SMALL, WORDS, message_of
 from tokenizer import CharTokenizer
 
 # --- Reading ---

@@ -7,14 +7,14 @@ import sys
 import tracemalloc
 
 import pytest
-from conftest import InMemory, refusal, run_script
 from hypothesis import example, given
 from hypothesis import strategies as st
-from small_texts import SMALL, STORIES, WORDS, json_lines, message_of, parquet_file, texts_in, trained_on
 
+from conftest import InMemory, refusal, run_script
 from folio.data import corpus, mending, sources
 from folio.data.paths import find_files
 from folio.data.sources import Documents
+from small_texts import SMALL, STORIES, WORDS, json_lines, message_of, parquet_file, texts_in, trained_on
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer
 
 

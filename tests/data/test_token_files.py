@@ -7,11 +7,11 @@ from random import Random
 
 import numpy as np
 import pytest
-from conftest import refusal, run_python, run_script
 
-from folio.data import corpus, token_files
+from conftest import refusal, run_python, run_script
 from folio.base.errors import FolioError
 from folio.base.files import fingerprint, only_one
+from folio.data import corpus, token_files
 from Model_Params import TextParams
 from tokenizer import load
 

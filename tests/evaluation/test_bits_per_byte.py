@@ -20,7 +20,8 @@ SETTINGS = {"block_size": 8, "batch_size": 3, "device": "cpu"}
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    made = networks.build_network(ModelParams(vocab_size=40, block_size=8, emb_len=16, num_layers=1, num_heads=2)).eval()
+    made = networks.build_network(ModelParams(vocab_size=40, block_size=8, emb_len=16, num_layers=1,
+                                              num_heads=2)).eval()
     with torch.no_grad():
         made.head.weight *= 30          # confident predictions, as a trained network has
     return made

@@ -6,7 +6,6 @@ import pytest
 import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_tokens import MIXED, TEXTS, TOKENIZER, to_bytes
 
 from folio.evaluation.census import (
     KINDS,
@@ -17,6 +16,7 @@ from folio.evaluation.census import (
     take_census,
 )
 from folio.kernels.splitting import count_pretokens
+from test_tokens import MIXED, TEXTS, TOKENIZER, to_bytes
 from tokenizer import BPETokenizer
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_decoder import TINY, lively
 
 from folio.evaluation.bits_per_byte import Score, evaluate
+from test_decoder import TINY, lively
 
 
 @pytest.fixture(scope="module", params=["folio", "classic"])

@@ -1,4 +1,6 @@
-"""Weights files: what is loaded is what was saved, or one sentence; no code in a file is run, no memory taken on its word."""
+"""Weights files: what is loaded is what was saved, or one sentence; no code in a file is run, no memory taken on its
+word.
+"""
 
 import errno
 import os
@@ -13,13 +15,13 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from conftest import FullDisk, refusal, run_python, run_script
 
 import folio
-from folio.formats import checkpoint, torch_file
+from conftest import FullDisk, refusal, run_python, run_script
 from folio.base import files
-from folio.networks import build as networks
 from folio.base.errors import FolioError
+from folio.formats import checkpoint, torch_file
+from folio.networks import build as networks
 from Model_Params import ModelParams
 from tokenizer import CharTokenizer
 
@@ -29,15 +31,17 @@ LETTERS = CharTokenizer("abcdefghijklmnopqrs\n")
 
 def contents_of(net, **others):
     """What a weights file holds."""
-    return {"name": "tiny", "params": asdict(net.params), "tokenizer": LETTERS.to_dict(), "opening": [19], "weights": net.state_dict(),
+    return {"name": "tiny", "params": asdict(net.params), "tokenizer": LETTERS.to_dict(), "opening": [19],
+            "weights": net.state_dict(),
             "step": 7, "val_bpb": 1.5, **others}
 
 
 def equal(one, other):
     """Whether two contents are the same, to the bit and to the type."""
     if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and one.shape == other.shape and torch.equal(
-            *(each.clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8) for each in (one, other)))
+        return isinstance(other,
+                          torch.Tensor) and one.dtype == other.dtype and one.shape == other.shape and torch.equal(
+     *(each.clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8) for each in (one, other)))
     if isinstance(one, dict):
         return isinstance(other, dict) and list(one) == list(other) and all(equal(one[key], other[key]) for key in one)
     if isinstance(one, (list, tuple)):
@@ -82,7 +86,8 @@ def sentence(action, path):
 # --- There and back ---
 
 def test_what_is_loaded_is_what_was_saved(tmp_path):
-    values = {"tensors": [torch.randn(3, 4), torch.zeros(0), torch.tensor(5), torch.ones(2, dtype=torch.bfloat16), torch.tensor([True]),
+    values = {"tensors": [torch.randn(3, 4), torch.zeros(0), torch.tensor(5), torch.ones(2, dtype=torch.bfloat16),
+                          torch.tensor([True]),
                           torch.arange(10.0)[::7][:1]],
               "plain": {"a": None, "b": True, "c": -1, "d": 2.5, "e": "ü\n\0", "f": [], 3: float("inf"), "g": b"bytes"},
               "transposed": torch.randn(3, 4).T, "part": torch.arange(10)[3:5]}
@@ -97,7 +102,9 @@ def test_a_network_comes_back_to_the_bit(saved, net):
     assert equal(dict(again.state_dict()), dict(net.state_dict()))
 
 
-@pytest.mark.parametrize("params", [dict(tied_head=True), dict(family="classic"), dict(num_kv_heads=1, head_len=6, biases="gpt2")], ids=str)
+@pytest.mark.parametrize("params",
+                         [dict(tied_head=True), dict(family="classic"),
+                          dict(num_kv_heads=1, head_len=6, biases="gpt2")], ids=str)
 def test_networks_of_every_kind_come_back(params, tmp_path):
     net = networks.build_network(ModelParams(**{**asdict(TINY), **params}))
     checkpoint.save(tmp_path / "file.pth", contents_of(net))
@@ -121,9 +128,12 @@ def test_a_file_holds_tensors_and_plain_values_only(saved):
 
 def test_the_checksum_is_over_all_of_it(net):
     original = {"weights": {"a": torch.arange(4.0), "b": torch.zeros(2)}, "step": 1, "list": [1, 2], "none": None}
-    others = [{**original, "step": 2}, {**original, "step": 1.0}, {**original, "step": "1"}, {**original, "step": True}, {**original, "list": [1, 3]},
-              {**original, "list": [1, 2, 3]}, {**original, "list": [[1], 2]}, {**original, "none": 0}, {**original, "more": 1},
-              {key: original[key] for key in ("weights", "step", "list")}, {**original, "weights": {"a": torch.arange(4.0)}},
+    others = [{**original, "step": 2}, {**original, "step": 1.0}, {**original, "step": "1"},
+              {**original, "step": True}, {**original, "list": [1, 3]},
+              {**original, "list": [1, 2, 3]}, {**original, "list": [[1], 2]}, {**original, "none": 0},
+              {**original, "more": 1},
+              {key: original[key] for key in ("weights", "step", "list")},
+              {**original, "weights": {"a": torch.arange(4.0)}},
               {**original, "weights": {"a": torch.arange(4.0).view(2, 2), "b": torch.zeros(2)}},
               {**original, "weights": {"a": torch.arange(4), "b": torch.zeros(2)}},
               {**original, "weights": {"b": torch.arange(4.0), "a": torch.zeros(2)}},
@@ -131,10 +141,13 @@ def test_the_checksum_is_over_all_of_it(net):
               {**original, "weights": {"a": torch.arange(4.0), "b": -torch.zeros(2)}}]
     sums = [checkpoint.checksum(each) for each in (original, *others)]
     assert len(set(sums)) == len(sums)
-    assert checkpoint.checksum({**original, "weights": {"a": torch.arange(8.0)[::2] / 2, "b": torch.zeros(2)}}) == sums[0]
+    assert checkpoint.checksum({**original,
+                                "weights": {"a": torch.arange(8.0)[::2] / 2, "b": torch.zeros(2)}}) == sums[0]
 
 
-@pytest.mark.parametrize("value", [torch.zeros(2, dtype=torch.complex64), torch.zeros(2).to_sparse(), torch.zeros(1).expand(5), {1, 2}, torch.float32],
+@pytest.mark.parametrize("value",
+                         [torch.zeros(2, dtype=torch.complex64), torch.zeros(2).to_sparse(), torch.zeros(1).expand(5),
+                          {1, 2}, torch.float32],
                          ids=["complex", "sparse", "expanded", "set", "dtype"])
 def test_what_could_not_be_loaded_again_is_not_saved(value, tmp_path):
     with pytest.raises(ValueError, match="not simply numbers|neither a tensor nor a plain value"):
@@ -159,7 +172,8 @@ def test_a_flipped_bit_is_found_or_changes_nothing(saved, tmp_path):
     whole, chance = path.read_bytes(), random.Random(0)
     with zipfile.ZipFile(path) as archive:
         start = archive.getinfo(archive.namelist()[0]).header_offset
-        described = [*range(start, start + 2000), *range(len(whole) - 2000, len(whole))]         # the values, the archive's table of contents
+        # the values, the archive's table of contents
+        described = [*range(start, start + 2000), *range(len(whole) - 2000, len(whole))]
     flipped = tmp_path / "flipped.pth"
     refused = 0
     for place in [chance.randrange(len(whole)) for _ in range(150)] + chance.sample(described, 150):
@@ -198,8 +212,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 # --- Foreign files ---
 
-@pytest.mark.parametrize("content", [b"", b"To be, or not to be", b"\x80\x04.", b"PK\x03\x04", bytes(1000), b"\xff" * 1000,
-                                     pickle.dumps({"format": 1, "checksum": ""})], ids=["empty", "text", "pickle", "zip", "zeros", "ones", "dict"])
+@pytest.mark.parametrize("content",
+                         [b"", b"To be, or not to be", b"\x80\x04.", b"PK\x03\x04", bytes(1000), b"\xff" * 1000,
+                          pickle.dumps({"format": 1, "checksum": ""})],
+                         ids=["empty", "text", "pickle", "zip", "zeros", "ones", "dict"])
 def test_a_file_of_something_else_is_refused(content, tmp_path):
     path = tmp_path / "foreign.pth"
     path.write_bytes(content)
@@ -216,8 +232,10 @@ def test_a_zip_of_something_else_is_refused(tmp_path):
     sentence(checkpoint.load, path)
 
 
-@pytest.mark.parametrize("content", [torch.zeros(3), {"weights": torch.zeros(3)}, [1, 2], 3, {}, {"format": 1}, {"checksum": "x"}, None, "format",
-                                     {"format": 1, "checksum": None}], ids=repr)
+@pytest.mark.parametrize("content",
+                         [torch.zeros(3), {"weights": torch.zeros(3)}, [1, 2], 3, {}, {"format": 1}, {"checksum": "x"},
+                          None, "format",
+                          {"format": 1, "checksum": None}], ids=repr)
 def test_another_programs_torch_file_is_refused(content, tmp_path):
     path = tmp_path / "foreign.pth"
     torch.save(content, path)
@@ -232,12 +250,17 @@ def test_another_programs_torch_file_is_refused(content, tmp_path):
 def test_a_model_of_another_program_is_named_as_what_it_is(name, content, known, tmp_path):
     (tmp_path / name).write_bytes(content)
     for read in (checkpoint.load, checkpoint.load_metadata):
-        assert sentence(read, tmp_path / name) == f"{tmp_path / name} is {known}; nothing in it was executed. Folio reads its own weights-NAME.pth."
+        assert (
+            sentence(read, tmp_path / name)
+            == f"{tmp_path / name} is {known}; nothing in it was executed. Folio reads its own weights-NAME.pth."
+        )
 
 
 def test_hugging_faces_own_form_of_a_torch_file_is_named(tmp_path):
     torch.save({"transformer.wte.weight": torch.zeros(3)}, tmp_path / "pytorch_model.bin")
-    assert "is a PyTorch file of another program, as Hugging Face's pytorch_model.bin is" in sentence(checkpoint.load, tmp_path / "pytorch_model.bin")
+    assert "is a PyTorch file of another program, as Hugging Face's pytorch_model.bin is" in sentence(
+        checkpoint.load, tmp_path / "pytorch_model.bin"
+    )
 
 
 def test_a_folder_is_called_a_folder(tmp_path):
@@ -252,7 +275,9 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
     assert "is a pipe or a device" in sentence(checkpoint.load, tmp_path / "pipe.pth")
 
 
-@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EIO, "Input/output error")], ids=str)
+@pytest.mark.parametrize("error",
+                         [PermissionError(errno.EACCES, "Permission denied"),
+                          OSError(errno.EIO, "Input/output error")], ids=str)
 def test_what_the_system_says_of_a_file_remains(error, saved, monkeypatch):
     def refuse(*_):
         raise error
@@ -310,8 +335,9 @@ def broken(name):
         "fewer layers": {"params": {**contents["params"], "num_layers": 1}},
         "another vocabulary": {"params": {**contents["params"], "vocab_size": 21}},
         "no vocabulary": {"params": {**contents["params"], "vocab_size": None}},
-        "parameters with problems": {"params": {**contents["params"], "num_heads": 3, "num_kv_heads": 3, "head_len": None}},
-        "an unknown parameter": {"params": {**contents["params"], "colour": "red"}},
+        "parameters with problems": {"params": {**contents["params"], "num_heads": 3, "num_kv_heads": 3,
+                                                "head_len": None}},
+        "an unknown parameter": {"params": {**contents["params"], "color": "red"}},
         "a parameter of another type": {"params": {**contents["params"], "emb_len": "wide"}},
         "parameters that are none": {"params": None},
         "a tokenizer of another size": {"tokenizer": CharTokenizer("abc").to_dict()},
@@ -324,10 +350,13 @@ def broken(name):
     }[name], contents
 
 
-BROKEN = ["a weight of another shape", "a weight missing", "a weight too many", "a weight that is a number", "a weight of sparse form",
-          "a weight without memory", "weights that are a list", "another width", "fewer layers", "another vocabulary", "no vocabulary",
+BROKEN = ["a weight of another shape", "a weight missing", "a weight too many", "a weight that is a number",
+          "a weight of sparse form",
+          "a weight without memory", "weights that are a list", "another width", "fewer layers", "another vocabulary",
+          "no vocabulary",
           "parameters with problems", "an unknown parameter", "a parameter of another type", "parameters that are none",
-          "a tokenizer of another size", "a tokenizer of no kind", "a tokenizer that is none", "an opening outside the vocabulary",
+          "a tokenizer of another size", "a tokenizer of no kind", "a tokenizer that is none",
+          "an opening outside the vocabulary",
           "an opening that is none", "an empty opening", "a quality that is a word"]
 
 
@@ -353,7 +382,8 @@ def test_a_file_in_which_something_is_missing_is_refused_in_one_sentence(missing
 def test_the_weight_that_does_not_fit_is_named_with_both_shapes(saved):
     path, contents = saved
     contents["weights"]["blocks.1.attention.key.weight"] = torch.zeros(8, 5)
-    with pytest.raises(FolioError, match=r"blocks\.1\.attention\.key\.weight has shape 8x5 where its parameters say 8x8"):
+    with pytest.raises(FolioError,
+                       match=r"blocks\.1\.attention\.key\.weight has shape 8x5 where its parameters say 8x8"):
         checkpoint.network(contents, path)
 
 
@@ -419,7 +449,8 @@ def unfolding(container):
 
 NOT_PLAIN = {
     "lists": (lambda: unfolding(list), "again and again"), "tuples": (lambda: unfolding(tuple), "again and again"),
-    "dicts": (lambda: unfolding(dict), "again and again"), "a tensor many times": (lambda: [torch.zeros(1_000_000)] * 100_000, "again and again"),
+    "dicts": (lambda: unfolding(dict), "again and again"),
+    "a tensor many times": (lambda: [torch.zeros(1_000_000)] * 100_000, "again and again"),
     "a text many times": (lambda: ["a" * 1_000_000] * 100_000, "again and again"),
     "a conjugate": (lambda: torch.zeros(2, dtype=torch.complex64).conj(), "ComplexFloatStorage"),
     "a negated view": (lambda: torch._neg_view(torch.ones(2)), "not simply numbers"),
@@ -428,9 +459,11 @@ NOT_PLAIN = {
     "a quantized tensor": (lambda: torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.quint8), "_rebuild_qtensor"),
     "a tensor without memory": (lambda: torch.zeros(3, device="meta"), "meta_tensor"),
     "a tensor of one number": (lambda: torch.zeros(1).expand(1_000_000), "without all of its numbers"),
-    "a set": (lambda: {1, 2}, "set"), "a bytearray": (lambda: bytearray(5), "bytearray"), "a complex number": (lambda: 1j, "complex"),
+    "a set": (lambda: {1, 2}, "set"), "a bytearray": (lambda: bytearray(5), "bytearray"),
+    "a complex number": (lambda: 1j, "complex"),
     "a dtype": (lambda: torch.float32, "torch.float32"), "a number of 1,001 digits": (lambda: 10 ** 1000, "damaged"),
-    "a key whose hash is another's": (lambda: {2 ** 61 - 1: 0}, "no key"), "a tuple as key": (lambda: {(1, 2): 0}, "no key"),
+    "a key whose hash is another's": (lambda: {2 ** 61 - 1: 0}, "no key"),
+    "a tuple as key": (lambda: {(1, 2): 0}, "no key"),
 }
 
 
@@ -447,7 +480,8 @@ def test_compressed_records_are_refused(saved, tmp_path):
     with zipfile.ZipFile(saved[0]) as archive:
         records = {name: archive.read(name) for name in archive.namelist()}
     assert equal(checkpoint.load(written_as_zip(tmp_path / "same.pth", records)), saved[1])
-    packed = written_as_zip(tmp_path / "bomb.pth", records | {"archive/data/0": bytes(50_000_000)}, zipfile.ZIP_DEFLATED)
+    packed = written_as_zip(tmp_path / "bomb.pth", records | {"archive/data/0": bytes(50_000_000)},
+                            zipfile.ZIP_DEFLATED)
     assert "compressed records" in sentence(checkpoint.load, packed)
 
 
@@ -455,16 +489,22 @@ def test_a_tensor_gets_no_number_from_outside_of_its_record(tmp_path):
     records = zip_of(tmp_path / "file.pth", {"format": 1, "x": torch.arange(1000.0), "checksum": "0"})
     longer = records["file/data.pkl"].replace(b"M\xe8\x03", b"J\x00\x00\x10\x00")           # 1,000 -> 1,048,576
     assert longer != records["file/data.pkl"]
-    assert "has 4,000 bytes, not 4,194,304" in sentence(checkpoint.load, written_as_zip(tmp_path / "lie.pth", records | {"file/data.pkl": longer}))
+    assert "has 4,000 bytes, not 4,194,304" in sentence(checkpoint.load,
+                                                        written_as_zip(tmp_path / "lie.pth",
+                                                                       records | {"file/data.pkl": longer}))
 
 
-@pytest.mark.parametrize("shape, stride, offset", [((4,), (1,), 0), ((4,), (1,), 1), ((4,), (2,), 0), ((2, 2), (3, 1), 0), ((5,), (0,), 0), ((2, 2), (0, 1), 3)], ids=str)
+@pytest.mark.parametrize("shape, stride, offset",
+                         [((4,), (1,), 0), ((4,), (1,), 1), ((4,), (2,), 0), ((2, 2), (3, 1), 0), ((5,), (0,), 0),
+                          ((2, 2), (0, 1), 3)], ids=str)
 def test_a_view_beyond_its_record_is_refused(shape, stride, offset, tmp_path):
     records = zip_of(tmp_path / "file.pth", {"format": 1, "x": torch.arange(4.0), "checksum": "0"})
-    numbers = [b"".join(b"K" + bytes([size]) for size in sizes) + pickle.TUPLE1[:len(sizes) == 1] + pickle.TUPLE2[:len(sizes) == 2]
+    numbers = [b"".join(b"K" + bytes([size])
+                        for size in sizes) + pickle.TUPLE1[:len(sizes) == 1] + pickle.TUPLE2[:len(sizes) == 2]
                for sizes in (shape, stride)]
     start, end = records["file/data.pkl"].index(b"QK\x00") + 1, records["file/data.pkl"].index(b"\x89")
-    told = records["file/data.pkl"][:start] + b"K" + bytes([offset]) + b"".join(numbers) + records["file/data.pkl"][end:]
+    data = records["file/data.pkl"]
+    told = data[:start] + b"K" + bytes([offset]) + b"".join(numbers) + data[end:]
     path = written_as_zip(tmp_path / "lie.pth", records | {"file/data.pkl": told})
     if (shape, stride, offset) == ((4,), (1,), 0):
         assert checkpoint.load_metadata(path)["x"].shape == (4,)            # the forgery itself is sound
@@ -472,8 +512,11 @@ def test_a_view_beyond_its_record_is_refused(shape, stride, offset, tmp_path):
         assert "without all of its numbers" in sentence(checkpoint.load_metadata, path)
 
 
-@pytest.mark.parametrize("pickled", [b"\x80\x02]r\xff\xff\xff\xff.", b"\x80\x02\x8d" + b"\xff" * 7 + b"\x7f.", b"\x80\x05\x96" + b"\xff" * 7 + b"\x7f.",
-                                     b"\x80\x02}}b.", b"\x80\x02.", b"\x80\x02ctorch\nFloatStorage\n)R.", b"cos\nsystem\n.", b"\x80\x02h\x05."])
+@pytest.mark.parametrize("pickled",
+                         [b"\x80\x02]r\xff\xff\xff\xff.", b"\x80\x02\x8d" + b"\xff" * 7 + b"\x7f.",
+                          b"\x80\x05\x96" + b"\xff" * 7 + b"\x7f.",
+                          b"\x80\x02}}b.", b"\x80\x02.", b"\x80\x02ctorch\nFloatStorage\n)R.", b"cos\nsystem\n.",
+                          b"\x80\x02h\x05."])
 def test_pickles_as_torch_never_writes_them_are_refused(pickled, tmp_path):
     records = zip_of(tmp_path / "file.pth", {"format": 1, "checksum": "0"})
     sentence(checkpoint.load, written_as_zip(tmp_path / "forged.pth", records | {"file/data.pkl": pickled}))
@@ -483,10 +526,13 @@ def test_pickles_as_torch_never_writes_them_are_refused(pickled, tmp_path):
 
 def test_every_field_of_both_files_is_documented_at_the_top_of_the_module(home, plays):
     every, weights, resume = (re.findall(r"^    (\w+)  ", part, re.MULTILINE)
-                              for part in re.split("weights-NAME.pth has all|resume-NAME.pth has all", checkpoint.__doc__))
+                              for part in re.split("weights-NAME.pth has all|resume-NAME.pth has all",
+                                                   checkpoint.__doc__))
     project = home(plays[:3000])
-    done = run_script("train.py", "--home", project.folder, "--tokenizer", "char", "--steps", 1, "--emb-len", 8, "--num-layers", 1,
-                      "--num-heads", 1, "--block-size", 8, "--threads", 1, "--sample-tokens", 0, "--no-compile", "--name", "tiny")
+    done = run_script("train.py", "--home", project.folder, "--tokenizer", "char", "--steps", 1, "--emb-len", 8,
+                      "--num-layers", 1,
+                      "--num-heads", 1, "--block-size", 8, "--threads", 1, "--sample-tokens", 0, "--no-compile",
+                      "--name", "tiny")
     assert done.returncode == 0, done.stderr
     for path, documented in ((project.weights("tiny"), weights), (project.resume("tiny"), resume)):
         assert set(checkpoint.load_metadata(path)) == {*every, *documented}
@@ -496,15 +542,19 @@ def test_every_field_of_both_files_is_documented_at_the_top_of_the_module(home, 
 
 def test_metadata_has_the_plain_values_and_the_outlines_of_the_tensors(saved, net):
     found = checkpoint.load_metadata(saved[0])
-    assert {key: found[key] for key in ("name", "step", "val_bpb", "params")} == {"name": "tiny", "step": 7, "val_bpb": 1.5, "params": asdict(net.params)}
+    assert {key: found[key] for key in ("name", "step", "val_bpb", "params")} == {"name": "tiny", "step": 7,
+                                                                                  "val_bpb": 1.5,
+                                                                                  "params": asdict(net.params)}
     assert {name: (outline.shape, outline.dtype) for name, outline in found["weights"].items()} == {
         name: (tuple(tensor.shape), tensor.dtype) for name, tensor in net.state_dict().items()}
 
 
 def test_metadata_is_read_without_the_numbers(tmp_path, monkeypatch):
-    checkpoint.save(tmp_path / "file.pth", {"step": 3, "weights": {str(each): torch.randn(250_000) for each in range(10)}})
+    checkpoint.save(tmp_path / "file.pth",
+                    {"step": 3, "weights": {str(each): torch.randn(250_000) for each in range(10)}})
     taken, readinto, read = [], zipfile.ZipExtFile.readinto, zipfile.ZipFile.read
-    monkeypatch.setattr(zipfile.ZipExtFile, "readinto", lambda self, buffer: taken.append(self.name) or readinto(self, buffer))
+    monkeypatch.setattr(zipfile.ZipExtFile, "readinto", lambda self, buffer: taken.append(self.name)
+                        or readinto(self, buffer))
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda self, name: taken.append(name.filename) or read(self, name))
     assert checkpoint.load_metadata(tmp_path / "file.pth")["step"] == 3
     assert {name.partition("/")[2] for name in taken} == {"data.pkl", "byteorder"}
@@ -536,11 +586,15 @@ def test_huge_claims_are_refused_without_taking_memory(claim, net, tmp_path):
     if claim == "a tensor":                                 # 16 TB, which a few bytes and a stride of 0 can claim
         contents["weights"]["embedding.weight"] = torch.zeros(1).expand(2_000_000, 2_000_000)
         torch.save({"format": 1, **contents, "checksum": "0"}, path)
-    elif claim == "a memo":                                 # of 4 billion places, which five bytes claim of a pickle's reader
+    # of 4 billion places, which five bytes claim of a pickle's reader
+    elif claim == "a memo":
         records = zip_of(path, {"format": 1})
-        written_as_zip(path, {name: b"\x80\x02}r\xff\xff\xff\x7f." if name.endswith("data.pkl") else content for name, content in records.items()})
+        written_as_zip(path,
+                       {name: b"\x80\x02}r\xff\xff\xff\x7f." if name.endswith("data.pkl") else content
+                        for name, content in records.items()})
     else:
-        contents["params"][claim] = 20_000_000 if claim == "block_size" else 10**9      # tables of positions are in no file, and grow with it
+        # tables of positions are in no file, and grow with it
+        contents["params"][claim] = 20_000_000 if claim == "block_size" else 10**9
         forged(path, contents)
     assert path.stat().st_size < 100_000
     done = run_python("-c", FRUGAL, path)

@@ -4,11 +4,11 @@ import base64
 import json
 
 import pytest
-from test_tokenizers import QWEN2, hf, written
 
 from folio.base.errors import FolioError
 from folio.formats.tokenizers import DROPPABLE, read
 from folio.kernels.splitting import SPLIT_PATTERNS
+from test_tokenizers import QWEN2, hf, written
 from tokenizer import END_OF_TEXT, BPETokenizer
 
 

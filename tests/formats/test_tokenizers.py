@@ -7,16 +7,16 @@ import random
 import socket
 
 import pytest
-from conftest import FullDisk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_tokenizer import SAMPLES, small_words, tricky_texts
-from test_tokenizer_files import saved
 
+from conftest import FullDisk
 from folio.base.errors import FolioError
 from folio.formats.tokenizers import merges_of, read, read_ranks, write
 from folio.kernels.merging import learn_merges
 from folio.kernels.splitting import SPLIT_PATTERNS
+from test_tokenizer import SAMPLES, small_words, tricky_texts
+from test_tokenizer_files import saved
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer
 
 hf = pytest.importorskip("tokenizers")

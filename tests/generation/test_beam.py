@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_decoder import TINY, WILD, beginning_with, lively
-from test_model import as_qwen3
 
 from folio.generation.beam import beam_search, length_penalty
 from folio.generation.decoder import Sequence, generate, window_start
+from test_decoder import TINY, WILD, beginning_with, lively
+from test_model import as_qwen3
 
 
 @pytest.fixture(scope="module", params=["folio", "classic"])

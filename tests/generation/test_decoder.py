@@ -7,13 +7,12 @@ import pytest
 import torch
 
 from folio.generation import decoder
-from folio.networks.build import build_network
 from folio.generation.beam import beam_search
 from folio.generation.decoder import Decoder, Generation, Sequence, window_start
 from folio.generation.healing import Cover, Healing
 from folio.generation.numpy_decoder import in_numpy
+from folio.networks.build import build_network
 from Model_Params import GenerationParams, ModelParams
-
 
 TINY = ModelParams(vocab_size=40, block_size=8, emb_len=16, num_layers=2, num_heads=2)
 WILD = GenerationParams(tokens=30, temperature=2.0, sampling_seed=1).resolved()

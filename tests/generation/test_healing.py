@@ -7,16 +7,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import folio
-from folio.networks.build import build_network
+from conftest import ROOT
 from folio.generation.decoder import Decoder, Generation
 from folio.generation.healing import MOST_TAKEN_BACK, Healer, continuations
 from folio.generation.language_model import LanguageModel
 from folio.kernels.splitting import SPLIT_PATTERNS
+from folio.networks.build import build_network
 from Model_Params import GenerationParams, ModelParams
 from tokenizer import BPETokenizer, CharTokenizer
 
@@ -213,7 +213,8 @@ def test_prompts_of_all_kinds_are_healed_together_as_each_alone(serves, monkeypa
         monkeypatch.setattr("folio.generation.decoder.in_numpy", lambda net, precision: None)
     asked = [{"prompt": prompt, "stream": number, "tokens": number % 4, "repetition_penalty": [1.0, 1.2][number % 2]}
              for number, prompt in enumerate(PROMPTS * 2)]
-    assert model.complete_each(asked, sampling_seed=1) == [model.complete(**prompt, sampling_seed=1) for prompt in asked]
+    assert model.complete_each(asked, sampling_seed=1) == [model.complete(**prompt, sampling_seed=1)
+                                                           for prompt in asked]
 
 
 def test_only_new_text_counts_as_tokens():

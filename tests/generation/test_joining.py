@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_decoder import TINY, WILD, beginning_with, company, lively, said_by
 
 from folio.base.errors import FolioError
 from folio.generation import decoder
 from folio.generation.decoder import Decoder, Generation, Sequence, window_start
+from test_decoder import TINY, WILD, beginning_with, company, lively, said_by
 
 FAMILIES = ["folio", "classic", "lstm"]
 
@@ -68,7 +68,7 @@ def test_a_removed_sequence_says_nothing_more_and_the_others_are_unchanged(net, 
 
 def test_logits_after_rows_have_come_and_gone_are_those_of_each_sequence_read_alone(net, path):
     random, batch = np.random.default_rng(0), Decoder(net, [[1, 2, 3]])
-    for turn in range(60):
+    for _ in range(60):
         pieces = [random.integers(40, size=random.integers(1, 4)).tolist() for _ in batch.tokens]
         joining = [random.integers(40, size=random.integers(1, 20)).tolist() for _ in range(random.integers(3))]
         batch.read(pieces + joining)

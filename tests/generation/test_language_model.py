@@ -4,17 +4,17 @@ import math
 from dataclasses import replace
 
 import pytest
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_decoder import WILD
 
 import folio
-from folio.networks.build import build_network
-from folio.generation.decoder import Decoder
+from conftest import ROOT
 from folio.base.errors import FolioError
+from folio.generation.decoder import Decoder
 from folio.generation.stop_strings import StopFilter
+from folio.networks.build import build_network
 from Model_Params import ModelParams
+from test_decoder import WILD
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,8 @@ def test_text_ends_before_the_first_stop_in_whatever_pieces_it_comes(text, stops
     assert filtered.ended == any(stop in text for stop in stops)
 
 
-@pytest.mark.parametrize("settings", [dict(sampling_seed=1), dict(beams=1, length_penalty=0.0)], ids=["sampling", "beams"])
+@pytest.mark.parametrize("settings", [dict(sampling_seed=1), dict(beams=1, length_penalty=0.0)],
+                         ids=["sampling", "beams"])
 def test_an_answer_ends_before_a_stop_string_that_crosses_tokens_and_one_that_never_comes_changes_nothing(
         model, settings, monkeypatch):
     whole = model.complete("MERRAN:\n", tokens=60, **settings)
@@ -88,7 +89,8 @@ def test_several_prompts_with_settings_of_their_own_are_answered_as_each_alone(m
 
 def test_without_a_seed_answers_are_new_each_time(model):
     prompts = ["MERRAN:\n"] * 3
-    assert len({*model.complete_each(prompts, tokens=30), *model.complete_each(prompts, tokens=30, sampling_seed=None)}) == 6
+    assert len({*model.complete_each(prompts, tokens=30),
+                *model.complete_each(prompts, tokens=30, sampling_seed=None)}) == 6
 
 
 def test_a_prompt_that_ends_within_a_token_is_gone_on_with_as_if_it_had_ended_before_it(model):

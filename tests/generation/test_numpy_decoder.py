@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, run_python
-from test_decoder import said_by
-from test_model import CLASSIC, COMBINATIONS, TINY, network, some_tokens
 
 import folio
 import Model
-from folio.networks.build import NETWORKS, build_network, in_type
+from conftest import ROOT, run_python
+from folio.base.errors import FolioError
 from folio.generation import numpy_decoder
 from folio.generation.decoder import Decoder, Generation, Sequence, generate, window_start
-from folio.base.errors import FolioError
 from folio.generation.numpy_decoder import HeadsNorm, Int8Linear, NumpyTransformer, in_numpy
+from folio.networks.build import NETWORKS, build_network, in_type
 from Model_Params import GenerationParams, ModelParams
+from test_decoder import said_by
+from test_model import CLASSIC, COMBINATIONS, TINY, network, some_tokens
 
 SHAPES = [dict(num_kv_heads=1, head_len=10), dict(head_len=14, hidden_len=20), dict(family="classic"),
           dict(num_layers=1, num_heads=1)]
@@ -136,7 +136,8 @@ def test_int8_is_for_transformers_on_the_cpu_and_for_one_precision_at_a_time():
     with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU, with Model.py "
                                          "as it came: leave it out"):
         Decoder(network(ModelParams(family="lstm", vocab_size=50, emb_len=16)), [[1]], "int8")
-    one, other = (GenerationParams(sampling_seed=1, weight_precision=precision).resolved() for precision in ("int8", "float32"))
+    one, other = (GenerationParams(sampling_seed=1, weight_precision=precision).resolved()
+                  for precision in ("int8", "float32"))
     # whatever the width: TINY's is no multiple of 16
     assert said_by(network(TINY), [Sequence([1], one), Sequence([1, 2], one)])
     with pytest.raises(FolioError, match="one precision"):

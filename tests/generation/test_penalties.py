@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_decoder import TINY, WILD, lively, said_by
-from test_sampling import full
 
 from folio.generation import sampling
 from folio.generation.beam import beam_search
 from folio.generation.decoder import Sequence, generate
+from test_decoder import TINY, WILD, lively, said_by
+from test_sampling import full
 
 
 @pytest.fixture(scope="module", params=["folio", "classic"])

@@ -10,12 +10,12 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from folio.generation import decoder
-from folio.networks.build import build_network
-from folio.generation.decoder import Decoder, generate, window_start
 from folio.base.errors import FolioError
+from folio.generation import decoder
+from folio.generation.decoder import Decoder, generate, window_start
 from folio.generation.numpy_decoder import in_numpy
 from folio.generation.sampling import penalized, pick, probabilities
+from folio.networks.build import build_network
 from Model_Params import GenerationParams, ModelParams
 
 TINY = ModelParams(vocab_size=40, block_size=8, emb_len=16, num_layers=2, num_heads=2)
@@ -137,7 +137,7 @@ def test_an_array_and_a_tensor_pick_the_same_for_the_same_chance_and_stay_as_the
 @given(st.integers(0, 2**32 - 1), st.integers(1, 39))
 def test_of_tokens_that_are_equally_likely_the_first_stand_first(seed, top_k):
     logits = np.random.default_rng(seed).integers(3, size=(2, 40)).astype(np.float32)
-    for likely, ids in (probabilities(logits, 1.0, top_k), probabilities(logits, 1.0, top_p=0.8)):
+    for _, ids in (probabilities(logits, 1.0, top_k), probabilities(logits, 1.0, top_p=0.8)):
         for row in range(2):
             assert sorted(zip(-logits[row, ids[row]], ids[row])) == list(zip(-logits[row, ids[row]], ids[row]))
 

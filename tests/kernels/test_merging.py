@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_tokenizer import PATTERNS, letters, small_words
 
 from folio.kernels import merging
 from folio.kernels.merging import MAX_LEARNED_BYTES, MergeTable, apply_merges, learn_merges
 from folio.kernels.splitting import count_pretokens
+from test_tokenizer import PATTERNS, letters, small_words
 from tokenizer import BPETokenizer
 
 

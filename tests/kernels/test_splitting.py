@@ -8,10 +8,10 @@ import pytest
 import regex
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_tokenizer import SAMPLES
 
 from folio.kernels import splitting
 from folio.kernels.splitting import SPLIT_PATTERNS, PretokenCounter, count_pretokens, distinct_pretokens
+from test_tokenizer import SAMPLES
 
 PATTERNS = sorted(SPLIT_PATTERNS)
 # What the rules distinguish: letters of contractions in both cases and one that only looks like s, every kind of white

@@ -14,28 +14,41 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_distributed import launch
-from training_runs import (VOCABULARY, continued, half_done, make_run, project, refusal_of, run_train, same_weights, torch_runs_out,        # noqa: F401
-                           train_here, wait_for, weights_of)
 
 import folio
 import run as run_door
 from folio import evaluate, plot
+from folio.base.errors import FolioError
+from folio.data import corpus
+from folio.data.batches import batch_at, permuted, steps_per_epoch, windows_per_stream
 from folio.evaluation import bits_per_byte
 from folio.formats import checkpoint, run_log
-from folio.data import corpus
 from folio.generation import decoder
 from folio.networks.build import build_network, count_parameters
 from folio.training import optimizers, runs, settle, sizes
-from folio.data.batches import batch_at, permuted, steps_per_epoch, windows_per_stream
-from folio.base.errors import FolioError
 from Model_Params import IN_BLOCKS, PRESETS, ModelParams, Params, TrainingParams, one_length
+from test_distributed import launch
+from training_runs import (  # noqa: F401
+    VOCABULARY,
+    continued,
+    half_done,
+    make_run,
+    project,
+    refusal_of,
+    run_train,
+    same_weights,
+    torch_runs_out,
+    train_here,
+    wait_for,
+    weights_of,
+)
 
 SMALL = ModelParams(family="lstm", vocab_size=30, block_size=8, emb_len=6, hidden_len=10, num_layers=2)
 SHAPES = [{}, {"num_layers": 1}, {"tied_head": True}, {"tied_head": True, "hidden_len": 6, "num_layers": 3}]
 LSTM = {"family": "lstm", "num_heads": None}
 CARRIED = LSTM | {"batches": "consecutive", "optimizer": "adamw"}
-FLAGS = ("--family lstm --emb-len 16 --hidden-len 24 --block-size 16 --batch-size 8 --batches consecutive --steps 120 --eval-interval 40 "
+FLAGS = ("--family lstm --emb-len 16 --hidden-len 24 --block-size 16 --batch-size 8 --batches consecutive --steps 120 "
+         "--eval-interval 40 "
          "--learning-rate 0.01 --dropout 0.1 --sample-tokens 5 --threads 1 --precision fp32").split()
 
 
@@ -212,7 +225,8 @@ def test_an_order_has_every_number_once(total, seed, epoch):
 
 def test_orders_look_like_chance_even_of_a_few_numbers_and_cost_no_memory_for_many():
     first = np.bincount([permuted(np.array([1]), 6, (1, epoch))[0] for epoch in range(1200)], minlength=6)
-    assert ((first - 200) ** 2 / 200).sum() < 20.5              # chi-squared, five degrees of freedom: one in a thousand
+    # chi-squared, five degrees of freedom: one in a thousand
+    assert ((first - 200) ** 2 / 200).sum() < 20.5
     assert len(set(permuted(np.arange(1000), 10**15, (1, 0)).tolist())) == 1000
 
 
@@ -222,7 +236,8 @@ def test_an_epoch_of_shuffled_batches_has_every_window_once_in_an_order_of_its_o
     tokens, places = np.arange(total), total - block_size
     how = {"batch_size": batch_size, "block_size": block_size, "seed": seed, "batches": "shuffled"}
     steps = math.ceil(2 * places / batch_size)
-    assert steps == math.ceil(2 * steps_per_epoch(total, **{key: how[key] for key in ("batch_size", "block_size", "batches")}))
+    assert steps == math.ceil(2 * steps_per_epoch(total,
+                                                  **{key: how[key] for key in ("batch_size", "block_size", "batches")}))
     starts = []
     for step in range(steps):
         batch = batch_at(tokens, step, **how)
@@ -244,7 +259,8 @@ def test_consecutive_windows_go_on_where_the_last_ones_ended_until_all_begin_ane
         for batch, following in zip(read, read[1:]):
             assert np.array_equal(batch.targets[:, -1], following.inputs[:, 0])
         seen = np.concatenate([batch.targets.ravel() for batch in read])
-        assert len(set(seen.tolist())) == len(seen) > total - 1 - batch_size * block_size           # no token twice, and few of them never
+        # no token twice, and few of them never
+        assert len(set(seen.tolist())) == len(seen) > total - 1 - batch_size * block_size
 
 
 def test_a_text_too_short_for_all_streams_is_refused_with_what_fits():
@@ -256,9 +272,13 @@ def test_a_text_too_short_for_all_streams_is_refused_with_what_fits():
 # --- The state carried in training ---
 
 @pytest.mark.parametrize("micro_batch_size", [4, 1])
-def test_a_step_learns_from_the_state_that_the_last_one_left_and_no_gradient_flows_back_to_it(make_run, micro_batch_size):       # noqa: F811
-    run = make_run(**CARRIED, micro_batch_size=micro_batch_size, block_size=256, learning_rate=0.05, gradient_clip=0.0, warmup_steps=0, decay_fraction=0.0)
-    run.train_step.optimizers = [optimizers.SGD([{"params": list(run.net.parameters()), "weight_decay": 0.0, "rate": 1.0}], replace(run.training, beta1=0.0))]
+def test_a_step_learns_from_the_state_that_the_last_one_left_and_no_gradient_flows_back_to_it(
+    make_run, micro_batch_size
+):
+    run = make_run(**CARRIED, micro_batch_size=micro_batch_size, block_size=256, learning_rate=0.05, gradient_clip=0.0,
+                   warmup_steps=0, decay_fraction=0.0)
+    run.train_step.optimizers = [optimizers.SGD([{"params": list(run.net.parameters()), "weight_decay": 0.0,
+                                                  "rate": 1.0}], replace(run.training, beta1=0.0))]
     net = build_network(run.params.model)
     net.load_state_dict(run.net.state_dict())
     windows = windows_per_stream(run.corpus.train_tokens, 4, 256)
@@ -281,7 +301,7 @@ def test_a_step_learns_from_the_state_that_the_last_one_left_and_no_gradient_flo
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_where_memory_runs_out_halfway_the_streams_begin_the_step_again(make_run):              # noqa: F811
+def test_where_memory_runs_out_halfway_the_streams_begin_the_step_again(make_run):
     how = CARRIED | dict(micro_batch_size=2, optimizer="sgd")
     whole, small, calls = make_run("whole", **how), make_run("small", **how), []
     continue_from = small.net.continue_from
@@ -293,18 +313,20 @@ def test_where_memory_runs_out_halfway_the_streams_begin_the_step_again(make_run
     for _ in range(4):
         assert small.step() == pytest.approx(whole.step(), rel=1e-5)
     assert small.training.micro_batch_size == 1 and small.train_step.forward.state.count == 4
-    torch.testing.assert_close(small.train_step.forward.state.cell, whole.train_step.forward.state.cell, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(small.train_step.forward.state.cell, whole.train_step.forward.state.cell, rtol=1e-4,
+                               atol=1e-6)
 
 
-def test_measuring_and_writing_leave_the_state_of_training_alone(make_run):            # noqa: F811
-    often, once = make_run("often", **CARRIED, eval_interval=1), make_run("once", **CARRIED, eval_interval=20, sample_tokens=0)
+def test_measuring_and_writing_leave_the_state_of_training_alone(make_run):
+    often, once = make_run("often", **CARRIED, eval_interval=1), make_run("once", **CARRIED, eval_interval=20,
+                                                                          sample_tokens=0)
     for run in (often, once):
         run.train()
     assert same_weights(often.net.state_dict(), once.net.state_dict())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_run_goes_on_with_the_state_it_had(project, make_run, precision):            # noqa: F811
+def test_a_run_goes_on_with_the_state_it_had(project, make_run, precision):
     whole = make_run("whole", **CARRIED, precision=precision)
     whole.train()
     half_done(make_run, **CARRIED, precision=precision)
@@ -316,7 +338,8 @@ def test_a_run_goes_on_with_the_state_it_had(project, make_run, precision):     
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
-def test_a_killed_process_goes_on_with_the_state_carried_as_if_nothing_had_happened(project, monkeypatch, capsys):           # noqa: F811
+def test_a_killed_process_goes_on_with_the_state_carried_as_if_nothing_had_happened(project, monkeypatch,
+                                                                                    capsys):
     assert not train_here(project, monkeypatch, capsys, *FLAGS, "--name", "whole")[0]
     process = run_train(project, *FLAGS, "--name", "killed")
     wait_for(process, lambda: project.resume("killed").exists() and len(run_log.read(project.log("killed"))) >= 13)
@@ -331,15 +354,17 @@ def test_a_killed_process_goes_on_with_the_state_carried_as_if_nothing_had_happe
 
 
 @pytest.mark.slow
-def test_two_processes_carry_their_own_streams_and_one_goes_on_with_all(project, make_run):            # noqa: F811
+def test_two_processes_carry_their_own_streams_and_one_goes_on_with_all(project, make_run):
     whole = make_run("whole", **CARRIED)
     whole.train()
     half_done(make_run, **CARRIED)
     out, err = launch(project, "--resume").communicate(timeout=60)
     assert "Done." in out, err
     with continued(project, "test", steps=40) as run:
-        torch.testing.assert_close(run.train_step.forward.state.cell, whole.train_step.forward.state.cell, rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(run.train_step.forward.state.hidden, whole.train_step.forward.state.hidden, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(run.train_step.forward.state.cell, whole.train_step.forward.state.cell, rtol=1e-3,
+                                   atol=1e-3)
+        torch.testing.assert_close(run.train_step.forward.state.hidden, whole.train_step.forward.state.hidden,
+                                   rtol=1e-3, atol=1e-3)
 
 
 # --- Lengths in epochs ---
@@ -351,10 +376,11 @@ def trained(**values):
 @pytest.mark.parametrize("batches, steps", [("random", 63), ("consecutive", 62), ("shuffled", 1245)])
 def test_an_epoch_is_the_text_once_or_where_windows_are_shuffled_each_of_them(batches, steps):
     text = SimpleNamespace(train_tokens=5000)
-    assert settle.in_steps(trained(epochs=2.0, batches=batches, batch_size=8), 20, text) == trained(steps=steps, batches=batches)
+    assert settle.in_steps(trained(epochs=2.0, batches=batches, batch_size=8), 20,
+                           text) == trained(steps=steps, batches=batches)
 
 
-def test_a_run_of_epochs_says_its_steps_and_goes_on_with_more(project, monkeypatch, capsys):           # noqa: F811
+def test_a_run_of_epochs_says_its_steps_and_goes_on_with_more(project, monkeypatch, capsys):
     words = [word for word in FLAGS if word not in ("--steps", "120")]
     code, out = train_here(project, monkeypatch, capsys, *words, "--epochs", 0.5)
     windows = windows_per_stream(corpus.open_corpus(project)[1].train_tokens, 8, 16)
@@ -366,7 +392,9 @@ def test_a_run_of_epochs_says_its_steps_and_goes_on_with_more(project, monkeypat
 
 def test_a_run_has_one_length():
     for values in ({"steps": 5, "epochs": 1.0}, {"minutes": 5.0, "epochs": 1.0}):
-        assert [problem for problem in trained(**values).problems()] == ["A run has either steps or minutes or epochs: give one of them."]
+        assert [problem
+                for problem in trained(**values).problems()] == ["A run has either steps or minutes or epochs: give "
+                                                                 "one of them."]
     assert not list(trained(epochs=3.0, schedule="cosine").problems())
 
 
@@ -374,7 +402,8 @@ def test_a_run_has_one_length():
 
 @pytest.mark.parametrize("name", IN_BLOCKS)
 def test_parts_of_a_transformer_are_refused(name):
-    value = {"norm": "rms", "positions": "rotary", "mlp": "relu", "biases": "none", "query_key_norm": False, "attention_dropout": 0.1,
+    value = {"norm": "rms", "positions": "rotary", "mlp": "relu", "biases": "none", "query_key_norm": False,
+             "attention_dropout": 0.1,
              "norm_eps": 0.1}.get(name, 4)
     said = list(ModelParams(family="lstm", **{name: value}).problems())
     assert len(said) == 1 and said[0].startswith(f"{name}={value} ") and "family lstm" in said[0]
@@ -397,19 +426,24 @@ def test_ways_of_training_that_do_not_fit_are_refused(model, training, said):
 def test_its_parameters_are_counted_and_not_guessed(shape):
     net = network(**shape)
     assert sizes.count_parameters(net.params) == count_parameters(net)
-    assert sizes.block_parameters(net.params) == sum(matrix.numel() for matrix in net.blocks.parameters() if matrix.ndim == 2)
+    assert sizes.block_parameters(net.params) == sum(matrix.numel() for matrix in net.blocks.parameters()
+                                                     if matrix.ndim == 2)
 
 
-def test_its_size_follows_the_text_and_advice_names_no_flag_that_it_lacks(project):               # noqa: F811
+def test_its_size_follows_the_text_and_advice_names_no_flag_that_it_lacks(project):
     said, (tokenizer, text) = [], corpus.open_corpus(project)
-    params = Params(model=ModelParams(family="lstm", hidden_len=1024), training=trained(steps=10, device="cpu", batches="consecutive"))
+    params = Params(model=ModelParams(family="lstm", hidden_len=1024),
+                    training=trained(steps=10, device="cpu", batches="consecutive"))
     with runs.new_run(project, "large", params, tokenizer, text, time.perf_counter(), say=said.append):
         pass
     assert "large for this text" in said[-1] and "--num-heads" not in said[-1]
-    advised = {name.replace("-", "_"): int(value) for name, value in re.findall("--([a-z-]+)\\s+([0-9]+)", said[-1].partition("Try ")[2])}
-    with runs.new_run(project, "advised", replace(params, model=replace(params.model, **advised)), tokenizer, text, time.perf_counter(), say=said.append):
+    advised = {name.replace("-", "_"): int(value)
+               for name, value in re.findall("--([a-z-]+)\\s+([0-9]+)", said[-1].partition("Try ")[2])}
+    with runs.new_run(project, "advised", replace(params, model=replace(params.model, **advised)), tokenizer, text,
+                      time.perf_counter(), say=said.append):
         assert "Try " not in said[-1]
-    with runs.new_run(project, "fitting", replace(params, model=ModelParams(family="lstm")), tokenizer, text, time.perf_counter(), say=said.append) as run:
+    with runs.new_run(project, "fitting", replace(params, model=ModelParams(family="lstm")), tokenizer, text,
+                      time.perf_counter(), say=said.append) as run:
         assert run.params.model.emb_len == 32 and run.training.bpe_dropout == 0
 
 
@@ -419,7 +453,8 @@ def test_the_preset_of_llm_v0_is_what_its_page_says(home):
     tokenizer, text = corpus.open_corpus(made, preset.text)
     with runs.new_run(made, "test", preset, tokenizer, text, time.perf_counter(), say=said.append) as run:
         steps = math.ceil(10 * (text.train_tokens - 64) / 32)
-        assert f"{steps:,} steps, 10 epochs" in said[-1] and "111,873 parameters: 1 layer, width 64, state 128, context 64" in said[-1]
+        assert f"{steps:,} steps, 10 epochs" in said[-1]
+        assert "111,873 parameters: 1 layer, width 64, state 128, context 64" in said[-1]
         assert (run.training.batch_size, run.training.learning_rate, run.training.optimizer) == (32, 1e-3, "adamw")
 
 
@@ -433,33 +468,38 @@ def door(main, monkeypatch, capsys, *words):
     return capsys.readouterr().out
 
 
-def test_every_front_door_serves_it_as_it_serves_a_transformer(project, home, plays, monkeypatch, capsys, tmp_path):           # noqa: F811
+def test_every_front_door_serves_it_as_it_serves_a_transformer(project, home, plays, monkeypatch, capsys,
+                                                               tmp_path):
     code, out = train_here(project, monkeypatch, capsys, *FLAGS, "--tied-head")
     assert not code and "model     lstm, " in out and "best" in out
     model = folio.load(project.weights("default"))
     assert model.val_bpb < 6.5 and model.net.context is None
     at = ["--home", project.folder]
-    assert len(door(run_door.main, monkeypatch, capsys, "The", *at, "--tokens", 100, "--seed", 1)) > 100        # far beyond block_size
+    # far beyond block_size
+    assert len(door(run_door.main, monkeypatch, capsys, "The", *at, "--tokens", 100, "--seed", 1)) > 100
     told = door(evaluate.main, monkeypatch, capsys, *at, "--samples", 1, "--tokens", 20)
     assert f"{model.val_bpb:.4f}" in told and "bytes found in the training text" in told
     picture = tmp_path / "loss.svg"
     door(plot.main, monkeypatch, capsys, "loss", *at, "--output", picture)
     assert picture.stat().st_size > 1000
     other = home(plays[30_000:40_000])
-    code, out = train_here(other, monkeypatch, capsys, "--start-from", project.weights("default"), "--steps", 3, "--block-size", 32, "--threads", 1,
+    code, out = train_here(other, monkeypatch, capsys, "--start-from", project.weights("default"), "--steps", 3,
+                           "--block-size", 32, "--threads", 1,
                            "--batches", "consecutive", "--batch-size", 4)
     assert not code and "starting from 'default'" in out
 
 
-def test_fine_tuning_a_transformer_refuses_what_only_a_recurrent_network_can_do(project, make_run):            # noqa: F811
+def test_fine_tuning_a_transformer_refuses_what_only_a_recurrent_network_can_do(project,
+                                                                                make_run):
     run = make_run()
     run.save_weights(None)
     start, (tokenizer, text) = folio.load(project.weights("test")), corpus.open_corpus(project)
     params = Params(model=start.net.params, training=trained(steps=3, batches="consecutive"))
-    with pytest.raises(FolioError, match="none beyond its window"), runs.new_run(project, "tuned", params, tokenizer, text, 0.0, start=start):
+    with pytest.raises(FolioError, match="none beyond its window"), runs.new_run(project, "tuned", params, tokenizer,
+                                                                                 text, 0.0, start=start):
         pass
 
 
-def test_resume_with_other_batches_is_refused(project, make_run):          # noqa: F811
+def test_resume_with_other_batches_is_refused(project, make_run):
     half_done(make_run, **CARRIED)
     assert "batches is consecutive, not shuffled" in refusal_of(continued(project, batches="shuffled"))

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_plot import panel, reports, write_log
 
 from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.pictures.canvas import save
 from folio.pictures.logs import reports_of
 from folio.pictures.loss import MAX_RUNS, SMOOTH_FROM, loss_figure, running_mean, spread
+from test_plot import panel, reports, write_log
 
 pytest.importorskip("matplotlib")
 

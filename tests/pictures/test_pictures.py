@@ -7,26 +7,26 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
-from test_plot import draw, panel
 
+from conftest import ROOT
 from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.formats import checkpoint
 from folio.networks import build as networks
 from folio.networks.attention_weights import attention_weights
 from Model_Params import ModelParams
+from test_plot import draw, panel
 
 pytest.importorskip("matplotlib")
 
-from matplotlib.colors import to_hex            # noqa: E402
-from matplotlib.patches import Rectangle        # noqa: E402
+from matplotlib.colors import to_hex  # noqa: E402
+from matplotlib.patches import Rectangle  # noqa: E402
 
-from folio.pictures.attention import attention_figure               # noqa: E402
-from folio.pictures.canvas import SCALE, missing_characters, save   # noqa: E402
-from folio.pictures.surprise import MAX_LINES, in_visual_order, parts_of, surprise_figure, wrapped      # noqa: E402
+from folio.pictures.attention import attention_figure  # noqa: E402
+from folio.pictures.canvas import SCALE, missing_characters, save  # noqa: E402
+from folio.pictures.surprise import MAX_LINES, in_visual_order, parts_of, surprise_figure, wrapped  # noqa: E402
 from folio.pictures.vocabulary import principal, vocabulary_figure  # noqa: E402
 
 TINY = ModelParams(vocab_size=50, block_size=16, emb_len=24, num_layers=2, num_heads=4)

@@ -1,16 +1,15 @@
 """Runs with a time limit: they end on time, and time decides nothing but the decay and the end."""
 
-# ruff: noqa: F811  (fixtures)
 
 import re
 import time
 from dataclasses import replace
 
 import pytest
-from training_runs import by_the_clock, events, FLAGS, Killed, make_run, project, same_weights, train_here  # noqa: F401
 
 from folio.formats import checkpoint, run_log
 from folio.training import deadline, report, summary
+from training_runs import FLAGS, Killed, by_the_clock, events, make_run, project, same_weights, train_here  # noqa: F401
 
 
 @pytest.mark.parametrize("seconds_per_step", [0.2, 1.0])

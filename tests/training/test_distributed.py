@@ -1,6 +1,5 @@
 """Several processes share the steps of one; any may die, and no incomplete file, message or process is left behind."""
 
-# ruff: noqa: F811  (fixtures)
 
 import os
 import signal
@@ -12,17 +11,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
-from training_runs import assert_the_same_to_rounding, continued, half_done, make_run, project, wait_for  # noqa: F401
 
+from conftest import ROOT
+from folio.base.errors import FolioError
+from folio.evaluation.bits_per_byte import evaluate
 from folio.formats import checkpoint, run_log
 from folio.training import distributed
-from folio.evaluation.bits_per_byte import evaluate
-from folio.base.errors import FolioError
 from folio.training.loop import stop_signals
 from Model_Params import TrainingParams
+from training_runs import assert_the_same_to_rounding, continued, half_done, make_run, project, wait_for  # noqa: F401
 
 FLAGS = (
     "--emb-len 16 --num-layers 1 --num-heads 2 --block-size 16 --dropout 0 --batch-size 4 --optimizer adamw "

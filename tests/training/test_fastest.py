@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import run_script
 
-from folio.formats import checkpoint
-from folio.data import corpus
-from folio.training import fastest, plan, runs
+from conftest import run_script
 from folio.base import hardware
+from folio.data import corpus
+from folio.formats import checkpoint
+from folio.training import fastest, plan, runs
 from Model_Params import PRESETS, ModelParams, TextParams, TrainingParams
 
 MODEL = ModelParams(vocab_size=100, emb_len=32, num_layers=2, num_heads=1, block_size=32).resolved()

@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT, refusal, run_script
 
 import folio
 import train
-from folio.formats import checkpoint, run_log
+from conftest import ROOT, refusal, run_script
+from folio.base.errors import FolioError
 from folio.data import corpus
+from folio.formats import checkpoint, run_log
 from folio.generation import language_model
 from folio.networks import build as networks
 from folio.training import runs
-from folio.base.errors import FolioError
 from Model_Params import FINE_TUNING, ModelParams, Params, TextParams, TrainingParams, for_length
 
 PRETRAINED = ROOT / "Saved_Weights" / "weights-pretrained.pth"
@@ -138,7 +138,8 @@ def test_the_first_step_begins_with_the_weights_and_the_tokenizer_of_the_file(ho
     # The run's own figure alone begins with the last token of the training part.
     assert said == pytest.approx(model.bits_per_byte(text), abs=0.02)
     fingerprint = model.tokenizer.fingerprint
-    assert corpus.open_corpus(made)[0].fingerprint == folio.load(made.weights("tuned")).tokenizer.fingerprint == fingerprint
+    assert folio.load(made.weights("tuned")).tokenizer.fingerprint == fingerprint
+    assert corpus.open_corpus(made)[0].fingerprint == fingerprint
 
 
 def test_a_home_with_nothing_but_a_text_gets_what_is_missing(home, weights, tune):
@@ -157,7 +158,7 @@ def test_a_home_with_nothing_but_a_text_gets_what_is_missing(home, weights, tune
 def test_weights_are_found_by_path_file_name_and_run_name_and_else_what_there_is_is_listed(home, weights, tune):
     start, made = weights(), home(PROSE)
     tune(made, start, "--name", "first")
-    for number, name in enumerate(("first", "weights-first.pth"), 2):
+    for name in ("first", "weights-first.pth"):
         assert "starting from 'first'" in tune(made, name)
     with pytest.raises(FileNotFoundError, match="no weights named frist; .* weights-first.pth"):
         tune(made, "frist")

@@ -1,21 +1,29 @@
 """The loop: a run is a function of its settings; names are free, and nothing useless is kept."""
 
-# ruff: noqa: F811  (fixtures)
 
 import math
 import os
 
 import pytest
 import torch
-from conftest import FullDisk
-from training_runs import (  # noqa: F401
-    assert_ended_like, continued, FLAGS, half_done, make_run, project, same_weights, train_here, uninterrupted,
-    weights_of, without_times,
-)
 
+from conftest import FullDisk
+from folio.base.errors import FolioError
 from folio.formats import checkpoint, run_log
 from folio.training import runs
-from folio.base.errors import FolioError
+from training_runs import (  # noqa: F401
+    FLAGS,
+    assert_ended_like,
+    continued,
+    half_done,
+    make_run,
+    project,
+    same_weights,
+    train_here,
+    uninterrupted,
+    weights_of,
+    without_times,
+)
 
 
 def test_another_process_with_the_same_settings_makes_the_same_weights(project, uninterrupted, monkeypatch, capsys):

@@ -1,15 +1,14 @@
 """The machine: devices, threads and what is settled for them."""
 
-# ruff: noqa: F811  (fixtures)
 
 
 import pytest
 import torch
-from training_runs import make_run, project, train_here  # noqa: F401
 
 from folio.base import hardware
-from folio.training import loop
 from folio.base.errors import FolioError
+from folio.training import loop
+from training_runs import make_run, project, train_here  # noqa: F401
 
 
 def test_an_unavailable_device_is_refused_before_anything_is_written(project, monkeypatch, capsys):

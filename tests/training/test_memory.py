@@ -1,20 +1,30 @@
 """Out of memory: the same steps are made in smaller micro-batches."""
 
-# ruff: noqa: F811  (fixtures)
 
 import sys
 
 import pytest
 import torch
-from training_runs import (  # noqa: F401
-    assert_the_same_to_rounding, continued, gpu_runs_out, half_done, make_run, onednn_runs_out, project,
-    python_runs_out, refusal_of, same_weights, torch_runs_out, weights_of, with_room_for,
-)
 
-from folio.formats import run_log
-from folio.cli.command_line import front_door
 from folio.base.errors import is_out_of_memory
+from folio.cli.command_line import front_door
+from folio.formats import run_log
 from folio.training.step import dropout_seed
+from training_runs import (  # noqa: F401
+    assert_the_same_to_rounding,
+    continued,
+    gpu_runs_out,
+    half_done,
+    make_run,
+    onednn_runs_out,
+    project,
+    python_runs_out,
+    refusal_of,
+    same_weights,
+    torch_runs_out,
+    weights_of,
+    with_room_for,
+)
 
 
 @pytest.mark.parametrize("run_out", [torch_runs_out, python_runs_out, gpu_runs_out, onednn_runs_out])

@@ -1,23 +1,22 @@
 """The optimizers follow their equations, and torch's own."""
 
-# ruff: noqa: F811  (fixtures)
 
 import math
 from dataclasses import replace
 
 import pytest
 import torch
-from training_runs import make_run, MODEL, project, TRAINING  # noqa: F401
 
 from folio.networks import build as networks
 from folio.training import optimizers
+from training_runs import MODEL, TRAINING, make_run, project  # noqa: F401
 
 
-def orthogonalised(matrix):
+def orthogonalized(matrix):
     """Newton and Schulz's iteration with Jordan's coefficients, five times, in float64."""
     x = matrix / matrix.norm()
     if len(x) > len(x[0]):
-        return orthogonalised(matrix.T).T
+        return orthogonalized(matrix.T).T
     for _ in range(5):
         a = x @ x.T
         x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
@@ -45,7 +44,7 @@ def test_the_optimizers_follow_their_equations(optimizer):
             if name.startswith("blocks.") and value.ndim == 2 and optimizer == "muon":
                 momentum[name] = 0.95 * momentum[name] + 0.05 * gradient
                 value -= (
-                    rate * 0.2 * math.sqrt(max(value.shape)) * orthogonalised(0.05 * gradient + 0.95 * momentum[name])
+                    rate * 0.2 * math.sqrt(max(value.shape)) * orthogonalized(0.05 * gradient + 0.95 * momentum[name])
                 )
             elif optimizer == "sgd":
                 momentum[name] = 0.8 * momentum[name] + gradient

@@ -7,9 +7,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from conftest import run_python
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
+from conftest import run_python
 from folio.base.errors import FolioError
 from folio.data import corpus
 from folio.networks import build as networks

@@ -1,18 +1,17 @@
 """Precision and compiling: both change the speed and hardly the result."""
 
-# ruff: noqa: F811  (fixtures)
 
 import math
 import os
 
 import pytest
 import torch
-from conftest import run_python
-from training_runs import continued, make_run, project, same_weights  # noqa: F401
 
-from folio.formats import checkpoint
+from conftest import run_python
 from folio.base import hardware
 from folio.base.errors import FolioError
+from folio.formats import checkpoint
+from training_runs import continued, make_run, project, same_weights  # noqa: F401
 
 
 @pytest.mark.parametrize("users", [{}, {"TORCHINDUCTOR_CACHE_DIR": "/their/own"}], ids=["none", "their own"])

@@ -1,6 +1,5 @@
 """What a run measures, logs, prints and saves."""
 
-# ruff: noqa: F811  (fixtures)
 
 import json
 import math
@@ -11,20 +10,28 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from training_runs import (  # noqa: F401
-    by_the_clock, continued, half_done, make_run, project, same_weights, train_here, uninterrupted, VOCABULARY,
-    with_scores,
-)
 
 import folio
-from folio.formats import checkpoint, run_log
+from folio.base.errors import FolioError
 from folio.data import corpus
+from folio.evaluation.bits_per_byte import Score, bytes_of_tokens, spread_windows
+from folio.formats import checkpoint, run_log
 from folio.networks import build as networks
 from folio.training import report, runs
-from folio.evaluation.bits_per_byte import Score, bytes_of_tokens, spread_windows
-from folio.base.errors import FolioError
 from folio.training.report import clock_time, default_eval_interval
 from Model_Params import PRESETS
+from training_runs import (  # noqa: F401
+    VOCABULARY,
+    by_the_clock,
+    continued,
+    half_done,
+    make_run,
+    project,
+    same_weights,
+    train_here,
+    uninterrupted,
+    with_scores,
+)
 
 
 def test_an_endlessly_nested_line_of_the_log_is_skipped(make_run):

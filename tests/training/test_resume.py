@@ -1,6 +1,5 @@
 """Killed, stopped and resumed: a run ends as if nothing had happened, and --resume refuses what would change it."""
 
-# ruff: noqa: F811  (fixtures)
 
 import os
 import random
@@ -14,19 +13,36 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, refusal, run_python, run_script
-from training_runs import (  # noqa: F401
-    assert_ended_like, Clock, continued, events, FLAGS, half_done, Killed, make_run, project, refusal_of, run_train,
-    same_weights, train_here, TRAINING, uninterrupted, VOCABULARY, wait_for, weights_of, without_times,
-)
 
 import folio
-from folio.formats import checkpoint, run_log, torch_file
+from conftest import ROOT, refusal, run_python, run_script
 from folio.data import corpus
+from folio.formats import checkpoint, run_log, torch_file
 from folio.formats.tokenizers import write
 from folio.training.loop import Run
 from Model_Params import PRESETS
 from tokenizer import BPETokenizer, load
+from training_runs import (  # noqa: F401
+    FLAGS,
+    TRAINING,
+    VOCABULARY,
+    Clock,
+    Killed,
+    assert_ended_like,
+    continued,
+    events,
+    half_done,
+    make_run,
+    project,
+    refusal_of,
+    run_train,
+    same_weights,
+    train_here,
+    uninterrupted,
+    wait_for,
+    weights_of,
+    without_times,
+)
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])

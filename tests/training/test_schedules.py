@@ -5,8 +5,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from folio.training.schedules import (SCHEDULES, decay_start_for, end_in_time, seconds_needed, share_of_peak,
-                                      time_to_decay, total_steps_for)
+from folio.training.schedules import (
+    SCHEDULES,
+    decay_start_for,
+    end_in_time,
+    seconds_needed,
+    share_of_peak,
+    time_to_decay,
+    total_steps_for,
+)
 
 
 def rates(total_steps, warmup_steps, decay_fraction, schedule="trapezoid"):

@@ -8,7 +8,8 @@ import pytest
 from folio.base import hardware
 from folio.base.errors import FolioError
 from folio.base.hardware import Machine
-from folio.training import fastest, settle as settling
+from folio.training import fastest
+from folio.training import settle as settling
 from folio.training.settle import bpe_dropout_for, pays_to_compile, settle
 from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams, one_length
 

@@ -1,6 +1,5 @@
 """The training step: it does what the equations say, also where some targets are ignored and counts differ."""
 
-# ruff: noqa: F811  (fixtures)
 
 import math
 from dataclasses import replace
@@ -9,17 +8,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
-from test_distributed import FLAGS, launch
-from training_runs import assert_the_same_to_rounding, make_run, project, same_weights  # noqa: F401
 
+from conftest import ROOT
+from folio.data.batches import IGNORED, Batch, batch_at
+from folio.evaluation.bits_per_byte import bytes_of_tokens
 from folio.formats import checkpoint, run_log
 from folio.networks import build as networks
 from folio.training import loop, optimizers
-from folio.data.batches import IGNORED, Batch, batch_at
-from folio.evaluation.bits_per_byte import bytes_of_tokens
 from Model_Params import TrainingParams
-
+from test_distributed import FLAGS, launch
+from training_runs import assert_the_same_to_rounding, make_run, project, same_weights  # noqa: F401
 
 # Run train.py on batches whose first half has few counted targets.
 MASKED = """

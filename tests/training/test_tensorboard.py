@@ -1,6 +1,5 @@
 """TensorBoard sees what the log says: no more, no less, also after a run was killed, stopped, or begun without it."""
 
-# ruff: noqa: F811         (fixtures)
 
 import os
 import sys
@@ -8,13 +7,13 @@ import time
 from dataclasses import replace
 
 import pytest
-from conftest import run_python, run_script
-from training_runs import FLAGS, VOCABULARY, continued, make_run, project      # noqa: F401  (fixtures)
 
+from conftest import run_python, run_script
+from folio.base.errors import FolioError
 from folio.formats import run_log
 from folio.training import runs
-from folio.base.errors import FolioError
 from folio.training.tensorboard import POSITIONS, Events
+from training_runs import FLAGS, VOCABULARY, continued, make_run, project  # noqa: F401  (fixtures)
 
 pytest.importorskip("tensorboard")
 

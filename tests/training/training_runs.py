@@ -1,6 +1,5 @@
 """Fixtures and helpers of the tests of training: small runs, in this process and in processes of their own."""
 
-# ruff: noqa: F811  (fixtures)
 
 import subprocess
 import sys
@@ -10,18 +9,17 @@ from functools import cache
 
 import pytest
 import torch
-from conftest import ROOT
 
 import train
-from folio.formats import checkpoint, run_log
-from folio.data import corpus
-from folio.base.home import Home
-from folio.training import report, runs
-from folio.evaluation.bits_per_byte import Score, evaluate_windows
+from conftest import ROOT
 from folio.base.errors import FolioError
+from folio.base.home import Home
+from folio.data import corpus
+from folio.evaluation.bits_per_byte import Score, evaluate_windows
+from folio.formats import checkpoint, run_log
+from folio.training import report, runs
 from folio.training.loop import Run
 from Model_Params import ModelParams, Params, TextParams, TrainingParams
-
 
 VOCABULARY = TextParams(vocab_size=270)
 MODEL = ModelParams(emb_len=16, num_layers=1, num_heads=2, block_size=16, dropout=0.0)
