@@ -92,7 +92,7 @@ class Tokenizer:
         self.special_ids = {special: len(ordinary_tokens) + index for index, special in enumerate(self.special_tokens)}
         if len(set(self._names)) != len(self._names) or "" in self._names:
             duplicates = [name for name, count in Counter(self._names).items() if count > 1 or not name]
-            raise FolioError(f"Every token needs a spelling of its own; these have none: {duplicates[:5]}.")
+            raise FolioError(f"Tokens must be distinct and not empty; these are not: {duplicates[:5]}.")
 
     @cached_property
     def _special_pattern(self):
@@ -227,7 +227,7 @@ class BPETokenizer(Tokenizer):
             tokens.append(token)
             names.append(names[left] + names[right])
             if token in known:
-                raise FolioError(f"Every token needs a spelling of its own; these have none: {names[-1:]}.")
+                raise FolioError(f"Tokens must be distinct and not empty; these are not: {names[-1:]}.")
             known.add(token)
         return tokens, names
 
@@ -325,8 +325,8 @@ class CharTokenizer(Tokenizer):
             unknown = self.unknown_characters(text)
             listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown[:10])
             others = " and others" if len(unknown) > 10 else ""
-            raise FolioError(f"This tokenizer knows single characters, and its text never had {listed}{others}; "
-                             f"the {len(self.characters)} it had are all it knows.")
+            raise FolioError(f"This character tokenizer has no token for {listed}{others}; it can encode only "
+                             f"the {len(self.characters)} characters of the text it was made from.")
         return ids.astype(self.dtype)
 
     def _own_fields(self):
@@ -402,7 +402,7 @@ def load(folder: str | Path) -> Tokenizer:
         raise FolioError(f"The tokenizer in {folder} cannot be used: {str(error).rstrip('.')}. "
                          f"Make it again: {command('init.py')}") from None
     except (KeyError, TypeError, AttributeError) as error:
-        raise FolioError(f"The tokenizer in {folder} cannot be used: vocab_size.json does not say what it should "
+        raise FolioError(f"The tokenizer in {folder} cannot be used: vocab_size.json has an unexpected structure "
                          f"({type(error).__name__} at {error}). Make it again: {command('init.py')}") from None
 
 
@@ -418,7 +418,7 @@ def _from_names(ids, merges, metadata):
     if not isinstance(ids, dict):
         raise FolioError("stoi.json does not map tokens to ids")
     if not (isinstance(merges, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in merges)):
-        raise FolioError("merges.json is no list of pairs")
+        raise FolioError("merges.json is not a list of pairs")
     if (sorted_ids := sorted(ids.values())) != list(range(len(ids))):
         hole = min(set(range(len(ids))) - set(sorted_ids))
         raise FolioError(f"stoi.json has a hole: no token has the id {hole}")
@@ -428,7 +428,7 @@ def _from_names(ids, merges, metadata):
     try:
         return {"characters": list(ids)[:ordinary], "merges": [(ids[left], ids[right]) for left, right in merges]}
     except KeyError as error:
-        raise FolioError(f"merges.json joins {error}, which is no token in stoi.json") from None
+        raise FolioError(f"merges.json joins {error}, which is not a token in stoi.json") from None
 
 
 def _json(value):

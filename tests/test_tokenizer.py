@@ -367,7 +367,7 @@ def test_special_tokens_added_later_change_no_other_id(tokenizers, plays):
         assert more.names()[:tokenizer.vocab_size] == tokenizer.names()
         added = more.encode("<|user|>I<|assistant|>", allow_special=True)[::2]
         assert added == [tokenizer.vocab_size, tokenizer.vocab_size + 1]
-        with pytest.raises(FolioError, match="spelling of its own"):
+        with pytest.raises(FolioError, match="must be distinct"):
             more.with_special_tokens(["<|user|>"])
 
 
@@ -395,7 +395,7 @@ def test_the_character_tokenizer_has_no_special_token_and_65_characters_for_tiny
 def test_characters_the_tokenizer_never_saw_are_named():
     tokenizer = CharTokenizer("abc")
     assert tokenizer.unknown_characters("xabyc") == ["x", "y"]
-    with pytest.raises(FolioError, match=r"'x' \(U\+0078\), 'é' \(U\+00E9\); the 3 it had"):
+    with pytest.raises(FolioError, match=r"'x' \(U\+0078\), 'é' \(U\+00E9\); .* the 3 characters"):
         tokenizer.encode("éabxc")
-    with pytest.raises(FolioError, match="and others; the 3"):
+    with pytest.raises(FolioError, match="and others; it can encode only the 3"):
         tokenizer.encode("defghijklmnop")

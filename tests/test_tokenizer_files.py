@@ -87,12 +87,12 @@ def assert_refused_in_a_sentence(folder, error):
     ("merges.json", lambda merges: [*merges[1:], merges[0]],
      "joins the tokens 256 and 119, but only 0 to 255 exist by then"),
     ("merges.json", lambda merges: [["lo", "lo"], *merges[1:]], "joins the tokens 256 and 256, but only 0 to 255"),
-    ("merges.json", lambda merges: [["l", "€"], *merges[1:]], "joins '€', which is no token in stoi.json"),
-    ("merges.json", lambda merges: [["l", "o", "w"], *merges[1:]], "no list of pairs"),
+    ("merges.json", lambda merges: [["l", "€"], *merges[1:]], "joins '€', which is not a token in stoi.json"),
+    ("merges.json", lambda merges: [["l", "o", "w"], *merges[1:]], "not a list of pairs"),
     ("stoi.json", lambda ids: {name: token + (token > 100) for name, token in ids.items()}, "no token has the id 101"),
     ("stoi.json", lambda ids: {name: min(token, 263) for name, token in ids.items()}, "no token has the id 264"),
     ("stoi.json", lambda ids: {name.replace("low", "LOW"): token for name, token in ids.items()},
-     "which is no token in stoi.json"),
+     "which is not a token in stoi.json"),
     ("itos.json", lambda names: {**names, "7": "x"}, "itos.json is not the file that was written"),
 ])
 def test_what_is_wrong_with_a_vocabulary_or_its_merges_is_said(tmp_path, name, change, said):
@@ -181,7 +181,7 @@ DOUBLED = [(97, 97), *((number, number) for number in range(256, 273))]
 
 
 @pytest.mark.parametrize("values, said", [
-    (bpe_values([(97, 98)] * 1_000_000), "Every token needs a spelling of its own; these have none: ['ab']."),
+    (bpe_values([(97, 98)] * 1_000_000), "Tokens must be distinct and not empty; these are not: ['ab']."),
     (bpe_values([*DOUBLED, *((273, number) for number in range(256))]), "more than 33,554,432 bytes together"),
     (bpe_values([*DOUBLED, *((number, number) for number in range(273, 300))]),
      "a tokenizer like this was never learned from a text"),
