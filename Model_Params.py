@@ -319,8 +319,8 @@ class GenerationParams:
                                "(default: sampling)", low=1, high=4096)
     length_penalty: float | None = option(None, "with beams: 0 favors short texts, more favors longer ones "
                                           "(default: 0.6)", low=0, high=10)
-    precision: str = option("float32", "what the weights are rounded to: float32, or int8, a quarter of the bytes and "
-                            "a little less exact", choices=("float32", "int8"))
+    weight_precision: str = option("float32", "what the weights are rounded to: float32, or int8, a quarter of the "
+                                   "bytes and a little less exact", choices=("float32", "int8"))
     stop: tuple[str, ...] = option((), r"stop string: end before this text; can be given several times; \n is a new "
                                        r"line, \t a tab, \\ a backslash")
     sampling_seed: int | None = option(None, "makes an answer repeatable (default: a new one each time)",
