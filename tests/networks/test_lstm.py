@@ -272,13 +272,11 @@ def test_a_text_too_short_for_all_streams_is_refused_with_what_fits():
 # --- The state carried in training ---
 
 @pytest.mark.parametrize("micro_batch_size", [4, 1])
-def test_a_step_learns_from_the_state_that_the_last_one_left_and_no_gradient_flows_back_to_it(
-    make_run, micro_batch_size
-):
+def test_a_step_starts_from_the_last_state_without_a_gradient_through_it(make_run, micro_batch_size):
     run = make_run(**CARRIED, micro_batch_size=micro_batch_size, block_size=256, learning_rate=0.05, gradient_clip=0.0,
                    warmup_steps=0, decay_fraction=0.0)
-    run.train_step.optimizers = [optimizers.SGD([{"params": list(run.net.parameters()), "weight_decay": 0.0,
-                                                  "rate": 1.0}], replace(run.training, beta1=0.0))]
+    groups = [{"params": list(run.net.parameters()), "weight_decay": 0.0, "rate": 1.0}]
+    run.train_step.optimizers = [optimizers.SGD(groups, replace(run.training, beta1=0.0))]
     net = build_network(run.params.model)
     net.load_state_dict(run.net.state_dict())
     windows = windows_per_stream(run.corpus.train_tokens, 4, 256)
@@ -301,9 +299,9 @@ def test_a_step_learns_from_the_state_that_the_last_one_left_and_no_gradient_flo
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_where_memory_runs_out_halfway_the_streams_begin_the_step_again(make_run):
-    how = CARRIED | dict(micro_batch_size=2, optimizer="sgd")
-    whole, small, calls = make_run("whole", **how), make_run("small", **how), []
+def test_out_of_memory_halfway_repeats_the_step_from_its_state(make_run):
+    options = CARRIED | dict(micro_batch_size=2, optimizer="sgd")
+    whole, small, calls = make_run("whole", **options), make_run("small", **options), []
     continue_from = small.net.continue_from
 
     def limited(state, tokens):
@@ -317,16 +315,16 @@ def test_where_memory_runs_out_halfway_the_streams_begin_the_step_again(make_run
                                atol=1e-6)
 
 
-def test_measuring_and_writing_leave_the_state_of_training_alone(make_run):
-    often, once = make_run("often", **CARRIED, eval_interval=1), make_run("once", **CARRIED, eval_interval=20,
-                                                                          sample_tokens=0)
+def test_evaluations_and_samples_do_not_change_the_carried_state(make_run):
+    often = make_run("often", **CARRIED, eval_interval=1)
+    once = make_run("once", **CARRIED, eval_interval=20, sample_tokens=0)
     for run in (often, once):
         run.train()
     assert same_weights(often.net.state_dict(), once.net.state_dict())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_run_goes_on_with_the_state_it_had(project, make_run, precision):
+def test_a_resumed_run_keeps_its_carried_state(project, make_run, precision):
     whole = make_run("whole", **CARRIED, precision=precision)
     whole.train()
     half_done(make_run, **CARRIED, precision=precision)
@@ -338,11 +336,11 @@ def test_a_run_goes_on_with_the_state_it_had(project, make_run, precision):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
-def test_a_killed_process_goes_on_with_the_state_carried_as_if_nothing_had_happened(project, monkeypatch,
-                                                                                    capsys):
+def test_a_killed_run_ends_with_the_same_carried_state(project, monkeypatch, capsys):
     assert not train_here(project, monkeypatch, capsys, *FLAGS, "--name", "whole")[0]
     process = run_train(project, *FLAGS, "--name", "killed")
-    wait_for(process, lambda: project.resume("killed").exists() and len(run_log.read(project.log("killed"))) >= 13)
+    wait_for(process,
+             lambda: project.resume("killed").exists() and len(run_log.read(project.log("killed"))) >= 13)
     process.kill()
     process.communicate()
     assert 40 <= checkpoint.load(project.resume("killed"))["progress"]["step"] < 120
@@ -354,7 +352,7 @@ def test_a_killed_process_goes_on_with_the_state_carried_as_if_nothing_had_happe
 
 
 @pytest.mark.slow
-def test_two_processes_carry_their_own_streams_and_one_goes_on_with_all(project, make_run):
+def test_two_processes_carry_their_own_rows_and_one_resumes_all(project, make_run):
     whole = make_run("whole", **CARRIED)
     whole.train()
     half_done(make_run, **CARRIED)
