@@ -1,7 +1,6 @@
 """Open a run: a new one under a free name, or an old one to continue exactly as it was."""
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import fields, replace
@@ -36,8 +35,8 @@ def new_run(home: Home, name: str, params: Params, tokenizer, corpus, started_at
     from, with params.model from `tuned_model` (default: random weights); say: is told all about the run.
     """
     wanted = replace(params, text=corpus.text, model=replace(params.model, vocab_size=None))
-    seconds_used = time.perf_counter() - started_at + CLOSING_SECONDS
-    settled, seconds_per_step = settle(wanted, tokenizer, corpus, Machine.here(), seconds_used)
+    ends_at = started_at + 60 * (params.training.minutes or 0) - CLOSING_SECONDS
+    settled, seconds_per_step = settle(wanted, tokenizer, corpus, Machine.here(), ends_at)
     if settled.model.block_size != params.model.block_size:
         say(f"The text has only {corpus.train_tokens:,} tokens to train on: the context shrinks from "
             f"{params.model.block_size} to {settled.model.block_size}.")

@@ -1,5 +1,6 @@
 """Everything that is decided about a run before its first step: one function, in order, with the reasons."""
 
+import time
 from dataclasses import replace
 from math import ceil, inf
 
@@ -19,11 +20,12 @@ WORTH_COMPILING = {"cpu": (5, 6e13), "cuda": (3, 1e16)}
 BPE_DROPOUT_PER_PASS, BPE_DROPOUT_AT_MOST, PASSES_WITHOUT_BPE_DROPOUT = 0.02, 0.2, 1
 
 
-def settle(params: Params, tokenizer, corpus, machine: Machine, seconds_used: float = 0.0) -> tuple[Params, float]:
+def settle(params: Params, tokenizer, corpus, machine: Machine, ends_at: float | None = None) -> tuple[Params, float]:
     """Return Params with everything decided, and about how many seconds a step will take.
 
     What is set stays as it is, so a resumed run passes its stored Params.
-    corpus: a Corpus; seconds_used: of the run's minutes, up to now, and what its end will take.
+    corpus: a Corpus; ends_at: when the last step of a run by the clock has to end, by time.perf_counter (default: all
+    its minutes from now).
     Raises FolioError with everything that is wrong.
     """
     model, training = params.model, params.training
@@ -47,7 +49,7 @@ def settle(params: Params, tokenizer, corpus, machine: Machine, seconds_used: fl
     # Precision and threads: measured on a processor, whose capabilities do not tell; every process takes the first's.
     training, seconds_per_step = distributed.agreed(fastest.choose(model, training, machine.threads))
     # Steps: expected of a run by the clock, since what is left to decide depends on their number.
-    seconds_left = 60 * (training.minutes or 0) - seconds_used
+    seconds_left = 60 * (training.minutes or 0) if ends_at is None else ends_at - time.perf_counter()
     steps = distributed.agreed(training.steps or plan.steps_in(seconds_left, seconds_per_step))
     # BPE-dropout: the more often the text will be read, the more.
     if training.bpe_dropout is None:

@@ -1,5 +1,6 @@
 """What is decided before a run's first step: what is open follows the text and the machine, what is set stays."""
 
+import time
 from dataclasses import fields, replace
 from types import SimpleNamespace
 
@@ -48,7 +49,7 @@ def test_everything_is_decided_and_deciding_again_changes_nothing(name):
     assert open_fields <= {"steps", "minutes", "epochs", "eval_interval", "patience", "rope_base"} | in_blocks
     assert seconds_per_step == 0.1
     other = Machine(devices=("cuda", "cpu"), compilers=(), threads=64)
-    assert settle(once, TOKENIZER, text, other, seconds_used=50.0)[0] == once           # as a resumed run does
+    assert settle(once, TOKENIZER, text, other, ends_at=0.0)[0] == once                 # as a resumed run does
 
 
 def test_a_long_text_keeps_its_context_and_a_short_one_shrinks_it():
@@ -68,8 +69,8 @@ def test_epochs_are_steps():
 
 def test_a_run_by_the_clock_has_the_schedule_of_the_steps_that_fit_into_the_time_left():
     params = Params(training=TrainingParams(minutes=1.0))
-    whole, half = (settle(params, TOKENIZER, text_of(450_000), HERE, seconds_used)[0].training
-                   for seconds_used in (0.0, 30.0))
+    whole, half = (settle(params, TOKENIZER, text_of(450_000), HERE, ends_at)[0].training
+                   for ends_at in (None, time.perf_counter() + 30))
     assert whole.warmup_steps == 20 and half.warmup_steps == 14         # a twentieth of 571 and of 286 steps
     assert whole.learning_rate < half.learning_rate and whole.bpe_dropout > half.bpe_dropout > 0
 
