@@ -46,7 +46,7 @@ def test_training_uses_the_imported_tokenizer(tmp_path, home, plays):
     path = exported(BPETokenizer.train([plays[:20_000]], 400, "gpt2"), tmp_path / "tokenizer.json")
     project = home(plays[:20_000])
     assert convert("import", path, "--home", project.folder).returncode == 0
-    tokenizer, made = corpus.find(project, say=lambda message: None)
+    tokenizer, made = corpus.open_corpus(project, say=lambda message: None)
     assert (tokenizer.vocab_size, tokenizer.pattern) == (400, "gpt2")
     assert tokenizer.decode(made.tokens) == plays[:20_000]
 

@@ -35,9 +35,7 @@ from pathlib import Path
 from folio.base.commands import command
 from folio.base.errors import FolioError
 from folio.base.files import refuse_foreign, replace_together, replacing
-from folio.kernels.merging import apply_merges
-from folio.kernels.splitting import SPLIT_PATTERNS
-from tokenizer import END_OF_TEXT, BPETokenizer
+from tokenizer import END_OF_TEXT, SPLIT_PATTERNS, BPETokenizer, apply_merges
 
 MERGES_HEADER = "#version: 0.2"        # first line of merges.txt
 

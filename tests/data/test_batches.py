@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 from folio.data.batches import batch_at, fitting_block_size
 
 
+def arrays_of(batch):
+    return batch.inputs, batch.targets
+
+
 def test_targets_are_the_inputs_one_token_later():
     tokens = np.arange(1000, 1100, dtype=np.uint16)
-    inputs, targets = batch_at(tokens, 3, batch_size=5, block_size=7, seed=1)
+    inputs, targets = arrays_of(batch_at(tokens, 3, batch_size=5, block_size=7, seed=1))
     assert inputs.shape == targets.shape == (5, 7) and inputs.dtype == targets.dtype == np.int64
     assert (targets == inputs + 1).all()                        # in this text the next token is the next number
     assert (np.diff(inputs, axis=1) == 1).all()
@@ -21,7 +25,7 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
     tokens = np.arange(10_000)
 
     def starts(seed, step):
-        return batch_at(tokens, step, batch_size=16, block_size=4, seed=seed)[0][:, 0].tolist()
+        return batch_at(tokens, step, batch_size=16, block_size=4, seed=seed).inputs[:, 0].tolist()
     before = starts(1, 5)
     np.random.default_rng().random()
     np.random.seed(3)
@@ -34,15 +38,15 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
 def test_every_window_of_the_text_is_reached_and_no_other():
     tokens = np.arange(12)
     seen = {tuple(row) for step in range(60) for row in np.column_stack(
-        [part[:, [0, -1]] for part in batch_at(tokens, step, batch_size=8, block_size=9, seed=0)]).tolist()}
+        [part[:, [0, -1]] for part in arrays_of(batch_at(tokens, step, batch_size=8, block_size=9, seed=0))]).tolist()}
     assert seen == {(start, start + 8, start + 1, start + 9) for start in range(3)}
 
 
 def test_windows_may_come_in_other_tokens_and_keep_their_length():
     def doubled(windows, random):
         return [window.repeat(2) if window[0] % 2 else window[:3] for window in windows]
-    plain, _ = batch_at(np.arange(100), 0, batch_size=8, block_size=5, seed=0)
-    inputs, targets = batch_at(np.arange(100), 0, batch_size=8, block_size=5, seed=0, resegment=doubled)
+    plain, _ = arrays_of(batch_at(np.arange(100), 0, batch_size=8, block_size=5, seed=0))
+    inputs, targets = arrays_of(batch_at(np.arange(100), 0, batch_size=8, block_size=5, seed=0, resegment=doubled))
     for window, before, after in zip(plain.tolist(), inputs.tolist(), targets.tolist()):
         longer = np.repeat(window, 2).tolist()
         assert before == (longer[:5] if window[0] % 2 else window)      # too short a window stays as it is
@@ -51,7 +55,7 @@ def test_windows_may_come_in_other_tokens_and_keep_their_length():
 
 
 def test_the_shortest_text_has_one_window():
-    inputs, targets = batch_at(np.arange(3), 0, batch_size=2, block_size=2, seed=0)
+    inputs, targets = arrays_of(batch_at(np.arange(3), 0, batch_size=2, block_size=2, seed=0))
     assert inputs.tolist() == [[0, 1]] * 2 and targets.tolist() == [[1, 2]] * 2
 
 

@@ -96,8 +96,8 @@ def test_characters_are_never_taken_back_nor_what_no_token_can_go_on_from():
                                     "find " * 20_000])
 def test_of_a_long_word_no_more_is_taken_back_than_tokens_can_be_long(prompt, monkeypatch):
     tokenizer, merged = TOKENIZERS["qwen2"], []
-    healer, ids, encode = Healer(tokenizer), tokenizer.encode(prompt), tokenizer.encode_piece
-    monkeypatch.setattr(tokenizer, "encode_piece", lambda content: merged.append(len(content)) or encode(content))
+    healer, ids, encode = Healer(tokenizer), tokenizer.encode(prompt), tokenizer.encode_pretoken
+    monkeypatch.setattr(tokenizer, "encode_pretoken", lambda content: merged.append(len(content)) or encode(content))
     kept, healing = healer.take_back(prompt, ids)
     assert max(merged) <= MOST_TAKEN_BACK and len(merged) <= 2 * MOST_TAKEN_BACK * (MOST_TAKEN_BACK + 1)
     assert tokenizer.decode_bytes(kept) + (healing.taken if healing else b"") == prompt.encode()
@@ -127,7 +127,7 @@ def by_definition(model, prompt):
     kept, healing = model._healer.take_back(prompt, tokenizer.encode(prompt))
     taken, found = healing.taken if healing else b"", {}
     for place in range(len(taken) + 1):
-        paths = {tuple(tokenizer.encode_piece(taken[:place]))}
+        paths = {tuple(tokenizer.encode_pretoken(taken[:place]))}
         if taken.isascii():
             paths.add(tuple(tokenizer.encode_bytes(taken[:place])))
         if taken.isspace() and place == len(taken):             # the last blank may belong to a word

@@ -263,7 +263,7 @@ def test_weights_that_are_damaged_or_a_text_that_is_not_there_leave_no_trace(hom
         tune(empty, start)
     assert not empty.folder.exists()
     start.write_bytes(start.read_bytes()[:-100])
-    with pytest.raises(FolioError, match="not a whole file"):
+    with pytest.raises(FolioError, match="is not a valid Folio checkpoint"):
         tune(made, start)
     assert [path.name for path in everything_in(made)] == ["input.txt"]
 
