@@ -185,8 +185,7 @@ class ModelParams:
 
 
 # --- Training ---
-# The largest values are far beyond what anybody will see the end of, and small enough to compute with: in 64-bit
-# integers, in float32.
+# The largest values: beyond the end of any run, and small enough to compute with in 64-bit integers and float32.
 MOST_STEPS, MOST_MINUTES, MOST_TOKENS = 10**12, 1e7, 10**9
 LENGTHS = ("steps", "minutes", "epochs")        # a run has exactly one of them
 USUAL_STEPS = 1000                              # of a run whose length is neither given nor estimated
@@ -339,17 +338,14 @@ class GenerationParams:
         if wrong:
             return
         if "" in self.stop:
-            yield "A stop text is empty, and every text begins with that: leave it out, or say where to stop."
+            yield "A stop string is empty, and every text begins with that: leave it out, or say where to stop."
         if any("\ud800" <= character <= "\udfff" for text in self.stop for character in text):
-            yield ("A stop text has half a surrogate pair, or a byte that is not UTF-8, which no text has: give whole "
-                   "characters.")
+            yield "A stop string has half a surrogate pair, or a byte that is not UTF-8: give whole characters."
         sampling = [name for name in ("temperature", "top_k", "top_p", "min_p") if getattr(self, name) is not None]
         if self.beams is not None and sampling:
-            yield (f"beams={self.beams} leaves nothing to chance, and {' and '.join(sampling)} would shape it: give "
-                   "the one or the other.")
+            yield f"beams={self.beams} does not sample, and {' and '.join(sampling)} shape sampling: give one of them."
         if self.beams is None and self.length_penalty is not None:
-            yield (f"length_penalty={self.length_penalty} compares beams with each other: give beams too, or leave it "
-                   "out.")
+            yield f"length_penalty={self.length_penalty} is for beam search: give beams too, or leave it out."
 
 
 # Short spellings of GenerationParams' fields, where no field of TrainingParams can be meant: as flags of run.py, as
@@ -371,11 +367,9 @@ class Params:
             yield from getattr(self, part.name).problems()
         if self.training.batches == "consecutive" and not self.model.is_recurrent:
             yield (f"batches=consecutive carries a network's state from sequence to sequence, and the family "
-                   f"{self.model.family} has none beyond its window: take batches=random or batches=shuffled, or "
-                   "family=lstm.")
+                   f"{self.model.family} has none: take batches=random or batches=shuffled, or family=lstm.")
         if self.training.compile and self.model.is_recurrent:
-            yield (f"compile=True is of no use to the family {self.model.family}, which torch.compile leaves as it is: "
-                   "leave it out.")
+            yield f"compile=True is of no use to the family {self.model.family}: leave it out."
 
     def values(self) -> dict[str, Any]:
         """Return {field: value} of all three parts. Two have a vocab_size: the model's comes first, then the text's."""

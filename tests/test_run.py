@@ -771,7 +771,7 @@ def test_settings_out_of_bounds_are_named_together(model):
                         (dict(stream="1"), "stream='1' should be of type int"),
                         *[(dict(stop=stop), rf"stop={re.escape(str(stop))} should be of type str")
                           for stop in (5, 0, True, False, 1e308, b"x")],
-                        (dict(stop=""), "A stop text is empty"), (dict(stop=["\n", ""]), "A stop text is empty")]:
+                        (dict(stop=""), "A stop string is empty"), (dict(stop=["\n", ""]), "A stop string is empty")]:
         with pytest.raises(FolioError, match=told):
             model.complete_each([{"prompt": PROMPT, **wrong}])
     assert model.complete(PROMPT, tokens=3, seed=1, stop=None) == model.complete(PROMPT, tokens=3, seed=1)

@@ -409,7 +409,7 @@ def test_parts_of_a_transformer_are_refused(name):
 
 
 @pytest.mark.parametrize("model, training, said", [
-    ({}, {"batches": "consecutive"}, "the family folio has none beyond its window"),
+    ({}, {"batches": "consecutive"}, "the family folio has none"),
     ({"family": "lstm"}, {"compile": True}, "compile=True is of no use to the family lstm"),
     ({"family": "lstm"}, {"batches": "consecutive", "bpe_dropout": 0.1}, "take bpe_dropout=0"),
 ])
