@@ -8,8 +8,8 @@ import pytest
 
 from conftest import ROOT, run_python
 
-# What each package of folio/, each script at the top and each command in folio/ may import: DESIGN of the house, from
-# the ground up.
+# What each package of folio/, each script at the top and each command in folio/ may import,
+# from the bottom up.
 TOP_LEVEL = {"Model_Params", "tokenizer", "Model"}
 MAY_IMPORT = {
     "folio": set(),                         # folio/__init__.py, beside the lazy folio.load
