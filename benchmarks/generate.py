@@ -66,7 +66,7 @@ def in_folio(net, precision="float32"):
 
 
 def in_int8(net):
-    """Generate as Folio does with precision=int8."""
+    """Generate as Folio does with weight_precision=int8."""
     return in_folio(net, "int8")
 
 

@@ -55,8 +55,7 @@ def single_tokens(net, precision):
     found = in_numpy(net, precision)
     if precision != "float32" and found is None:
         raise FolioError(f"weight_precision={precision} is for transformers in float32 on the CPU, with Model.py as it "
-                         f"came: "
-                         "leave it out.")
+                         "came: leave it out.")
     return found
 
 

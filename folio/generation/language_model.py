@@ -165,7 +165,7 @@ class LanguageModel:
         searched = {}           # several answers may be the best, the second best... of one search
         for index, sequence in enumerate(sequences):
             if sequence.settings.beams is not None:
-                key = tuple(sequence.prompt), _taken(sequence), sequence.settings
+                key = tuple(sequence.prompt), _taken(sequence), sequence.unsaid, sequence.settings
                 if key not in searched:
                     searched[key] = beam_search(self.net, sequence, self._ends(sequence))
                 for token in searched[key][min(sequence.number, len(searched[key]) - 1)].tokens:

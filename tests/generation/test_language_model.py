@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from folio.generation.stop_strings import StopFilter
 from folio.networks.build import build_network
 from Model_Params import ModelParams
 from test_decoder import WILD
+from tokenizer import CharTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +160,18 @@ def test_a_precision_that_is_not_for_this_network_is_refused_before_any_text_is_
     with pytest.raises(FolioError, match="precision=int8 is for transformers in float32 on the CPU, with Model.py "
                                          "as it came: leave it out"):
         replace(model, net=lstm).stream("x", weight_precision="int8")
+
+
+def test_beams_tell_apart_a_prompt_and_the_opening_that_has_the_same_tokens(model):
+    """Penalties count the tokens of a prompt, and not those of the opening before an empty one."""
+    tokenizer = CharTokenizer("abcde\n")
+    torch.manual_seed(0)
+    params = ModelParams(vocab_size=tokenizer.vocab_size, emb_len=32, num_layers=1, num_heads=2, block_size=32)
+    net = build_network(params.resolved()).eval()
+    with torch.no_grad():
+        net.head.weight *= 50
+    small = replace(model, net=net, tokenizer=tokenizer, opening=tokenizer.encode("\n"))
+    settings = dict(beams=2, tokens=8, repetition_penalty=100)
+    alone = [small.complete(prompt, **settings) for prompt in ("", "\n")]
+    assert alone[0] != alone[1]
+    assert [small.complete_each(["", "\n"], **settings, stream=0)[place] for place in (0, 1)] == alone
