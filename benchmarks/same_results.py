@@ -1,6 +1,6 @@
 """Hash what training and generation compute, to prove that a change of the code's structure changes no result.
 
-    python benchmarks/same_results.py                       # five minutes on one core: a hash for each result, as JSON
+    python benchmarks/same_results.py                       # three minutes: a hash for each result, as JSON
     python benchmarks/same_results.py > before.json         # before the change
     python benchmarks/same_results.py --against before.json # after it: exit code 1 where a hash differs
 
