@@ -493,7 +493,7 @@ def test_fine_tuning_a_transformer_refuses_what_only_a_recurrent_network_can_do(
     run.save_weights(None)
     start, (tokenizer, text) = folio.load(project.weights("test")), corpus.open_corpus(project)
     params = Params(model=start.net.params, training=trained(steps=3, batches="consecutive"))
-    with pytest.raises(FolioError, match="none beyond its window"), runs.new_run(project, "tuned", params, tokenizer,
+    with pytest.raises(FolioError, match="the family folio has none"), runs.new_run(project, "tuned", params, tokenizer,
                                                                                  text, 0.0, start=start):
         pass
 
