@@ -165,7 +165,7 @@ class Run:
 
     @property
     def out_of_patience(self):
-        """Return whether so many validations in a row were no better than the best that the run is to stop."""
+        """Return whether `patience` validations in a row brought no improvement."""
         patience = self._params.training.patience
         return patience is not None and self.progress.validations_since_best >= patience
 

@@ -70,17 +70,9 @@ def test_torch_compile_itself_makes_the_same_step(make_run):
     )
 
 
-def test_products_of_bfloat16_train_as_well(make_run):
-    exact, rounded = make_run("fp32"), make_run("bf16", precision="bf16")
-    for run in (exact, rounded):
-        run.train()
-    assert rounded.progress.best_nats == pytest.approx(exact.progress.best_nats, rel=0.03)
-    assert all(tensor.dtype == torch.float32 for tensor in rounded.net.state_dict().values())
-    assert not same_weights(exact.net.state_dict(), rounded.net.state_dict())
-
-
-def test_products_of_float16_train_as_well(make_run):
-    exact, rounded = make_run("fp32"), make_run("fp16", precision="fp16")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_products_of_half_the_bits_train_as_well(make_run, precision):
+    exact, rounded = make_run("exact"), make_run("rounded", precision=precision)
     for run in (exact, rounded):
         run.train()
     assert rounded.progress.best_nats == pytest.approx(exact.progress.best_nats, rel=0.03)
