@@ -25,7 +25,7 @@ from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.base.spelling import by_full_name, hint
 from folio.evaluation.bits_per_byte import evaluate, predictions, window_len, windows_at_once
-from folio.formats import checkpoint
+from folio.formats import checkpoint, trained_model
 from folio.generation.beam import beam_search
 from folio.generation.decoder import Decoder, Generation, Sequence, single_tokens
 from folio.generation.healing import Healer, continuations
@@ -42,20 +42,9 @@ def load(path: str | Path, device: str = "cpu") -> "LanguageModel":
     Raises OSError where the file cannot be read, FolioError where it holds no valid model.
     """
     device = hardware.settle_device(device)
-    contents = checkpoint.load(path)
-    net = checkpoint.network(contents, path).to(device).eval().requires_grad_(False)
-    try:
-        size = tokenizers.size_of(contents["tokenizer"])        # before memory for a tokenizer of any size is taken
-        if size != net.params.vocab_size:
-            raise FolioError(f"its tokenizer has {size} tokens, its model {net.params.vocab_size}")
-        tokenizer = tokenizers.from_dict(contents["tokenizer"])
-        if not tokenizer.decode_bytes(contents["opening"]):
-            raise FolioError("it does not say how a text begins")
-        val_bpb = None if contents["val_bpb"] is None else float(contents["val_bpb"])
-        return LanguageModel(contents["name"], net, tokenizer, list(contents["opening"]), int(contents["step"]),
-                             val_bpb, contents.get("learned_from"))
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise FolioError(f"{path} holds no model that this Folio can use: {error}.") from None
+    model = trained_model.load(path)
+    return LanguageModel(model.name, model.net.to(device), model.tokenizer, model.opening, int(model.contents["step"]),
+                         model.val_bpb, model.contents.get("learned_from"))
 
 
 @dataclass(frozen=True)

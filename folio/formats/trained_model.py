@@ -1,0 +1,61 @@
+"""The model in a weights file: network, tokenizer and the plain values beside them, checked against each other.
+
+Exports take a TrainedModel, and generation makes its LanguageModel from one. An import writes the weights file.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tokenizer as tokenizers
+from folio.base.errors import FolioError
+from folio.formats import checkpoint
+from Model_Params import ModelParams
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network and the tokenizer it was trained with."""
+    path: Path                      # of the weights file, for messages
+    contents: dict[str, Any]        # of the weights file, with the fields that folio.formats.checkpoint lists
+    net: torch.nn.Module            # on the CPU, in float32, in evaluation mode, without gradients
+    tokenizer: tokenizers.Tokenizer
+    opening: list[int]              # ids before a text that begins from nothing, at least one
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.contents["name"]
+
+    @property
+    def params(self) -> ModelParams:
+        """Shape of the network, resolved."""
+        return self.net.params
+
+    @property
+    def val_bpb(self) -> float | None:
+        """Bits per byte of the validation set, if they were measured."""
+        return None if self.contents["val_bpb"] is None else float(self.contents["val_bpb"])
+
+
+def load(path: str | Path) -> TrainedModel:
+    """Return the TrainedModel in a weights file.
+
+    Raises OSError where the file cannot be read, FolioError where it holds no valid model.
+    """
+    contents = checkpoint.load(path)
+    net = checkpoint.network(contents, path).eval().requires_grad_(False)
+    try:
+        size = tokenizers.size_of(contents["tokenizer"])        # before memory for a tokenizer of any size is taken
+        if size != net.params.vocab_size:
+            raise FolioError(f"its tokenizer has {size} tokens, its model {net.params.vocab_size}")
+        model = TrainedModel(Path(path), contents, net, tokenizers.from_dict(contents["tokenizer"]),
+                             list(contents["opening"]))
+        if not model.tokenizer.decode_bytes(model.opening):
+            raise FolioError("it does not say how a text begins")
+        _ = model.name, int(contents["step"]), model.val_bpb           # a weights file without them is refused
+        return model
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise FolioError(f"{path} holds no model that this Folio can use: {error}.") from None
