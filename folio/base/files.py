@@ -4,6 +4,8 @@ import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 import stat
 import time
 import uuid
@@ -80,6 +82,41 @@ def replace_together(folder, contents):
         raise
 
 
+@contextmanager
+def replacing_folder(path):
+    """Yield a temporary folder beside `path`. It takes that place when the block ends, and is removed if it raises.
+
+    A folder that was there is replaced as a whole. A kill between the two renames leaves it beside, under a name that
+    begins with a dot and ends in .old; until then it is as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    key = uuid.uuid4().hex
+    temporary, old = _temporary(path, key), path.with_name(f".{path.name}.{key}.old")
+    try:
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.iterdir():
+            with file.open("rb+") as opened:
+                _to_disk(opened)
+        _folder_to_disk(temporary)
+        if path.exists():
+            _rename(path, old)
+        try:
+            _rename(temporary, path)
+        except BaseException:
+            if old.exists():
+                _rename(old, path)
+            raise
+        _folder_to_disk(path.parent)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def finish_replacing(folder):
     """Complete what an interrupted replace_together left in `folder`. Readers of such files call this first."""
     folder = Path(folder)
@@ -108,6 +145,21 @@ def refuse_foreign(path, kind, is_own):
     if head and not is_own(head):
         raise FileExistsError(f"{path} exists, and is not {kind}; it was left as it is. "
                               "Name another file, or move that one away.")
+
+
+def refuse_foreign_folder(path, kind, names):
+    """Raise FileExistsError if `path` exists and is not a folder that has nothing but files of these names.
+
+    kind: of folder that is about to be written, in words; names: regular expression for the names of its files
+    """
+    path = Path(path)
+    if path.is_dir():
+        foreign = next((file.name for file in sorted(path.iterdir()) if not re.fullmatch(names, file.name)), None)
+        if foreign is not None:
+            raise FileExistsError(f"{path} holds {foreign}, and is not {kind}; it was left as it is. "
+                                  "Name another folder, or move that one away.")
+    elif path.exists() or path.is_symlink():
+        raise FileExistsError(f"{path} is no folder, and {kind} is to be written there. Name a folder.")
 
 
 def remove_leftovers(path):

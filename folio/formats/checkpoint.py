@@ -10,12 +10,13 @@ Saved_Weights/weights-NAME.pth has all that is needed to run the network, and is
 
     name            str: of the run
     params          {field: value} of ModelParams, resolved; the shapes of `weights` follow from it
-    weights         {name: tensor}: the network's state_dict; tied weights are named twice and stored once
+    weights         {name: tensor}: the network's state_dict; tied weights are named twice and stored once. In float32,
+                    or in the type in which an imported model has them
     tokenizer       {field: value}: tokenizer.Tokenizer.to_dict(), i.e. format, kind, special_tokens and
                     for bpe: pattern, merges ([[id, id], ...]); for char: characters
     opening         [id]: the tokens that stand before a text that begins from nothing
     text            {field: value} of TextParams
-    training        {field: value} of TrainingParams, resolved, as the run had it
+    training        {field: value} of TrainingParams, resolved, as the run had it; {} of an imported model
     step            int: training steps that led to these weights
     started_from    {name, fingerprint} of the weights that a fine-tuned run began with; else None
     seconds         float: time that the run had taken by then
@@ -23,6 +24,7 @@ Saved_Weights/weights-NAME.pth has all that is needed to run the network, and is
     learned_from    {text_fingerprint, train_bytes}: which text, and how much of it, was the training part
     val_bpb         float: bits per byte of the validation part; None where it was not measured
     val_nats_per_byte       float or None: the same in nats per byte
+    origin          of an imported model, what it was before (folio.formats.hugging_face); else absent or None
 
 Saved_Weights/resume-NAME.pth has all that is needed to continue a run exactly:
 

@@ -3,7 +3,7 @@
 Exports take a TrainedModel, and generation makes its LanguageModel from one. An import writes the weights file.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 import tokenizer as tokenizers
 from folio.base.errors import FolioError
 from folio.formats import checkpoint
-from Model_Params import ModelParams
+from Model_Params import ModelParams, TextParams
 
 
 @dataclass(frozen=True)
@@ -59,3 +59,16 @@ def load(path: str | Path) -> TrainedModel:
         return model
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise FolioError(f"{path} holds no model that this Folio can use: {error}.") from None
+
+
+def imported(name: str, params: ModelParams, weights: dict[str, torch.Tensor], tokenizer: tokenizers.Tokenizer,
+             opening: list[int], origin: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the contents of a weights file for a model of another program, which Folio has not trained.
+
+    weights: {name: tensor} in any float type; origin: what an export gives back the original files from.
+    """
+    text = TextParams(tokenizer=tokenizer.kind, vocab_size=tokenizer.vocab_size, pattern=tokenizer.pattern)
+    return {"name": name, "params": asdict(replace(params, vocab_size=tokenizer.vocab_size)), "weights": weights,
+            "tokenizer": tokenizer.to_dict(), "opening": list(opening), "text": asdict(text), "training": {}, "step": 0,
+            "started_from": None, "seconds": 0.0, "torch": torch.__version__, "learned_from": None, "val_bpb": None,
+            "val_nats_per_byte": None, "origin": origin}
