@@ -19,13 +19,11 @@ from folio.base.visible import on_one_line
 from folio.formats.exports import architecture
 from folio.networks.build import count_parameters
 
-# By format: the program's name for Hugging Face, and how to run the model, with {opening} for how a text begins.
+# By format: the library that runs the model, and the program in Python that does it.
 _PROGRAMS = {"huggingface": ("transformers", """\
-```python
 from transformers import pipeline
-write = pipeline("text-generation", "path/to/this/folder")
-print(write({opening}, max_new_tokens=100)[0]["generated_text"])
-```""")}
+write = pipeline("text-generation", {folder})
+print(write({opening}, max_new_tokens=100)[0]["generated_text"])""")}
 
 _CARD = """\
 ---
@@ -46,7 +44,9 @@ tags:
 
 ## How to run it
 
+```python
 {program}
+```
 
 {opening_note}
 
@@ -65,16 +65,21 @@ def text(model, format):
     Raises FolioError where the format cannot represent the model.
     """
     equations = architecture(model, format)
-    library, program = _PROGRAMS[format]
     opening = quoted(model.tokenizer.decode(model.opening))
     return _CARD.format(
-        library=library, quoted_name=quoted(str(model.name)), title=_plain(str(model.name)),
+        library=_PROGRAMS[format][0], quoted_name=quoted(str(model.name)), title=_plain(str(model.name)),
         origin=_origin(model), warning=_warning(model),
         figures="\n".join(f"| {name} | {value} |" for name, value in _figures(model, equations)),
-        program=program.format(opening=opening),
+        program=program(model, format, "path/to/this/folder"),
         opening_note=f"A text that begins from nothing begins with {_code(opening)} (as a string of Python): the "
                      "model expects that before its first word. In front of a prompt of your own it is not needed.",
         window_note=_window_note(model))
+
+
+def program(model, format, folder):
+    """Return the lines of Python that run a model exported to this folder, from the beginning of a text."""
+    opening = model.tokenizer.decode(model.opening)
+    return _PROGRAMS[format][1].format(folder=quoted(folder), opening=quoted(opening))
 
 
 def quoted(value):
