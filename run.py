@@ -17,6 +17,7 @@ from folio.base.visible import harmless, unescaped
 from folio.cli import configuration
 from folio.cli.command_line import Parser, front_door
 from folio.cli.screen import BOLD, Screen
+from folio.formats.find_weights import find_weights, newest_weights
 from Model_Params import SHORT_NAMES, GenerationParams
 
 
@@ -78,7 +79,7 @@ def main():
 def load_model(arguments):
     """Load the model that the command line names. -> LanguageModel, a line that describes it"""
     # These import torch, which --help need not wait for.
-    from folio.generation.language_model import find_weights, load, newest_weights
+    from folio.generation.language_model import load
     from folio.networks.build import count_parameters
     home = arguments.home
     path = find_weights(home, arguments.weights) if arguments.weights else newest_weights(home)

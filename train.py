@@ -22,6 +22,7 @@ from folio.base.commands import command
 from folio.cli import configuration
 from folio.cli.command_line import Parser, chosen, front_door
 from folio.cli.screen import Screen
+from folio.formats.find_weights import find_weights
 from Model_Params import FINE_TUNING, PRESETS, READING, ModelParams, TextParams, TrainingParams
 
 
@@ -87,7 +88,7 @@ def opened_run(arguments, preset, flags, params, started_at):
     if arguments.preset:                # it says how a text becomes tokens, but not how files are read
         wanted = {name: value for name, value in asdict(params.text).items() if name not in READING} | wanted
     if arguments.start_from:
-        start = language_model.load(language_model.find_weights(home, arguments.start_from))
+        start = language_model.load(find_weights(home, arguments.start_from))
         model = replace(runs.tuned_model(start, flags), vocab_size=None)            # the tokenizer's, as always
         opening = partial(corpus.open_corpus, home, wanted=wanted, tokenizer=start.tokenizer)
         _, text = distributed.after_the_first(opening)
