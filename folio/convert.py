@@ -118,7 +118,7 @@ def _export_model(parser, arguments):
         from folio.formats import hub
         hub.require(arguments.push)         # before the work, not after it
     from folio.formats import trained_model
-    from folio.generation.language_model import find_weights, newest_weights
+    from folio.formats.find_weights import find_weights, newest_weights
     home = arguments.home
     model = trained_model.load(find_weights(home, arguments.weights) if arguments.weights else newest_weights(home))
     import_module(MODEL_WRITERS[format]).write(model, path, **types)

@@ -17,6 +17,7 @@ import math
 from folio.base.spelling import counted
 from folio.base.visible import on_one_line
 from folio.formats.exports import architecture
+from folio.formats.find_weights import is_imported
 from folio.networks.build import count_parameters
 
 # By format: the library that runs the model, and the program in Python that does it.
@@ -118,7 +119,7 @@ def _origin(model):
     """Return the sentence on where a model comes from."""
     contents, start = model.contents, model.contents.get("started_from")
     what = f"This is a language model of {counted(count_parameters(model.net), 'parameter')}."
-    if not contents.get("training"):
+    if is_imported(contents):
         return f"{what} It was imported into Folio, which has not trained it."
     size = _number(_part(contents.get("learned_from"), "train_bytes"))
     learned = "a text" if size is None else f"a text of {counted(int(size), 'byte')}"
@@ -128,7 +129,7 @@ def _origin(model):
 
 
 def _warning(model):
-    if not model.contents.get("training"):
+    if is_imported(model.contents):
         return ""
     return " Its vocabulary has frequent words of that text, and the model may repeat passages of it."
 
@@ -142,7 +143,7 @@ def _figures(model, equations):
     yield "vocabulary", f"{counted(model.tokenizer.vocab_size, 'token')} ({model.tokenizer.kind}{split})"
     if model.net.context is not None:
         yield "context", counted(model.net.context, "token")
-    if contents.get("training"):
+    if not is_imported(contents):
         yield "training", counted(int(contents["step"]), "step") + _time(_number(contents.get("seconds")))
     if (bits := _number(model.val_bpb)) is not None:
         yield "held-out text", f"{bits:.3f} bits per byte, {bits * math.log(2):.3f} nats per byte"
