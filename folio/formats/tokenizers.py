@@ -77,10 +77,11 @@ def write(tokenizer, format, path):
     WRITERS[format](tokenizer, Path(path))
 
 
-def _write_tokenizer_json(tokenizer, path):
-    """Write what tokenizers.Tokenizer.from_file and transformers.PreTrainedTokenizerFast(tokenizer_file=...) read.
+def tokenizer_json(tokenizer):
+    """Return the content of a tokenizer.json, in bytes, with the ids of a BPETokenizer.
 
-    They encode a spelled-out special token as special, like encode(text, allow_special=True).
+    tokenizers.Tokenizer.from_file and transformers.PreTrainedTokenizerFast(tokenizer_file=...) read it. They encode a
+    spelled-out special token as special, like encode(text, allow_special=True).
     """
     special = [{"id": token, "content": name, "single_word": False, "lstrip": False, "rstrip": False,
                 "normalized": False, "special": True} for name, token in tokenizer.special_ids.items()]
@@ -92,11 +93,26 @@ def _write_tokenizer_json(tokenizer, path):
              "continuing_subword_prefix": None, "end_of_word_suffix": None,
              "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
              "vocab": {name: token for token, name in enumerate(ordinary)}, "merges": _merge_lines(tokenizer)}
-    written = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": special, "normalizer": None,
-               "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
-               "post_processor": None, "decoder": byte_level, "model": model}
+    return _json({"version": "1.0", "truncation": None, "padding": None, "added_tokens": special, "normalizer": None,
+                  "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+                  "post_processor": None, "decoder": byte_level, "model": model})
+
+
+def tokenizer_config(tokenizer, block_size):
+    """Return what the tokenizer_config.json beside a tokenizer.json says to transformers, as plain values.
+
+    block_size: tokens in the model's context. The class is named because transformers would otherwise derive one from
+    the model's architecture, and that of Qwen normalizes every text (NFC).
+    """
+    end = None if tokenizer.end_of_text is None else tokenizer.names()[tokenizer.end_of_text]
+    return {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "pad_token": end, "bos_token": None,
+            "unk_token": None, "add_bos_token": False, "add_eos_token": False, "add_prefix_space": False,
+            "clean_up_tokenization_spaces": False, "model_max_length": block_size}
+
+
+def _write_tokenizer_json(tokenizer, path):
     with replacing(path) as file:
-        file.write(_json(written))
+        file.write(tokenizer_json(tokenizer))
 
 
 def _write_vocab_and_merges(tokenizer, folder):
