@@ -123,7 +123,8 @@ def _export_model(parser, arguments):
     model = trained_model.load(find_weights(home, arguments.weights) if arguments.weights else newest_weights(home))
     import_module(MODEL_WRITERS[format]).write(model, path, **types)
     from folio.networks.build import count_parameters
-    print(f"{model.name}   {count_parameters(model.net):,} parameters, {_bytes_of(path):,} bytes -> {path}")
+    type = f" in {arguments.type or _default_type(format, model)}" if types else ""
+    print(f"{model.name}   {count_parameters(model.net):,} parameters{type}, {_bytes_of(path):,} bytes -> {path}")
     _print_next(model, format, path)
     if arguments.push:
         print(f"pushed   -> {hub.push(path, arguments.push)}")
@@ -143,6 +144,12 @@ def _refuse_type(parser, format, type):
 
 def _types_of(format):
     return getattr(import_module(MODEL_WRITERS[format]), "TYPES", ())
+
+
+def _default_type(format, model):
+    """Return the type in which a format writes a model where none is given."""
+    module = import_module(MODEL_WRITERS["gguf" if format == "ollama" else format])
+    return module.default_type(model) if hasattr(module, "default_type") else module.TYPES[0]
 
 
 def _bytes_of(path):
@@ -182,9 +189,11 @@ def _export_tokenizer(parser, arguments):
 def _import_model(parser, arguments):
     path, name, home = Path(arguments.words[0]), arguments.name, arguments.home
     if name is None:
+        alone = ""
+        if (path / "tokenizer.json").exists():
+            alone = f"; for its tokenizer alone: {command('-m folio.convert', 'import', path / 'tokenizer.json')}"
         parser.error(f"{path} is a whole model. To import it, say what to call it: "
-                     f"{command('-m folio.convert', 'import', path, '--name', 'NAME')}; "
-                     f"for its tokenizer alone: {command('-m folio.convert', 'import', path / 'tokenizer.json')}")
+                     f"{command('-m folio.convert', 'import', path, '--name', 'NAME')}{alone}")
     if not re.fullmatch(r"\w[\w.-]*", name):
         parser.error(f"--name {name} cannot be part of a file's name: take letters, digits, and . _ -")
     if len(arguments.words) != 1:
