@@ -151,6 +151,10 @@ def _tokenizer_values(tokenizer):
     if end is None:
         raise FolioError("The tokenizer has no special token that ends a text, such as <|endoftext|>, and llama.cpp "
                          "needs one. The format huggingface can do without.")
+    if pre == "llama-bpe" and (unmade := tokenizers._unmade_tokens(tokenizer)):
+        raise FolioError(f"With the split pattern {tokenizer.pattern}, llama.cpp takes every pre-token that is a token "
+                         f"whole, and this tokenizer's merges never make {tokenizer.token_bytes[unmade[0]]!r}. "
+                         "The format huggingface can represent it.")
     ordinary = len(names) - len(tokenizer.special_tokens)
     return {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": pre, "tokenizer.ggml.tokens": names,
             "tokenizer.ggml.token_type": [_NORMAL] * ordinary + [_CONTROL] * len(tokenizer.special_tokens),
