@@ -60,8 +60,9 @@ MARK = '<meta name="generator" content="Folio, a page with a model">'       # sa
 POLICY = ("default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; worker-src blob:; "
           "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'")
 START = """
-startPage(createWorkerEngine(document.getElementById("folio-worker").textContent,
-  document.getElementById("folio-model").textContent));
+const engine = createWorkerEngine(document.getElementById("folio-worker").textContent,
+  document.getElementById("folio-model").textContent);
+startPage(engine);
 """
 
 
