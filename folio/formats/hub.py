@@ -34,7 +34,7 @@ def push(folder, repository, endpoint=None, token=True):
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
     api = HfApi(endpoint=endpoint, token=token)
-    kept = f"The folder {folder} is as it was."
+    kept = f"The folder {folder} is written, and stays."
     try:
         address = api.create_repo(repository, visibility="private", exist_ok=True)
         api.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message="Upload a model made with Folio")
