@@ -201,7 +201,7 @@ class _Order:
         self.size = tokens.tokenizer.vocab_size
         known = ids >= 0
         if len(ids) != self.size or len(np.unique(ids[known])) != known.sum():
-            raise AssertionError("a tokenizer's original ids are one per token, each once")
+            raise Problem("its tokenizer gives two tokens one id")
         if known.any() and ids.max() >= count:
             raise Problem(f"its tokenizer has the id {ids.max():,}, and its config.json says vocab_size={count:,}")
         is_cut = np.ones(count, bool)

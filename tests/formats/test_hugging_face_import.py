@@ -121,7 +121,7 @@ def make_folder(folder, name, text):
                 parameter += torch.randn_like(parameter) * 0.3
         for embedding in {model.get_input_embeddings(), model.get_output_embeddings()} - {None}:
             embedding.weight[TOKENS:] *= 1e-3               # so that greedy text has no tokens without a text
-    model.to(config.dtype or torch.float32).save_pretrained(
+    model.to(getattr(torch, str(config.dtype or "float32").removeprefix("torch."))).save_pretrained(
         folder, **{key: value for key, value in of_weights.items() if key != "change"})
     make_tokenizer(folder, text, **of_tokenizer)
     if "change" in of_weights:
