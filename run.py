@@ -31,7 +31,8 @@ def make_parser():
     parser.add_argument("--escapes", action="store_true",
                         help=r"take \n in the prompt for a new line, \t for a tab, \\ for a backslash")
     parser.add_argument("--weights", metavar="FILE",
-                        help="a file in Saved_Weights, or a run's name (default: the newest)")
+                        help="a run's name, a file in Saved_Weights, a path, or a glob that means one of these "
+                        "(default: the newest)")
     parser.add_number("--samples", 1, "answers to a prompt (default: 1)", low=1, high=4096)
     parser.add_argument("--device", default="cpu", metavar="NAME",
                         help="where to compute: cpu, cuda, mps (default: cpu)")

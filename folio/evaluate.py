@@ -43,7 +43,8 @@ def _parse():
     parser = Parser("Measure a trained model: how well it predicts a text, which passages are hardest, "
                     "and how much of what it writes is copied.")
     parser.add_argument("--weights", metavar="FILE",
-                        help="a file in Saved_Weights, or the name of a run (default: the newest)")
+                        help="a run's name, a file in Saved_Weights, a path, or a glob that means one of these "
+                        "(default: the newest)")
     parser.add_argument("--text", type=Path, metavar="FILE",
                         help="measure on this file or folder (default: the validation part of the project's text)")
     parser.add_number("--stride", None, "tokens from the start of one window to the next; a smaller stride gives each "

@@ -4,6 +4,7 @@ from fnmatch import fnmatch
 from glob import glob
 from pathlib import Path
 
+from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.base.spelling import nearest
 
@@ -40,6 +41,15 @@ def files_of_runs(home: Home, pattern: str, word: str) -> list[Path]:
     suffix = pattern.partition("*")[2]
     paths = (path for path in map(Path, glob(word)) if path.is_file() and path.name.endswith(suffix))
     return sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+
+
+def one_file(home: Home, pattern: str, word: str) -> Path | None:
+    """Return the ordinary file that a word means, or None. Raises FolioError where a glob matches several."""
+    found = files_of_runs(home, pattern, word)
+    if len(found) > 1:
+        raise FolioError(f"{word} matches {len(found)} files, and one is wanted. Newest first they are: "
+                         f"{listed([path.name for path in found])}. Name one of them.")
+    return next(iter(found), None)
 
 
 def means(word: str, path: Path, pattern: str) -> bool:

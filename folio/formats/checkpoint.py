@@ -53,6 +53,7 @@ from pathlib import Path
 
 import torch
 
+from folio.base.commands import command
 from folio.base.errors import FolioError, is_out_of_memory
 from folio.base.files import replacing
 from folio.formats import torch_file
@@ -107,12 +108,12 @@ def _opened(path):
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         is_model = (Path(path) / "config.json").exists()
-        raise _foreign(path, "a folder, as Hugging Face keeps models" if is_model else "a folder")
+        raise _foreign(path, "a folder, as Hugging Face keeps models" if is_model else "a folder", is_model)
     if not stat.S_ISREG(status.st_mode):        # to open a pipe might wait for ever
         raise _foreign(path, "a pipe or a device")
     with open(path, "rb") as file:
         if kind := _foreign_kind(file.read(16), status.st_size):
-            raise _foreign(path, kind)
+            raise _foreign(path, kind, kind in _IMPORTABLE.values())
         try:
             opened = torch_file.TorchFile(file)
             outlines = opened.outlines()
@@ -130,17 +131,28 @@ def _opened(path):
             raise FolioError(f"{path} is damaged: {error}.") from None
 
 
+# What python -m folio.convert reads: by its file's first bytes, or by what those of a safetensors file are.
+_IMPORTABLE = {"gguf": "a GGUF file, as llama.cpp keeps models",
+               "safetensors": "a safetensors file, as Hugging Face keeps models"}
+
+
 def _foreign_kind(beginning, size):
     """Return what a file is, by its first 16 bytes and its size, if it is known to be another program's; else None."""
     if beginning.startswith(b"GGUF"):
-        return "a GGUF file, as llama.cpp keeps models"
+        return _IMPORTABLE["gguf"]
     if beginning[8:9] == b"{" and int.from_bytes(beginning[:8], "little") < size:
-        return "a safetensors file, as Hugging Face keeps models"
+        return _IMPORTABLE["safetensors"]
     return "a bare pickle, as old versions of PyTorch write" if beginning[:1] == b"\x80" else None
 
 
-def _foreign(path, kind):
-    return FolioError(f"{path} is {kind}; nothing in it was executed. Folio reads its own weights-NAME.pth.")
+def _foreign(path, kind, is_importable=False):
+    advice = "Folio reads its own weights-NAME.pth."
+    if is_importable:
+        path = Path(path)
+        # A model's files are imported with the folder that they lie in.
+        model = path.parent if (path.parent / "config.json").exists() else path
+        advice = f"Import it first: {command('-m folio.convert', 'import', model, '--name', 'NAME')}"
+    return FolioError(f"{path} is {kind}; nothing in it was executed. {advice}")
 
 
 def network(contents, path):

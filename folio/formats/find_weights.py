@@ -11,7 +11,7 @@ from pathlib import Path
 from folio.base.commands import command
 from folio.base.errors import FolioError
 from folio.base.home import Home
-from folio.base.run_files import files_of_runs, listed, meant, places, run_name
+from folio.base.run_files import listed, meant, one_file, places, run_name
 
 WEIGHTS = "weights-*.pth"
 
@@ -56,13 +56,10 @@ def find_weights(home: Home, wanted: str) -> Path:
     wanted: the name of its run, its own name, its path, or a glob that matches no other
     Raises FileNotFoundError, which lists what there is, and FolioError where several files match.
     """
-    found = files_of_runs(home, WEIGHTS, wanted)
-    if len(found) > 1:
-        raise FolioError(f"{wanted} is {len(found)} files, and one is wanted. Newest first they are: "
-                         f"{listed([path.name for path in found])}. Name one of them.")
     # What is no ordinary file is explained by whoever opens it.
-    for path in [*found, *filter(Path.exists, places(home, WEIGHTS, wanted))]:
-        return path
+    found = one_file(home, WEIGHTS, wanted) or next(filter(Path.exists, places(home, WEIGHTS, wanted)), None)
+    if found:
+        return found
     existing = home.newest(WEIGHTS)
     hint = meant(wanted, [run_name(path, WEIGHTS) for path in existing])
     raise FileNotFoundError(f"There are no weights named {wanted}{hint} "
