@@ -48,7 +48,8 @@ import torch
 
 from folio.base.errors import FolioError
 from folio.base.files import refuse_foreign
-from folio.formats import exports, gguf_file, tokenizers
+from folio.formats import exports, gguf_file
+from folio.formats.tokenizer_parts import tokenizer_from_names, unmade_tokens
 from folio.formats.trained_model import imported
 from folio.networks.build import count_parameters
 from Model_Params import ROPE_BASE, ModelParams
@@ -151,7 +152,7 @@ def _tokenizer_values(tokenizer):
     if end is None:
         raise FolioError("The tokenizer has no special token that ends a text, such as <|endoftext|>, and llama.cpp "
                          "needs one. The format huggingface can do without.")
-    if pre == "llama-bpe" and (unmade := tokenizers._unmade_tokens(tokenizer)):
+    if pre == "llama-bpe" and (unmade := unmade_tokens(tokenizer)):
         raise FolioError(f"With the split pattern {tokenizer.pattern}, llama.cpp takes every pre-token that is a token "
                          f"whole, and this tokenizer's merges never make {tokenizer.token_bytes[unmade[0]]!r}. "
                          "The format huggingface can represent it.")
@@ -341,8 +342,7 @@ def _read_tokenizer(values):
         raise FolioError(f"its tokenizer.ggml.token_type has tokens of the type {min(others)}; "
                          f"Folio has {_NORMAL}, ordinary tokens, and {_CONTROL}, special ones")
     special = [token for token, type in zip(tokens, types) if type == _CONTROL]
-    tokenizer = tokenizers._tokenizer_from_names(ids, values.get("tokenizer.ggml.merges", [str]), special,
-                                                 PATTERNS[pre])
+    tokenizer = tokenizer_from_names(ids, values.get("tokenizer.ggml.merges", [str]), special, PATTERNS[pre])
     return tokenizer, np.array([ids[token] for token in tokenizer.names()])
 
 
