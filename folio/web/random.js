@@ -8,7 +8,7 @@
 "use strict";
 
 class RandomNumbers {
-  // seed, number: integers from 0 on (number, BigInt or decimal digits), as in numpy.random.default_rng((seed, number)).
+  // seed, number: integers from 0 on (number, BigInt or digits), as in numpy.random.default_rng((seed, number))
   constructor(seed, number = 0) {
     const words = new Uint32Array(seedState([...asWords(seed), ...asWords(number)], 8));
     const [stateHigh, stateLow, incrementHigh, incrementLow] = [0, 2, 4, 6].map(
