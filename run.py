@@ -85,7 +85,8 @@ def load_model(arguments):
     home = arguments.home
     path = find_weights(home, arguments.weights) if arguments.weights else newest_weights(home)
     model = load(path, arguments.device)
-    quality = "not yet measured" if model.val_bpb is None else f"{model.val_bpb:.3f} bits per byte"
+    unmeasured = "imported, not measured" if model.is_imported else "not yet measured"
+    quality = unmeasured if model.val_bpb is None else f"{model.val_bpb:.3f} bits per byte"
     return model, (f"{harmless(path.name)}: {count_parameters(model.net):,} parameters, {quality}, "
                    f"vocabulary of {model.tokenizer.vocab_size:,} tokens")
 

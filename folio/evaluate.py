@@ -111,7 +111,8 @@ def lines_of(report, width, colored=False):
 
     colored: give costly tokens of the hardest passages a warm background.
     """
-    blocks = [[cut(f"{report.weights}: {report.parameters:,} parameters, step {report.step:,}", width),
+    blocks = [[cut(f"{report.weights}: {report.parameters:,} parameters"
+                  + (f", step {report.step:,}" if report.step else ""), width),
                cut(f"measured on {harmless(report.text)}: {report.bytes:,} bytes, {report.tokens:,} tokens", width)],
               table([("", "per byte", "per token"),
                      ("bits", f"{report.bits_per_byte:.4f}", f"{report.nats_per_token / math.log(2):.4f}"),

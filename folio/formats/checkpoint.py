@@ -108,12 +108,12 @@ def _opened(path):
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         is_model = (Path(path) / "config.json").exists()
-        raise _foreign(path, "a folder, as Hugging Face keeps models" if is_model else "a folder", is_model)
+        raise _foreign(path, "a folder, as Hugging Face keeps models" if is_model else "a folder")
     if not stat.S_ISREG(status.st_mode):        # to open a pipe might wait for ever
         raise _foreign(path, "a pipe or a device")
     with open(path, "rb") as file:
         if kind := _foreign_kind(file.read(16), status.st_size):
-            raise _foreign(path, kind, kind in _IMPORTABLE.values())
+            raise _foreign(path, kind)
         try:
             opened = torch_file.TorchFile(file)
             outlines = opened.outlines()
@@ -131,28 +131,36 @@ def _opened(path):
             raise FolioError(f"{path} is damaged: {error}.") from None
 
 
-# What python -m folio.convert reads: by its file's first bytes, or by what those of a safetensors file are.
-_IMPORTABLE = {"gguf": "a GGUF file, as llama.cpp keeps models",
-               "safetensors": "a safetensors file, as Hugging Face keeps models"}
+_GGUF, _SAFETENSORS = "a GGUF file, as llama.cpp keeps models", "a safetensors file, as Hugging Face keeps models"
 
 
 def _foreign_kind(beginning, size):
     """Return what a file is, by its first 16 bytes and its size, if it is known to be another program's; else None."""
     if beginning.startswith(b"GGUF"):
-        return _IMPORTABLE["gguf"]
+        return _GGUF
     if beginning[8:9] == b"{" and int.from_bytes(beginning[:8], "little") < size:
-        return _IMPORTABLE["safetensors"]
+        return _SAFETENSORS
     return "a bare pickle, as old versions of PyTorch write" if beginning[:1] == b"\x80" else None
 
 
-def _foreign(path, kind, is_importable=False):
+def _foreign(path, kind):
     advice = "Folio reads its own weights-NAME.pth."
-    if is_importable:
-        path = Path(path)
-        # A model's files are imported with the folder that they lie in.
-        model = path.parent if (path.parent / "config.json").exists() else path
+    if model := _importable(Path(path), kind):
         advice = f"Import it first: {command('-m folio.convert', 'import', model, '--name', 'NAME')}"
     return FolioError(f"{path} is {kind}; nothing in it was executed. {advice}")
+
+
+def _importable(path, kind):
+    """Return what python -m folio.convert would read of a foreign file or folder, or None.
+
+    A model of Hugging Face is the folder with config.json, whichever file of it was named.
+    """
+    if kind == _GGUF:
+        return path
+    for folder in (path, path.parent):
+        if (folder / "config.json").is_file():
+            return folder
+    return "FOLDER" if kind == _SAFETENSORS else None
 
 
 def network(contents, path):

@@ -22,6 +22,7 @@ from folio.base.errors import FolioError
 from folio.base.spelling import by_full_name, hint
 from folio.evaluation.bits_per_byte import evaluate, predictions, window_len, windows_at_once
 from folio.formats import trained_model
+from folio.formats.find_weights import is_imported
 from folio.generation.beam import beam_search
 from folio.generation.decoder import Decoder, Generation, Sequence, single_tokens
 from folio.generation.healing import Healer, continuations
@@ -40,7 +41,7 @@ def load(path: str | Path, device: str = "cpu") -> "LanguageModel":
     device = hardware.settle_device(device)
     model = trained_model.load(path)
     return LanguageModel(model.name, model.net.to(device), model.tokenizer, model.opening, int(model.contents["step"]),
-                         model.val_bpb, model.contents.get("learned_from"))
+                         model.val_bpb, model.contents.get("learned_from"), is_imported(model.contents))
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class LanguageModel:
     step: int
     val_bpb: float | None                       # bits per byte of its validation text, if measured
     learned_from: dict[str, Any] | None = None  # Corpus.training_part of its training text, if the file has it
+    is_imported: bool = False                   # whether another program has trained it
 
     def stream(self, prompt: str = "", stream: int = 0, **settings: Any) -> Iterator[str]:
         """Yield the text that follows `prompt`, a few characters at a time, as it is generated.

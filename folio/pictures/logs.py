@@ -36,8 +36,7 @@ def _find_logs(home, word, existing):
     names = [run_name(path) for path in existing]
     there = f"Runs with a log in {home.saved_weights}: {listed(names)}."
     if home.weights(word).is_file():
-        raise FileNotFoundError(f"The run {word} has weights, but no log to draw: it was imported or trained elsewhere. "
-                                f"{there}")
+        raise FileNotFoundError(f"The run {word} has weights, but no log: it was imported, or made elsewhere. {there}")
     raise FileNotFoundError(f"There is no run {word}, nor a log file of that name{meant(word, names)} {there}")
 
 

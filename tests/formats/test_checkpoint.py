@@ -247,13 +247,18 @@ def test_another_programs_torch_file_is_refused(content, tmp_path):
     ("model.gguf", b"GGUF\x03\0\0\0" + bytes(100), "a GGUF file, as llama.cpp keeps models"),
     ("old.pth", pickle.dumps({"weights": 1}), "a bare pickle, as old versions of PyTorch write"),
 ])
-def test_a_model_of_another_program_is_named_as_what_it_is(name, content, known, tmp_path):
-    (tmp_path / name).write_bytes(content)
+def test_a_model_of_another_program_is_named_as_what_it_is_with_the_command_that_imports_it(name, content, known,
+                                                                                            tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    what = {"model.gguf": path, "model.safetensors": "FOLDER"}.get(name)
+    advice = (f"Import it first: python -m folio.convert import {what} --name NAME" if what
+              else "Folio reads its own weights-NAME.pth.")
     for read in (checkpoint.load, checkpoint.load_metadata):
-        assert (
-            sentence(read, tmp_path / name)
-            == f"{tmp_path / name} is {known}; nothing in it was executed. Folio reads its own weights-NAME.pth."
-        )
+        assert sentence(read, path) == f"{path} is {known}; nothing in it was executed. {advice}"
+    (tmp_path / "config.json").touch()
+    if name != "model.gguf":            # the file of a model that is a folder
+        assert f"import {tmp_path} --name NAME" in sentence(checkpoint.load, path)
 
 
 def test_hugging_faces_own_form_of_a_torch_file_is_named(tmp_path):
@@ -266,7 +271,9 @@ def test_hugging_faces_own_form_of_a_torch_file_is_named(tmp_path):
 def test_a_folder_is_called_a_folder(tmp_path):
     assert "is a folder; nothing" in sentence(checkpoint.load, tmp_path)
     (tmp_path / "config.json").touch()
-    assert "is a folder, as Hugging Face keeps models; nothing" in sentence(checkpoint.load, tmp_path)
+    message = sentence(checkpoint.load, tmp_path)
+    assert "is a folder, as Hugging Face keeps models; nothing" in message
+    assert message.endswith(f"python -m folio.convert import {tmp_path} --name NAME")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name here")
