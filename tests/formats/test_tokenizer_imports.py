@@ -80,7 +80,7 @@ REFUSED = {
     # The merge b+c comes before ab+c, so the bytes abc never become one token.
     "ignore_merges": (lambda values: values["model"].update(ignore_merges=True, merges=["b c", "a b", "ab c"],
                                                             vocab=values["model"]["vocab"] | {"bc": 259}),
-                      "no merges make its token b'abc'; only ignore_merges=true does"),
+                      "no merges make 1 of its tokens, for example 'abc'; only ignore_merges=true does"),
     "added token": (set_in("added_tokens", 0, "special", False),
                     "has the added token '<|endoftext|>', which is not special"),
     "lstrip": (set_in("added_tokens", 0, "lstrip", True), "has the added token '<|endoftext|>', with lstrip"),
@@ -96,7 +96,7 @@ REFUSED = {
     "prefix space": (set_in("pre_tokenizer", {**BYTE_LEVEL, "add_prefix_space": True}),
                      "puts a space before every text"),
     "other pattern": (set_in(*SPLIT, "pattern", {"Regex": r"\p{N}{1,3}|\X"}),
-                      r'splits text with \{"Regex": .*; Folio supports only qwen2 .*, gpt2 '),
+                      r'splits text with \{"Regex": .*; Folio supports only the patterns qwen2, gpt2, llama3, smollm'),
     "removed": (set_in(*SPLIT, "behavior", "Removed"), "splits text with .*; Folio supports only"),
     "split twice": (set_in("pre_tokenizer", "pretokenizers", 1, "use_regex", True),
                     "splits text with .*; Folio supports only"),
