@@ -13,6 +13,8 @@ import re
 from importlib import import_module
 from pathlib import Path
 
+from tqdm import tqdm
+
 from folio.base.commands import command, quoted
 from folio.base.errors import FolioError
 from folio.cli.command_line import Parser, front_door
@@ -203,14 +205,22 @@ def _import_model(parser, arguments):
     _refuse_taken(home, name)
     reader = "folio.formats.hugging_face_import" if path.is_dir() else "folio.formats.gguf"
     contents, notes = import_module(reader).read(path, name)
-    from folio.formats import checkpoint
     _refuse_taken(home, name)           # reading a large model takes a while
-    checkpoint.save(target, contents)
+    _save(target, contents)
     print(*notes, sep="\n", end="\n" if notes else "")
     print(f"{name}   {_parameters(contents):,} parameters, {contents['params']['vocab_size']:,} tokens, "
           f"{target.stat().st_size:,} bytes -> {target}")
     print(f"Next: {command('run.py', '--weights', name)}")
     print(f"To train it on text of yours: {command('train.py', '--start-from', name)}")
+
+
+def _save(path, contents):
+    """Write a weights file. What takes longer than a second shows a bar."""
+    from folio.formats import checkpoint
+    sizes = {tensor.data_ptr(): tensor.nbytes for tensor in contents["weights"].values()}       # tied ones once
+    with tqdm(total=2 * sum(sizes.values()), desc="Writing", unit="B", unit_scale=True, leave=False, disable=None,
+              delay=1) as bar:          # twice: for the checksum, and to the disk
+        checkpoint.save(path, contents, bar.update)
 
 
 def _refuse_no_model(path):

@@ -299,24 +299,15 @@ def test_without_weights_the_next_command_is_named(here, tmp_path):
 
 # --- Models: to Hugging Face ---
 
-def pushed(server, folder, project, tmp_path, *words):
-    """The result of an export with a stand-in for huggingface.co."""
-    environment = {**os.environ, "HF_ENDPOINT": server.address, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1",
-                   "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
-    return run_python("-m", "folio.convert", "export", "huggingface", folder, "--home", project.folder, *words,
-                      env=environment)
-
-
 def test_a_push_uploads_the_folder_that_it_wrote(server, project, tmp_path):  # noqa: F811
     folder = tmp_path / "out"
-    done = pushed(server, folder, project, tmp_path, "--push", "me/llama")
+    environment = {**os.environ, "HF_ENDPOINT": server.address, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1",
+                   "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+    done = run_python("-m", "folio.convert", "export", "huggingface", folder, "--home", project.folder,
+                      "--push", "me/llama", env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(f"pushed   -> {server.address}/me/llama\n")
     assert server.repositories == {"me/llama": contents(folder)}
-    server.refuses["create"] = 403
-    refused = pushed(server, folder, project, tmp_path, "--push", "me/other")
-    assert refused.returncode == 1 and refused.stdout.startswith("llama   ") and "pushed" not in refused.stdout
-    assert "HTTP 403" in refused.stderr and refused.stderr.count("\n") == 1, refused.stderr
 
 
 def test_nothing_is_sent_without_being_asked(here, project, tmp_path, monkeypatch):
@@ -363,6 +354,15 @@ def test_an_imported_model_is_the_same_model(here, project, originals, tmp_path)
         assert back.name == name and back.tokenizer.encode("the harbour") == model.tokenizer.encode("the harbour")
         with torch.no_grad():
             torch.testing.assert_close(back.net(tokens), model.net(tokens))
+
+
+def test_the_progress_of_an_import_counts_every_byte_twice(project, tmp_path):
+    contents, counts = checkpoint.load(project.weights("llama")), []
+    checkpoint.save(tmp_path / "counted.pth", contents, counts.append)
+    checkpoint.save(tmp_path / "plain.pth", contents)
+    sizes = sum(tensor.nbytes for tensor in contents["weights"].values())
+    assert 2 * sizes <= sum(counts) <= sizes + (tmp_path / "plain.pth").stat().st_size
+    assert checkpoint.load(tmp_path / "counted.pth").keys() == checkpoint.load(tmp_path / "plain.pth").keys()
 
 
 def test_a_model_without_a_name_is_a_usage_error_with_both_commands(usage_error, originals):
