@@ -267,13 +267,13 @@ def test_the_logits_in_a_browser_are_those_of_python(opened, shipped, plays):
     found = opened.page.evaluate("""async (texts) => {
         const { params, weights } = await parts.loadModel(document.getElementById("folio-model").textContent);
         const network = parts.createNetwork(params, weights);
-        return { isWasm: network.memory.isWasm, logits: texts.map((ids) =>
-          network.readAll(network.emptyState(), ids).map((logits) => Array.from(logits))) };
+        return { isWasm: network.memory.isWasm, logits: texts.map((ids) => network.readAll(network.emptyState(), ids)
+          .filter((_, place) => place % 20 === 19).map((logits) => Array.from(logits))) };
     }""", ids)
     assert found["isWasm"]
     net = rounded(shipped.net, "f16")
     for logits, each in zip(found["logits"], ids):
-        np.testing.assert_allclose(logits, expected(net, each), rtol=0, atol=1e-3)
+        np.testing.assert_allclose(logits, expected(net, each)[19::20], rtol=0, atol=1e-3)
 
 
 def test_no_request_can_leave_the_page(opened):
