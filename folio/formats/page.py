@@ -52,7 +52,8 @@ WEB = Path(__file__).resolve().parent.parent / "web"
 # Each file uses what those before it define.
 WORKER_SCRIPTS = ("kernel.js", "network.js", "transformer.js", "lstm.js", "model_file.js", "tokenizer.js", "random.js",
                   "sampling.js", "healing.js", "generation.js", "worker.js")
-PAGE_SCRIPTS = ("engine.js", "story.js", "page.js")
+PAGE_SCRIPTS = ("engine.js", "story.js", "story_file.js", "settings.js", "sheet.js", "surprise.js", "colors.js",
+                "answers.js", "alternatives.js", "keeping.js", "writing.js", "panels.js", "page.js")
 LEFT_OUT = ("beams", "length_penalty", "weight_precision")      # of GenerationParams
 LARGEST_FLOAT16 = 65504.0
 MARK = '<meta name="generator" content="Folio, a page with a model">'       # says that a file is one of ours

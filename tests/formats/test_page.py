@@ -17,7 +17,7 @@ from folio.base import files
 from folio.base.errors import FolioError
 from folio.formats import page, trained_model
 from folio.formats.trained_model import TrainedModel
-from folio.generation.decoder import Decoder
+from folio.generation.language_model import LanguageModel
 from folio.networks.build import outline
 from Model_Params import GenerationParams, ModelParams
 from test_model import TINY, network
@@ -248,39 +248,32 @@ def opened(chromium, shipped, tmp_path_factory):
     opened.page.context.close()
 
 
-def greedy(net, tokenizer, prompt, count):
-    decoder = Decoder(net, [tokenizer.encode(prompt)])
-    ids = []
-    for _ in range(count):
-        ids.append(int(np.argmax(decoder.logits[0])))
-        decoder.read([[ids[-1]]])
-    return ids
-
-
-def test_the_page_writes_what_python_writes(opened, shipped):
-    """Greedily, from a file, with the weights in float16 as they are in the file."""
-    net = rounded(shipped.net, "f16")
-    for prompt in PROMPTS:
-        [answer] = opened.page.evaluate("""prompt => engine.generate(prompt,
-            {count: 1, settings: {tokens: 50, temperature: 0}, onPiece() {}})""", prompt)
-        assert answer["text"] == shipped.tokenizer.decode(greedy(net, shipped.tokenizer, prompt, 50)), prompt
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"temperature": 1.0, "top_p": 0.95, "sampling_seed": 7}],
+                         ids=["greedy", "sampled"])
+def test_the_page_writes_what_python_writes(opened, shipped, settings):
+    """From a file, with the weights in float16 as they are in it; past the end of the context too."""
+    model = LanguageModel(shipped.name, rounded(shipped.net, "f16"), shipped.tokenizer, shipped.opening, 0, None)
+    for prompt, tokens in [*((prompt, 50) for prompt in PROMPTS), (PROMPTS[0], 400)]:
+        [answer] = opened.page.evaluate("""([prompt, settings]) => engine.generate(prompt, {count: 1, settings})""",
+                                        [prompt, settings | {"tokens": tokens}])
+        assert answer["text"] == model.complete(prompt, tokens=tokens, **settings), prompt
     assert opened.sent() == [] and opened.errors == []
 
 
-def test_the_logits_in_a_browser_are_those_of_python(opened, shipped):
+def test_the_logits_in_a_browser_are_those_of_python(opened, shipped, plays):
     program = "\n".join((page.WEB / name).read_text(encoding="utf-8") for name in page.WORKER_SCRIPTS[:5])
     opened.page.add_script_tag(content=f"(() => {{ {program}; globalThis.parts = {{ loadModel, createNetwork }}; }})()")
-    ids = [greedy(shipped.net, shipped.tokenizer, prompt, 50) for prompt in PROMPTS]
+    ids = [shipped.tokenizer.encode(plays[start:start + 600])[:200] for start in range(0, 400_000, 100_000)]
     found = opened.page.evaluate("""async (texts) => {
         const { params, weights } = await parts.loadModel(document.getElementById("folio-model").textContent);
         const network = parts.createNetwork(params, weights);
-        return { isWasm: network.memory.isWasm, logits: texts.map((ids) =>
-          network.readAll(network.emptyState(), ids).map((logits) => Array.from(logits))) };
+        return { isWasm: network.memory.isWasm, logits: texts.map((ids) => network.readAll(network.emptyState(), ids)
+          .filter((_, place) => place % 20 === 19).map((logits) => Array.from(logits))) };
     }""", ids)
     assert found["isWasm"]
     net = rounded(shipped.net, "f16")
     for logits, each in zip(found["logits"], ids):
-        np.testing.assert_allclose(logits, expected(net, each), rtol=0, atol=1e-3)
+        np.testing.assert_allclose(logits, expected(net, each)[19::20], rtol=0, atol=1e-3)
 
 
 def test_no_request_can_leave_the_page(opened):
