@@ -221,6 +221,7 @@ class Writing {
     this.choosing = this.sheet.area.readOnly = true;
     try {
       const taken = answers.open(() => this.stop());
+      this.onChange();
       const results = await this.engine.generate(this.story.text.slice(0, run.at), {
         count: answers.count, settings: run.settings, signal: run.controller.signal,
         onPiece: (index, piece) => answers.add(index, piece),
