@@ -27,6 +27,7 @@ from tokenizer import FILES, load
 # What writes each format of folio.formats.exports. They import torch, for which --help need not wait.
 MODEL_WRITERS = {"huggingface": "folio.formats.hugging_face", "gguf": "folio.formats.gguf",
                  "ollama": "folio.formats.ollama", "page": "folio.formats.page"}
+SUFFIXES = {"gguf": ".gguf", "page": ".html"}          # by which other programs know their files
 FORMATS = "|".join({**MODEL_WRITERS, **WRITERS})
 # By what is asked for, the flags that belong to it.
 FLAGS = {"the export of a model": {"weights", "type", "push"}, "the export of a tokenizer": set(),
@@ -113,6 +114,10 @@ def _export_model(parser, arguments):
     if arguments.push and format != "huggingface":
         parser.error(f"--push uploads a folder for Hugging Face, and this is {format}: "
                      f"export huggingface FOLDER --push {arguments.push}")
+    suffix = SUFFIXES.get(format, "")
+    if suffix and path.suffix.lower() != suffix:
+        parser.error(f"{path} would not be recognized: name a file that ends in {suffix}, as in: "
+                     f"export {format} {path.stem or 'model'}{suffix}")
     types = {} if format == "huggingface" else {"type": arguments.type}
     if arguments.type:
         _refuse_type(parser, format, arguments.type)

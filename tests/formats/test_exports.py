@@ -4,6 +4,7 @@ The sentence names the parameter and the formats that can. Nothing is written th
 """
 
 import os
+import re
 from dataclasses import replace
 
 os.environ["HF_HUB_OFFLINE"] = "1"          # before transformers is imported
@@ -13,17 +14,17 @@ import torch
 
 from folio.base.errors import FolioError
 from folio.convert import MODEL_WRITERS
-from folio.formats import checkpoint, exports, gguf, hugging_face, ollama, trained_model
+from folio.formats import checkpoint, exports, gguf, hugging_face, hugging_face_import, ollama, page, trained_model
 from folio.kernels.splitting import SPLIT_PATTERNS
 from folio.networks.build import build_network, outline
 from Model_Params import FAMILIES, MLPS, NORMS, POSITIONS, ModelParams
+from test_network import in_node, script
 from tokenizer import BPETokenizer, CharTokenizer
 
 TEXT = "The harbour master told the harbour crew to haul the heavy chain, then told them why. " * 3
 SMALL = ModelParams(block_size=16, emb_len=32, num_layers=2, num_heads=4)
 CLASSIC, LSTM = replace(SMALL, family="classic"), replace(SMALL, family="lstm", num_heads=None)
 BPE = BPETokenizer.train([TEXT], 280)
-LLAMA_CPP = ("gguf", "ollama")
 
 # name: (ModelParams, architecture for huggingface, for gguf and ollama), or instead of that what the refusal names. A
 # page has equations of its own.
@@ -79,12 +80,18 @@ def random_model(folder, params, tokenizer):
     return trained_model.load(folder / "weights-random.pth")
 
 
-@pytest.fixture(scope="module", params=CASES)
-def case(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A TrainedModel of each case."""
+    return {name: random_model(tmp_path_factory.mktemp("model"), *CASES[name][:2]) for name in CASES}
+
+
+@pytest.fixture(params=CASES)
+def case(request, models):
     """(TrainedModel, {format: its architecture, or what the refusal names})"""
-    params, tokenizer, in_hugging_face, in_llama_cpp = CASES[request.param]
-    expected = {"huggingface": in_hugging_face, "gguf": in_llama_cpp, "ollama": in_llama_cpp, "page": None}
-    return random_model(tmp_path_factory.mktemp("model"), params, tokenizer), expected
+    _, _, in_hugging_face, in_llama_cpp = CASES[request.param]
+    return models[request.param], {"huggingface": in_hugging_face, "gguf": in_llama_cpp, "ollama": in_llama_cpp,
+                                   "page": None}
 
 
 def test_the_cases_have_every_family_and_every_value_of_every_part():
@@ -144,13 +151,18 @@ def test_a_folder_for_transformers_has_the_same_logits_and_ids(case, tmp_path):
     assert tokenizer(TEXT)["input_ids"] == model.tokenizer.encode(TEXT)
 
 
-@pytest.mark.parametrize("format", LLAMA_CPP)
-def test_a_gguf_file_is_read_back_as_the_same_model(case, format, tmp_path):
+@pytest.mark.parametrize("format", [name for name in exports.FORMATS if name != "page"])
+def test_an_export_is_read_back_as_the_same_model(case, format, tmp_path):
     model, expected = case
     if is_refused(expected[format]):
         return
-    writer(format).write(model, tmp_path / "out", "f32")
-    contents, notes = gguf.read(tmp_path / "out" / "model.gguf" if format == "ollama" else tmp_path / "out", "random")
+    path = tmp_path / "out"
+    if format == "huggingface":
+        hugging_face.write(model, path)
+        contents, notes = hugging_face_import.read(path, "random")
+    else:
+        writer(format).write(model, path, "f32")
+        contents, notes = gguf.read(path / "model.gguf" if format == "ollama" else path, "random")
     checkpoint.save(tmp_path / "weights-back.pth", contents)
     back = trained_model.load(tmp_path / "weights-back.pth")
     assert notes == [] and back.opening == model.opening
@@ -158,6 +170,34 @@ def test_a_gguf_file_is_read_back_as_the_same_model(case, format, tmp_path):
     tokens = torch.randint(model.params.vocab_size, (2, model.params.block_size))
     with torch.no_grad():
         torch.testing.assert_close(back.net(tokens), model.net(tokens), atol=0, rtol=0)
+
+
+IN_A_PAGE = script("tokenizer.js") + """
+const pages = JSON.parse(require("fs").readFileSync(0, "utf8"));
+async function results({ model, text, ids }) {
+  const { params, weights, tokenizer, opening } = await loadModel(model);
+  const network = createNetwork(params, weights);
+  const logits = network.readAll(network.emptyState(), ids).map((each) => Array.from(each));
+  return { logits, opening, ids: Array.from(makeTokenizer(tokenizer).encode(text)) };
+}
+Promise.all(pages.map(results)).then((done) => process.stdout.write(JSON.stringify(done)));
+"""
+
+
+def test_a_page_has_the_same_logits_and_ids(models, tmp_path):
+    pages, path = [], tmp_path / "page.html"
+    for model in models.values():
+        page.write(model, path, "f32")
+        [packed] = re.findall(r'<script type="text/plain" id="folio-model">\s*(\S+)\s*</script>',
+                              path.read_text(encoding="utf-8"))
+        ids = torch.randint(model.params.vocab_size, (model.params.block_size,)).tolist()
+        pages.append({"model": packed, "text": TEXT, "ids": ids})
+    for (name, model), given, found in zip(models.items(), pages, in_node(IN_A_PAGE, pages), strict=True):
+        assert found["ids"] == model.tokenizer.encode(TEXT) and found["opening"] == model.opening, name
+        with torch.no_grad():
+            logits = model.net(torch.tensor([given["ids"]]))[0]
+        torch.testing.assert_close(torch.tensor(found["logits"]), logits, atol=1e-4, rtol=1e-4,
+                                   msg=lambda said: f"{name}: {said}")
 
 
 def test_a_model_that_is_too_large_for_a_page_is_told_what_can(tmp_path):
