@@ -53,6 +53,7 @@ from pathlib import Path
 
 import torch
 
+from folio.base.commands import command
 from folio.base.errors import FolioError, is_out_of_memory
 from folio.base.files import replacing
 from folio.formats import torch_file
@@ -60,6 +61,11 @@ from folio.networks import build as networks
 from Model_Params import ModelParams
 
 FORMAT = 1
+# Files of other programs, as messages call them.
+_FOLDER = "a folder, as Hugging Face keeps models"
+_SAFETENSORS = "a safetensors file, as Hugging Face keeps models"
+_TORCH = "a PyTorch file of another program, as Hugging Face's pytorch_model.bin is"
+_GGUF = "a GGUF file, as llama.cpp keeps models"
 
 
 def save(path, contents):
@@ -107,7 +113,7 @@ def _opened(path):
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         is_model = (Path(path) / "config.json").exists()
-        raise _foreign(path, "a folder, as Hugging Face keeps models" if is_model else "a folder")
+        raise _foreign(path, _FOLDER if is_model else "a folder")
     if not stat.S_ISREG(status.st_mode):        # to open a pipe might wait for ever
         raise _foreign(path, "a pipe or a device")
     with open(path, "rb") as file:
@@ -119,7 +125,7 @@ def _opened(path):
         except FolioError as error:
             raise FolioError(f"{path} is not a valid Folio checkpoint: {error}; nothing in it was executed.") from None
         if not isinstance(outlines, dict) or "format" not in outlines:
-            raise _foreign(path, "a PyTorch file of another program, as Hugging Face's pytorch_model.bin is")
+            raise _foreign(path, _TORCH)
         version = outlines["format"]
         if not isinstance(version, int) or version > FORMAT:
             raise FolioError(f"{path} was made by a newer Folio (format {repr(version)[:80]}; "
@@ -133,14 +139,22 @@ def _opened(path):
 def _foreign_kind(beginning, size):
     """Return what a file is, by its first 16 bytes and its size, if it is known to be another program's; else None."""
     if beginning.startswith(b"GGUF"):
-        return "a GGUF file, as llama.cpp keeps models"
+        return _GGUF
     if beginning[8:9] == b"{" and int.from_bytes(beginning[:8], "little") < size:
-        return "a safetensors file, as Hugging Face keeps models"
+        return _SAFETENSORS
     return "a bare pickle, as old versions of PyTorch write" if beginning[:1] == b"\x80" else None
 
 
 def _foreign(path, kind):
-    return FolioError(f"{path} is {kind}; nothing in it was executed. Folio reads its own weights-NAME.pth.")
+    """Return the FolioError about a file of another program, with the command that imports it, if one does."""
+    importable, advice = None, "Folio reads its own weights-NAME.pth."
+    if kind in (_FOLDER, _GGUF):
+        importable = path
+    elif kind in (_SAFETENSORS, _TORCH) and (Path(path).parent / "config.json").exists():
+        importable = Path(path).parent
+    if importable is not None:
+        advice += f" To import the model: {command('-m folio.convert', 'import', importable, '--name', 'NAME')}"
+    return FolioError(f"{path} is {kind}; nothing in it was executed. {advice}")
 
 
 def network(contents, path):
