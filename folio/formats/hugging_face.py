@@ -92,6 +92,11 @@ class Counterpart:
     shape: tuple[int, ...]          # of theirs
     is_transposed: bool
 
+    @property
+    def has_rows_of_tokens(self):
+        """Whether it has a row for each token."""
+        return self.ours in (("embedding.weight",), ("head.weight",))
+
     def theirs(self, weights):
         """Return the tensor as they have it, from {name: tensor} of ours; a bias that we lack is zero."""
         rows = self.shape[-1 if self.is_transposed else 0] // len(self.ours)
@@ -263,8 +268,9 @@ class _Original:
         """Return a tensor by its name in the files."""
         if name in self._origin["unused"]:
             return self._origin["unused_tensors"][self._origin["unused"][name]]
-        tensor = self._parts[name].theirs(self._weights)
-        return self._in_their_order(tensor, self._origin["cut"][name]) if name in self._origin["cut"] else tensor
+        part = self._parts[name]
+        tensor = part.theirs(self._weights)
+        return self._in_their_order(tensor, self._origin["cut"][name]) if part.has_rows_of_tokens else tensor
 
     def _in_their_order(self, tensor, cut):
         """tensor: (V, C), in the order of Folio's ids; cut: the rows that Folio lacks -> the rows in their order"""

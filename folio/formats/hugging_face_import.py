@@ -228,7 +228,7 @@ def _weights(source, parts, unused, order):
         if name in unused:
             continue
         part = parts[name]
-        if part.ours not in (("embedding.weight",), ("head.weight",)):
+        if not part.has_rows_of_tokens:
             weights |= part.split(_finite(name, source.tensor(name)))
             continue
         if name == "lm_head.weight" and part.ours == ("embedding.weight",):

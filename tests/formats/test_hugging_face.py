@@ -34,7 +34,8 @@ MODELS = {
 }
 ODD = ["", " ", "\r\n\r\n", "a\r\nb", "\u3000\u3000全角", "'ſ don'ſt", "İstanbul", "e\u0301 é", "👩‍👩‍👧‍👦🏳️‍🌈", "\0",
        "a\0b", "你好，世界", f"one{END_OF_TEXT}two", f"{END_OF_TEXT}\n", "<|endof text|>", "1234567890", "x  \n\n  y",
-       "\t\t", "I'LL we'Ve", "\u200b\ufeff", "ａｂｃ①②", "ﬁ ffi ﷺ", "מזל טוב", "नमस्ते", "\x1b[0m", "~~~~!!!!", "　a  b   "]
+       "\t\t", "I'LL we'Ve", "\u200b\ufeff", "ａｂｃ①②", "ﬁ ffi ﷺ", "מזל טוב", "नमस्ते", "\x1b[0m",
+       "~~~~!!!!", "　a  b   "]
 
 
 def fuzz_texts(plays, count=400):
