@@ -59,6 +59,7 @@ TYPES = ("f32", "f16", "q8_0")
 MANY_PARAMETERS = 50_000_000
 # Our split patterns by llama.cpp's names, which are the values of tokenizer.ggml.pre.
 PATTERNS = {"qwen2": "qwen2", "gpt-2": "gpt2", "llama-bpe": "llama3", "smollm": "smollm"}
+_TAKES_WHOLE = "llama-bpe"                              # a pre-token that is a token, whatever the merges make of it
 _FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7}           # ggml's numbers
 _NORMAL, _CONTROL = 1, 3                                # types of tokens
 _EXACT = ("position_embd.weight",)                      # always f32, as in llama.cpp's own conversions
@@ -73,6 +74,8 @@ _MODULES = {
     "qwen3": _LLAMA | {"attn_q_norm": ("attention.query_norm",), "attn_k_norm": ("attention.key_norm",)},
     "gpt2": _IN_ALL | {"attn_qkv": ("attention.query", "attention.key", "attention.value")},
 }
+# llama.cpp strips the white space after special tokens of a model with one of these in its name.
+_WITH_RULES = re.compile(r"(phi)-?(3)", re.IGNORECASE)
 # The tensors that our network lacks, for each value of the parameter biases; in gpt2 it has all.
 _ABSENT = {"none": re.compile(r".*\.bias"), "lecture": re.compile(r".*\.(query|key|value)\.bias"),
            "gpt2": re.compile(r"(?!)")}
@@ -122,7 +125,8 @@ def _metadata(model, architecture, type):
     step, bpb = int(model.contents["step"]), model.val_bpb
     quality = f", {bpb:.3f} bits per byte of its validation text" if bpb is not None else ""
     description = f"Trained with Folio: {step:,} steps{quality}." if step else "Converted by Folio."
-    return {"general.architecture": architecture, "general.type": "model", "general.name": model.name,
+    return {"general.architecture": architecture, "general.type": "model",
+            "general.name": _WITH_RULES.sub(r"\1 \2", model.name),
             "general.description": description, "general.size_label": size_label(count_parameters(model.net)),
             "general.file_type": _FILE_TYPES[type], "general.quantization_version": 2,
             **{f"{architecture}.{key}": value for key, value in _shape_values(model.params, architecture).items()},
@@ -152,7 +156,7 @@ def _tokenizer_values(tokenizer):
     if end is None:
         raise FolioError("The tokenizer has no special token that ends a text, such as <|endoftext|>, and llama.cpp "
                          "needs one. The format huggingface can do without.")
-    if pre == "llama-bpe" and (unmade := unmade_tokens(tokenizer)):
+    if pre == _TAKES_WHOLE and (unmade := unmade_tokens(tokenizer)):
         raise FolioError(f"With the split pattern {tokenizer.pattern}, llama.cpp takes every pre-token that is a token "
                          f"whole, and this tokenizer's merges never make {tokenizer.token_bytes[unmade[0]]!r}. "
                          "The format huggingface can represent it.")
@@ -343,6 +347,9 @@ def _read_tokenizer(values):
                          f"Folio has {_NORMAL}, ordinary tokens, and {_CONTROL}, special ones")
     special = [token for token, type in zip(tokens, types) if type == _CONTROL]
     tokenizer = tokenizer_from_names(ids, values.get("tokenizer.ggml.merges", [str]), special, PATTERNS[pre])
+    if pre == _TAKES_WHOLE and (unmade := unmade_tokens(tokenizer)):
+        raise FolioError(f"its merges never make its token {tokenizer.names()[unmade[0]]!r}, which llama.cpp takes "
+                         f"whole with tokenizer.ggml.pre={pre}")
     return tokenizer, np.array([ids[token] for token in tokenizer.names()])
 
 

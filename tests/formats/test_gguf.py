@@ -149,6 +149,20 @@ def test_llama_cpp_applies_merges_that_no_training_would_learn(tmp_path):
             assert server.tokens(text, True) == tokenizer.encode(text), text
 
 
+def test_llama_cpp_has_no_rules_of_its_own_for_the_name_of_a_model(models, tmp_path):
+    model = models["qwen3"]
+    model = replace(model, contents=model.contents | {"name": "my Phi-3, phi3"})
+    gguf.write(model, tmp_path / "model.gguf")
+    with serving(tmp_path / "model.gguf") as server:        # it would strip the spaces after special tokens
+        text = "<|user|>  a <|endoftext|> \n b"
+        assert server.tokens(text, True) == model.tokenizer.encode(text, allow_special=True)
+
+
+def test_llama_cpp_ends_a_text_at_the_context(shipped, shipped_server):
+    answer = shipped_server.ask("/completion", prompt=[10, 20], n_predict=300, temperature=0, ignore_eos=True)
+    assert (answer["tokens_predicted"], answer["stop_type"]) == (254, "limit")
+
+
 # --- The file ---
 
 def test_the_gguf_package_finds_every_key(shipped, tmp_path):
@@ -353,6 +367,15 @@ def test_what_is_left_out_is_said(foreign):
 def test_what_folio_cannot_do_is_refused_by_its_key(foreign, values, message):
     with pytest.raises(FolioError, match=f"foreign.gguf cannot be imported: .*{message}"):
         gguf.read(changed(foreign, values), "again")
+
+
+def test_a_token_that_llama_cpp_takes_whole_and_folio_never_makes_is_refused(tmp_path):
+    unmade = BPETokenizer([(98, 99), (97, 98), (257, 99)])
+    gguf.write(random_model(unmade, tmp_path, replace(SIZE, vocab_size=260)), tmp_path / "model.gguf")
+    assert read_back(tmp_path / "model.gguf")[0].tokenizer.merges == unmade.merges
+    changed(tmp_path / "model.gguf", {"tokenizer.ggml.pre": "llama-bpe"})
+    with pytest.raises(FolioError, match="never make its token 'abc', which llama.cpp takes whole"):
+        gguf.read(tmp_path / "model.gguf", "again")
 
 
 @pytest.mark.parametrize("tensors, message", [
