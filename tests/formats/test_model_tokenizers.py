@@ -7,13 +7,14 @@ import unicodedata
 import numpy as np
 import pytest
 
+from conftest import run_python
 from folio.base.errors import FolioError
 from folio.formats import tokenizer_parts
 from folio.formats.tokenizers import read, read_for_model, write
 from test_tokenizer import SAMPLES
 from test_tokenizer_imports import BYTE_LEVEL, a_tokenizer_json, set_in
 from test_tokenizers import THEIR_SPLITS, hf
-from tokenizer import BPETokenizer
+from tokenizer import BPETokenizer, load
 
 SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_start|>user"]
 # What tokenizers treat in different ways: contractions, white space, digits, signs, emoji of several code points,
@@ -297,3 +298,23 @@ def test_a_file_larger_than_any_tokenizers_is_not_read(tmp_path, monkeypatch):
         file.write(b" ")
     with pytest.raises(FolioError, match="has more than .* bytes, which no tokenizer's file has"):
         read_for_model(tmp_path)
+
+
+# --- From the command line ---
+
+@pytest.mark.parametrize("pattern", ["llama3", "smollm"])
+def test_a_tokenizer_that_init_learns_with_a_pattern_of_other_models_is_exported_with_its_ids(
+        pattern, plays, fuzz_texts, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("In 1234 and 56789, 3.14159 of 1000000.\n" * 99 + plays[:30_000], encoding="utf-8")
+    done = run_python("init.py", text, "--home", tmp_path, "--pattern", pattern, "--vocab-size", 500)
+    assert done.returncode == 0, done.stderr
+    ours, path = load(tmp_path / "tokenizer_save"), tmp_path / "tokenizer.json"
+    assert ours.pattern == pattern
+    digits = {len(token) for token in ours.token_bytes if token.isdigit()}
+    assert digits == ({1, 2, 3} if pattern == "llama3" else {1})
+    done = run_python("-m", "folio.convert", "export", "huggingface", path, "--home", tmp_path)
+    assert done.returncode == 0, done.stderr
+    theirs = hf.Tokenizer.from_file(str(path))
+    for text in fuzz_texts:
+        assert theirs.encode(text).ids == ours.encode(text)
