@@ -152,13 +152,12 @@ def required_pattern(pattern):
 
 # --- Vocabulary and merges ---
 
-def check_ids(ids, notes=None):
-    """Refuse ids that are not distinct whole numbers; refuse or note those that are not 0 to N - 1. ids: {name: id}"""
+def check_ids(ids):
+    """Refuse ids that are not the whole numbers 0 to N - 1. ids: {name: id}"""
     if odd := [name for name, token in ids.items() if type(token) is not int or not 0 <= token < 1 << 31]:
         raise FolioError(f"the id of its token {odd[0]!r}, {ids[odd[0]]!r}, is not a whole number from 0 on.")
     if holes := set(range(len(ids))) - set(ids.values()):
-        problem = f"the ids of its {len(ids):,} tokens are not 0 to {len(ids) - 1:,}: {min(holes)} is missing."
-        note(notes if len(set(ids.values())) == len(ids) else None, problem)
+        raise FolioError(f"the ids of its {len(ids):,} tokens are not 0 to {len(ids) - 1:,}: {min(holes)} is missing.")
 
 
 def check_bytes(ids, bytes_of, notes=None):
@@ -173,7 +172,7 @@ def tokenizer_from_names(ids, merges, special, pattern, notes=None):
 
     ids: {name: original id} of all tokens; merges: "left right" or ["left", "right"] each; special: names.
     """
-    check_ids(ids, notes)
+    check_ids(ids)
     made = {name: value for value, name in enumerate(BPETokenizer([], special_tokens=()).names())}
     check_bytes(ids, made, notes)
     new_ids = {}

@@ -288,6 +288,10 @@ def _from_tokenizer_json(path, drop, notes=None):
         raise FolioError(f"it gives {moved[0]!r} two ids, {special[moved[0]]} and {model['vocab'][moved[0]]}.")
     ids = model["vocab"] | special
     tokenizer = tokenizer_from_names(ids, model["merges"], special, pattern, notes)
+    # The library numbers added tokens itself, after the vocabulary, and does not take these ids from the file.
+    after = [token for name, token in special.items() if name not in model["vocab"]]
+    if after != list(range(len(model["vocab"]), len(ids))):
+        raise FolioError("its added tokens do not have the ids after its vocabulary, in order.")
     if model.get("ignore_merges"):
         known = set(tokenizer.names())
         unmade = [tokenizer.names()[token] for token in unmade_tokens(tokenizer)]
