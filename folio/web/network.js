@@ -19,7 +19,7 @@ each is padded with zeros where it is the length of a vector. A name that ends i
 const BLOCK = 32;               // tokens read at once: a row of a matrix is loaded once for all of them
 const PREDICTED = 8;            // rows of logits computed at once
 const MOST_PLACED = 16;         // states in memory at the same time ...
-const MOST_STATE_FLOATS = 1 << 26;      // ... and their float32 numbers together: 256 MB
+const MOST_STATE_FLOATS = 1 << 28;      // ... and their float32 numbers together: 1 GB, where the browser has it
 
 /** Return a network. useWasm: whether to compute with WebAssembly where it is there */
 function createNetwork(params, weights, useWasm = true) {
@@ -80,7 +80,14 @@ class Places {
       }
     }
     if (this.owners.size < this.most) {
-      return this.memory.allocate(this.size);
+      try {
+        return this.memory.allocate(this.size);
+      } catch (error) {
+        if (this.owners.size === 0) {
+          throw error;
+        }
+        this.most = this.owners.size;
+      }
     }
     const [at, owner] = this.owners.entries().next().value;
     const state = owner.deref();

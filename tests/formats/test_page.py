@@ -20,6 +20,7 @@ from folio.formats.trained_model import TrainedModel
 from folio.generation.language_model import LanguageModel
 from folio.networks.build import outline
 from Model_Params import GenerationParams, ModelParams
+from test_lstm import SMALL
 from test_model import TINY, network
 from test_network import expected, in_node, rounded, trained
 from tokenizer import BPETokenizer
@@ -192,6 +193,16 @@ def test_a_damaged_model_is_refused_by_the_page_in_one_sentence(tiny):
                             re.sub(r"\w\.(?=\w)", "", message)), message
 
 
+def test_a_browser_that_cannot_unpack_is_told_so(tiny):
+    program = """
+    delete globalThis.DecompressionStream;
+    loadModel(JSON.parse(require("fs").readFileSync(0, "utf8")))
+      .catch((error) => console.log(JSON.stringify(error.message)));
+    """
+    assert in_node(program, page.packed(tiny)) == (
+        "This browser is too old for this page: it cannot unpack the model. Take one of 2023 or later.")
+
+
 @pytest.mark.parametrize("name", ["</title><script>alert(1)</script>", 'a "b" & <!-- c', "naïve Ω"])
 def test_names_and_tokens_that_look_like_html_are_text(name, tmp_path):
     net = network(replace(TINY, vocab_size=260))
@@ -258,6 +269,20 @@ def test_the_page_writes_what_python_writes(opened, shipped, settings):
                                         [prompt, settings | {"tokens": tokens}])
         assert answer["text"] == model.complete(prompt, tokens=tokens, **settings), prompt
     assert opened.sent() == [] and opened.errors == []
+
+
+@pytest.mark.parametrize("params", [SMALL, replace(TINY, family="classic", block_size=64)], ids=["lstm", "classic"])
+def test_the_other_families_write_what_python_writes(chromium, params, tmp_path):
+    model = trained(network(params))
+    page.write(model, tmp_path / "story.html", "f32")
+    opened = Opened(chromium, tmp_path / "story.html")
+    text = opened.page.evaluate(
+        "prompt => engine.generate(prompt, {count: 2, settings: {tokens: 30, sampling_seed: 1}})", "\u0101\u0102")
+    language_model = LanguageModel(model.name, model.net, model.tokenizer, model.opening, 1, None)
+    assert [answer["text"] for answer in text] == [
+        language_model.complete("\u0101\u0102", stream=stream, tokens=30, seed=1) for stream in (0, 1)]
+    assert opened.sent() == [] and opened.errors == []
+    opened.page.context.close()
 
 
 def test_the_logits_in_a_browser_are_those_of_python(opened, shipped, plays):

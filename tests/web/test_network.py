@@ -131,6 +131,32 @@ def test_more_states_than_have_room_are_read_side_by_side():
     assert found["grown"] == 0 and found["places"] == 16
 
 
+def test_where_memory_ends_the_states_share_what_there_is():
+    net = network(TINY)
+    program = """
+    (async () => {
+      const { params, weights } = await loadModel(JSON.parse(require("fs").readFileSync(0, "utf8")));
+      const network = createNetwork(params, weights), states = [0, 1, 2, 3].map(() => network.emptyState());
+      let left = 0;
+      const grow = network.memory.grow.bind(network.memory);
+      network.memory.grow = (missing) => {
+        if (left-- <= 0) throw new RangeError("no memory");
+        grow(missing);
+      };
+      network.places.size = 1 << 20;
+      const said = [];
+      try { network.read(states[0], [1]); } catch (error) { said.push(error.message); }
+      left = 2;
+      for (const id of [7, 8]) states.forEach((state, index) => said.push(Array.from(network.read(state, [id + index]))));
+      console.log(JSON.stringify({ said, places: network.places.owners.size }));
+    })();
+    """
+    found = in_node(program, page.packed(trained(net), "f32"))
+    assert found["said"].pop(0) == "The browser has not enough memory for this model." and found["places"] == 2
+    theirs = [logits for index in range(4) for logits in expected(net, [7 + index, 8 + index])]
+    np.testing.assert_allclose(found["said"], theirs[::2] + theirs[1::2], rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("ids, message", [
     ([], "There are no tokens to read."), ([1] * 17, "17 tokens do not fit into a context of block_size=16."),
     ([1, 50], "Token id 50 is outside the vocabulary, which has the ids 0 to 49."),
