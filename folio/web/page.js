@@ -66,7 +66,8 @@ class Page {
   /* Say what the model is. */
   describe({name, parameters, bits_per_byte: bits, context}) {
     this.at.name.textContent = name;
-    const facts = [parameters && `${parameters.toLocaleString("en")} parameters`,
+    const short = new Intl.NumberFormat("en", {notation: "compact", maximumSignificantDigits: 3});
+    const facts = [parameters && `${short.format(parameters)} parameters`,
       bits && `${bits.toFixed(2)} bits per byte`,
       context ? `sees ${context.toLocaleString("en")} tokens` : "sees the whole text"];
     this.at.facts.textContent = facts.filter(Boolean).join(" · ");
@@ -77,7 +78,7 @@ class Page {
   /* Show the state after a change of text or of what goes on. */
   changed({grown = false} = {}) {
     const {story, running, choosing, engine, canRetry} = this.writing;
-    this.at["continue"].disabled = engine === null || choosing;
+    this.at["continue"].disabled = engine === null || (choosing && running === null);
     this.at["continue-label"].textContent = running ? "Stop" : "Continue";
     this.at["continue-key"].textContent = running ? "Esc" : "Tab";
     this.at.bar.classList.toggle("busy", running !== null);

@@ -110,12 +110,7 @@ function settingsForm(container, settings, values) {
 
 /* Return {element, input, error}: one labeled field, with its sentence and a place for what is wrong with it. */
 function settingField(setting, text) {
-  const make = (tag, className, content = "") => {
-    const element = document.createElement(tag);
-    element.className = className;
-    element.textContent = content;
-    return element;
-  };
+  const make = makeElement;
   const element = make("div", "field");
   const label = make("label", "field-name", flagOf(setting.name));
   const tag = setting.choices ? "select" : setting.type === "texts" ? "textarea" : "input";
@@ -139,6 +134,14 @@ function settingField(setting, text) {
   input.setAttribute("aria-describedby", `${help.id} ${error.id}`);
   element.append(label, input, help, error);
   return {element, input, error};
+}
+
+/* Return an element with a class and a text. */
+function makeElement(tag, className, text = "") {
+  const element = document.createElement(tag);
+  element.className = className;
+  element.textContent = text;
+  return element;
 }
 
 function asSentence(words) {

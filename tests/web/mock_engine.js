@@ -1,6 +1,7 @@
 /* An engine for tests of the page: words that depend on the prompt, the seed and the answer's number only. */
 
-const MOCK_WORDS = "sea harbour bell the of and a night ship sang under cold light. rope master wind\n went home".split(" ");
+const MOCK_WORDS = ("sea harbour bell the of and a night ship sang under cold light. rope master wind\n "
+  + "went home").split(" ");
 
 function mockHash(text) {
   let hash = 2166136261;
@@ -38,7 +39,8 @@ function mockEngine({context = 200, delay = 2, failure = null} = {}) {
       tokens += 1;
       onPiece(stream, piece);
     }
-    return {text, tokens, seconds: (performance.now() - startedAt) / 1000, ended: signal.aborted ? "aborted" : "length"};
+    const seconds = (performance.now() - startedAt) / 1000;
+    return {text, tokens, seconds, ended: signal.aborted ? "aborted" : "length"};
   };
   return {
     calls,
