@@ -98,7 +98,7 @@ const finished = (work) => { for (;;) { const {done, value} = work.next(); if (d
 const attempt = (compute) => { try { return compute(); } catch (error) { return {error: error.message}; } };
 const modelOf = (tokenizer, context, fields) => {
   const made = makeTokenizer(tokenizer);
-  return new LanguageModel({network: hashNetwork(made.vocabSize, context), tokenizer: made, opening: [0], fields});
+  return new LanguageModel({network: hashNetwork(made.vocabSize, context), tokenizer: made, opening: [5, 0], fields});
 };
 """
 
@@ -116,7 +116,7 @@ def setting_fields():
 
 def model_of(name, context):
     tokenizer = TOKENIZERS[name]
-    return LanguageModel("hash", HashNetwork(tokenizer.vocab_size, context), tokenizer, [0], 0, None)
+    return LanguageModel("hash", HashNetwork(tokenizer.vocab_size, context), tokenizer, [5, 0], 0, None)
 
 
 def run(tmp_path_factory, body, cases):
@@ -132,7 +132,10 @@ def prompts_cut_anywhere():
     some = random.Random(5)
     made = ["".join(some.choices(PIECES, k=some.randrange(9))) for _ in range(250)]
     made += [TEXT[:some.randrange(len(TEXT))] for _ in range(120)]
-    return [*made, "find" * 200, " " * 300, "世界" * 200, " \n" * 200, "😀" * 300, "x" * 255 + "😀 fi"]
+    return [*made, "find" * 200, " " * 300, "世界" * 200, " \n" * 200, "😀" * 300, "x" * 255 + "😀 fi",
+            *("".join(some.choices("findgo", k=100)) for _ in range(40)), "a\n ", "x\n  ", "\n \n ", "b\n  \n ", "d \n",
+            *("a" + "".join(some.choices(" \n", k=4)) for _ in range(20)), "a \x85", "a\x85", "a\ufeff", " \ufeff",
+            " \x1c", "a \u180e"]
 
 
 @pytest.fixture(scope="module")
@@ -343,8 +346,8 @@ def test_the_view_begins_with_the_first_whole_character_in_the_window(measured):
 
 WRONG = [{"tokens": -1}, {"tokens": 1.5}, {"tokens": "5"}, {"tokens": True}, {"tokens": None}, {"top_k": 0},
          {"top_p": 0}, {"top_p": 1.5}, {"min_p": -0.25}, {"temperature": "hot"}, {"penalty_window": 0},
-         {"stop": [""]}, {"stop": [5]}, {"stop": ["\ud800"]}, {"no_repeat_ngram": 0, "frequency_penalty": -0.5}, {"sampling_seed": -3},
-         {"repetition_penalty": 0.001}, {"repetition_penalty": 100.5}, {"stop": ["a", ""]}]
+         {"stop": [""]}, {"stop": [5]}, {"stop": ["\ud800"]}, {"no_repeat_ngram": 0, "frequency_penalty": -0.5},
+         {"sampling_seed": -3}, {"repetition_penalty": 0.001}, {"repetition_penalty": 100.5}, {"stop": ["a", ""]}]
 
 
 def test_settings_out_of_bounds_are_refused_in_the_sentences_of_python(tmp_path_factory):
