@@ -78,7 +78,7 @@ def _differs(run):
 
 
 def _steps(run):
-    if run.steps is None:
+    if run.steps is None or run.state == "imported":
         return ""
     planned = run.planned_steps if run.state in ("running", "unfinished") else None
     return f"{run.steps:,}" + (f"/{planned:,}" if planned else "")
@@ -119,7 +119,7 @@ COLUMNS = (
     NAME,
     Column("nats/byte", 1, lambda run: "" if run.nats_per_byte is None else f"{run.nats_per_byte:.4f}"),
     Column("steps", 4, _steps),
-    Column("min", 6, lambda run: "" if run.minutes is None else f"{run.minutes:,.1f}"),
+    Column("min", 6, lambda run: f"{run.minutes:,.1f}" if run.minutes else ""),
     Column("tokens/s", 8, lambda run: _rounded(run.tokens_per_second)),
     Column("size", 5, lambda run: _rounded(run.parameters)),
     Column("file", 9, lambda run: _rounded(run.files.get("weights", {}).get("bytes"), "B")),

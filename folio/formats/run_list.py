@@ -204,7 +204,7 @@ def _read(run, path, read):
     try:
         return read(path)
     except FolioError as error:
-        problem = str(error).replace(str(path), path.name)
+        problem = str(error).replace(str(path), path.name, 1)         # a command that follows needs its path
     except OSError as error:
         problem = f"{path.name}: {error.strerror or error}."
     except (ValueError, TypeError) as error:
