@@ -65,9 +65,9 @@ def names_of_texts(home):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table. In a narrow one those with the largest numbers are left out first; 0: never."""
+    """A column of the table. Those with the smallest ranks get room first, and rank 0 is always there."""
     title: str
-    left_out: int
+    rank: int
     shown: Callable[[Run], str]
     side: str = ">"                 # as folio.base.lines.table takes it
 
@@ -78,7 +78,7 @@ def _differs(run):
 
 
 def _steps(run):
-    if run.steps is None:
+    if run.steps is None or run.state == "imported":
         return ""
     planned = run.planned_steps if run.state in ("running", "unfinished") else None
     return f"{run.steps:,}" + (f"/{planned:,}" if planned else "")
@@ -119,7 +119,7 @@ COLUMNS = (
     NAME,
     Column("nats/byte", 1, lambda run: "" if run.nats_per_byte is None else f"{run.nats_per_byte:.4f}"),
     Column("steps", 4, _steps),
-    Column("min", 6, lambda run: "" if run.minutes is None else f"{run.minutes:,.1f}"),
+    Column("min", 6, lambda run: f"{run.minutes:,.1f}" if run.minutes else ""),
     Column("tokens/s", 8, lambda run: _rounded(run.tokens_per_second)),
     Column("size", 5, lambda run: _rounded(run.parameters)),
     Column("file", 9, lambda run: _rounded(run.files.get("weights", {}).get("bytes"), "B")),
@@ -137,12 +137,11 @@ def lines_of(runs, width, colored=False):
     colored: make the heading bold
     """
     cells = {column: [column.title, *map(column.shown, runs)] for column in COLUMNS}
-    shown = [column for column in COLUMNS if column is NAME or any(cells[column][1:])]
-    used = _width(cells, shown)
-    for column in sorted(filter(lambda column: column.left_out, shown), key=lambda column: -column.left_out):
-        if used > width:
-            shown.remove(column)
-            used = _width(cells, shown)
+    chosen = set()
+    for column in sorted(COLUMNS, key=lambda column: column.rank):
+        if column.rank == 0 or any(cells[column][1:]) and _width(cells, chosen | {column}) <= width:
+            chosen.add(column)
+    shown = [column for column in COLUMNS if column in chosen]
     if DIFFERS in shown:
         room = width - _width(cells, [column for column in shown if column is not DIFFERS]) - 2
         cells[DIFFERS] = [cut(cell, room) for cell in cells[DIFFERS]]

@@ -39,7 +39,8 @@ def files_of_runs(home: Home, pattern: str, word: str) -> list[Path]:
     if found := [path for path in home.newest(pattern) if means(word, path, pattern)]:
         return found
     suffix = pattern.partition("*")[2]
-    paths = (path for path in map(Path, glob(word)) if path.is_file() and path.name.endswith(suffix))
+    paths = [path for path in map(Path, glob(word)) if path.is_file() and path.name.endswith(suffix)]
+    paths = [path for path in paths if fnmatch(path.name, pattern)] or paths
     return sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
 
 

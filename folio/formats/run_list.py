@@ -78,8 +78,10 @@ def list_runs(home: Home, words=(), text_names=()) -> list[Run]:
     words: names or globs of those that are wanted (default: all); text_names: {fingerprint of a text or of its tokens:
     its name}
     """
-    found = {name: files for name, files in _files_of_all(home).items()
-             if not words or any(_is_meant(word, name, files) for word in words)}
+    found = _files_of_all(home)
+    if words:
+        wanted = {name for word in words for name in ([word] if word in found else _matching(word, found))}
+        found = {name: files for name, files in found.items() if name in wanted}
     dated = sorted(((_changed(home, name, files), name) for name, files in found.items()), reverse=True)
     return [_described(home, name, changed, found[name], dict(text_names)) for changed, name in dated]
 
@@ -107,8 +109,10 @@ def _files_of_all(home):
     return found
 
 
-def _is_meant(word, name, files):
-    return word == name or fnmatch(name, word) or any(means(word, path, PATTERNS[kind]) for kind, path in files.items())
+def _matching(word, found):
+    """Return the names of the runs that a glob, or the name of one of their files, matches."""
+    return [name for name, files in found.items()
+            if fnmatch(name, word) or any(means(word, path, PATTERNS[kind]) for kind, path in files.items())]
 
 
 def _is_running(home, name):
@@ -200,7 +204,7 @@ def _read(run, path, read):
     try:
         return read(path)
     except FolioError as error:
-        problem = str(error).replace(str(path), path.name)
+        problem = str(error).replace(str(path), path.name, 1)         # a command that follows needs its path
     except OSError as error:
         problem = f"{path.name}: {error.strerror or error}."
     except (ValueError, TypeError) as error:
