@@ -170,7 +170,8 @@ def _print_next(model, format, path):
         from folio.formats.model_card import program
         print("Next, in Python:", *program(model, format, str(path)).splitlines(), sep="\n    ")
     elif format == "gguf":
-        print(f"Next: llama-completion -m {quoted(path)} -no-cnv -n 100 -p {quoted('Once upon a time')}")
+        print(f"Next: llama-completion -m {quoted(path)} -no-cnv -n 100 --top-k 0 --top-p 1 --min-p 0 "
+              f"-p {quoted('Once upon a time')}")
     elif format == "ollama":
         from folio.formats.ollama import commands
         print("Next:", *commands(model, path), sep="\n    ")
