@@ -230,13 +230,29 @@ def test_the_smallest_file_of_each_version_is_read(tmp_path):
         assert values == {"k": 9} and np.array_equal(arrays["a"], np.zeros(8))
 
 
-@pytest.mark.parametrize("bound, message", [
-    ("MOST_NAMES", "it has 3 tensors, and Folio reads up to 2"), ("MOST_ITEMS", "3 items in names, and Folio reads"),
-    ("MOST_HEADER", "larger than 2 bytes")])
-def test_what_is_larger_than_any_model_is_refused(path, monkeypatch, bound, message):
-    monkeypatch.setattr(gguf_file, bound, 2)
+@pytest.mark.parametrize("bound, value, message", [
+    ("MOST_NAMES", 2, "it has 3 tensors, and Folio reads up to 2"),
+    ("MOST_ITEMS", 5, "it has 3 items in ids, and Folio reads up to 2"),        # after the three of names
+    ("MOST_HEADER", 100, "larger than 100 bytes")])
+def test_what_is_larger_than_any_model_is_refused(path, monkeypatch, bound, value, message):
+    monkeypatch.setattr(gguf_file, bound, value)
     with pytest.raises(FolioError, match=message):
         everything(path)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(path):
+    with opened(path) as file:
+        path.write_bytes(path.read_bytes()[:-40])
+        with pytest.raises(FolioError, match="its tensor vector was cut off while it was read"):
+            file.read("vector")
+
+
+def test_long_and_strange_names_are_shown_in_a_line(tmp_path):
+    path = tmp_path / "strange.gguf"
+    path.write_bytes(raw([string("k\n" * 500) + struct.pack("<II", U32, 1)] * 2))
+    with pytest.raises(FolioError) as raised:
+        everything(path)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 200 + len(str(path))
 
 
 def test_opening_reads_no_numbers(path):
