@@ -14,6 +14,7 @@ from itertools import groupby
 
 from folio.base.errors import FolioError
 from folio.base.files import ordinary
+from folio.base.visible import on_one_line
 from tokenizer import SPLIT_PATTERNS, BPETokenizer, apply_merges
 
 MAX_FILE_BYTES = 1 << 25        # Llama 3's tokenizer.json has 17 MB; parsed, a byte may take 20 bytes of memory
@@ -75,9 +76,12 @@ def errors_about(path, kind):
         problem = str(error)
     else:
         return
-    if len(problem) > MAX_SENTENCE:
-        problem = problem[:MAX_SENTENCE] + "..."
-    raise FolioError(f"{path} cannot be imported: {problem}") from None
+    raise FolioError(f"{path} cannot be imported: {sentence(problem)}") from None
+
+
+def sentence(problem):
+    """Return a problem, in which a file may be quoted, as one line of bounded length."""
+    return on_one_line(problem if len(problem) <= MAX_SENTENCE else problem[:MAX_SENTENCE] + "...")
 
 
 # --- Parts of a tokenizer.json ---
@@ -121,10 +125,10 @@ def pattern_name(pre_tokenizer):
     if pre_tokenizer and pre_tokenizer["type"] == "Sequence":
         steps = pre_tokenizer["pretokenizers"]
     else:
-        steps = [pre_tokenizer or {"type": "nothing"}]
-    *splits, last = steps
+        steps = [pre_tokenizer] if pre_tokenizer else []
+    *splits, last = steps or [{"type": "nothing"}]
     if last["type"] != "ByteLevel":
-        raise FolioError(f"its pre-tokenizer is {' and '.join(step['type'] for step in steps)}; "
+        raise FolioError(f"its pre-tokenizer is {' and '.join(step['type'] for step in steps) or 'nothing'}; "
                          "Folio supports byte-level BPE only.")
     if last.get("add_prefix_space", True):
         raise FolioError("it puts a space before every text (add_prefix_space), and Folio does not.")

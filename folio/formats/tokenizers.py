@@ -48,6 +48,7 @@ from folio.formats.tokenizer_parts import (
     merges_of,
     pattern_name,
     required_pattern,
+    sentence,
     special_tokens,
     tokenizer_from_names,
     unmade_tokens,
@@ -225,7 +226,7 @@ def read_for_model(folder):
 def _for_model(name, tokenizer, ids, notes):
     """Return a ModelTokenizer. name: of the file, for notes; ids: {name: original id}"""
     original_ids = np.array([ids.get(token, -1) for token in tokenizer.names()], np.int64)
-    return ModelTokenizer(tokenizer, original_ids, [f"{name}: {problem}" for problem in notes])
+    return ModelTokenizer(tokenizer, original_ids, [f"{name}: {sentence(problem)}" for problem in notes])
 
 
 def read_tokenizer_json(path, drop=()):

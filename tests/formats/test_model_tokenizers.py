@@ -121,6 +121,38 @@ def test_of_several_merges_of_a_token_the_one_that_can_apply_is_taken(plays, fuz
     assert read(tmp_path).to_dict() == ours.to_dict()
 
 
+def random_merges(draw):
+    """Return up to ten merges of a, b and c in any order, ["left", "right"] each, often several for one token."""
+    words, merges = ["a", "b", "c"], []
+    for _ in range(draw.randrange(1, 8)):
+        merges.append([draw.choice(words), draw.choice(words)])
+        words.append("".join(merges[-1]))
+    if draw.random() < 0.5:             # all pairs that make a token, as in Llama 3's file
+        made = dict.fromkeys(words[3:])
+        merges = [[word[:place], word[place:]] for word in made for place in range(1, len(word))
+                  if word[:place] in words and word[place:] in words]
+    if draw.random() < 0.2:
+        draw.shuffle(merges)
+    return merges
+
+
+def test_any_merges_are_read_exactly_or_refused(tmp_path):
+    draw, accepted, refused = random.Random(5), 0, 0
+    a_tokenizer_json(tmp_path)
+    for _ in range(600):
+        merges = random_merges(draw)
+        names = [*BPETokenizer([], special_tokens=()).names(), *dict.fromkeys(map("".join, merges))]
+        change_json(tmp_path, set_in("model", "merges", merges), set_in("added_tokens", []),
+                    set_in("model", "vocab", {name: token for token, name in enumerate(names)}),
+                    set_in("model", "ignore_merges", draw.random() < 0.3))
+        try:
+            assert differing(tmp_path, ["".join(draw.choices("abc", k=draw.randrange(1, 20))) for _ in range(20)]) == []
+            accepted += 1
+        except FolioError:
+            refused += 1
+    assert accepted > 200 and refused > 100
+
+
 def change_json(folder, *changes):
     path = folder / "tokenizer.json"
     values = json.loads(path.read_text(encoding="utf-8"))
