@@ -4,7 +4,7 @@ A network whose logits are exact small numbers, in Python and in JavaScript, mak
 """
 
 import random
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from folio.base.errors import FolioError
-from folio.base.fields import takes_several, value_type
+from folio.formats import page
 from folio.generation.decoder import Generation, window_start
 from folio.generation.healing import Healer
 from folio.generation.language_model import LanguageModel
@@ -26,7 +26,6 @@ from tokenizer import BPETokenizer, CharTokenizer
 SCRIPTS = ["tokenizer.js", "random.js", "sampling.js", "healing.js", "generation.js"]
 TOKENIZERS = {pattern: BPETokenizer.train([TEXT], 400, pattern) for pattern in SPLIT_PATTERNS}
 TOKENIZERS["char"] = CharTokenizer.train([TEXT], ["<|endoftext|>"])
-NOT_IN_THE_PAGE = ("beams", "length_penalty", "weight_precision")
 CONTEXT = 16
 
 
@@ -107,13 +106,6 @@ def values_of(tokenizer):
     return tokenizer.to_dict() | {"expression": SPLIT_PATTERNS.get(tokenizer.pattern)}
 
 
-def setting_fields():
-    """What the page's file says on the fields of GenerationParams."""
-    return [{"name": field.name, "type": "texts" if takes_several(field) else value_type(field).__name__,
-             "default": list(field.default) if takes_several(field) else field.default, **field.metadata}
-            for field in fields(GenerationParams) if field.name not in NOT_IN_THE_PAGE]
-
-
 def model_of(name, context):
     tokenizer = TOKENIZERS[name]
     return LanguageModel("hash", HashNetwork(tokenizer.vocab_size, context), tokenizer, [5, 0], 0, None)
@@ -122,7 +114,7 @@ def model_of(name, context):
 def run(tmp_path_factory, body, cases):
     tokenizers = {name: values_of(tokenizer) for name, tokenizer in TOKENIZERS.items()}
     return run_node(tmp_path_factory.mktemp("generation"), SCRIPTS, HASH_NETWORK + body,
-                    cases | {"tokenizers": tokenizers, "fields": setting_fields()})
+                    cases | {"tokenizers": tokenizers, "fields": page.settings()})
 
 
 # --- Token healing ---
@@ -177,7 +169,9 @@ def drawn_case(some):
     prompt = "".join(some.choices(PIECES, k=some.choice([0, 1, 3, 8, 30])))
     settings = {"tokens": some.choice([0, 1, 5, 40, 60]), "sampling_seed": some.choice([0, 7, 2**40 + 1, 2**53 - 1])}
     choices = {"temperature": [0, 0.5, 1, 2.5, 40], "top_k": [1, 3, 50], "top_p": [0.5, 0.95, 1],
-               "min_p": [0, 0.01, 0.3], "repetition_penalty": [1.2, 0.8], "frequency_penalty": [0.5], "penalty_window": [1, 10], "no_repeat_ngram": [1, 2, 4], "stop": ["e", ["nd", "n"], [" fi", "\n\n"], "😀"]}
+               "min_p": [0, 0.01, 0.3],
+               "repetition_penalty": [1.2, 0.8], "frequency_penalty": [0.5], "penalty_window": [1, 10],
+               "no_repeat_ngram": [1, 2, 4], "stop": ["e", ["nd", "n"], [" fi", "\n\n"], "😀"]}
     for name in some.sample(sorted(choices), some.randrange(5)):
         settings[name] = some.choice(choices[name])
     return {"tokenizer": some.choice(sorted(TOKENIZERS)), "prompt": prompt, "settings": settings,
@@ -368,9 +362,8 @@ def test_settings_are_filled_in_and_unknown_ones_are_refused(tmp_path_factory):
                 attempt(() => checkedSettings({sampling_seed: bound - 1n}, cases.fields).sampling_seed === bound - 1n),
                 attempt(() => checkedSettings({sampling_seed: bound}, cases.fields)),
                 attempt(() => checkedSettings({temperature: NaN}, cases.fields))];""", {})
-    expected = asdict(GenerationParams(stop=("end",), top_k=5))
-    assert found[0] == {name: list(value) if isinstance(value, tuple) else value for name, value in expected.items()
-                        if name not in NOT_IN_THE_PAGE}
+    expected = asdict(GenerationParams(stop=("end",), top_k=5).resolved()) | {"stop": ["end"]}
+    assert found[0] == {name: value for name, value in expected.items() if name not in page.LEFT_OUT}
     assert "There is no setting beams; there are tokens, temperature" in found[1]["error"]
     assert found[2] is True
     assert found[3] == {"error": next(GenerationParams(sampling_seed=2**63).problems())}

@@ -97,7 +97,7 @@ def test_of_equal_logits_the_first_tokens_are_taken(tmp_path):
           (settings) => probabilities(logits, settings).ids);
         return [...ids, probabilities(new Float32Array(4), {...cases, top_k: null, top_p: 0.5}).ids];""", equal)
     logits = np.array([[1, -0.0, 2, 0, 0, 2]], np.float32)
-    assert found == [[2, 5, 0], [2], probabilities(logits, 1, top_p=0.9)[1][0, :len(found[2])].tolist()]
+    assert found[:3] == [[2, 5, 0], [2], probabilities(logits, 1, top_p=0.9)[1][0, :len(found[2])].tolist()]
     assert found[2:] == [[2, 5, 0, 1], [0, 1]]
 
 
