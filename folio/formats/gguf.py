@@ -45,6 +45,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from folio.base.errors import FolioError
 from folio.base.files import refuse_foreign
@@ -388,7 +389,8 @@ def _check_tensors(outlines, params, architecture):
 def _read_weights(file, params, architecture, order):
     """Return our network's {name: tensor}; a tied head is the embedding itself. order: the file's id of each token"""
     weights = {}
-    for name, part in _parts(params, architecture):
+    parts = list(_parts(params, architecture))
+    for name, part in tqdm(parts, desc="Reading", unit=" tensors", leave=False, disable=None, delay=1):
         array = file.read(name)
         if name in ("token_embd.weight", "output.weight") and (order != np.arange(len(order))).any():
             array = array[order]
