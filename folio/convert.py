@@ -40,15 +40,16 @@ def make_parser():
     parser = Parser("Export a model to other programs, or import one; or the tokenizer alone.")
     parser.add_argument("direction", choices=["export", "import"], help="out of this project, or into it")
     parser.add_argument("words", nargs="+", metavar="WORD",
-                        help=f"export: {FORMATS}, and the path to write; with huggingface a path that ends in .json, "
-                        "and with gpt2 and tiktoken, is the tokenizer alone; "
-                        "import: a model's folder or .gguf file; or a tokenizer: a tokenizer.json, a vocab.json and "
-                        "its merges.txt, or a rank file of tiktoken")
+                        help="export: a format and the path to write; of a model: huggingface FOLDER, gguf FILE.gguf, "
+                        "ollama FOLDER, page FILE.html; of the tokenizer alone: huggingface FILE.json, gpt2 FOLDER, "
+                        "tiktoken FILE. "
+                        "import: a model's folder or .gguf file; or a tokenizer.json, a vocab.json and its merges.txt, "
+                        "or a rank file of tiktoken")
     model = parser.add_argument_group("a model")
     model.add_argument("--weights", metavar="FILE",
-                       help="export: a file in Saved_Weights, or a run's name (default: the newest)")
-    model.add_argument("--type", metavar="NAME", help="export: what the numbers become: gguf and ollama have f32, f16 "
-                       "and q8_0, page f16, f32 and int8 (default: the format's)")
+                       help="export: a run's name, a file or a glob (default: the newest)")
+    model.add_argument("--type", metavar="NAME", help="export: type of the weights: gguf and ollama have f32, f16 and "
+                       "q8_0, page f16, f32 and int8 (default: the format's)")
     model.add_argument("--push", metavar="REPO", help="export huggingface: also upload the folder to this repository "
                        "at Hugging Face; a new one is private")
     model.add_argument("--name", help="import: what to call the model in Saved_Weights")
