@@ -106,6 +106,12 @@ def all_have_begun(page):
                            ".every((card) => card.textContent.length > 4)")
 
 
+def write_words(page, words):
+    """Let a held engine write some words, and wait until they are in the text."""
+    page.evaluate(f"engine.release({words})")
+    page.wait_for_function(f"page.writing.running.tokens >= {words} && page.writing.running.queue === ''")
+
+
 def painted(page, name):
     """The stretches of text that a highlight paints."""
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -140,14 +146,15 @@ def test_control_enter_and_the_button_go_on_too(open_page):
 
 
 def test_escape_stops_and_then_tab_leaves_the_text(open_page):
-    page = open_page("mockEngine({delay: 30})")
+    page = open_page("mockEngine({held: true})")
     page.keyboard.type("One")
     page.keyboard.press("Tab")
-    page.wait_for_function("page.writing.story.text.length > 6")
-    page.keyboard.press("Escape")
+    write_words(page, 3)
     text = text_of(page)
+    assert len(text.split()) == 4 and page.locator("#continue-label").inner_text() == "Stop"
+    page.keyboard.press("Escape")
+    page.evaluate("engine.release(9)")
     idle(page)
-    page.wait_for_timeout(60)
     assert text_of(page) == text and page.locator("#continue-label").inner_text() == "Continue"
     page.keyboard.press("Escape")
     assert page.locator("#status").inner_text() == "Tab now leaves the text."
@@ -160,20 +167,22 @@ def test_escape_stops_and_then_tab_leaves_the_text(open_page):
 
 
 def test_a_person_edits_elsewhere_while_the_model_writes_and_takes_over_where_it_writes(open_page):
-    page = open_page("mockEngine({delay: 25})")
+    page = open_page("mockEngine({held: true})")
     page.keyboard.type("Teh sea")
     page.keyboard.press("Tab")
-    page.wait_for_function("page.writing.story.text.length > 12")
+    write_words(page, 3)
     page.evaluate("page.at.text.setSelectionRange(1, 3)")
     page.keyboard.type("he")
     assert page.evaluate("page.at.text.selectionStart") == 3
-    length = len(text_of(page))
-    page.wait_for_function(f"page.writing.story.text.length > {length}")
-    assert text_of(page).startswith("The sea ") and page.evaluate("page.at.text.selectionStart") == 3
+    before = text_of(page)
+    page.evaluate("engine.release(3)")
+    page.wait_for_function("page.writing.running.tokens === 6 && page.writing.running.queue === ''")
+    assert text_of(page).startswith(before + " ") and page.evaluate("page.at.text.selectionStart") == 3
     page.keyboard.press("Control+End")
     page.keyboard.type("!")
     idle(page)
-    assert text_of(page).endswith("!")
+    assert len(text_of(page).split()) == 8 and text_of(page).endswith("!")
+    page.evaluate("engine.release(99)")
     page.locator("#retry").click()                                                  # the correction stays
     idle(page)
     assert text_of(page).startswith("The sea ") and "!" not in text_of(page)
@@ -244,10 +253,11 @@ def test_several_answers_are_written_at_once_and_one_is_taken(open_page):
 
 
 def test_answers_that_nobody_takes_are_kept(open_page):
-    page = open_page("mockEngine({delay: 40})")
+    page = open_page("mockEngine({held: true})")
     write_beginning(page, "One")
     page.locator("#count").select_option("2")
     page.locator("#continue").click()
+    page.evaluate("engine.release(3)")
     all_have_begun(page)
     page.keyboard.press("Escape")                                                   # stops, and leaves them there
     page.wait_for_function("page.writing.running === null")
@@ -495,19 +505,21 @@ def test_text_is_never_html_and_paste_is_plain(open_page):
 
 
 def test_an_input_method_composes_while_the_model_writes(open_page):
-    page = open_page("mockEngine({delay: 20})")
+    page = open_page("mockEngine({held: true})")
     write_beginning(page, "One END")
     page.evaluate("page.sheet.caret = 3")
     page.keyboard.press("Tab")
-    page.wait_for_function("page.writing.story.text.length > 14")
+    write_words(page, 3)
     page.keyboard.press("Control+Home")
     session = page.context.new_cdp_session(page)
     for composed in ("n", "ni", "nih"):
         session.send("Input.imeSetComposition", {"text": composed, "selectionStart": len(composed),
                                                  "selectionEnd": len(composed)})
-        page.wait_for_timeout(50)
         assert page.evaluate("page.at.text.value").startswith(composed + "One")
         assert page.evaluate("page.at.layer.firstChild.textContent").startswith(composed + "One")
+    page.evaluate("engine.release(99)")
+    page.wait_for_function("page.writing.running.tokens === 12")
+    assert len(page.evaluate("page.at.text.value").split()) == 5                   # they wait for the end of it
     session.send("Input.insertText", {"text": "你"})
     idle(page)
     text = text_of(page)
@@ -532,13 +544,14 @@ def test_sentences_are_read_aloud_when_they_are_finished(open_page):
 
 
 def test_selection_and_scroll_stay_where_they_are_while_it_writes(open_page):
-    page = open_page("mockEngine({delay: 10})")
+    page = open_page("mockEngine({held: true})")
     write_beginning(page, "A line of the text\n" * 100)
     page.keyboard.press("Tab")
-    page.wait_for_function("page.writing.running && page.writing.running.tokens > 0")
+    write_words(page, 3)
     page.evaluate("window.scrollTo(0, 200)")
     page.evaluate("page.at.text.setSelectionRange(150, 160)")
     first = page.evaluate_handle("page.at.layer.firstChild.firstChild")
+    page.evaluate("engine.release(99)")
     idle(page)
     assert page.evaluate("[page.at.text.selectionStart, page.at.text.selectionEnd, window.scrollY]") == [150, 160, 200]
     assert page.evaluate("(node) => node === page.at.layer.firstChild.firstChild", first)
