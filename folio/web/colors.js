@@ -68,12 +68,14 @@ class Colors {
   _paint() {
     const {sheet} = this.writing;
     const {from, to} = sheet.visible();
-    const within = ([begin, end]) => [Math.max(begin, from), Math.min(end, to)];
-    sheet.paint("unseen", [within([0, Math.min(this.viewStart, sheet.text.length)])], 1);
-    const authors = this.mode === "author" ? authorRanges(this.writing.story.runs).map(([by, ...range]) =>
-      [by, within(range)]) : [];
+    const seen = Math.min(this.viewStart, sheet.text.length);
+    const within = (begin, end) => [Math.max(begin, from), Math.min(end, to)];
+    sheet.paint("unseen", [this.mode === "surprise" ? [0, 0] : within(0, seen)]);
+    const authors = this.mode === "author" ? authorRanges(this.writing.story.runs) : [];
     for (const by of ["model", "edited"]) {
-      sheet.paint(`by-${by}`, authors.filter(([author]) => author === by).map(([, range]) => range));
+      const ranges = authors.filter(([author]) => author === by).map(([, begin, end]) => within(begin, end));
+      sheet.paint(`by-${by}`, ranges.map(([begin, end]) => [Math.max(begin, seen), end]), 1);
+      sheet.paint(`by-${by}-unseen`, ranges.map(([begin, end]) => [begin, Math.min(end, seen)]), 1);
     }
     const {pieces, missing} = this.mode === "surprise" && this.surprise
       ? this.surprise.between(sheet.text, from, to) : {pieces: [], missing: 0};

@@ -66,7 +66,8 @@ class Page {
   /* Say what the model is. */
   describe({name, parameters, bits_per_byte: bits, context}) {
     this.at.name.textContent = name;
-    const facts = [parameters && `${parameters.toLocaleString("en")} parameters`,
+    const short = new Intl.NumberFormat("en", {notation: "compact", maximumSignificantDigits: 3});
+    const facts = [parameters && `${short.format(parameters)} parameters`,
       bits && `${bits.toFixed(2)} bits per byte`,
       context ? `sees ${context.toLocaleString("en")} tokens` : "sees the whole text"];
     this.at.facts.textContent = facts.filter(Boolean).join(" · ");
@@ -77,7 +78,7 @@ class Page {
   /* Show the state after a change of text or of what goes on. */
   changed({grown = false} = {}) {
     const {story, running, choosing, engine, canRetry} = this.writing;
-    this.at["continue"].disabled = engine === null || choosing;
+    this.at["continue"].disabled = engine === null || (choosing && running === null);
     this.at["continue-label"].textContent = running ? "Stop" : "Continue";
     this.at["continue-key"].textContent = running ? "Esc" : "Tab";
     this.at.bar.classList.toggle("busy", running !== null);
@@ -94,7 +95,8 @@ class Page {
     this.at.status.textContent = this.statusLine();
     this.countSoon();
     this.colors.changed();
-    if (grown) this.follow();
+    if (grown && running) this.follow();
+    if (choosing && running) this.follow(true);
     this.keeper.writeSoon(() => this.storyAsJson());
   }
 
@@ -108,7 +110,11 @@ class Page {
     const {running, speed, remark, engine} = this.writing;
     if (engine === null && !this.at.notice.hidden) return "";
     if (engine === null) return "Reading the model …";
+    if (this.tabLeaves) return "Tab now leaves the text.";
     if (remark) return remark;
+    if (this.sheet.text === "" && !running && matchMedia("(hover: hover)").matches) {
+      return "Tab: go on · Esc: stop · Esc, then Tab: leave the text";
+    }
     const parts = running ? [] : [`${this.words.toLocaleString("en")} ${this.words === 1 ? "word" : "words"}`];
     if (running && running.tokens > 1) {
       const seconds = (performance.now() - running.startedAt) / 1000;
@@ -128,14 +134,20 @@ class Page {
     }, COUNT_DELAY_MS);
   }
 
-  /* Scroll along with a growing answer, but only where its end was in the window before. */
-  follow() {
-    const {running} = this.writing;
-    if (!running) return;
-    const {bottom} = this.sheet.rectangleAt(running.end);
+  /* Scroll to the caret where it is out of the window. */
+  reveal() {
+    const {top, bottom} = this.sheet.rectangleAt(this.sheet.caret);
+    const floor = this.at.bottom.getBoundingClientRect().top - FOLLOW_MARGIN;
+    if (top < 0 || bottom > floor) window.scrollBy(0, top < 0 ? top - FOLLOW_MARGIN : bottom - floor);
+  }
+
+  /* Scroll along with a growing answer, but only where its end was in the window before; or, with several answers
+   * over the text, to where they go on. */
+  follow(isAnyway = false) {
+    const {bottom} = this.sheet.rectangleAt(this.writing.place);
     const floor = this.at.bottom.getBoundingClientRect().top - FOLLOW_MARGIN;
     const beyond = bottom - floor;
-    if (beyond > 0 && beyond < 3 * this.sheet.leading) window.scrollBy(0, beyond);
+    if (beyond > 0 && (isAnyway || beyond < 3 * this.sheet.leading)) window.scrollBy(0, beyond);
   }
 
   /* What goes wrong: one sentence above the bar, until it is dismissed. */
@@ -214,6 +226,11 @@ class Page {
     });
     text.addEventListener("beforeinput", (event) => this.beforeInput(event));
     text.addEventListener("input", () => this.writing.takeIn(performance.now()));
+    text.addEventListener("paste", (event) => {
+      event.preventDefault();
+      this.writing.paste(event.clipboardData.getData("text/plain"), performance.now());
+      this.reveal();
+    });
     text.addEventListener("compositionstart", () => {
       this.writing.composing = true;
     });
@@ -221,6 +238,7 @@ class Page {
     text.addEventListener("click", () => this.clicked());
     text.addEventListener("blur", () => {
       this.tabLeaves = false;
+      this.at.status.textContent = this.statusLine();
     });
     document.addEventListener("keydown", (event) => this.key(event));
     document.addEventListener("selectionchange", () => this.colors.changed());
@@ -262,7 +280,11 @@ class Page {
   key(event) {
     if (event.isComposing || event.defaultPrevented || document.querySelector("dialog[open]")) return;
     const action = this.actionOf(event, document.activeElement === this.at.text);
-    if (event.key !== "Shift") this.tabLeaves = event.key === "Escape" && action === null;
+    if (event.key !== "Shift") {
+      this.tabLeaves = event.key === "Escape" && action === null && document.activeElement === this.at.text;
+      if (this.tabLeaves) this.say("Tab now leaves the text.");
+      this.at.status.textContent = this.statusLine();
+    }
     if (action === null) return;
     event.preventDefault();
     action();
