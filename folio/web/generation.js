@@ -322,12 +322,18 @@ function checkedSettings(values, fields) {
 
 // Return a sentence for everything that is wrong with a setting's value: folio/base/fields.py in JavaScript.
 function fieldProblems(field, value) {
-  if (field.type !== "texts") return value === null && field.default === null ? [] : valueProblems(field, value);
+  if (field.type !== "texts") return value === null && usualOf(field) !== null ? [] : valueProblems(field, value);
   return Array.isArray(value) ? value.flatMap((item) => valueProblems(field, item))
     : [`${field.name}=${shown(value)} should be a list.`];
 }
 
-function valueProblems({name, help, type, default: usual, low, high, above, choices}, value) {
+// Return the default of a setting that may be left out, as its help names it, or null.
+function usualOf({help}) {
+  return help.match(/\(default: (.*)\)$/)?.[1] ?? null;
+}
+
+function valueProblems(field, value) {
+  const {name, type, low, high, above, choices} = field, usual = usualOf(field);
   const kind = type === "texts" ? "str" : type;
   const isInteger = Number.isInteger(value) || typeof value === "bigint";
   const isOfKind = {int: isInteger, float: typeof value === "number", str: typeof value === "string"}[kind];
@@ -338,8 +344,7 @@ function valueProblems({name, help, type, default: usual, low, high, above, choi
   if (kind === "float" && !Number.isFinite(value)) return [`${name}=${value} is not a finite number.`];
   const problem = kind === "str" ? null : boundsProblem(value, low ?? null, above ?? null, exact(high ?? null));
   if (problem === null) return [];
-  const derived = usual === null ? help.match(/\(default: (.*)\)$/) : null;
-  return [`${name}=${problem}${derived ? ` Leave it out for the default: ${derived[1]}.` : ""}`];
+  return [`${name}=${problem}${usual === null ? "" : ` Leave it out for the default: ${usual}.`}`];
 }
 
 function boundsProblem(value, low, above, high) {

@@ -108,7 +108,7 @@ function likeliest(logits, count, least) {
     if (logits[id] > least) ids.push(id);
     else if (logits[id] === least) equal.push(id);
   }
-  ids.sort((one, other) => logits[other] - logits[one] || one - other);
+  ids.sort((one, other) => logits[other] - logits[one]);        // stable: of equal ones the first
   return [...ids, ...equal.slice(0, count - ids.length)];
 }
 
