@@ -134,6 +134,13 @@ class Page {
     }, COUNT_DELAY_MS);
   }
 
+  /* Scroll to the caret where it is out of the window. */
+  reveal() {
+    const {top, bottom} = this.sheet.rectangleAt(this.sheet.caret);
+    const floor = this.at.bottom.getBoundingClientRect().top - FOLLOW_MARGIN;
+    if (top < 0 || bottom > floor) window.scrollBy(0, top < 0 ? top - FOLLOW_MARGIN : bottom - floor);
+  }
+
   /* Scroll along with a growing answer, but only where its end was in the window before; or, with several answers
    * over the text, to where they go on. */
   follow(isAnyway = false) {
@@ -219,6 +226,11 @@ class Page {
     });
     text.addEventListener("beforeinput", (event) => this.beforeInput(event));
     text.addEventListener("input", () => this.writing.takeIn(performance.now()));
+    text.addEventListener("paste", (event) => {
+      event.preventDefault();
+      this.writing.paste(event.clipboardData.getData("text/plain"), performance.now());
+      this.reveal();
+    });
     text.addEventListener("compositionstart", () => {
       this.writing.composing = true;
     });

@@ -42,6 +42,16 @@ class Writing {
     this.onChange();
   }
 
+  /* Put a text in place of the selection, as if it had been typed. Browsers insert a long text line by line, which
+   * takes a minute for 200 kB. */
+  paste(text, now) {
+    const {area} = this.sheet;
+    if (area.readOnly || text === "") return;
+    area.setRangeText(plainLines(text), area.selectionStart, area.selectionEnd, "end");
+    this.takeIn(now);
+    this.story.pause();
+  }
+
   /* An input method has finished: take in its text, and show what arrived meanwhile. */
   endComposition(now) {
     this.composing = false;
@@ -167,6 +177,7 @@ class Writing {
       count: 1, settings: run.settings, signal: run.controller.signal,
       onPiece: (index, piece) => this._take(run, piece),
     });
+    while (this.composing && this.running === run) await new Promise((done) => setTimeout(done, FLUSH_MS));
     if (this.running === run) this._flush(run);
     if (run.node !== null) {
       this.story.nodes[run.node].details = answerDetails(run.settings, 0, result, run.bits);
