@@ -286,7 +286,8 @@ def test_alternatives_of_a_word_by_keyboard_branch_the_text(open_page):
     page.keyboard.press("Enter")
     assert text_of(page) == PLAY[:PLAY.index(" cold")] + " harbour" and page.locator("#others").is_hidden()
     assert page.evaluate("document.activeElement.id") == "text" and painted(page, "word") == []
-    page.keyboard.press("Control+z")
+    assert page.locator("#fork-count").inner_text() == "2/2"
+    page.keyboard.press("Alt+PageUp")
     assert text_of(page) == PLAY
 
 
