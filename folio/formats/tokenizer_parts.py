@@ -14,6 +14,7 @@ from itertools import groupby
 
 from folio.base.errors import FolioError
 from folio.base.files import ordinary
+from folio.base.visible import on_one_line
 from tokenizer import SPLIT_PATTERNS, BPETokenizer, apply_merges
 
 MAX_FILE_BYTES = 1 << 25        # Llama 3's tokenizer.json has 17 MB; parsed, a byte may take 20 bytes of memory
@@ -75,9 +76,12 @@ def errors_about(path, kind):
         problem = str(error)
     else:
         return
-    if len(problem) > MAX_SENTENCE:
-        problem = problem[:MAX_SENTENCE] + "..."
-    raise FolioError(f"{path} cannot be imported: {problem}") from None
+    raise FolioError(f"{path} cannot be imported: {sentence(problem)}") from None
+
+
+def sentence(problem):
+    """Return a problem, in which a file may be quoted, as one line of bounded length."""
+    return on_one_line(problem if len(problem) <= MAX_SENTENCE else problem[:MAX_SENTENCE] + "...")
 
 
 # --- Parts of a tokenizer.json ---
@@ -121,10 +125,10 @@ def pattern_name(pre_tokenizer):
     if pre_tokenizer and pre_tokenizer["type"] == "Sequence":
         steps = pre_tokenizer["pretokenizers"]
     else:
-        steps = [pre_tokenizer or {"type": "nothing"}]
-    *splits, last = steps
+        steps = [pre_tokenizer] if pre_tokenizer else []
+    *splits, last = steps or [{"type": "nothing"}]
     if last["type"] != "ByteLevel":
-        raise FolioError(f"its pre-tokenizer is {' and '.join(step['type'] for step in steps)}; "
+        raise FolioError(f"its pre-tokenizer is {' and '.join(step['type'] for step in steps) or 'nothing'}; "
                          "Folio supports byte-level BPE only.")
     if last.get("add_prefix_space", True):
         raise FolioError("it puts a space before every text (add_prefix_space), and Folio does not.")
@@ -152,13 +156,12 @@ def required_pattern(pattern):
 
 # --- Vocabulary and merges ---
 
-def check_ids(ids, notes=None):
-    """Refuse ids that are not distinct whole numbers; refuse or note those that are not 0 to N - 1. ids: {name: id}"""
+def check_ids(ids):
+    """Refuse ids that are not the whole numbers 0 to N - 1. ids: {name: id}"""
     if odd := [name for name, token in ids.items() if type(token) is not int or not 0 <= token < 1 << 31]:
         raise FolioError(f"the id of its token {odd[0]!r}, {ids[odd[0]]!r}, is not a whole number from 0 on.")
     if holes := set(range(len(ids))) - set(ids.values()):
-        problem = f"the ids of its {len(ids):,} tokens are not 0 to {len(ids) - 1:,}: {min(holes)} is missing."
-        note(notes if len(set(ids.values())) == len(ids) else None, problem)
+        raise FolioError(f"the ids of its {len(ids):,} tokens are not 0 to {len(ids) - 1:,}: {min(holes)} is missing.")
 
 
 def check_bytes(ids, bytes_of, notes=None):
@@ -173,7 +176,7 @@ def tokenizer_from_names(ids, merges, special, pattern, notes=None):
 
     ids: {name: original id} of all tokens; merges: "left right" or ["left", "right"] each; special: names.
     """
-    check_ids(ids, notes)
+    check_ids(ids)
     made = {name: value for value, name in enumerate(BPETokenizer([], special_tokens=()).names())}
     check_bytes(ids, made, notes)
     new_ids = {}

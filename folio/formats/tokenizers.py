@@ -48,6 +48,7 @@ from folio.formats.tokenizer_parts import (
     merges_of,
     pattern_name,
     required_pattern,
+    sentence,
     special_tokens,
     tokenizer_from_names,
     unmade_tokens,
@@ -225,7 +226,7 @@ def read_for_model(folder):
 def _for_model(name, tokenizer, ids, notes):
     """Return a ModelTokenizer. name: of the file, for notes; ids: {name: original id}"""
     original_ids = np.array([ids.get(token, -1) for token in tokenizer.names()], np.int64)
-    return ModelTokenizer(tokenizer, original_ids, [f"{name}: {problem}" for problem in notes])
+    return ModelTokenizer(tokenizer, original_ids, [f"{name}: {sentence(problem)}" for problem in notes])
 
 
 def read_tokenizer_json(path, drop=()):
@@ -288,6 +289,10 @@ def _from_tokenizer_json(path, drop, notes=None):
         raise FolioError(f"it gives {moved[0]!r} two ids, {special[moved[0]]} and {model['vocab'][moved[0]]}.")
     ids = model["vocab"] | special
     tokenizer = tokenizer_from_names(ids, model["merges"], special, pattern, notes)
+    # The library numbers added tokens itself, after the vocabulary, and does not take these ids from the file.
+    after = [token for name, token in special.items() if name not in model["vocab"]]
+    if after != list(range(len(model["vocab"]), len(ids))):
+        raise FolioError("its added tokens do not have the ids after its vocabulary, in order.")
     if model.get("ignore_merges"):
         known = set(tokenizer.names())
         unmade = [tokenizer.names()[token] for token in unmade_tokens(tokenizer)]

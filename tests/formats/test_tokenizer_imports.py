@@ -78,8 +78,8 @@ REFUSED = {
     "dropout": (set_in("model", "dropout", 0.1), "its model has dropout=0.1"),
     "suffix": (set_in("model", "end_of_word_suffix", "</w>"), "its model has end_of_word_suffix='</w>'"),
     # The merge b+c comes before ab+c, so the bytes abc never become one token.
-    "ignore_merges": (lambda values: values["model"].update(ignore_merges=True, merges=["b c", "a b", "ab c"],
-                                                            vocab=values["model"]["vocab"] | {"bc": 259}),
+    "ignore_merges": (lambda values: (set_in("added_tokens", 0, "id", 259)(values), values["model"].update(
+        ignore_merges=True, merges=["b c", "a b", "ab c"], vocab=values["model"]["vocab"] | {"bc": 258})),
                       "no merges make 1 of its tokens, for example 'abc'; only ignore_merges=true does"),
     "added token": (set_in("added_tokens", 0, "special", False),
                     "has the added token '<|endoftext|>', which is not special"),
