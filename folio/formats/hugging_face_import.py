@@ -37,7 +37,6 @@ _UNUSED = re.compile(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias|(model\.)?(l
                      r"rotary_emb\.inv_freq")
 
 
-
 def read(folder, name):
     """Read a folder's model. -> (contents of a weights file, named `name`; sentences on what was left out)
 

@@ -259,12 +259,14 @@ def _check_droppable(values, drop, notes=None):
 
 
 def _kinds(part):
-    """Return the types of a part of a tokenizer.json, which may be a sequence of parts; [] for null."""
+    """Return the types of a part of a tokenizer.json, which may be a sequence of parts; [] for one without effect."""
     if not part:
         return []
     if part.get("type") == "Sequence":
         steps = part.get("normalizers", part.get("processors"))
         return [kind for step in steps for kind in _kinds(step)]
+    if part.get("type") == "TemplateProcessing" and not _template_tokens(part):
+        return []           # as transformers 5 writes it for a tokenizer that adds no tokens
     return [part.get("type", "")]
 
 
