@@ -392,6 +392,12 @@ def test_what_is_left_out_is_said(foreign):
     changed(foreign, {"tokenizer.chat_template": "{{ messages }}", "tokenizer.ggml.add_bos_token": True})
     before_prompts, template = sorted(read_back(foreign)[1])
     assert "before every prompt" in before_prompts and "chat template" in template
+    changed(foreign, {"tokenizer.chat_template": None, "tokenizer.ggml.add_bos_token": None})
+    assert read_back(foreign)[1] == []
+    changed(foreign, {"tokenizer.ggml.eos_token_id": 1})
+    assert read_back(foreign)[1] == ["Its texts end with <|user|>; in Folio, <|endoftext|> ends them."]
+    changed(foreign, {"tokenizer.ggml.eos_token_id": 0, "tokenizer.ggml.pre": "llama-bpe"})
+    assert "before every prompt" in read_back(foreign)[1][0]            # llama.cpp's default for this pattern
 
 
 @pytest.mark.parametrize("values, message", [
