@@ -251,7 +251,7 @@ def read(path, name):
         architecture = values.one_of("general.architecture", tuple(_MODULES))
         tokenizer, order = _read_tokenizer(values)
         params = _read_params(values, architecture, tokenizer.vocab_size, "output.weight" not in file.tensors)
-        opening = _read_opening(values, order)
+        opening = _read_opening(values, tokenizer, order)
         notes = values.finish(architecture)
         _check_tensors(file.tensors, params, architecture)
         weights = _read_weights(file, params, architecture, order)
@@ -354,21 +354,25 @@ def _read_tokenizer(values):
     return tokenizer, np.array([ids[token] for token in tokenizer.names()])
 
 
-def _read_opening(values, order):
+def _read_opening(values, tokenizer, order):
     """Return the ids before a text that begins from nothing: ours, or the file's token for the beginning or the end.
 
-    order: the file's id of each token
+    order: the file's id of each token. What Folio does otherwise at the beginning and the end of a text is noted.
     """
     own_ids = {int(original): number for number, original in enumerate(order)}
     end = values.get("tokenizer.ggml.eos_token_id", int, -1)
     begin = values.get("tokenizer.ggml.bos_token_id", int, end)
     opening = values.get("folio.opening", [int], [begin])
-    if values.get("tokenizer.ggml.add_bos_token", bool, False):
-        values.notes.append("It asks for the token that begins a text before every prompt; Folio puts it only before "
-                            "a text that begins from nothing.")
     if not opening or not set(opening) <= set(own_ids):
         raise FolioError("it does not say how a text begins: neither folio.opening nor tokenizer.ggml.bos_token_id nor "
                          "tokenizer.ggml.eos_token_id is a token")
+    # llama.cpp's default
+    if values.get("tokenizer.ggml.add_bos_token", bool, tokenizer.pattern == PATTERNS["llama-bpe"]):
+        values.notes.append("It asks for the token that begins a text before every prompt; Folio puts it only before "
+                            "a text that begins from nothing.")
+    if end in own_ids and own_ids[end] != tokenizer.end_of_text:
+        ours = "nothing" if tokenizer.end_of_text is None else tokenizer.names()[tokenizer.end_of_text]
+        values.notes.append(f"Its texts end with {tokenizer.names()[own_ids[end]]}; in Folio, {ours} ends them.")
     return [own_ids[token] for token in opening]
 
 

@@ -111,8 +111,8 @@ def write(path, metadata, tensors):
     """Write a file whole or not at all, one tensor at a time.
 
     metadata: {key: bool, int, float, str, or list of one of these}; integers become uint32, in lists int32, and
-    floating-point numbers float32; tensors: [NewTensor]. Raises FolioError, with the path and the tensor's name, for a
-    number that does not fit into its type.
+    floating-point numbers float32; tensors: [NewTensor]. Raises FolioError, with the tensor's name, for a number that
+    does not fit into its type.
     """
     names = [tensor.name for tensor in tensors]
     assert len(set(names)) == len(names) and all(len(name.encode("utf-8")) <= LONGEST_NAME for name in names), names
@@ -132,16 +132,16 @@ def write(path, metadata, tensors):
         for tensor in tensors:
             values = tensor.values()
             assert values.shape == tensor.shape, (tensor.name, values.shape, tensor.shape)
-            _write_numbers(file, path, tensor, np.ascontiguousarray(values).reshape(-1))
+            _write_numbers(file, tensor, np.ascontiguousarray(values).reshape(-1))
             file.write(bytes(_padding(count_bytes(tensor.shape, tensor.type))))
 
 
-def _write_numbers(file, path, tensor, values):
+def _write_numbers(file, tensor, values):
     for start in range(0, len(values), _AT_ONCE):
         try:
             file.write(_encoded(values[start:start + _AT_ONCE], tensor.type).tobytes())
         except FolioError as error:
-            raise FolioError(f"{path} cannot be written: {tensor.name} has {error}.") from None
+            raise FolioError(f"The model cannot be written as a GGUF file: {tensor.name} has {error}.") from None
 
 
 def _padding(size, alignment=ALIGNMENT):

@@ -33,8 +33,12 @@ def write(model, folder, type=None):
     exports.architecture(model, "ollama")
     refuse_foreign_folder(folder, "a folder for Ollama", f"{re.escape(MODEL)}|{MODELFILE}")
     with replacing_folder(folder) as temporary:
-        gguf.write(model, temporary / MODEL, type)
-        (temporary / MODELFILE).write_text(modelfile(model), encoding="utf-8", newline="\n")
+        try:
+            gguf.write(model, temporary / MODEL, type)
+            (temporary / MODELFILE).write_text(modelfile(model), encoding="utf-8", newline="\n")
+        except OSError as error:
+            error.filename = str(folder)        # not the temporary folder's, which nobody knows
+            raise
 
 
 def modelfile(model):

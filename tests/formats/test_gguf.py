@@ -20,6 +20,7 @@ from test_tokenizer import SAMPLES
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer
 
 oracle = pytest.importorskip("gguf")
+transformers = pytest.importorskip("transformers")
 
 SHIPPED = ROOT / "Saved_Weights" / "weights-pretrained.pth"
 SPECIAL = (END_OF_TEXT, "<|user|>", "<|Grüße an alle|>")
@@ -320,6 +321,64 @@ def foreign(models, tmp_path):
         "qwen3.rope.scaling.type": "none", "general.license": "mit"}, order=order)
 
 
+def hugging_face_model(kind, tokenizer):
+    """A random model of the transformers library, and what a GGUF file of another program says of it."""
+    torch.manual_seed(2)
+    shape = dict(vocab_size=tokenizer.vocab_size, bos_token_id=None, eos_token_id=None)
+    if kind == "gpt2":
+        config = transformers.GPT2Config(**shape, n_positions=32, n_embd=24, n_layer=2, n_head=3)
+        net, values = transformers.GPT2LMHeadModel(config), {"attention.layer_norm_epsilon": 1e-5}
+    else:
+        config = {"qwen3": transformers.Qwen3Config, "llama": transformers.LlamaConfig}[kind](
+            **shape, max_position_embeddings=32, hidden_size=24, intermediate_size=40, num_hidden_layers=2, head_dim=6,
+            num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-5, rope_theta=5e5,
+            rope_parameters={"rope_type": "default", "rope_theta": 5e5}, tie_word_embeddings=False)
+        net = {"qwen3": transformers.Qwen3ForCausalLM, "llama": transformers.LlamaForCausalLM}[kind](config)
+        values = {"attention.head_count_kv": 2, "attention.key_length": 6, "attention.value_length": 6,
+                  "attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 5e5}
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return net.eval(), values | {"context_length": 32, "embedding_length": 24, "block_count": 2,
+                                 "feed_forward_length": 96 if kind == "gpt2" else 40,
+                                 "attention.head_count": 3 if kind == "gpt2" else 4}
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "llama", "gpt2"])
+def test_a_file_that_others_made_of_a_hugging_face_model_computes_as_that_model(kind, tokenizers, tmp_path):
+    tokenizer = tokenizers["qwen2"]
+    net, values = hugging_face_model(kind, tokenizer)
+    writer = oracle.GGUFWriter(tmp_path / "theirs.gguf", kind)
+    for key, value in values.items():
+        (writer.add_float32 if isinstance(value, float) else writer.add_uint32)(f"{kind}.{key}", value)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokenizer.names())
+    writer.add_token_types([1] * (tokenizer.vocab_size - len(SPECIAL)) + [3] * len(SPECIAL))
+    writer.add_token_merges([" ".join(tokenizer.names()[part] for part in pair) for pair in tokenizer.merges])
+    writer.add_eos_token_id(tokenizer.end_of_text)
+    names = oracle.get_tensor_name_map(oracle.MODEL_ARCH[kind.upper()], 2)
+    for name, tensor in net.state_dict().items():
+        if name == "lm_head.weight" and kind == "gpt2":         # tied
+            continue
+        array = tensor.numpy()
+        if kind == "gpt2" and name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
+            array = array.T
+        if kind == "llama" and ("q_proj" in name or "k_proj" in name):
+            heads = 4 if "q_proj" in name else 2
+            array = array.reshape(heads, 2, 3, 24).swapaxes(1, 2).reshape(array.shape)
+        writer.add_tensor(names.get_name(name, (".weight", ".bias")), np.ascontiguousarray(array))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    model, notes = read_back(tmp_path / "theirs.gguf")
+    tokens = torch.randint(tokenizer.vocab_size, (2, 32))
+    with torch.inference_mode():
+        torch.testing.assert_close(model.net(tokens), net(tokens).logits, rtol=0, atol=1e-4)
+    assert notes == [] and model.opening == [tokenizer.end_of_text]
+
+
 def test_tokens_of_others_get_our_ids_and_texts_begin_with_their_first_token(models, foreign):
     again, notes = read_back(foreign)
     assert same_tensors(again, models["qwen3"]) and notes == []
@@ -333,6 +392,12 @@ def test_what_is_left_out_is_said(foreign):
     changed(foreign, {"tokenizer.chat_template": "{{ messages }}", "tokenizer.ggml.add_bos_token": True})
     before_prompts, template = sorted(read_back(foreign)[1])
     assert "before every prompt" in before_prompts and "chat template" in template
+    changed(foreign, {"tokenizer.chat_template": None, "tokenizer.ggml.add_bos_token": None})
+    assert read_back(foreign)[1] == []
+    changed(foreign, {"tokenizer.ggml.eos_token_id": 1})
+    assert read_back(foreign)[1] == ["Its texts end with <|user|>; in Folio, <|endoftext|> ends them."]
+    changed(foreign, {"tokenizer.ggml.eos_token_id": 0, "tokenizer.ggml.pre": "llama-bpe"})
+    assert "before every prompt" in read_back(foreign)[1][0]            # llama.cpp's default for this pattern
 
 
 @pytest.mark.parametrize("values, message", [

@@ -114,7 +114,7 @@ def test_large_tensors_are_written_in_parts_with_the_same_result(path, tmp_path,
 def test_numbers_that_do_not_fit_are_refused_and_the_old_file_stays(path, value, type, message):
     before, values = path.read_bytes(), np.ones(32, np.float32)
     values[7] = value
-    with pytest.raises(FolioError, match=f"good.gguf cannot be written: .*{message}"):
+    with pytest.raises(FolioError, match=f"cannot be written as a GGUF file: .*{message}"):
         gguf_file.write(path, METADATA, [NewTensor("vector", (32,), type, lambda: values)])
     assert path.read_bytes() == before and [each.name for each in path.parent.iterdir()] == ["good.gguf"]
 

@@ -80,8 +80,9 @@ def test_an_earlier_export_is_replaced_as_a_whole_and_nothing_else(shipped, tmp_
     for good_calls in range(4):             # the GGUF file in its folder, the two files, the folder
         with monkeypatch.context() as patch:
             patch.setattr(files.os, "fsync", FullDisk(good_calls))
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(OSError, match="No space left") as raised:
                 ollama.write(shipped, tmp_path / "night", "q8_0")
+            assert raised.value.filename == str(tmp_path / "night")
         assert contents(tmp_path / "night") == before
         assert [path.name for path in tmp_path.iterdir()] == ["night"]
     (tmp_path / "night" / "diary.txt").write_text("mine", encoding="utf-8")
