@@ -48,7 +48,7 @@ class Reader {
       if (place) yield;
       this.logits = this.network.read(this.state, unread.slice(place, place + READ_AT_ONCE));
     }
-    if (!this.logits.every(Number.isFinite)) {
+    if (!areFinite(this.logits)) {
       throw new Error("The model's output is not finite: its weights are unusable. Train it again with a lower " +
         "learning rate.");
     }
@@ -60,6 +60,12 @@ class Reader {
     other.state = this.state.copy();
     return other;
   }
+}
+
+function areFinite(values) {
+  let sum = 0;
+  for (let place = 0; place < values.length; place++) sum += 0 * values[place];
+  return sum === 0;             // NaN where one is infinite or no number
 }
 
 // Pass a streamed text on up to its first stop string; of several, the one that is complete first counts.
@@ -169,7 +175,7 @@ class Answer {
 function logSumExp(logits) {
   const largest = maximum(logits);
   let sum = 0;
-  for (const value of logits) sum += Math.exp(value - largest);
+  for (let id = 0; id < logits.length; id++) sum += Math.exp(logits[id] - largest);
   return largest + Math.log(sum);
 }
 
