@@ -15,7 +15,9 @@ class Answers {
    * -> a promise of the number of the one taken, null where none is */
   open(stop) {
     this.cards = Array.from({length: this.count}, (_, index) => this._card(index));
-    this.container.replaceChildren(...this.cards.map((card) => card.element), this._end());
+    const cards = makeElement("div", "answer-cards");
+    cards.append(...this.cards.map((card) => card.element));
+    this.container.replaceChildren(cards, this._end());
     this.container.hidden = false;
     document.addEventListener("keydown", this._onKey);
     return new Promise((resolve) => {
@@ -60,7 +62,6 @@ class Answers {
     this.tokens[index] += 1;
     facts.textContent = `${this.bits[index].toFixed(0)} bits, ${(this.bits[index] / this.tokens[index]).toFixed(1)} `
       + "a token";
-    if (document.activeElement !== text) text.scrollTop = text.scrollHeight;
   }
 
   /* All are finished: the likeliest is named. */

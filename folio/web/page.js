@@ -13,7 +13,7 @@
  */
 
 const COUNT_DELAY_MS = 150;             // after a change
-const FOLLOW_MARGIN = 24;               // pixels between a growing answer and the bar below it
+const FOLLOW_MARGIN = 56;               // pixels between a growing answer and the bar below it
 
 /* Open the page with an engine that may still be loading. */
 function startPage(engine) {

@@ -99,8 +99,8 @@ class Writing {
 
   /* Put another piece in the place of what stands from a position on: the text branches there. */
   branch(at, piece) {
-    this.move((story) => story.change(at, story.text.length - at, [{text: plainLines(piece), by: "model"}],
-      story.answers++, {picked: "alternative"}));
+    this.move((story) => story.branch(at, plainLines(piece)));
+    this.sheet.caret = this.story.text.length;
   }
 
   get canRetry() {

@@ -53,9 +53,10 @@ function operate(story, below, now) {
       const place = story.backBeforeAnswer();
       if (place !== null) story.addAnswer(place, letters);
     },
+    () => story.branch(at, letters),
     () => story.undo(), () => story.redo(),
     () => story.choose(below(5) - 2), () => story.go(below(story.nodes.length)),
-  ][below(10)]();
+  ][below(11)]();
 }
 function run(seed) {
   const below = random(seed);
@@ -125,6 +126,26 @@ def test_retry_keeps_every_answer_and_a_corrected_beginning():
         told.push(story.text);
         return told;""")
     assert told == ["The sea is cold.", 7, "The sea", "The sea sings.", 1, 2, "The sea is cold.", "The sea sings."]
+
+
+def test_a_branch_is_a_sibling_of_the_version_that_it_leaves():
+    told = in_node("""
+        const story = new Story();
+        story.type(0, 0, "One", 0);
+        story.beginAnswer(3);
+        story.extendAnswer(" two three");
+        story.branch(7, " four");
+        const told = [story.text, story.fork().index, story.fork().siblings.length];
+        story.choose(-1);
+        told.push(story.text);
+        story.choose(1);
+        told.push(story.text, story.backBeforeAnswer(), story.text, story.runs.map(({by}) => by));
+        story.go(2);
+        story.branch(3, " five");                               // where the answer begins
+        told.push(story.text, story.fork().siblings.length);
+        return told;""")
+    assert told == ["One two four", 1, 2, "One two three", "One two four", 7, "One two", ["typed", "model"],
+                    "One five", 3]
 
 
 def test_authors_are_typed_model_and_edited():
