@@ -19,16 +19,17 @@ from folio.base.commands import command, quoted
 from folio.base.errors import FolioError
 from folio.cli.command_line import Parser, front_door
 from folio.data.corpus import replace_tokenizer
+from folio.formats.exports import FORMATS
 from folio.formats.tokenizers import DROPPABLE, WRITERS, read, write
 from folio.formats.unfinished_runs import runs_needing
 from folio.kernels.splitting import SPLIT_PATTERNS
 from tokenizer import FILES, load
 
-# What writes each format of folio.formats.exports. They import torch, for which --help need not wait.
+# The modules that write FORMATS. They import torch, for which --help need not wait.
 MODEL_WRITERS = {"huggingface": "folio.formats.hugging_face", "gguf": "folio.formats.gguf",
                  "ollama": "folio.formats.ollama", "page": "folio.formats.page"}
 SUFFIXES = {"gguf": ".gguf", "page": ".html"}          # by which other programs know their files
-FORMATS = "|".join({**MODEL_WRITERS, **WRITERS})
+NAMES = [*FORMATS, *(name for name in WRITERS if name not in FORMATS)]        # of all formats
 # By what is asked for, the flags that belong to it.
 FLAGS = {"the export of a model": {"weights", "type", "push"}, "the export of a tokenizer": set(),
          "the import of a model": {"name"}, "the import of a tokenizer": {"pattern", "drop", "replace"}}
@@ -40,9 +41,9 @@ def make_parser():
     parser = Parser("Export a model to other programs, or import one; or the tokenizer alone.")
     parser.add_argument("direction", choices=["export", "import"], help="out of this project, or into it")
     parser.add_argument("words", nargs="+", metavar="WORD",
-                        help="export: a format and the path to write; of a model: huggingface FOLDER, gguf FILE.gguf, "
-                        "ollama FOLDER, page FILE.html; of the tokenizer alone: huggingface FILE.json, gpt2 FOLDER, "
-                        "tiktoken FILE. "
+                        help="export: a format and the path to write; of a model: "
+                        f"{', '.join(f'{name} ({format.meaning})' for name, format in FORMATS.items())}; "
+                        "of the tokenizer alone: huggingface FILE.json, gpt2 FOLDER, tiktoken FILE. "
                         "import: a model's folder or .gguf file; or a tokenizer.json, a vocab.json and its merges.txt, "
                         "or a rank file of tiktoken")
     model = parser.add_argument_group("a model")
@@ -68,8 +69,8 @@ def main():
     parser = make_parser()
     arguments = parser.parse()
     if arguments.direction == "export":
-        if len(arguments.words) != 2 or arguments.words[0] not in FORMATS.split("|"):
-            parser.error(f"export takes a format and a path, as in: export {FORMATS} PATH")
+        if len(arguments.words) != 2 or arguments.words[0] not in NAMES:
+            parser.error(f"export takes a format and a path, as in: export {'|'.join(NAMES)} PATH")
         is_model = _names_model(*arguments.words)
     else:
         if len(arguments.words) > 2:
@@ -83,7 +84,7 @@ def main():
 
 def _names_model(format, path):
     """Return whether an export to this path is a whole model's."""
-    return format in MODEL_WRITERS and not (format in WRITERS and Path(path).suffix == ".json")
+    return format in FORMATS and not (format in WRITERS and Path(path).suffix == ".json")
 
 
 def holds_model(path):
@@ -169,7 +170,7 @@ def _print_next(model, format, path):
     """Print how to run an exported model."""
     if format == "huggingface":
         from folio.formats.model_card import program
-        print("Next, in Python:", *program(model, format, str(path)).splitlines(), sep="\n    ")
+        print("Next, in Python with transformers:", *program(model, format, str(path)).splitlines(), sep="\n    ")
     elif format == "gguf":
         print(f"Next: llama-completion -m {quoted(path)} -no-cnv -n 100 --top-k 0 --top-p 1 --min-p 0 "
               f"-p {quoted('Once upon a time')}")

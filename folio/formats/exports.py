@@ -7,7 +7,6 @@ place for it. The equations of other programs are named as llama.cpp and transfo
 from dataclasses import dataclass
 
 from folio.base.errors import FolioError
-from folio.networks.build import count_parameters
 
 # The values of ModelParams with which our equations are theirs. Sizes, norm_eps, rope_base and tied_head are free.
 _ROTARY = {"norm": ("rms",), "positions": ("rotary",), "mlp": ("swiglu",), "biases": ("none",)}
@@ -58,6 +57,7 @@ def architecture(model, format):
 
 def _represented(model, format):
     """Return the architecture, or None, and what of a model has no place in a Format, or None."""
+    from folio.networks.build import count_parameters  # imports torch, for which --help need not wait
     count = count_parameters(model.net)
     if format.most_parameters is not None and count > format.most_parameters:
         return None, f"{count:,} parameters: it takes up to {format.most_parameters:,}"

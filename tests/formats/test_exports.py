@@ -166,6 +166,10 @@ def test_an_export_is_read_back_as_the_same_model(case, format, tmp_path):
     checkpoint.save(tmp_path / "weights-back.pth", contents)
     back = trained_model.load(tmp_path / "weights-back.pth")
     assert notes == [] and back.opening == model.opening
+    if format == "huggingface":         # and given back as it came
+        hugging_face.write(back, tmp_path / "again")
+        assert {file.name: file.read_bytes() for file in (tmp_path / "again").iterdir()} == {
+            file.name: file.read_bytes() for file in path.iterdir()}
     assert back.tokenizer.to_dict() == model.tokenizer.to_dict()
     tokens = torch.randint(model.params.vocab_size, (2, model.params.block_size))
     with torch.no_grad():
