@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from folio.base.errors import FolioError
 from folio.base.files import ordinary, replacing
@@ -129,7 +130,7 @@ def write(path, metadata, tensors):
     header = b"".join(header)
     with replacing(path) as file:
         file.write(header + bytes(_padding(len(header))))
-        for tensor in tensors:
+        for tensor in tqdm(tensors, desc="Writing", unit=" tensors", leave=False, disable=None, delay=1):
             values = tensor.values()
             assert values.shape == tensor.shape, (tensor.name, values.shape, tensor.shape)
             _write_numbers(file, tensor, np.ascontiguousarray(values).reshape(-1))

@@ -14,7 +14,7 @@ from folio.base.errors import FolioError
 from folio.formats import checkpoint, gguf, gguf_file, trained_model
 from folio.generation import language_model
 from folio.kernels.splitting import SPLIT_PATTERNS
-from llama_cpp import difference, fuzz_texts, greedy_by_folio, largest_difference, random_model, serving
+from llama_server import difference, fuzz_texts, greedy_by_folio, largest_difference, random_model, serving
 from Model_Params import ModelParams
 from test_tokenizer import SAMPLES
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer

@@ -13,7 +13,7 @@ from folio.base import files
 from folio.base.commands import quoted
 from folio.base.errors import FolioError
 from folio.formats import gguf, ollama, trained_model
-from llama_cpp import random_model, serving
+from llama_server import random_model, serving
 from Model_Params import GenerationParams, ModelParams
 from tokenizer import BPETokenizer
 
