@@ -148,7 +148,9 @@ def test_where_memory_ends_the_states_share_what_there_is():
       const said = [];
       try { network.read(states[0], [1]); } catch (error) { said.push(error.message); }
       left = 2;
-      for (const id of [7, 8]) states.forEach((state, index) => said.push(Array.from(network.read(state, [id + index]))));
+      for (const id of [7, 8]) {
+        states.forEach((state, index) => said.push(Array.from(network.read(state, [id + index]))));
+      }
       console.log(JSON.stringify({ said, places: network.places.owners.size }));
     })();
     """
