@@ -48,7 +48,7 @@ class Reader {
       if (place) yield;
       this.logits = this.network.read(this.state, unread.slice(place, place + READ_AT_ONCE));
     }
-    if (!this.logits.every(Number.isFinite)) {
+    if (!areFinite(this.logits)) {
       throw new Error("The model's output is not finite: its weights are unusable. Train it again with a lower " +
         "learning rate.");
     }
@@ -60,6 +60,12 @@ class Reader {
     other.state = this.state.copy();
     return other;
   }
+}
+
+function areFinite(values) {
+  let sum = 0;
+  for (let place = 0; place < values.length; place++) sum += 0 * values[place];
+  return sum === 0;             // NaN where one is infinite or no number
 }
 
 // Pass a streamed text on up to its first stop string; of several, the one that is complete first counts.
@@ -169,7 +175,7 @@ class Answer {
 function logSumExp(logits) {
   const largest = maximum(logits);
   let sum = 0;
-  for (const value of logits) sum += Math.exp(value - largest);
+  for (let id = 0; id < logits.length; id++) sum += Math.exp(logits[id] - largest);
   return largest + Math.log(sum);
 }
 
@@ -322,12 +328,18 @@ function checkedSettings(values, fields) {
 
 // Return a sentence for everything that is wrong with a setting's value: folio/base/fields.py in JavaScript.
 function fieldProblems(field, value) {
-  if (field.type !== "texts") return value === null && field.default === null ? [] : valueProblems(field, value);
+  if (field.type !== "texts") return value === null && usualOf(field) !== null ? [] : valueProblems(field, value);
   return Array.isArray(value) ? value.flatMap((item) => valueProblems(field, item))
     : [`${field.name}=${shown(value)} should be a list.`];
 }
 
-function valueProblems({name, help, type, default: usual, low, high, above, choices}, value) {
+// Return the default of a setting that may be left out, as its help names it, or null.
+function usualOf({help}) {
+  return help.match(/\(default: (.*)\)$/)?.[1] ?? null;
+}
+
+function valueProblems(field, value) {
+  const {name, type, low, high, above, choices} = field, usual = usualOf(field);
   const kind = type === "texts" ? "str" : type;
   const isInteger = Number.isInteger(value) || typeof value === "bigint";
   const isOfKind = {int: isInteger, float: typeof value === "number", str: typeof value === "string"}[kind];
@@ -338,8 +350,7 @@ function valueProblems({name, help, type, default: usual, low, high, above, choi
   if (kind === "float" && !Number.isFinite(value)) return [`${name}=${value} is not a finite number.`];
   const problem = kind === "str" ? null : boundsProblem(value, low ?? null, above ?? null, exact(high ?? null));
   if (problem === null) return [];
-  const derived = usual === null ? help.match(/\(default: (.*)\)$/) : null;
-  return [`${name}=${problem}${derived ? ` Leave it out for the default: ${derived[1]}.` : ""}`];
+  return [`${name}=${problem}${usual === null ? "" : ` Leave it out for the default: ${usual}.`}`];
 }
 
 function boundsProblem(value, low, above, high) {

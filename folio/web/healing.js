@@ -22,7 +22,7 @@ class Healer {
     this.ids = Array.from({length: tokenizer.ordinaryCount}, (_, id) => id);
     this.ids.sort((one, other) => tokens[one] < tokens[other] ? -1 : tokens[one] > tokens[other] ? 1 : one - other);
     this.contents = this.ids.map((id) => tokens[id]);
-    this.idOf = new Map(this.ids.slice().reverse().map((id) => [tokens[id], id]));
+    this.idOf = new Map(this.ids.map((id) => [tokens[id], id]));
   }
 
   // Return [the ids that stay, a healing], or [ids, null] where no longer text gives the end other tokens.

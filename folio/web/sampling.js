@@ -56,17 +56,28 @@ function noRepeatNgram(logits, tokens, length) {
 
 // Return log-probabilities (nats): a Float64Array.
 function logSoftmax(logits) {
-  const largest = maximum(logits), shifted = Float64Array.from(logits, (value) => value - largest);
+  const found = Float64Array.from(logits), largest = maximum(logits);
   let sum = 0;
-  for (const value of shifted) sum += Math.exp(value);
+  for (let id = 0; id < found.length; id++) {
+    found[id] -= largest;
+    sum += Math.exp(found[id]);
+  }
   const logarithm = Math.log(sum);
-  return shifted.map((value) => value - logarithm);
+  for (let id = 0; id < found.length; id++) found[id] -= logarithm;
+  return found;
 }
 
+// Loops with an index, here and below: they run for each token, and iterators and callbacks take several times as long.
 function maximum(values) {
   let largest = -Infinity;
-  for (const value of values) if (value > largest) largest = value;
+  for (let place = 0; place < values.length; place++) if (values[place] > largest) largest = values[place];
   return largest;
+}
+
+function total(values) {
+  let sum = 0;
+  for (let place = 0; place < values.length; place++) sum += values[place];
+  return sum;
 }
 
 // Return the candidates for the next token: {likely: their probabilities, a Float64Array; ids}, the likeliest first.
@@ -74,30 +85,41 @@ function maximum(values) {
 //
 // settings: temperature (0 leaves the likeliest token alone), top_k, top_p and min_p (null: all)
 function probabilities(logits, settings) {
-  const greedy = settings.temperature === 0, rounded = rounding(logits), largest = maximum(logits);
-  const temperature = greedy ? 1 : Math.max(settings.temperature, MIN_TEMPERATURE);
-  const weight = (value) => Math.exp(rounded(value - largest) / temperature);
-  const hasTopP = settings.top_p !== null && settings.top_p < 1;
-  let count = greedy ? 1 : Math.min(settings.top_k ?? logits.length, logits.length), ids = null;
-  if (count < logits.length || hasTopP) {
-    const falling = count === 1 ? [largest] : logits.slice().sort().reverse();
-    if (hasTopP) count = fewest(Float64Array.from(falling.slice(0, count), weight), settings.top_p);
+  const greedy = settings.temperature === 0, hasTopP = settings.top_p !== null && settings.top_p < 1;
+  const temperature = greedy ? 1 : Math.max(settings.temperature, MIN_TEMPERATURE), largest = maximum(logits);
+  let count = greedy ? 1 : Math.min(settings.top_k ?? logits.length, logits.length), ids = null, chosen = logits;
+  if (count === 1) {
+    ids = [logits.indexOf(largest)];
+  } else if (count < logits.length || hasTopP) {
+    const falling = logits.slice().sort().reverse();
+    if (hasTopP) count = fewest(weightsOf(falling.subarray(0, count), largest, temperature), settings.top_p);
     ids = likeliest(logits, count, falling[count - 1]);
   }
-  const weights = Float64Array.from(ids === null ? logits : ids.map((id) => logits[id]), weight);
+  if (ids !== null) chosen = logits.constructor.from(ids, (id) => logits[id]);
+  const weights = weightsOf(chosen, largest, temperature);
   if (settings.min_p) {
-    for (let place = 0; place < weights.length; place++) if (!(weights[place] >= settings.min_p)) weights[place] = 0;
+    for (let place = 0; place < weights.length; place++) if (weights[place] < settings.min_p) weights[place] = 0;
   }
-  let total = 0;
-  for (const value of weights) total += value;
-  return {likely: weights.map((value) => value / total), ids};
+  const sum = total(weights);
+  for (let place = 0; place < weights.length; place++) weights[place] /= sum;
+  return {likely: weights, ids};
+}
+
+// Return what the probabilities of logits are in proportion to, a Float64Array. The largest becomes 1.
+function weightsOf(logits, largest, temperature) {
+  const shifted = logits.slice(), weights = new Float64Array(logits.length);
+  for (let place = 0; place < weights.length; place++) {
+    shifted[place] -= largest;                  // rounded to the type of the logits
+    weights[place] = Math.exp(shifted[place] / temperature);
+  }
+  return weights;
 }
 
 // Return how many of these weights, in falling order, are needed for a share of top_p (Holtzman et al., 2020).
 function fewest(weights, top_p) {
-  let total = 0, before = 0, count = 0;
-  for (const weight of weights) total += weight;
-  while (count < weights.length && before < top_p * total) before += weights[count++];
+  const enough = top_p * total(weights);
+  let before = 0, count = 0;
+  while (count < weights.length && before < enough) before += weights[count++];
   return count;
 }
 
@@ -108,17 +130,15 @@ function likeliest(logits, count, least) {
     if (logits[id] > least) ids.push(id);
     else if (logits[id] === least) equal.push(id);
   }
-  ids.sort((one, other) => logits[other] - logits[one] || one - other);
+  ids.sort((one, other) => logits[other] - logits[one]);        // stable: of equal ones the first
   return [...ids, ...equal.slice(0, count - ids.length)];
 }
 
 // Return the token at which the cumulative probability passes `chance`, in [0, 1); never one whose probability is 0.
 function pick({likely, ids}, chance) {
-  const summed = new Float64Array(likely.length);
-  let total = 0;
-  for (let place = 0; place < likely.length; place++) summed[place] = total += likely[place];
-  let place = 0;
-  // The second condition: the product may be rounded up to the total.
-  while (summed[place] <= chance * total && summed[place] < total) place++;
+  const sum = total(likely), passed = chance * sum;
+  let place = 0, summed = likely[0];
+  // The second condition: the product may be rounded up to the sum.
+  while (summed <= passed && summed < sum) summed += likely[++place];
   return ids === null ? place : ids[place];
 }

@@ -4,7 +4,7 @@ A network whose logits are exact small numbers, in Python and in JavaScript, mak
 """
 
 import random
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from folio.base.errors import FolioError
-from folio.base.fields import takes_several, value_type
+from folio.formats import page
 from folio.generation.decoder import Generation, window_start
 from folio.generation.healing import Healer
 from folio.generation.language_model import LanguageModel
@@ -26,7 +26,6 @@ from tokenizer import BPETokenizer, CharTokenizer
 SCRIPTS = ["tokenizer.js", "random.js", "sampling.js", "healing.js", "generation.js"]
 TOKENIZERS = {pattern: BPETokenizer.train([TEXT], 400, pattern) for pattern in SPLIT_PATTERNS}
 TOKENIZERS["char"] = CharTokenizer.train([TEXT], ["<|endoftext|>"])
-NOT_IN_THE_PAGE = ("beams", "length_penalty", "weight_precision")
 CONTEXT = 16
 
 
@@ -98,7 +97,7 @@ const finished = (work) => { for (;;) { const {done, value} = work.next(); if (d
 const attempt = (compute) => { try { return compute(); } catch (error) { return {error: error.message}; } };
 const modelOf = (tokenizer, context, fields) => {
   const made = makeTokenizer(tokenizer);
-  return new LanguageModel({network: hashNetwork(made.vocabSize, context), tokenizer: made, opening: [0], fields});
+  return new LanguageModel({network: hashNetwork(made.vocabSize, context), tokenizer: made, opening: [5, 0], fields});
 };
 """
 
@@ -107,22 +106,15 @@ def values_of(tokenizer):
     return tokenizer.to_dict() | {"expression": SPLIT_PATTERNS.get(tokenizer.pattern)}
 
 
-def setting_fields():
-    """What the page's file says on the fields of GenerationParams."""
-    return [{"name": field.name, "type": "texts" if takes_several(field) else value_type(field).__name__,
-             "default": list(field.default) if takes_several(field) else field.default, **field.metadata}
-            for field in fields(GenerationParams) if field.name not in NOT_IN_THE_PAGE]
-
-
 def model_of(name, context):
     tokenizer = TOKENIZERS[name]
-    return LanguageModel("hash", HashNetwork(tokenizer.vocab_size, context), tokenizer, [0], 0, None)
+    return LanguageModel("hash", HashNetwork(tokenizer.vocab_size, context), tokenizer, [5, 0], 0, None)
 
 
 def run(tmp_path_factory, body, cases):
     tokenizers = {name: values_of(tokenizer) for name, tokenizer in TOKENIZERS.items()}
     return run_node(tmp_path_factory.mktemp("generation"), SCRIPTS, HASH_NETWORK + body,
-                    cases | {"tokenizers": tokenizers, "fields": setting_fields()})
+                    cases | {"tokenizers": tokenizers, "fields": page.settings()})
 
 
 # --- Token healing ---
@@ -132,7 +124,10 @@ def prompts_cut_anywhere():
     some = random.Random(5)
     made = ["".join(some.choices(PIECES, k=some.randrange(9))) for _ in range(250)]
     made += [TEXT[:some.randrange(len(TEXT))] for _ in range(120)]
-    return [*made, "find" * 200, " " * 300, "世界" * 200, " \n" * 200, "😀" * 300, "x" * 255 + "😀 fi"]
+    return [*made, "find" * 200, " " * 300, "世界" * 200, " \n" * 200, "😀" * 300, "x" * 255 + "😀 fi",
+            *("".join(some.choices("findgo", k=100)) for _ in range(40)), "a\n ", "x\n  ", "\n \n ", "b\n  \n ", "d \n",
+            *("a" + "".join(some.choices(" \n", k=4)) for _ in range(20)), "a \x85", "a\x85", "a\ufeff", " \ufeff",
+            " \x1c", "a \u180e"]
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +169,9 @@ def drawn_case(some):
     prompt = "".join(some.choices(PIECES, k=some.choice([0, 1, 3, 8, 30])))
     settings = {"tokens": some.choice([0, 1, 5, 40, 60]), "sampling_seed": some.choice([0, 7, 2**40 + 1, 2**53 - 1])}
     choices = {"temperature": [0, 0.5, 1, 2.5, 40], "top_k": [1, 3, 50], "top_p": [0.5, 0.95, 1],
-               "min_p": [0, 0.01, 0.3], "repetition_penalty": [1.2, 0.8], "frequency_penalty": [0.5], "penalty_window": [1, 10], "no_repeat_ngram": [1, 2, 4], "stop": ["e", ["nd", "n"], [" fi", "\n\n"], "😀"]}
+               "min_p": [0, 0.01, 0.3],
+               "repetition_penalty": [1.2, 0.8], "frequency_penalty": [0.5], "penalty_window": [1, 10],
+               "no_repeat_ngram": [1, 2, 4], "stop": ["e", ["nd", "n"], [" fi", "\n\n"], "😀"]}
     for name in some.sample(sorted(choices), some.randrange(5)):
         settings[name] = some.choice(choices[name])
     return {"tokenizer": some.choice(sorted(TOKENIZERS)), "prompt": prompt, "settings": settings,
@@ -343,8 +340,8 @@ def test_the_view_begins_with_the_first_whole_character_in_the_window(measured):
 
 WRONG = [{"tokens": -1}, {"tokens": 1.5}, {"tokens": "5"}, {"tokens": True}, {"tokens": None}, {"top_k": 0},
          {"top_p": 0}, {"top_p": 1.5}, {"min_p": -0.25}, {"temperature": "hot"}, {"penalty_window": 0},
-         {"stop": [""]}, {"stop": [5]}, {"stop": ["\ud800"]}, {"no_repeat_ngram": 0, "frequency_penalty": -0.5}, {"sampling_seed": -3},
-         {"repetition_penalty": 0.001}, {"repetition_penalty": 100.5}, {"stop": ["a", ""]}]
+         {"stop": [""]}, {"stop": [5]}, {"stop": ["\ud800"]}, {"no_repeat_ngram": 0, "frequency_penalty": -0.5},
+         {"sampling_seed": -3}, {"repetition_penalty": 0.001}, {"repetition_penalty": 100.5}, {"stop": ["a", ""]}]
 
 
 def test_settings_out_of_bounds_are_refused_in_the_sentences_of_python(tmp_path_factory):
@@ -365,9 +362,8 @@ def test_settings_are_filled_in_and_unknown_ones_are_refused(tmp_path_factory):
                 attempt(() => checkedSettings({sampling_seed: bound - 1n}, cases.fields).sampling_seed === bound - 1n),
                 attempt(() => checkedSettings({sampling_seed: bound}, cases.fields)),
                 attempt(() => checkedSettings({temperature: NaN}, cases.fields))];""", {})
-    expected = asdict(GenerationParams(stop=("end",), top_k=5))
-    assert found[0] == {name: list(value) if isinstance(value, tuple) else value for name, value in expected.items()
-                        if name not in NOT_IN_THE_PAGE}
+    expected = asdict(GenerationParams(stop=("end",), top_k=5).resolved()) | {"stop": ["end"]}
+    assert found[0] == {name: value for name, value in expected.items() if name not in page.LEFT_OUT}
     assert "There is no setting beams; there are tokens, temperature" in found[1]["error"]
     assert found[2] is True
     assert found[3] == {"error": next(GenerationParams(sampling_seed=2**63).problems())}

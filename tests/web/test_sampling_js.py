@@ -93,8 +93,17 @@ def test_of_equal_logits_the_first_tokens_are_taken(tmp_path):
     equal = {"temperature": 1, "top_k": 3, "top_p": None, "min_p": None}
     found = run_node(tmp_path, ["sampling.js"], """
         const logits = Float32Array.from([1, -0, 2, 0, 0, 2]);
-        return [cases, {...cases, top_k: 1}, {...cases, top_k: null, top_p: 0.9}].map(
-          (settings) => probabilities(logits, settings).ids);""", equal)
+        const ids = [cases, {...cases, top_k: 1}, {...cases, top_k: null, top_p: 0.9}].map(
+          (settings) => probabilities(logits, settings).ids);
+        return [...ids, probabilities(new Float32Array(4), {...cases, top_k: null, top_p: 0.5}).ids];""", equal)
     logits = np.array([[1, -0.0, 2, 0, 0, 2]], np.float32)
-    assert found == [[2, 5, 0], [2], probabilities(logits, 1, top_p=0.9)[1][0, :len(found[2])].tolist()]
-    assert found[2] == [2, 5, 0, 1]
+    assert found[:3] == [[2, 5, 0], [2], probabilities(logits, 1, top_p=0.9)[1][0, :len(found[2])].tolist()]
+    assert found[2:] == [[2, 5, 0, 1], [0, 1]]
+
+
+def test_no_rounding_picks_a_token_of_probability_0(tmp_path):
+    found = run_node(tmp_path, ["sampling.js"], """
+        const likely = Float64Array.of(0.1, 0.2, 0.3, 0.4, 0, 0);
+        return [pick({likely, ids: null}, 1), pick({likely, ids: [5, 4, 3, 2, 1, 0]}, 1), pick({likely, ids: null}, 0),
+                pick({likely: Float64Array.of(0, 0, 1), ids: null}, 0)];""", None)
+    assert found == [3, 2, 0, 2]
