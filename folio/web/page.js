@@ -83,6 +83,8 @@ class Page {
     this.at["continue-key"].textContent = running ? "Esc" : "Tab";
     this.at.bar.classList.toggle("busy", running !== null);
     this.enable(this.at.retry, canRetry && !choosing);
+    this.enable(this.at.open, !choosing);
+    this.enable(this.at.versions, !choosing);
     this.enable(this.at.undo, story.canUndo() && !choosing);
     this.enable(this.at.redo, story.canRedo() && !choosing);
     const fork = choosing ? null : story.fork();
@@ -206,6 +208,12 @@ class Page {
     this.writing.retry(this.newAnswers());
   }
 
+  choose(steps) {
+    this.writing.choose(steps);
+    const fork = this.writing.story.fork();
+    if (fork) this.say(`Version ${fork.index + 1} of ${fork.siblings.length}.`);
+  }
+
   newAnswers() {
     const count = Number(this.at.count.value);
     return count > 1 ? new Answers(this.at.answers, count) : null;
@@ -216,14 +224,24 @@ class Page {
     const click = (id, action) => this.at[id].addEventListener("click", action);
     click("continue", () => this.goOn());
     click("retry", () => this.retry());
-    click("previous", () => this.writing.choose(-1));
-    click("next", () => this.writing.choose(1));
+    click("previous", () => this.choose(-1));
+    click("next", () => this.choose(1));
     click("undo", () => this.writing.undo());
     click("redo", () => this.writing.redo());
     click("notice-close", () => {
       this.at.notice.hidden = true;
       text.focus({preventScroll: true});
     });
+    for (const radio of document.querySelectorAll("input[name=colors]")) {
+      radio.addEventListener("change", () => this.color(radio.value));
+    }
+    document.addEventListener("keydown", (event) => this.key(event));
+    document.addEventListener("selectionchange", () => this.colors.changed());
+    this.listenToText(text);
+    this.listenToWindow();
+  }
+
+  listenToText(text) {
     text.addEventListener("beforeinput", (event) => this.beforeInput(event));
     text.addEventListener("input", () => this.writing.takeIn(performance.now()));
     text.addEventListener("paste", (event) => {
@@ -240,10 +258,20 @@ class Page {
       this.tabLeaves = false;
       this.at.status.textContent = this.statusLine();
     });
-    document.addEventListener("keydown", (event) => this.key(event));
-    document.addEventListener("selectionchange", () => this.colors.changed());
+  }
+
+  listenToWindow() {
     window.addEventListener("scroll", () => this.colors.repaint(), {passive: true});
     window.addEventListener("resize", () => this.colors.repaint());
+    window.addEventListener("beforeunload", (event) => {
+      if (this.keeper.hasFailed && this.writing.story.nodes.length > 1) event.preventDefault();
+    });
+    // A keyboard on the screen covers the bottom of the window; the bar stays above it.
+    window.visualViewport?.addEventListener("resize", () => {
+      const {height, scale} = window.visualViewport;
+      const covered = scale === 1 ? Math.max(0, window.innerHeight - height) : 0;
+      this.at.bottom.style.bottom = `${covered}px`;
+    });
     window.addEventListener("pagehide", () => this.keeper.writeNow());
     document.addEventListener("visibilitychange", () => this.keeper.writeNow());
     window.addEventListener("storage", (event) => {
@@ -251,9 +279,6 @@ class Page {
         this.tell("This text is open in a second window too, and only what changed last is kept. Close one of them.");
       }
     });
-    for (const radio of document.querySelectorAll("input[name=colors]")) {
-      radio.addEventListener("change", () => this.color(radio.value));
-    }
   }
 
   color(mode) {
@@ -300,13 +325,13 @@ class Page {
     if (key === "Tab" && inText && !this.tabLeaves && !shiftKey && !command && !altKey) return () => this.goOnOnly();
     if (key === "Enter" && command) return shiftKey ? () => this.retry() : () => this.goOnOnly();
     if (key === "Enter" && altKey && inText) return () => this.alternatives.openAt(this.sheet.caret);
-    if (key === "PageUp" && altKey) return () => writing.choose(-1);
-    if (key === "PageDown" && altKey) return () => writing.choose(1);
+    if (key === "PageUp" && altKey) return () => this.choose(-1);
+    if (key === "PageDown" && altKey) return () => this.choose(1);
     const letter = command && !altKey ? key.toLowerCase() : "";
     if (letter === "z" && inText) return () => (shiftKey ? writing.redo() : writing.undo());
     if (letter === "y" && inText) return () => writing.redo();
     if (letter === "s" && !shiftKey) return () => saveStory(this);
-    if (letter === "o" && !shiftKey) return () => this.at.file.click();
+    if (letter === "o" && !shiftKey) return () => this.at.open.click();
     return null;
   }
 

@@ -240,6 +240,7 @@ class Writing {
       if (this.running === run) this.running = null;
       this.speed = speedOf(results);
       answers.finish(results);
+      this.say(`${results.length} answers are there. Take one by its number, or close them by Escape.`);
       const numbers = results.map((result, index) => (result.text === "" ? null : this.story.addAnswer(run.at,
         plainLines(result.text), answerDetails(run.settings, index, result, answers.bits[index]))));
       this.onChange();

@@ -415,6 +415,17 @@ def test_a_file_that_cannot_be_opened_is_named_and_changes_nothing(open_page, tm
     assert text_of(page) == text
 
 
+def test_a_file_that_is_dropped_on_the_page_is_opened(open_page):
+    page = open_page()
+    page.evaluate("""() => {
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File(["Dropped"], "a.txt", {type: "text/plain"}));
+        document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true}));
+    }""")
+    page.wait_for_function("page.writing.story.text === 'Dropped'")
+    assert text_of(page) == "Dropped"
+
+
 def test_a_text_file_is_a_version_more_and_a_story_asks_first(open_page, tmp_path):
     page = open_page()
     text = story_with_versions(page)
@@ -437,13 +448,17 @@ def test_a_text_file_is_a_version_more_and_a_story_asks_first(open_page, tmp_pat
 
 def test_a_reload_restores_text_versions_settings_and_theme(open_page):
     page = open_page()
-    text = story_with_versions(page)
+    story_with_versions(page)
     page.locator("#theme").click()
+    page.locator("#text").focus()
     page.evaluate("page.sheet.caret = 3")
+    page.keyboard.type("x")
+    text = text_of(page)
     kept = page.evaluate("page.storyAsJson()")
     page.reload()
     page.wait_for_function("page.writing.engine !== null")
     assert text_of(page) == text and page.evaluate("page.storyAsJson()") == kept
+    assert page.evaluate("page.sheet.caret") == 4
     assert page.locator("#fork-count").inner_text() == "2/2"
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
 
