@@ -25,8 +25,9 @@ from tokenizer import BPETokenizer, CharTokenizer
 
 SCRIPTS = ["tokenizer.js", "random.js", "sampling.js", "healing.js", "generation.js"]
 TOKENIZERS = {pattern: BPETokenizer.train([TEXT], 400, pattern) for pattern in SPLIT_PATTERNS}
-# with a token of a new line and a space, and with tokens as long as what is taken back
-TOKENIZERS["long"] = BPETokenizer.train(["a\n \nb" * 50 + ("-" * 130 + "\n") * 20 + TEXT[:300]], 300)
+# with a token of a new line and a space; with tokens as long as what is taken back
+TOKENIZERS["blank"] = BPETokenizer.train(["a\n \nb" * 50], 300)
+TOKENIZERS["long"] = BPETokenizer.train([("-" * 130 + "\n") * 20 + TEXT[:300]], 300)
 TOKENIZERS["char"] = CharTokenizer.train([TEXT], ["<|endoftext|>"])
 CONTEXT = 16
 
@@ -161,7 +162,7 @@ def test_the_same_end_of_a_prompt_is_taken_back_and_has_the_same_covers(name, he
             healing = {"taken": healing.taken.decode("latin-1"), "covers": covers,
                        "others": [content.decode("latin-1") for content in healing.others]}
         assert answer == [ids, healing], prompt
-    assert count > 200 or name == "char"
+    assert count > 100 or name in ("char", "blank")
 
 
 # --- Whole answers ---
