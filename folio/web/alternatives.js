@@ -19,7 +19,7 @@ class Alternatives {
   /* Show the alternatives to the word at a position; at the end of the text, what may come next. */
   async openAt(position) {
     const {sheet, engine} = this.writing;
-    if (engine === null || sheet.text !== this.writing.story.text) return;
+    if (engine === null || this.writing.choosing || sheet.text !== this.writing.story.text) return;
     this.writing.stop();
     const {text} = sheet;
     const word = sheet.wordAt(position) || {from: position, to: position};

@@ -15,7 +15,9 @@ class Answers {
    * -> a promise of the number of the one taken, null where none is */
   open(stop) {
     this.cards = Array.from({length: this.count}, (_, index) => this._card(index));
-    this.container.replaceChildren(...this.cards.map((card) => card.element));
+    const cards = makeElement("div", "answer-cards");
+    cards.append(...this.cards.map((card) => card.element));
+    this.container.replaceChildren(cards, this._end());
     this.container.hidden = false;
     document.addEventListener("keydown", this._onKey);
     return new Promise((resolve) => {
@@ -26,13 +28,18 @@ class Answers {
     });
   }
 
+  /* Return the line below the cards. */
+  _end() {
+    const end = makeElement("div", "answers-end");
+    const close = makeElement("button", "", "Close");
+    close.type = "button";
+    close.addEventListener("click", () => this._take(null));
+    end.append(makeElement("span", "", "Take one by its button or number. All are kept as versions."), close);
+    return end;
+  }
+
   _card(index) {
-    const make = (tag, className, text = "") => {
-      const element = document.createElement(tag);
-      element.className = className;
-      element.textContent = text;
-      return element;
-    };
+    const make = makeElement;
     const element = make("article", "answer");
     element.setAttribute("aria-label", `Answer ${index + 1}`);
     const text = make("p", "answer-text");
@@ -55,7 +62,6 @@ class Answers {
     this.tokens[index] += 1;
     facts.textContent = `${this.bits[index].toFixed(0)} bits, ${(this.bits[index] / this.tokens[index]).toFixed(1)} `
       + "a token";
-    if (document.activeElement !== text) text.scrollTop = text.scrollHeight;
   }
 
   /* All are finished: the likeliest is named. */
@@ -81,7 +87,8 @@ class Answers {
   }
 
   _key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented) return;
+    if (event.target instanceof HTMLSelectElement || document.querySelector("dialog[open]")) return;
     const index = /^[1-8]$/.test(event.key) ? Number(event.key) - 1 : -1;
     if (event.key === "Escape") this._take(null);
     else if (index >= 0 && index < this.count && !this.cards[index].button.disabled) this._take(index);

@@ -3,6 +3,7 @@
  */
 
 const VIEW_DELAY_MS = 250;              // after a change, before the engine is asked again
+const VIEW_SHARE = 8;                   // ... and that takes an eighth of its time at most, however long the text is
 
 class Colors {
   /* writing: the Writing; mark, legend: elements */
@@ -13,6 +14,7 @@ class Colors {
     this.surprise = null;               // set by useEngine
     this._frame = 0;
     this._viewTimer = null;
+    this._viewTook = 0;                 // milliseconds of the last answer of the engine
     this._measuring = false;
   }
 
@@ -43,17 +45,19 @@ class Colors {
   changed() {
     this.repaint();
     if (this._viewTimer === null && this.engine) {
-      this._viewTimer = setTimeout(() => this._askView(), VIEW_DELAY_MS);
+      this._viewTimer = setTimeout(() => this._askView(), Math.max(VIEW_DELAY_MS, VIEW_SHARE * this._viewTook));
     }
   }
 
   async _askView() {
     const {sheet} = this.writing;
+    const startedAt = performance.now();
     try {
       this.viewStart = await this.engine.view(sheet.text.slice(0, this.writing.place));
     } catch (error) {
       this.viewStart = 0;               // a text that the model cannot read is reported when it is to go on
     }
+    this._viewTook = performance.now() - startedAt;
     this._viewTimer = null;
     this.repaint();
   }
@@ -68,12 +72,14 @@ class Colors {
   _paint() {
     const {sheet} = this.writing;
     const {from, to} = sheet.visible();
-    const within = ([begin, end]) => [Math.max(begin, from), Math.min(end, to)];
-    sheet.paint("unseen", [within([0, Math.min(this.viewStart, sheet.text.length)])], 1);
-    const authors = this.mode === "author" ? authorRanges(this.writing.story.runs).map(([by, ...range]) =>
-      [by, within(range)]) : [];
+    const seen = Math.min(this.viewStart, sheet.text.length);
+    const within = (begin, end) => [Math.max(begin, from), Math.min(end, to)];
+    sheet.paint("unseen", [this.mode === "surprise" ? [0, 0] : within(0, seen)]);
+    const authors = this.mode === "author" ? authorRanges(this.writing.story.runs) : [];
     for (const by of ["model", "edited"]) {
-      sheet.paint(`by-${by}`, authors.filter(([author]) => author === by).map(([, range]) => range));
+      const ranges = authors.filter(([author]) => author === by).map(([, begin, end]) => within(begin, end));
+      sheet.paint(`by-${by}`, ranges.map(([begin, end]) => [Math.max(begin, seen), end]), 1);
+      sheet.paint(`by-${by}-unseen`, ranges.map(([begin, end]) => [begin, Math.min(end, seen)]), 1);
     }
     const {pieces, missing} = this.mode === "surprise" && this.surprise
       ? this.surprise.between(sheet.text, from, to) : {pieces: [], missing: 0};

@@ -13,6 +13,11 @@ class Keeper {
     this._timer = null;
   }
 
+  /* Whether what was written last is not kept. */
+  get hasFailed() {
+    return this._told;
+  }
+
   /* Return what was kept, as a text; null where there is nothing. */
   read(part = "story") {
     try {

@@ -13,7 +13,7 @@
  */
 
 const COUNT_DELAY_MS = 150;             // after a change
-const FOLLOW_MARGIN = 24;               // pixels between a growing answer and the bar below it
+const FOLLOW_MARGIN = 56;               // pixels between a growing answer and the bar below it
 
 /* Open the page with an engine that may still be loading. */
 function startPage(engine) {
@@ -66,7 +66,8 @@ class Page {
   /* Say what the model is. */
   describe({name, parameters, bits_per_byte: bits, context}) {
     this.at.name.textContent = name;
-    const facts = [parameters && `${parameters.toLocaleString("en")} parameters`,
+    const short = new Intl.NumberFormat("en", {notation: "compact", maximumSignificantDigits: 3});
+    const facts = [parameters && `${short.format(parameters)} parameters`,
       bits && `${bits.toFixed(2)} bits per byte`,
       context ? `sees ${context.toLocaleString("en")} tokens` : "sees the whole text"];
     this.at.facts.textContent = facts.filter(Boolean).join(" · ");
@@ -77,11 +78,13 @@ class Page {
   /* Show the state after a change of text or of what goes on. */
   changed({grown = false} = {}) {
     const {story, running, choosing, engine, canRetry} = this.writing;
-    this.at["continue"].disabled = engine === null || choosing;
+    this.at["continue"].disabled = engine === null || (choosing && running === null);
     this.at["continue-label"].textContent = running ? "Stop" : "Continue";
     this.at["continue-key"].textContent = running ? "Esc" : "Tab";
     this.at.bar.classList.toggle("busy", running !== null);
     this.enable(this.at.retry, canRetry && !choosing);
+    this.enable(this.at.open, !choosing);
+    this.enable(this.at.versions, !choosing);
     this.enable(this.at.undo, story.canUndo() && !choosing);
     this.enable(this.at.redo, story.canRedo() && !choosing);
     const fork = choosing ? null : story.fork();
@@ -94,7 +97,8 @@ class Page {
     this.at.status.textContent = this.statusLine();
     this.countSoon();
     this.colors.changed();
-    if (grown) this.follow();
+    if (grown && running) this.follow();
+    if (choosing && running) this.follow(true);
     this.keeper.writeSoon(() => this.storyAsJson());
   }
 
@@ -108,7 +112,11 @@ class Page {
     const {running, speed, remark, engine} = this.writing;
     if (engine === null && !this.at.notice.hidden) return "";
     if (engine === null) return "Reading the model …";
+    if (this.tabLeaves) return "Tab now leaves the text.";
     if (remark) return remark;
+    if (this.sheet.text === "" && !running && matchMedia("(hover: hover)").matches) {
+      return "Tab: go on · Esc: stop · Esc, then Tab: leave the text";
+    }
     const parts = running ? [] : [`${this.words.toLocaleString("en")} ${this.words === 1 ? "word" : "words"}`];
     if (running && running.tokens > 1) {
       const seconds = (performance.now() - running.startedAt) / 1000;
@@ -128,14 +136,20 @@ class Page {
     }, COUNT_DELAY_MS);
   }
 
-  /* Scroll along with a growing answer, but only where its end was in the window before. */
-  follow() {
-    const {running} = this.writing;
-    if (!running) return;
-    const {bottom} = this.sheet.rectangleAt(running.end);
+  /* Scroll to the caret where it is out of the window. */
+  reveal() {
+    const {top, bottom} = this.sheet.rectangleAt(this.sheet.caret);
+    const floor = this.at.bottom.getBoundingClientRect().top - FOLLOW_MARGIN;
+    if (top < 0 || bottom > floor) window.scrollBy(0, top < 0 ? top - FOLLOW_MARGIN : bottom - floor);
+  }
+
+  /* Scroll along with a growing answer, but only where its end was in the window before; or, with several answers
+   * over the text, to where they go on. */
+  follow(isAnyway = false) {
+    const {bottom} = this.sheet.rectangleAt(this.writing.place);
     const floor = this.at.bottom.getBoundingClientRect().top - FOLLOW_MARGIN;
     const beyond = bottom - floor;
-    if (beyond > 0 && beyond < 3 * this.sheet.leading) window.scrollBy(0, beyond);
+    if (beyond > 0 && (isAnyway || beyond < 3 * this.sheet.leading)) window.scrollBy(0, beyond);
   }
 
   /* What goes wrong: one sentence above the bar, until it is dismissed. */
@@ -194,6 +208,12 @@ class Page {
     this.writing.retry(this.newAnswers());
   }
 
+  choose(steps) {
+    this.writing.choose(steps);
+    const fork = this.writing.story.fork();
+    if (fork) this.say(`Version ${fork.index + 1} of ${fork.siblings.length}.`);
+  }
+
   newAnswers() {
     const count = Number(this.at.count.value);
     return count > 1 ? new Answers(this.at.answers, count) : null;
@@ -204,16 +224,31 @@ class Page {
     const click = (id, action) => this.at[id].addEventListener("click", action);
     click("continue", () => this.goOn());
     click("retry", () => this.retry());
-    click("previous", () => this.writing.choose(-1));
-    click("next", () => this.writing.choose(1));
+    click("previous", () => this.choose(-1));
+    click("next", () => this.choose(1));
     click("undo", () => this.writing.undo());
     click("redo", () => this.writing.redo());
     click("notice-close", () => {
       this.at.notice.hidden = true;
       text.focus({preventScroll: true});
     });
+    for (const radio of document.querySelectorAll("input[name=colors]")) {
+      radio.addEventListener("change", () => this.color(radio.value));
+    }
+    document.addEventListener("keydown", (event) => this.key(event));
+    document.addEventListener("selectionchange", () => this.colors.changed());
+    this.listenToText(text);
+    this.listenToWindow();
+  }
+
+  listenToText(text) {
     text.addEventListener("beforeinput", (event) => this.beforeInput(event));
     text.addEventListener("input", () => this.writing.takeIn(performance.now()));
+    text.addEventListener("paste", (event) => {
+      event.preventDefault();
+      this.writing.paste(event.clipboardData.getData("text/plain"), performance.now());
+      this.reveal();
+    });
     text.addEventListener("compositionstart", () => {
       this.writing.composing = true;
     });
@@ -221,11 +256,22 @@ class Page {
     text.addEventListener("click", () => this.clicked());
     text.addEventListener("blur", () => {
       this.tabLeaves = false;
+      this.at.status.textContent = this.statusLine();
     });
-    document.addEventListener("keydown", (event) => this.key(event));
-    document.addEventListener("selectionchange", () => this.colors.changed());
+  }
+
+  listenToWindow() {
     window.addEventListener("scroll", () => this.colors.repaint(), {passive: true});
     window.addEventListener("resize", () => this.colors.repaint());
+    window.addEventListener("beforeunload", (event) => {
+      if (this.keeper.hasFailed && this.writing.story.nodes.length > 1) event.preventDefault();
+    });
+    // A keyboard on the screen covers the bottom of the window; the bar stays above it.
+    window.visualViewport?.addEventListener("resize", () => {
+      const {height, scale} = window.visualViewport;
+      const covered = scale === 1 ? Math.max(0, window.innerHeight - height) : 0;
+      this.at.bottom.style.bottom = `${covered}px`;
+    });
     window.addEventListener("pagehide", () => this.keeper.writeNow());
     document.addEventListener("visibilitychange", () => this.keeper.writeNow());
     window.addEventListener("storage", (event) => {
@@ -233,9 +279,6 @@ class Page {
         this.tell("This text is open in a second window too, and only what changed last is kept. Close one of them.");
       }
     });
-    for (const radio of document.querySelectorAll("input[name=colors]")) {
-      radio.addEventListener("change", () => this.color(radio.value));
-    }
   }
 
   color(mode) {
@@ -262,7 +305,11 @@ class Page {
   key(event) {
     if (event.isComposing || event.defaultPrevented || document.querySelector("dialog[open]")) return;
     const action = this.actionOf(event, document.activeElement === this.at.text);
-    if (event.key !== "Shift") this.tabLeaves = event.key === "Escape" && action === null;
+    if (event.key !== "Shift") {
+      this.tabLeaves = event.key === "Escape" && action === null && document.activeElement === this.at.text;
+      if (this.tabLeaves) this.say("Tab now leaves the text.");
+      this.at.status.textContent = this.statusLine();
+    }
     if (action === null) return;
     event.preventDefault();
     action();
@@ -278,13 +325,13 @@ class Page {
     if (key === "Tab" && inText && !this.tabLeaves && !shiftKey && !command && !altKey) return () => this.goOnOnly();
     if (key === "Enter" && command) return shiftKey ? () => this.retry() : () => this.goOnOnly();
     if (key === "Enter" && altKey && inText) return () => this.alternatives.openAt(this.sheet.caret);
-    if (key === "PageUp" && altKey) return () => writing.choose(-1);
-    if (key === "PageDown" && altKey) return () => writing.choose(1);
+    if (key === "PageUp" && altKey) return () => this.choose(-1);
+    if (key === "PageDown" && altKey) return () => this.choose(1);
     const letter = command && !altKey ? key.toLowerCase() : "";
     if (letter === "z" && inText) return () => (shiftKey ? writing.redo() : writing.undo());
     if (letter === "y" && inText) return () => writing.redo();
     if (letter === "s" && !shiftKey) return () => saveStory(this);
-    if (letter === "o" && !shiftKey) return () => this.at.file.click();
+    if (letter === "o" && !shiftKey) return () => this.at.open.click();
     return null;
   }
 

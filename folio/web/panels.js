@@ -130,6 +130,15 @@ function listenToFiles(page) {
     await openFile(page, file);
     at.file.value = "";                                         // the same file can be opened again
   });
+  document.addEventListener("dragover", (event) => {
+    if (event.dataTransfer.types.includes("Files")) event.preventDefault();
+  });
+  document.addEventListener("drop", (event) => {
+    const [file] = event.dataTransfer.files;
+    if (!file) return;                                          // a text: the text area takes it
+    event.preventDefault();                                     // else the browser leaves the page for the file
+    if (!at.open.disabled) openFile(page, file);
+  });
 }
 
 function saveStory(page) {

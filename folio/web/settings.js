@@ -38,18 +38,20 @@ function readSetting(setting, typed) {
     return {problem: `${flagOf(setting.name)} is a ${setting.type === "int" ? "whole " : ""}number, not "${word}".`};
   }
   const number = Number(word);
-  return boundsProblem(setting, number)
-    || {value: Number.isInteger(number) && !Number.isSafeInteger(number) ? BigInt(word).toString() : number};
+  const isLarge = setting.type === "int" && !Number.isSafeInteger(number);
+  return boundsProblem(setting, isLarge ? BigInt(word) : number)
+    || {value: isLarge ? BigInt(word).toString() : number};
 }
 
-/* Return {problem} where a number is out of its setting's bounds, else null. A bound of 2^63 - 1 arrives as 2^63. */
+/* Return {problem} where a number is out of its setting's bounds, else null. */
 function boundsProblem({name, low, high, above}, number) {
-  const isNumber = (bound) => typeof bound === "number";
-  const isBeyond = number > high || (number === high && !Number.isSafeInteger(high));
+  const isBound = (bound) => typeof bound === "number";
+  // A number of JSON has 53 bits: 2^63 - 1, the largest seed, arrives as 2^63.
+  const most = isBound(high) && Number.isInteger(high) && !Number.isSafeInteger(high) ? BigInt(high) - 1n : high;
   let problem = null;
-  if (isNumber(low) && number < low) problem = `at least ${low}`;
-  if (isNumber(above) && number <= above) problem = `above ${above}`;
-  if (isNumber(high) && isBeyond) problem = `at most ${high}`;
+  if (isBound(low) && number < low) problem = `at least ${low}`;
+  if (isBound(above) && number <= above) problem = `above ${above}`;
+  if (isBound(high) && number > most) problem = `at most ${most}`;
   return problem && {problem: `${flagOf(name)} must be ${problem}.`};
 }
 
@@ -108,12 +110,7 @@ function settingsForm(container, settings, values) {
 
 /* Return {element, input, error}: one labeled field, with its sentence and a place for what is wrong with it. */
 function settingField(setting, text) {
-  const make = (tag, className, content = "") => {
-    const element = document.createElement(tag);
-    element.className = className;
-    element.textContent = content;
-    return element;
-  };
+  const make = makeElement;
   const element = make("div", "field");
   const label = make("label", "field-name", flagOf(setting.name));
   const tag = setting.choices ? "select" : setting.type === "texts" ? "textarea" : "input";
@@ -137,6 +134,14 @@ function settingField(setting, text) {
   input.setAttribute("aria-describedby", `${help.id} ${error.id}`);
   element.append(label, input, help, error);
   return {element, input, error};
+}
+
+/* Return an element with a class and a text. */
+function makeElement(tag, className, text = "") {
+  const element = document.createElement(tag);
+  element.className = className;
+  element.textContent = text;
+  return element;
 }
 
 function asSentence(words) {

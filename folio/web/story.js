@@ -140,6 +140,16 @@ class Story {
     return number;
   }
 
+  /* Cut the text at a position and put a piece of the model's there, as a sibling of the current version. */
+  branch(at, text) {
+    const kept = splitRuns(this.runs, at)[0];
+    if (this.nodes[this.current].parent !== null) this.go(this.nodes[this.current].parent);
+    const cut = changeBetween(this.text, textOfRuns(kept));
+    const inserted = splitRuns(splitRuns(kept, cut.at + cut.insert.length)[0], cut.at)[1];
+    if (cut.remove > 0 || inserted.length > 0) this.change(cut.at, cut.remove, inserted);
+    this.change(at, 0, [{text, by: "model"}], this.answers++, {ended: "picked"});
+  }
+
   _grow(node, text, by) {
     const length = textOfRuns(node.inserted).length;
     node.inserted = joinedRuns([...node.inserted, {text, by}]);

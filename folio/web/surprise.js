@@ -8,8 +8,8 @@ const SHORTEST_BLOCK = 1200;
 const LONGEST_BLOCK = 2400;             // some 800 tokens, a fraction of a second
 const CONTEXT_CHARACTERS = 800;
 const MOST_BLOCKS = 200;                // remembered; the oldest are forgotten
-// Bits from which a piece is painted, in levels: 1 of 4, 16, 100 and 1,000 would be expected there.
-const SURPRISE_LEVELS = [2, 4, 6.6, 10];
+// Bits from which a piece is painted, in levels: the model gave it 1 chance in 4, 16, 128 and 1,024.
+const SURPRISE_LEVELS = [2, 4, 7, 10];
 
 /* Return the level of a surprise, 0 for none. */
 function surpriseLevel(bits) {

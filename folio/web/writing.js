@@ -42,6 +42,16 @@ class Writing {
     this.onChange();
   }
 
+  /* Put a text in place of the selection, as if it had been typed. Browsers insert a long text line by line, which
+   * takes a minute for 200 kB. */
+  paste(text, now) {
+    const {area} = this.sheet;
+    if (area.readOnly || text === "") return;
+    area.setRangeText(plainLines(text), area.selectionStart, area.selectionEnd, "end");
+    this.takeIn(now);
+    this.story.pause();
+  }
+
   /* An input method has finished: take in its text, and show what arrived meanwhile. */
   endComposition(now) {
     this.composing = false;
@@ -89,8 +99,8 @@ class Writing {
 
   /* Put another piece in the place of what stands from a position on: the text branches there. */
   branch(at, piece) {
-    this.move((story) => story.change(at, story.text.length - at, [{text: plainLines(piece), by: "model"}],
-      story.answers++, {picked: "alternative"}));
+    this.move((story) => story.branch(at, plainLines(piece)));
+    this.sheet.caret = this.story.text.length;
   }
 
   get canRetry() {
@@ -167,6 +177,7 @@ class Writing {
       count: 1, settings: run.settings, signal: run.controller.signal,
       onPiece: (index, piece) => this._take(run, piece),
     });
+    while (this.composing && this.running === run) await new Promise((done) => setTimeout(done, FLUSH_MS));
     if (this.running === run) this._flush(run);
     if (run.node !== null) {
       this.story.nodes[run.node].details = answerDetails(run.settings, 0, result, run.bits);
@@ -221,6 +232,7 @@ class Writing {
     this.choosing = this.sheet.area.readOnly = true;
     try {
       const taken = answers.open(() => this.stop());
+      this.onChange();
       const results = await this.engine.generate(this.story.text.slice(0, run.at), {
         count: answers.count, settings: run.settings, signal: run.controller.signal,
         onPiece: (index, piece) => answers.add(index, piece),
@@ -228,6 +240,7 @@ class Writing {
       if (this.running === run) this.running = null;
       this.speed = speedOf(results);
       answers.finish(results);
+      this.say(`${results.length} answers are there. Take one by its number, or close them by Escape.`);
       const numbers = results.map((result, index) => (result.text === "" ? null : this.story.addAnswer(run.at,
         plainLines(result.text), answerDetails(run.settings, index, result, answers.bits[index]))));
       this.onChange();

