@@ -22,7 +22,7 @@ class TextParams:
     vocab_size: int | None = option(None, "tokens in the bpe tokenizer's vocabulary, bytes and special tokens included "
                                     "(default: by the size of the text)", high=1 << 17)
     pattern: str = option("qwen2", "the split pattern: how bpe splits text into pre-tokens before it merges",
-                          choices=("qwen2", "gpt2"))
+                          choices=("qwen2", "gpt2", "llama3", "smollm"))
     val_fraction: float = option(0.1, "fraction of the text, at its end, held out for validation "
                                  "(never more than 1 MB)", above=0, high=0.5)
     field: str = option("text", "the field of .jsonl and .parquet files that holds the text")

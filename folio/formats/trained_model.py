@@ -70,5 +70,5 @@ def imported(name: str, params: ModelParams, weights: dict[str, torch.Tensor], t
     text = TextParams(tokenizer=tokenizer.kind, vocab_size=tokenizer.vocab_size, pattern=tokenizer.pattern)
     return {"name": name, "params": asdict(replace(params, vocab_size=tokenizer.vocab_size)), "weights": weights,
             "tokenizer": tokenizer.to_dict(), "opening": list(opening), "text": asdict(text), "training": {}, "step": 0,
-            "started_from": None, "seconds": 0.0, "torch": torch.__version__, "learned_from": None, "val_bpb": None,
-            "val_nats_per_byte": None, "origin": origin}
+            "started_from": None, "seconds": 0.0, "torch": str(torch.__version__), "learned_from": None,
+            "val_bpb": None, "val_nats_per_byte": None, "origin": origin}

@@ -2,22 +2,64 @@
 
 A split pattern is a regular expression, which defines the pre-tokens. Short texts are split by it. Long ones are split
 in NumPy, with the same result and about ten times faster: nearly always the classes of two adjacent characters decide
-whether a pre-token begins between them.
+whether a pre-token begins between them. Both follow from the facts in SPLIT_RULES.
 """
 
+import re
 from collections import Counter
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import regex
 
-SPLIT_PATTERNS = {
-    # Named as in llama.cpp. The contractions are spelled out instead of (?i:...), which would involve case folding.
-    "qwen2": r"""'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"""
-             r"""| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""",
-    "gpt2": r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
+
+@dataclass(frozen=True)
+class SplitRules:
+    r"""What distinguishes a split pattern from the others: all descend from GPT-2's.
+
+    In each of them a pre-token is a contraction such as 's, a word, a number, a run of other signs, or white space;
+    and white space leaves its last character to the pre-token after it.
+    """
+    most_digits: int | None             # characters of a number in a pre-token; None: all, and a space before them
+    # The rules of tiktoken's cl100k_base: contractions in both cases, any sign or blank as the first character of a
+    # word, and newlines belong to the signs or blanks before them.
+    is_cl100k: bool = False
+    numbers_first: bool = False         # the text is cut around numbers first: white space before one stays whole
+
+    @property
+    def expression(self):
+        """The pattern as a regular expression, in a spelling that all libraries read alike."""
+        contractions, word, signs = "'s|'t|'re|'ve|'m|'ll|'d", r" ?\p{L}+", r" ?[^\s\p{L}\p{N}]+"
+        if self.is_cl100k:
+            # Both cases are spelled out instead of (?i:...), which would involve case folding.
+            contractions = re.sub("[a-z]", lambda letter: f"[{letter[0]}{letter[0].upper()}]", contractions)
+            word, signs = r"[^\r\n\p{L}\p{N}]?\p{L}+", signs + r"[\r\n]*|\s*[\r\n]+"
+        number = {None: r" ?\p{N}+", 1: r"\p{N}"}.get(self.most_digits, rf"\p{{N}}{{1,{self.most_digits}}}")
+        blanks = r"\s+(?![^\s\p{N}])|\s+" if self.numbers_first else r"\s+(?!\S)|\s+"
+        return "|".join([contractions, word, number, signs, blanks])
+
+    @property
+    def continues(self):
+        """A class of characters -> the classes that it may follow inside a pre-token; after any other a new one begins.
+        """
+        numbers = {None: [NUMBER, SPACE], 1: []}.get(self.most_digits, [NUMBER])
+        continues = {LETTER: [LETTER, SPACE], NUMBER: numbers, OTHER: [OTHER, SPACE], SPACE: [SPACE, BLANK],
+                     BLANK: [SPACE, BLANK]}
+        if self.is_cl100k:
+            continues |= {LETTER: [LETTER, SPACE, BLANK], NEWLINE: [OTHER, SPACE, BLANK, NEWLINE]}
+        return continues
+
+
+# Named as in llama.cpp.
+SPLIT_RULES = {
+    "qwen2": SplitRules(most_digits=1, is_cl100k=True),
+    "gpt2": SplitRules(most_digits=None),
+    "llama3": SplitRules(most_digits=3, is_cl100k=True),
+    "smollm": SplitRules(most_digits=1, numbers_first=True),
 }
-# Where a text may be cut without changing its pre-tokens: those of either pattern never reach from a non-space into a
+SPLIT_PATTERNS = {name: rules.expression for name, rules in SPLIT_RULES.items()}
+# Where a text may be cut without changing its pre-tokens: those of no pattern reach from a non-space into a
 # space, nor from a letter into another kind of character. The second kind of place serves texts without spaces. (?r)
 # searches backwards, for the last such place.
 LAST_SAFE_CUT = regex.compile(r"(?r)\S(?= )|\p{L}(?=\P{L})")
@@ -33,19 +75,11 @@ SHORT = 16                          # bytes, two machine words: pre-tokens up to
 SLOT_BITS = 18                      # 262,144 slots for the 20,000 distinct pre-tokens of a megabyte: few collisions,
                                     # and a table of one megabyte, which stays in the cache
 
-# Classes of characters. BLANK is white space other than U+0020. NEWLINE counts as BLANK in the pattern that has no rule
-# for it. An END follows each text, so that many can be split together; its code is not a code point.
+# Classes of characters. BLANK is white space other than U+0020. NEWLINE counts as BLANK in patterns without a rule for
+# it. An END follows each text, so that many can be split together; its code is not a code point.
 LETTER, NUMBER, OTHER, SPACE, BLANK, NEWLINE, END = range(7)
 END_CODE = CODE_POINTS
 _CLASS, _SIZE_SHIFT = 0b111, 4      # an entry of the code point table: the class, and above it the bytes in UTF-8
-
-# A class -> the classes that it may follow inside a pre-token. After any other class a new pre-token begins.
-_CONTINUES = {
-    "qwen2": {LETTER: [LETTER, SPACE, BLANK], NUMBER: [], OTHER: [OTHER, SPACE], SPACE: [SPACE, BLANK],
-              BLANK: [SPACE, BLANK], NEWLINE: [OTHER, SPACE, BLANK, NEWLINE]},
-    "gpt2": {LETTER: [LETTER, SPACE], NUMBER: [NUMBER, SPACE], OTHER: [OTHER, SPACE], SPACE: [SPACE, BLANK],
-             BLANK: [SPACE, BLANK]},
-}
 
 
 @cache
@@ -231,16 +265,28 @@ def _pretoken_starts(texts, pattern):
 
 def _begins(codes, classes, pattern):
     """Return whether a pre-token begins at each character. codes, classes: (characters,) -> (characters,) bool"""
+    rules = SPLIT_RULES[pattern]
     before, after = np.roll(classes, 1), np.roll(classes, -1)       # the last is an END, so the first follows one too
     begins = _pair_table(pattern)[before * 8 + classes]
     is_blank = (classes == SPACE) | (classes == BLANK)
-    begins |= is_blank & (after <= OTHER)                   # \s+(?!\S) leaves the last blank to the next pre-token
-    if pattern == "qwen2":
+    # \s+(?!\S) leaves the last blank to the next pre-token.
+    begins |= is_blank & (after <= OTHER) & (after != NUMBER if rules.numbers_first else True)
+    if rules.is_cl100k:
         lone = begins[:-1] & (classes[:-1] == OTHER)        # [^\r\n\p{L}\p{N}]?\p{L}+ includes one sign before letters
         begins[1:] &= ~(lone & (classes[1:] == LETTER))
         _join_blank_lines(begins, classes, is_blank)
-    _split_contractions(begins, codes, classes, pattern)
+    if rules.most_digits not in (None, 1):
+        _cut_numbers(begins, classes, rules.most_digits)
+    _split_contractions(begins, codes, classes, either_case=rules.is_cl100k)
     return begins
+
+
+def _cut_numbers(begins, classes, most_digits):
+    """Set `begins` after every `most_digits` characters of a number, counted from its first one."""
+    numbers = np.flatnonzero(classes == NUMBER)
+    is_first = np.diff(numbers, prepend=-2) > 1
+    firsts = numbers[is_first][np.cumsum(is_first) - 1]
+    begins[numbers] = (numbers - firsts) % most_digits == 0
 
 
 def _join_blank_lines(begins, classes, is_blank):
@@ -256,11 +302,11 @@ def _join_blank_lines(begins, classes, is_blank):
     begins[previous[(opener < 0) | (classes[opener] != OTHER)] + 1] = False
 
 
-def _split_contractions(begins, codes, classes, pattern):
+def _split_contractions(begins, codes, classes, either_case):
     """Make 's and the like pre-tokens where one begins with the apostrophe, whatever letters follow."""
     quotes = np.flatnonzero(begins & (codes == ord("'")))
     first, second = (np.take(codes, quotes + ahead, mode="clip") * (quotes + ahead < len(codes)) for ahead in (1, 2))
-    if pattern == "qwen2":
+    if either_case:
         first, second = first | 32, second | 32             # to lower case; nothing but ASCII letters becomes one
     is_short = np.isin(first, [ord(letter) for letter in "stmd"])
     is_long = np.logical_or.reduce([(first == ord(a)) & (second == ord(b)) for a, b in ("re", "ve", "ll")])
@@ -284,7 +330,7 @@ def _classes(pattern):
     for run in regex.finditer(r"(\p{L}+)|(\p{N}+)|(\s+)", inhabited):
         table[run.start():run.end()] = (LETTER, NUMBER, BLANK)[run.lastindex - 1]
     table[[ord(" "), END_CODE]] = SPACE, END
-    if NEWLINE in _CONTINUES[pattern]:
+    if NEWLINE in SPLIT_RULES[pattern].continues:
         table[[ord("\r"), ord("\n")]] = NEWLINE
     bounds = [0, 0x80, 0x800, 0x10000, CODE_POINTS, CODE_POINTS + 1]
     sizes = np.repeat(np.array([1, 2, 3, 4, 0], np.uint8), np.diff(bounds))
@@ -296,6 +342,6 @@ def _classes(pattern):
 def _pair_table(pattern):
     """Return whether a pre-token begins between two classes: (64,) bool, indexed by before * 8 + class."""
     begins = np.ones((8, 8), bool)
-    for following, preceding in _CONTINUES[pattern].items():
+    for following, preceding in SPLIT_RULES[pattern].continues.items():
         begins[preceding, following] = False
     return begins.ravel()

@@ -58,13 +58,14 @@ def test_the_published_qwen2_pattern_differs_from_ours_in_one_contraction_only()
 
 @pytest.mark.parametrize("change", [
     set_in("post_processor", BYTE_LEVEL),
+    set_in("post_processor", {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}]}),
     lambda values: values["model"].pop("type"),                                     # as in the first files of GPT-2
     lambda values: values["model"].update(continuing_subword_prefix="", end_of_word_suffix=""),
     lambda values: values["model"].update(merges=[["a", "b"], ["ab", "c"]]),        # as newer files have them
     lambda values: values["model"].update(ignore_merges=True),
     lambda values: values["model"]["vocab"].update({END_OF_TEXT: 258}),
-], ids=["ByteLevel after", "no type", "empty affixes", "merges as lists", "ignore_merges without effect",
-        "special in the vocabulary"])
+], ids=["ByteLevel after", "template of the text alone", "no type", "empty affixes", "merges as lists",
+        "ignore_merges without effect", "special in the vocabulary"])
 def test_what_changes_no_segmentation_is_read(tmp_path, change):
     assert read(a_tokenizer_json(tmp_path, change)).to_dict() == BPETokenizer([(97, 98), (256, 99)]).to_dict()
 
@@ -78,9 +79,9 @@ REFUSED = {
     "dropout": (set_in("model", "dropout", 0.1), "its model has dropout=0.1"),
     "suffix": (set_in("model", "end_of_word_suffix", "</w>"), "its model has end_of_word_suffix='</w>'"),
     # The merge b+c comes before ab+c, so the bytes abc never become one token.
-    "ignore_merges": (lambda values: values["model"].update(ignore_merges=True, merges=["b c", "a b", "ab c"],
-                                                            vocab=values["model"]["vocab"] | {"bc": 259}),
-                      "no merges make its token b'abc'; only ignore_merges=true does"),
+    "ignore_merges": (lambda values: (set_in("added_tokens", 0, "id", 259)(values), values["model"].update(
+        ignore_merges=True, merges=["b c", "a b", "ab c"], vocab=values["model"]["vocab"] | {"bc": 258})),
+                      "no merges make 1 of its tokens, for example 'abc'; only ignore_merges=true does"),
     "added token": (set_in("added_tokens", 0, "special", False),
                     "has the added token '<|endoftext|>', which is not special"),
     "lstrip": (set_in("added_tokens", 0, "lstrip", True), "has the added token '<|endoftext|>', with lstrip"),
@@ -96,7 +97,7 @@ REFUSED = {
     "prefix space": (set_in("pre_tokenizer", {**BYTE_LEVEL, "add_prefix_space": True}),
                      "puts a space before every text"),
     "other pattern": (set_in(*SPLIT, "pattern", {"Regex": r"\p{N}{1,3}|\X"}),
-                      r'splits text with \{"Regex": .*; Folio supports only qwen2 .*, gpt2 '),
+                      r'splits text with \{"Regex": .*; Folio supports only the patterns qwen2, gpt2, llama3, smollm'),
     "removed": (set_in(*SPLIT, "behavior", "Removed"), "splits text with .*; Folio supports only"),
     "split twice": (set_in("pre_tokenizer", "pretokenizers", 1, "use_regex", True),
                     "splits text with .*; Folio supports only"),

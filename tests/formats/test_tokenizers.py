@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from conftest import FullDisk
 from folio.base.errors import FolioError
-from folio.formats.tokenizers import merges_of, read, read_ranks, write
+from folio.formats.tokenizer_parts import merges_of
+from folio.formats.tokenizers import read, read_ranks, write
 from folio.kernels.merging import learn_merges
 from folio.kernels.splitting import SPLIT_PATTERNS
 from test_tokenizer import SAMPLES, small_words, tricky_texts
@@ -26,9 +27,10 @@ transformers = pytest.importorskip("transformers")
 
 PATTERNS = sorted(SPLIT_PATTERNS)
 SPECIAL = (END_OF_TEXT, "<|user|>", "<|Grüße an alle|>")
-# As Qwen writes it.
+# As Qwen and Llama write them.
 QWEN2 = (r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"""
          r"""| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""")
+LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 FORMATS = {"huggingface": ["tokenizer.json"], "gpt2": ["vocab.json", "merges.txt"], "tiktoken": ["ranks"]}
 
 mixtures = st.lists(st.sampled_from(SAMPLES).map(lambda sample: sample[:40]) | tricky_texts, max_size=5).map("".join)
@@ -85,6 +87,17 @@ def split_and_byte_level(pattern):
     """The pre-tokenizer of the tokenizers library for a split pattern."""
     return hf.pre_tokenizers.Sequence([hf.pre_tokenizers.Split(hf.Regex(pattern), "isolated"),
                                        hf.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+# As the original models have them.
+THEIR_SPLITS = {
+    "gpt2": hf.pre_tokenizers.ByteLevel(add_prefix_space=False),
+    "gpt2 as Split": split_and_byte_level(SPLIT_PATTERNS["gpt2"]),
+    "qwen2": split_and_byte_level(QWEN2),
+    "llama3": split_and_byte_level(LLAMA3),
+    "smollm": hf.pre_tokenizers.Sequence([hf.pre_tokenizers.Digits(individual_digits=True),
+                                          hf.pre_tokenizers.ByteLevel(add_prefix_space=False)]),
+}
 
 
 def token_bytes(tokenizer, text):
@@ -288,14 +301,11 @@ def test_a_rank_file_gets_the_default_special_token(tmp_path):
 
 # --- Import of tokenizers that others trained ---
 
-@pytest.fixture(scope="module", params=["gpt2 as ByteLevel", *PATTERNS])
+@pytest.fixture(scope="module", params=THEIR_SPLITS)
 def foreign(request, plays, tmp_path_factory):
     """(tokenizer, path of its file): trained by Hugging Face, special tokens first, then the bytes in GPT-2's order"""
     tokenizer = hf.Tokenizer(hf.models.BPE())
-    if request.param == "gpt2 as ByteLevel":
-        tokenizer.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    else:
-        tokenizer.pre_tokenizer = split_and_byte_level({"qwen2": QWEN2, "gpt2": SPLIT_PATTERNS["gpt2"]}[request.param])
+    tokenizer.pre_tokenizer = THEIR_SPLITS[request.param]
     tokenizer.decoder = hf.decoders.ByteLevel()
     tokenizer.train_from_iterator([plays[:50_000], *SAMPLES], hf.trainers.BpeTrainer(
         vocab_size=1200, special_tokens=["<s>", "</s>"], initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(),

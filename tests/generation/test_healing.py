@@ -22,9 +22,10 @@ from tokenizer import BPETokenizer, CharTokenizer
 
 # with tokens of white space that begin with a newline
 TEXT = ("The fox finds the owl's finding. It's   all\n\n  \n    well: they'll  find -- what?!\n\n\n'Fine,' he said..."
-        "\t\t42 times 123\r\n\r\nÉté é世界世界 🎭 fi fin find a  b   c    d \n e  \n\n f" + 9 * "a\n \nb\n  \n") * 5
+        "\t\t42 times 123, 1234 or 12345\r\n\r\nÉté é世界世界 🎭 fi fin find a  b   c    d \n e  \n\n f"
+        + 9 * "a\n \nb\n  \n") * 5
 TOKENIZERS = {pattern: BPETokenizer.train([TEXT], 400, pattern) for pattern in SPLIT_PATTERNS}
-PIECES = [" ", "  ", "\n", "\r\n", "\t", "'", "s", "ll", "é", "世", "🎭", "!", "--", "1", "fi", " find", " The",
+PIECES = [" ", "  ", "\n", "\r\n", "\t", "'", "s", "ll", "é", "世", "🎭", "!", "--", "1", "234", "fi", " find", " The",
           "nding", "\u3000"]
 texts = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
 

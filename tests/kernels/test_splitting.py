@@ -44,6 +44,7 @@ def split_by_regex(text, pattern):
 @given(text=st.text(ALPHABET, max_size=30))
 @example(text=";\n\n  \n x")
 @example(text="\n \t\n\n  '\n 's'tb")
+@example(text="1234567  12\n345 67 8२34")
 @example(text="")
 def test_tricky_texts_are_split_as_the_regular_expression_splits_them(pattern, text):
     assert split_in_arrays(text, pattern) == split_by_regex(text, pattern)
@@ -77,7 +78,8 @@ def test_long_texts_are_split_as_the_regular_expression_splits_them(pattern, pla
 
 def test_every_code_point_has_the_class_that_the_regular_expressions_see():
     every = "".join(map(chr, range(sys.maxunicode + 1)))
-    for pattern, newline in ("qwen2", splitting.NEWLINE), ("gpt2", splitting.BLANK):
+    for pattern, rules in splitting.SPLIT_RULES.items():
+        newline = splitting.NEWLINE if rules.is_cl100k else splitting.BLANK
         classes = splitting._classes(pattern)[:-1] & 7        # without END
         for value, expression in (splitting.LETTER, r"\p{L}"), (splitting.NUMBER, r"\p{N}"):
             assert [every[code] for code in np.flatnonzero(classes == value)] == regex.findall(expression, every)
