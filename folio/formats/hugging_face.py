@@ -104,10 +104,19 @@ class Counterpart:
         joined = parts[0] if len(parts) == 1 else torch.cat(parts)
         return joined.T if self.is_transposed else joined
 
-    def split(self, tensor):
-        """Return {name: tensor} of ours, from the tensor as they have it."""
-        parts = (tensor.T if self.is_transposed else tensor).chunk(len(self.ours))
-        return {name: part.contiguous() for name, part in zip(self.ours, parts)}
+    def split(self, dtype, read):
+        """Return {name: tensor} of ours. read: () -> the tensor as they have it, in this dtype
+
+        Ours are made before it is read, so that the memory which it leaves is in one piece.
+        """
+        if len(self.ours) == 1 and not self.is_transposed:
+            return {self.ours[0]: read()}
+        rows, *columns = self.shape[::-1] if self.is_transposed else self.shape
+        found = {name: torch.empty(rows // len(self.ours), *columns, dtype=dtype) for name in self.ours}
+        tensor = read()
+        for own, part in zip(found.values(), (tensor.T if self.is_transposed else tensor).chunk(len(self.ours))):
+            own.copy_(part)
+        return found
 
 
 def counterparts(architecture, params):
