@@ -25,6 +25,7 @@ Names in `cut`, `unused` and `headers` are those in the original files.
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -157,7 +158,7 @@ def write(model, folder):
 
     Raises FolioError where the format cannot represent the model, FileExistsError where something else is there.
     """
-    origin = model.contents.get("origin")
+    folder, origin = Path(folder), model.contents.get("origin")
     if isinstance(origin, dict) and origin.get("format") == "huggingface":
         _refuse_filled(folder)
         with replacing_folder(folder) as temporary:

@@ -245,36 +245,36 @@ def _check_droppable(values, drop, notes=None):
     A normalizer other than NFC is always refused: without it most texts would have other ids.
     """
     for part, effect in DROPPABLE.items():
-        kinds = [kind for kind in _kinds(values.get(part)) if (part, kind) != ("post_processor", "ByteLevel")]
-        if not kinds or part in drop:
-            continue                                    # the post-processor ByteLevel changes offsets only
+        steps = [step for step in _steps(values.get(part)) if part != "post_processor" or _tokens_added(step) != []]
+        if not steps or part in drop:
+            continue
+        kinds = [step.get("type", "") for step in steps]
         name = " ".join(filter(None, [part, " and ".join(kinds)]))
         if notes is None:
             raise FolioError(f"its {name} {effect}, and Folio does not. Leave it out with --drop {part}.")
         if part == "normalizer" and set(kinds) != {"NFC"}:
             raise FolioError(f"its {name} {effect}, and Folio does not.")
-        if added := _template_tokens(values[part]):
+        if added := [token for step in steps for token in _tokens_added(step) or []]:
             effect = f"adds {' and '.join(map(repr, added))} to every text"
         notes.append(f"its {name} {effect}, and Folio does not.")
 
 
-def _kinds(part):
-    """Return the types of a part of a tokenizer.json, which may be a sequence of parts; [] for one without effect."""
+def _steps(part):
+    """Return the steps of a part of a tokenizer.json, which may be a sequence of parts; [] for null."""
     if not part:
         return []
     if part.get("type") == "Sequence":
-        steps = part.get("normalizers", part.get("processors"))
-        return [kind for step in steps for kind in _kinds(step)]
-    if part.get("type") == "TemplateProcessing" and not _template_tokens(part):
-        return []           # as transformers 5 writes it for a tokenizer that adds no tokens
-    return [part.get("type", "")]
+        return [step for inner in part.get("normalizers", part.get("processors")) for step in _steps(inner)]
+    return [part]
 
 
-def _template_tokens(part):
-    """Return the names of the tokens that a post-processor TemplateProcessing adds to a single text."""
-    steps = part.get("processors", []) if part.get("type") == "Sequence" else [part]
-    pieces = [piece for step in steps if step.get("type") == "TemplateProcessing" for piece in step.get("single", [])]
-    return list(dict.fromkeys(piece["SpecialToken"]["id"] for piece in pieces if "SpecialToken" in piece))
+def _tokens_added(step):
+    """Return the names of the tokens that a step of a post-processor adds to a text; None where that is not known."""
+    if step.get("type") == "ByteLevel":         # it changes offsets only
+        return []
+    if step.get("type") != "TemplateProcessing" or "single" not in step:
+        return None
+    return list(dict.fromkeys(piece["SpecialToken"]["id"] for piece in step["single"] if "SpecialToken" in piece))
 
 
 def _from_tokenizer_json(path, drop, notes=None):

@@ -10,10 +10,10 @@ import pytest
 from conftest import run_python
 from folio.base.errors import FolioError
 from folio.formats import tokenizer_parts
-from folio.formats.tokenizers import read, read_for_model, write
+from folio.formats.tokenizers import read, read_for_model, tokenizer_config, tokenizer_json, write
 from test_tokenizer import SAMPLES
 from test_tokenizer_imports import BYTE_LEVEL, a_tokenizer_json, set_in
-from test_tokenizers import THEIR_SPLITS, hf
+from test_tokenizers import THEIR_SPLITS, hf, transformers
 from tokenizer import BPETokenizer, load
 
 SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_start|>user"]
@@ -61,9 +61,9 @@ def their_ids(folder, text):
     return hf.Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text, add_special_tokens=False).ids
 
 
-def differing(folder, texts):
+def differing(folder, texts, model=None):
     """Return the texts to which a folder's tokenizer.json and our import of it give different ids."""
-    theirs, model = hf.Tokenizer.from_file(str(folder / "tokenizer.json")), read_for_model(folder)
+    theirs, model = hf.Tokenizer.from_file(str(folder / "tokenizer.json")), model or read_for_model(folder)
     return [text for text in texts if theirs.encode(text, add_special_tokens=False).ids
             != model.original_ids[model.tokenizer.encode(text, allow_special=True)].tolist()]
 
@@ -161,6 +161,20 @@ def change_json(folder, *changes):
     path.write_text(json.dumps(values), encoding="utf-8")
 
 
+def test_transformers_reads_an_exported_tokenizer_with_its_config_and_normalizes_nothing(plays, tmp_path):
+    ours = BPETokenizer.train([plays[:20_000], "e\u0301 " * 50], 500, "llama3")
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer_json(ours))
+    config = tokenizer_config(ours, block_size=64)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3"}', encoding="utf-8")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    for text in [*SAMPLES, "e\u0301 12345"]:
+        assert theirs(text, split_special_tokens=True)["input_ids"] == ours.encode(text)
+    assert (theirs.eos_token_id, theirs.pad_token_id, theirs.bos_token_id) == (499, 499, None)
+    assert theirs.model_max_length == 64
+    assert tokenizer_config(BPETokenizer([], special_tokens=()), 8)["eos_token"] is None
+
+
 def test_an_exported_tokenizer_has_its_own_ids(plays, tmp_path):
     ours = BPETokenizer.train([plays[:20_000]], 500, "smollm")
     write(ours, "huggingface", tmp_path / "tokenizer.json")
@@ -184,7 +198,7 @@ def test_a_vocabulary_of_qwens_size_is_read(tmp_path):
     with_mixed_ids(tmp_path / "tokenizer.json", seed=4)
     model = read_for_model(tmp_path)
     assert model.tokenizer.merges == merges
-    assert differing(tmp_path, SAMPLES) == []
+    assert differing(tmp_path, SAMPLES, model) == []
 
 
 # --- GPT-2's two files ---

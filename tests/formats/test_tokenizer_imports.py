@@ -58,13 +58,14 @@ def test_the_published_qwen2_pattern_differs_from_ours_in_one_contraction_only()
 
 @pytest.mark.parametrize("change", [
     set_in("post_processor", BYTE_LEVEL),
+    set_in("post_processor", {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}]}),
     lambda values: values["model"].pop("type"),                                     # as in the first files of GPT-2
     lambda values: values["model"].update(continuing_subword_prefix="", end_of_word_suffix=""),
     lambda values: values["model"].update(merges=[["a", "b"], ["ab", "c"]]),        # as newer files have them
     lambda values: values["model"].update(ignore_merges=True),
     lambda values: values["model"]["vocab"].update({END_OF_TEXT: 258}),
-], ids=["ByteLevel after", "no type", "empty affixes", "merges as lists", "ignore_merges without effect",
-        "special in the vocabulary"])
+], ids=["ByteLevel after", "template of the text alone", "no type", "empty affixes", "merges as lists",
+        "ignore_merges without effect", "special in the vocabulary"])
 def test_what_changes_no_segmentation_is_read(tmp_path, change):
     assert read(a_tokenizer_json(tmp_path, change)).to_dict() == BPETokenizer([(97, 98), (256, 99)]).to_dict()
 

@@ -40,7 +40,7 @@ def split_by_regex(text, pattern):
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@settings(max_examples=1500)
+@settings(max_examples=1000)
 @given(text=st.text(ALPHABET, max_size=30))
 @example(text=";\n\n  \n x")
 @example(text="\n \t\n\n  '\n 's'tb")
@@ -52,7 +52,7 @@ def test_tricky_texts_are_split_as_the_regular_expression_splits_them(pattern, t
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("long_text", [0, 10_000], ids=["in arrays", "by regular expression"])
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(texts=st.lists(st.text(ALPHABET, max_size=12), max_size=6))
 @example(texts=["a\n", " \n", "  ", "'", "s", "", "(", "b"])
 def test_texts_split_together_are_split_as_each_by_itself(pattern, long_text, texts):
