@@ -25,6 +25,7 @@ Names in `cut`, `unused` and `headers` are those in the original files.
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -104,10 +105,19 @@ class Counterpart:
         joined = parts[0] if len(parts) == 1 else torch.cat(parts)
         return joined.T if self.is_transposed else joined
 
-    def split(self, tensor):
-        """Return {name: tensor} of ours, from the tensor as they have it."""
-        parts = (tensor.T if self.is_transposed else tensor).chunk(len(self.ours))
-        return {name: part.contiguous() for name, part in zip(self.ours, parts)}
+    def split(self, dtype, read):
+        """Return {name: tensor} of ours. read: () -> the tensor as they have it, in this dtype
+
+        Ours are made before it is read, so that the memory which it leaves is in one piece.
+        """
+        if len(self.ours) == 1 and not self.is_transposed:
+            return {self.ours[0]: read()}
+        rows, *columns = self.shape[::-1] if self.is_transposed else self.shape
+        found = {name: torch.empty(rows // len(self.ours), *columns, dtype=dtype) for name in self.ours}
+        tensor = read()
+        for own, part in zip(found.values(), (tensor.T if self.is_transposed else tensor).chunk(len(self.ours))):
+            own.copy_(part)
+        return found
 
 
 def counterparts(architecture, params):
@@ -148,7 +158,7 @@ def write(model, folder):
 
     Raises FolioError where the format cannot represent the model, FileExistsError where something else is there.
     """
-    origin = model.contents.get("origin")
+    folder, origin = Path(folder), model.contents.get("origin")
     if isinstance(origin, dict) and origin.get("format") == "huggingface":
         _refuse_filled(folder)
         with replacing_folder(folder) as temporary:

@@ -229,7 +229,7 @@ def _weights(source, parts, unused, order):
             continue
         part = parts[name]
         if not part.has_rows_of_tokens:
-            weights |= part.split(_finite(name, source.tensor(name)))
+            weights |= part.split(source.outlines[name].dtype, lambda: _finite(name, source.tensor(name)))
             continue
         if name == "lm_head.weight" and part.ours == ("embedding.weight",):
             tied = part
@@ -248,7 +248,7 @@ def _weights(source, parts, unused, order):
 
 def _finite(name, tensor):
     """Return a tensor. Raises Problem where one of its numbers is not finite."""
-    for some in tensor.split(max(1, (1 << 22) // max(1, math.prod(tensor.shape[1:])))):
+    for some in tensor.split(max(1, (1 << 20) // max(1, math.prod(tensor.shape[1:])))):
         if not some.isfinite().all():
             raise Problem(f"its tensor {name} has numbers that are not finite")
     return tensor

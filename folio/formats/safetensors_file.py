@@ -29,7 +29,7 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 MOST_HEADER = 1 << 24
 MOST_DIMENSIONS = 32
 METADATA = "__metadata__"
-_BYTES_AT_ONCE = 1 << 24        # read into memory
+_BYTES_AT_ONCE = 1 << 22        # read into memory
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ def everything_in(folder):
 def test_an_earlier_export_is_replaced_and_any_other_folder_is_left(model, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
-    hugging_face.write(model, folder)           # an empty folder is free
+    hugging_face.write(model, str(folder))      # an empty folder is free
     first = everything_in(folder)
     hugging_face.write(model, folder)
     assert everything_in(folder) == first

@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import sys
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"          # before transformers is imported
 
@@ -31,6 +32,7 @@ import train
 from conftest import run_python, run_script
 from folio.base.errors import FolioError
 from folio.formats import checkpoint, hugging_face, trained_model
+from folio.formats.hugging_face_config import params_of
 from folio.formats.hugging_face_import import read
 from folio.formats.safetensors_file import header_of, write
 from folio.generation import language_model
@@ -239,6 +241,8 @@ def test_run_writes_with_it(weights):
     assert language_model.load(weights).complete("The king", tokens=20, temperature=0).strip() in result.stdout
 
 
+# VmHWM: the largest memory of this process. ru_maxrss begins with that of the process it was started from.
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says how much memory was taken")
 def test_an_import_takes_little_more_memory_than_its_weights(plays, tmp_path):
     """Both kinds that need more than reading: transposed matrices, and a large embedding in another order."""
     make_folder(tmp_path / "small", "qwen3, tied, padded", plays[:20_000])
@@ -252,19 +256,19 @@ def test_an_import_takes_little_more_memory_than_its_weights(plays, tmp_path):
         shutil.copytree(tmp_path / "small", tmp_path / name)
         config.architectures = [{"gpt2": "GPT2LMHeadModel", "qwen": "Qwen3ForCausalLM"}[name]]
         config.save_pretrained(tmp_path / name)
-        from folio.formats.hugging_face_config import params_of
         parts = hugging_face.counterparts(config.model_type, params_of(config.to_dict(), config.model_type))
         header = header_of({part.name: (torch.float32, part.shape) for part in parts.values()}, {"format": "pt"})
         path = tmp_path / name / "model.safetensors"
         write(path, header, lambda name: torch.randn(parts[name].shape))
         sizes.append(path.stat().st_size)
     program = """if True:
-        import resource, sys
+        import re, sys
+        from pathlib import Path
         from folio.formats import checkpoint
         from folio.formats.hugging_face_import import read
         def peak(folder):
             checkpoint.save(folder + ".pth", read(folder, "x")[0])
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
         small, *large = map(peak, sys.argv[1:])
         print(*(1024 * (each - small) for each in large))
         """
@@ -272,7 +276,7 @@ def test_an_import_takes_little_more_memory_than_its_weights(plays, tmp_path):
     assert result.returncode == 0, result.stderr
     assert min(sizes) > 50e6
     ratios = [int(taken) / size for taken, size in zip(result.stdout.split(), sizes)]
-    assert max(ratios) < 1.5, ratios
+    assert 0.9 < min(ratios) and max(ratios) < 1.5, ratios
 
 
 # --- Other forms of the same model ---
