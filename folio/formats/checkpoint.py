@@ -61,6 +61,11 @@ from folio.networks import build as networks
 from Model_Params import ModelParams
 
 FORMAT = 1
+# Files of other programs, as messages call them.
+_FOLDER = "a folder, as Hugging Face keeps models"
+_SAFETENSORS = "a safetensors file, as Hugging Face keeps models"
+_TORCH = "a PyTorch file of another program, as Hugging Face's pytorch_model.bin is"
+_GGUF = "a GGUF file, as llama.cpp keeps models"
 
 
 def save(path, contents):
@@ -108,7 +113,7 @@ def _opened(path):
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         is_model = (Path(path) / "config.json").exists()
-        raise _foreign(path, "a folder, as Hugging Face keeps models" if is_model else "a folder")
+        raise _foreign(path, _FOLDER if is_model else "a folder")
     if not stat.S_ISREG(status.st_mode):        # to open a pipe might wait for ever
         raise _foreign(path, "a pipe or a device")
     with open(path, "rb") as file:
@@ -120,7 +125,7 @@ def _opened(path):
         except FolioError as error:
             raise FolioError(f"{path} is not a valid Folio checkpoint: {error}; nothing in it was executed.") from None
         if not isinstance(outlines, dict) or "format" not in outlines:
-            raise _foreign(path, "a PyTorch file of another program, as Hugging Face's pytorch_model.bin is")
+            raise _foreign(path, _TORCH)
         version = outlines["format"]
         if not isinstance(version, int) or version > FORMAT:
             raise FolioError(f"{path} was made by a newer Folio (format {repr(version)[:80]}; "
@@ -129,9 +134,6 @@ def _opened(path):
             yield opened
         except FolioError as error:
             raise FolioError(f"{path} is damaged: {error}.") from None
-
-
-_GGUF, _SAFETENSORS = "a GGUF file, as llama.cpp keeps models", "a safetensors file, as Hugging Face keeps models"
 
 
 def _foreign_kind(beginning, size):
@@ -144,23 +146,15 @@ def _foreign_kind(beginning, size):
 
 
 def _foreign(path, kind):
-    advice = "Folio reads its own weights-NAME.pth."
-    if model := _importable(Path(path), kind):
-        advice = f"Import it first: {command('-m folio.convert', 'import', model, '--name', 'NAME')}"
+    """Return the FolioError about a file of another program, with the command that imports it, if one does."""
+    importable, advice = None, "Folio reads its own weights-NAME.pth."
+    if kind in (_FOLDER, _GGUF):
+        importable = path
+    elif kind in (_SAFETENSORS, _TORCH) and (Path(path).parent / "config.json").exists():
+        importable = Path(path).parent
+    if importable is not None:
+        advice += f" To import the model: {command('-m folio.convert', 'import', importable, '--name', 'NAME')}"
     return FolioError(f"{path} is {kind}; nothing in it was executed. {advice}")
-
-
-def _importable(path, kind):
-    """Return what python -m folio.convert would read of a foreign file or folder, or None.
-
-    A model of Hugging Face is the folder with config.json, whichever file of it was named.
-    """
-    if kind == _GGUF:
-        return path
-    for folder in (path, path.parent):
-        if (folder / "config.json").is_file():
-            return folder
-    return "FOLDER" if kind == _SAFETENSORS else None
 
 
 def network(contents, path):

@@ -247,18 +247,27 @@ def test_another_programs_torch_file_is_refused(content, tmp_path):
     ("model.gguf", b"GGUF\x03\0\0\0" + bytes(100), "a GGUF file, as llama.cpp keeps models"),
     ("old.pth", pickle.dumps({"weights": 1}), "a bare pickle, as old versions of PyTorch write"),
 ])
-def test_a_model_of_another_program_is_named_as_what_it_is_with_the_command_that_imports_it(name, content, known,
-                                                                                            tmp_path):
-    path = tmp_path / name
-    path.write_bytes(content)
-    what = {"model.gguf": path, "model.safetensors": "FOLDER"}.get(name)
-    advice = (f"Import it first: python -m folio.convert import {what} --name NAME" if what
-              else "Folio reads its own weights-NAME.pth.")
+def test_a_model_of_another_program_is_named_as_what_it_is(name, content, known, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    advice = "Folio reads its own weights-NAME.pth."
+    if name.endswith(".gguf"):
+        advice += f" To import the model: python -m folio.convert import {tmp_path / name} --name NAME"
     for read in (checkpoint.load, checkpoint.load_metadata):
-        assert sentence(read, path) == f"{path} is {known}; nothing in it was executed. {advice}"
+        assert (
+            sentence(read, tmp_path / name)
+            == f"{tmp_path / name} is {known}; nothing in it was executed. {advice}"
+        )
+
+
+def test_for_a_file_in_the_folder_of_a_model_the_import_of_the_folder_is_named(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    torch.save({"wte.weight": torch.zeros(3)}, tmp_path / "pytorch_model.bin")
+    advice = f"To import the model: python -m folio.convert import {tmp_path} --name NAME"
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        assert not sentence(checkpoint.load, tmp_path / name).endswith(advice)
     (tmp_path / "config.json").touch()
-    if name != "model.gguf":            # the file of a model that is a folder
-        assert f"import {tmp_path} --name NAME" in sentence(checkpoint.load, path)
+    for name in ("model.safetensors", "pytorch_model.bin", "."):
+        assert sentence(checkpoint.load, tmp_path / name).endswith(advice)
 
 
 def test_hugging_faces_own_form_of_a_torch_file_is_named(tmp_path):
@@ -271,9 +280,7 @@ def test_hugging_faces_own_form_of_a_torch_file_is_named(tmp_path):
 def test_a_folder_is_called_a_folder(tmp_path):
     assert "is a folder; nothing" in sentence(checkpoint.load, tmp_path)
     (tmp_path / "config.json").touch()
-    message = sentence(checkpoint.load, tmp_path)
-    assert "is a folder, as Hugging Face keeps models; nothing" in message
-    assert message.endswith(f"python -m folio.convert import {tmp_path} --name NAME")
+    assert "is a folder, as Hugging Face keeps models; nothing" in sentence(checkpoint.load, tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name here")
@@ -542,7 +549,7 @@ def test_every_field_of_both_files_is_documented_at_the_top_of_the_module(home, 
                       "--name", "tiny")
     assert done.returncode == 0, done.stderr
     for path, documented in ((project.weights("tiny"), weights), (project.resume("tiny"), resume)):
-        assert set(checkpoint.load_metadata(path)) == {*every, *documented} - {"origin"}         # of imported ones only
+        assert set(checkpoint.load_metadata(path)) == {*every, *documented} - {"origin"}      # of imported models only
 
 
 # --- What a file says of itself, without its tensors ---
