@@ -152,9 +152,6 @@ def _opened(path):
             raise FolioError(f"{path} is damaged: {error}.") from None
 
 
-_GGUF, _SAFETENSORS = "a GGUF file, as llama.cpp keeps models", "a safetensors file, as Hugging Face keeps models"
-
-
 def _foreign_kind(beginning, size):
     """Return what a file is, by its first 16 bytes and its size, if it is known to be another program's; else None."""
     if beginning.startswith(b"GGUF"):
