@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 HEAD_BYTES = 1 << 20        # of a file that is to be replaced, enough to recognize its kind; a whole file of settings
+LOOKED_AT = 0.2             # seconds that another process may hold a lock only to see whether it is free
 _MARKER = ".whole"          # suffix of a file whose presence says that all temporary files with its key are whole
 
 
@@ -205,7 +206,7 @@ def only_one(path, message):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        lock = FileLock(path).acquire(timeout=0)
+        lock = FileLock(path).acquire(timeout=LOOKED_AT, poll_interval=LOOKED_AT / 10)
     except Timeout:
         raise BlockingIOError(message) from None
     with lock:
