@@ -17,6 +17,7 @@ from folio.base.visible import harmless, unescaped
 from folio.cli import configuration
 from folio.cli.command_line import Parser, front_door
 from folio.cli.screen import BOLD, Screen
+from folio.formats.find_weights import find_weights, newest_weights
 from Model_Params import SHORT_NAMES, GenerationParams
 
 
@@ -30,7 +31,8 @@ def make_parser():
     parser.add_argument("--escapes", action="store_true",
                         help=r"take \n in the prompt for a new line, \t for a tab, \\ for a backslash")
     parser.add_argument("--weights", metavar="FILE",
-                        help="a file in Saved_Weights, or a run's name (default: the newest)")
+                        help="a run's name, a file in Saved_Weights, a path, or a glob that means one of these "
+                        "(default: the newest)")
     parser.add_number("--samples", 1, "answers to a prompt (default: 1)", low=1, high=4096)
     parser.add_argument("--device", default="cpu", metavar="NAME",
                         help="where to compute: cpu, cuda, mps (default: cpu)")
@@ -78,12 +80,13 @@ def main():
 def load_model(arguments):
     """Load the model that the command line names. -> LanguageModel, a line that describes it"""
     # These import torch, which --help need not wait for.
-    from folio.generation.language_model import find_weights, load, newest_weights
+    from folio.generation.language_model import load
     from folio.networks.build import count_parameters
     home = arguments.home
     path = find_weights(home, arguments.weights) if arguments.weights else newest_weights(home)
     model = load(path, arguments.device)
-    quality = "not yet measured" if model.val_bpb is None else f"{model.val_bpb:.3f} bits per byte"
+    unmeasured = "imported, not measured" if model.is_imported else "not yet measured"
+    quality = unmeasured if model.val_bpb is None else f"{model.val_bpb:.3f} bits per byte"
     return model, (f"{harmless(path.name)}: {count_parameters(model.net):,} parameters, {quality}, "
                    f"vocabulary of {model.tokenizer.vocab_size:,} tokens")
 

@@ -19,10 +19,14 @@ if __name__ == "__main__":
     startup.require("train.py")
 
 from folio.base.commands import command
+from folio.base.run_files import one_file, run_name
 from folio.cli import configuration
 from folio.cli.command_line import Parser, chosen, front_door
 from folio.cli.screen import Screen
+from folio.formats.find_weights import find_weights
 from Model_Params import FINE_TUNING, PRESETS, READING, ModelParams, TextParams, TrainingParams
+
+RESUME = "resume-*.pth"
 
 
 def main(started_at=None):
@@ -38,16 +42,16 @@ def main(started_at=None):
     parser.add_argument("--start-from", metavar="WEIGHTS",
                         help="fine-tune: begin with these weights and their tokenizer, at a learning rate of "
                         f"{FINE_TUNING['learning_rate']} unless you give one "
-                        "(a path, a file in Saved_Weights, or a run's name)")
+                        "(a run's name, a file in Saved_Weights, a path, or a glob that means one of these)")
     parser.add_argument("--resume", action="store_true",
-                        help="continue the newest unfinished run, or the one that --name says")
+                        help="continue the newest unfinished run, or the one that --name says (also as a glob)")
     parser.add_configuration()
     parser.add_fields("training", TrainingParams)
     parser.add_fields("model", ModelParams, without=["vocab_size"])
     parser.add_fields("text, where init.py has not prepared it", TextParams)
     arguments = parser.parse()
     preset = parser.preset_of(arguments)
-    if arguments.name is not None and not re.fullmatch(r"\w[\w.-]*", arguments.name):
+    if arguments.name is not None and not arguments.resume and not re.fullmatch(r"\w[\w.-]*", arguments.name):
         parser.error(f"--name {arguments.name} cannot be part of a file's name: take letters, digits, and . _ -")
     if arguments.start_from and (arguments.resume or arguments.preset):
         parser.error("--start-from begins a new run with the model that is in the file, and --resume and --preset name "
@@ -87,7 +91,7 @@ def opened_run(arguments, preset, flags, params, started_at):
     if arguments.preset:                # it says how a text becomes tokens, but not how files are read
         wanted = {name: value for name, value in asdict(params.text).items() if name not in READING} | wanted
     if arguments.start_from:
-        start = language_model.load(language_model.find_weights(home, arguments.start_from))
+        start = language_model.load(find_weights(home, arguments.start_from))
         model = replace(runs.tuned_model(start, flags), vocab_size=None)            # the tokenizer's, as always
         opening = partial(corpus.open_corpus, home, wanted=wanted, tokenizer=start.tokenizer)
         _, text = distributed.after_the_first(opening)
@@ -96,7 +100,8 @@ def opened_run(arguments, preset, flags, params, started_at):
     elif arguments.resume:
         tokenizer, text = distributed.after_the_first(corpus.open_corpus, home)
         own_preset = PRESETS[preset] if arguments.preset else None
-        opened = runs.resumed_run(home, arguments.name, own_preset, flags, tokenizer, text, started_at)
+        name = run_to_resume(home, arguments.name)
+        opened = runs.resumed_run(home, name, own_preset, flags, tokenizer, text, started_at)
     else:
         tokenizer, text = distributed.after_the_first(partial(corpus.open_corpus, home, wanted=wanted))
         params = replace(params, text=text.text)
@@ -104,6 +109,15 @@ def opened_run(arguments, preset, flags, params, started_at):
     if arguments.save_config and distributed.is_first():
         configuration.save(arguments.save_config, params.values())
     return opened
+
+
+def run_to_resume(home, wanted):
+    """Return the name of the run whose resume file a name or glob means; `wanted` itself where there is none.
+
+    Raises FolioError where a glob matches several.
+    """
+    path = one_file(home, RESUME, wanted) if wanted else None
+    return run_name(path, RESUME) if path and path.parent == home.saved_weights else wanted
 
 
 def report_stop(run):

@@ -19,6 +19,7 @@ from folio.cli.screen import send, shows_colors, warmth
 from folio.data.corpus import ordinary_bytes
 from folio.data.mending import remarks
 from folio.evaluation.texts import doubts, find_project, held_out_text, read_text
+from folio.formats.find_weights import find_weights, newest_weights
 from Model_Params import SHORT_NAMES, GenerationParams, TextParams
 
 # Temperature 1: the distribution of the model itself, not a safer choice from it.
@@ -42,7 +43,8 @@ def _parse():
     parser = Parser("Measure a trained model: how well it predicts a text, which passages are hardest, "
                     "and how much of what it writes is copied.")
     parser.add_argument("--weights", metavar="FILE",
-                        help="a file in Saved_Weights, or the name of a run (default: the newest)")
+                        help="a run's name, a file in Saved_Weights, a path, or a glob that means one of these "
+                        "(default: the newest)")
     parser.add_argument("--text", type=Path, metavar="FILE",
                         help="measure on this file or folder (default: the validation part of the project's text)")
     parser.add_number("--stride", None, "tokens from the start of one window to the next; a smaller stride gives each "
@@ -70,7 +72,7 @@ def evaluate(arguments, sampling, reading):
     from folio.evaluation.copying import measure_copying, sample_texts
     from folio.evaluation.passages import measure
     from folio.evaluation.report import make_report
-    from folio.generation.language_model import find_weights, load, newest_weights
+    from folio.generation.language_model import load
     from folio.networks.build import count_parameters
     home = arguments.home
     path = find_weights(home, arguments.weights) if arguments.weights else newest_weights(home)
@@ -109,7 +111,8 @@ def lines_of(report, width, colored=False):
 
     colored: give costly tokens of the hardest passages a warm background.
     """
-    blocks = [[cut(f"{report.weights}: {report.parameters:,} parameters, step {report.step:,}", width),
+    blocks = [[cut(f"{report.weights}: {report.parameters:,} parameters"
+                  + (f", step {report.step:,}" if report.step else ""), width),
                cut(f"measured on {harmless(report.text)}: {report.bytes:,} bytes, {report.tokens:,} tokens", width)],
               table([("", "per byte", "per token"),
                      ("bits", f"{report.bits_per_byte:.4f}", f"{report.nats_per_token / math.log(2):.4f}"),

@@ -17,6 +17,7 @@ from folio.base.spelling import counted, nearest
 from folio.base.visible import harmless, shown
 from folio.cli.command_line import Parser, front_door
 from folio.data.named import named_text
+from folio.formats.find_weights import find_weights, newest_weights
 from folio.pictures.attention import MAX_TOKENS, attention_figure
 from folio.pictures.canvas import ENDINGS, refuse_foreign_picture, require_matplotlib, save
 from folio.pictures.logs import default_output, find_logs, reports_of
@@ -45,7 +46,7 @@ def main():
 def loss(parser, words):
     """Run the command `loss`."""
     parser.add_argument("runs", nargs="*", metavar="RUN",
-                        help="names of runs, or paths of their logs (default: the newest)")
+                        help="names of runs, globs such as \"night*\", or paths of logs (default: the newest)")
     parser.add_argument("--x", choices=list(POSITIONS), default="steps", metavar="|".join(POSITIONS),
                         help="unit of the x axis (default: steps)")
     arguments = _parse(parser, words, "loss-NAME.png beside the log")
@@ -132,10 +133,11 @@ def _parse(parser, words, default):
 def _parse_and_load(parser, words, picture):
     """-> the arguments, the LanguageModel that they name, and the path of the picture"""
     parser.add_argument("--weights", metavar="FILE",
-                        help="a file in Saved_Weights, or the name of a run (default: the newest)")
+                        help="a run's name, a file in Saved_Weights, a path, or a glob that means one of these "
+                        "(default: the newest)")
     arguments = _parse(parser, words, f"{picture}-NAME.png beside the weights")
     # This imports torch; --help and `loss` do not wait for it.
-    from folio.generation.language_model import find_weights, load, newest_weights
+    from folio.generation.language_model import load
     path = find_weights(arguments.home, arguments.weights) if arguments.weights else newest_weights(arguments.home)
     output = arguments.output or path.with_name(f"{picture}-{path.stem.removeprefix('weights-')}.png")
     refuse_foreign_picture(output)

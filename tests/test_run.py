@@ -29,8 +29,8 @@ from folio.cli.command_line import front_door
 from folio.cli.screen import Screen
 from folio.data import corpus
 from folio.formats import checkpoint
+from folio.formats.find_weights import find_weights, newest_weights
 from folio.generation import language_model
-from folio.generation.language_model import find_weights, newest_weights
 from folio.training import runs
 from Model_Params import ModelParams, Params, TextParams, TrainingParams
 

@@ -17,8 +17,9 @@ TO_RUN = {
     "run.py": "complete a text with the model",
     "-m folio.tokens": "show how the tokenizer sees a text",
     "-m folio.evaluate": "measure how good a model is",
+    "-m folio.runs": "list the runs: settings, quality, time, what is unfinished",
     "-m folio.plot": "draw what a run did, and what a model has inside",
-    "-m folio.convert": "exchange tokenizers with other libraries",
+    "-m folio.convert": "give a model to other programs, or take one of theirs",
 }
 _ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 

@@ -79,7 +79,10 @@ def read_text(model, path, reading=TextParams()):
 
 def doubts(model, project, home):
     """Yield a sentence if the model may have learned from another text than the project has now."""
-    if model.learned_from is None:
+    if model.is_imported:
+        yield ("This model was imported. It has not learned from the text of this project but from another, which is "
+               "not known here: copies from that are not found.")
+    elif model.learned_from is None:
         yield ("These weights do not say which text they learned from; "
                "it is assumed to be the text of this project.")
     elif model.learned_from != project.text.training_part:

@@ -68,15 +68,31 @@ _TORCH = "a PyTorch file of another program, as Hugging Face's pytorch_model.bin
 _GGUF = "a GGUF file, as llama.cpp keeps models"
 
 
-def save(path, contents):
-    """Write a dict of tensors and plain values. At every moment `path` is the old file or the new one, whole."""
+def save(path, contents, progress=None):
+    """Write a dict of tensors and plain values. At every moment `path` is the old file or the new one, whole.
+
+    progress: is called with the number of bytes of every tensor that has gone into the checksum, and of every write
+    """
     contents = {"format": FORMAT, **contents}
     with replacing(path) as file:
         try:
-            torch.save({**contents, "checksum": checksum(contents)}, file)
+            torch.save({**contents, "checksum": checksum(contents, progress)},
+                       _Counted(file, progress) if progress else file)
         except RuntimeError as error:       # what torch makes of a write that failed
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
             raise cause  # noqa: B904  (it is the cause)
+
+
+class _Counted:
+    """A file that counts what is written to it, as far as torch.save needs one."""
+
+    def __init__(self, file, progress):
+        self._file, self._progress, self.flush = file, progress, file.flush
+
+    def write(self, content):
+        written = self._file.write(content)
+        self._progress(written)
+        return written
 
 
 def load(path):
@@ -136,6 +152,9 @@ def _opened(path):
             raise FolioError(f"{path} is damaged: {error}.") from None
 
 
+_GGUF, _SAFETENSORS = "a GGUF file, as llama.cpp keeps models", "a safetensors file, as Hugging Face keeps models"
+
+
 def _foreign_kind(beginning, size):
     """Return what a file is, by its first 16 bytes and its size, if it is known to be another program's; else None."""
     if beginning.startswith(b"GGUF"):
@@ -188,18 +207,18 @@ def _check_weights(expected, found):
                              f"its model those of type {expected[name].dtype}")
 
 
-def checksum(value):
+def checksum(value, progress=None):
     """Return SHA-256 of nested dicts, lists, tensors and plain values: equal exactly where all of it is equal.
 
-    Raises ValueError for what no file of ours can hold: a tensor that is not simply numbers in memory, or an object
-    that is no plain value.
+    progress: is called with the number of bytes of every tensor. Raises ValueError for what no file of ours can hold: a
+    tensor that is not simply numbers in memory, or an object that is no plain value.
     """
     digest = sha256()
-    _feed(digest, value)
+    _feed(digest, value, progress or (lambda count: None))
     return digest.hexdigest()
 
 
-def _feed(digest, value):
+def _feed(digest, value, progress):
     if isinstance(value, torch.Tensor):
         if not _is_numbers_in_memory(value):
             raise ValueError(f"a tensor of {value.dtype}, {value.layout}, that is not simply numbers in memory")
@@ -208,15 +227,16 @@ def _feed(digest, value):
         # as_strided, because reshape would keep the stride of a single number, whatever it is.
         flat = value.as_strided((value.numel(),), (1,))
         digest.update(flat.view(torch.uint8).numpy().data)
+        progress(flat.nbytes)
     elif isinstance(value, dict):
         digest.update(f"dict {len(value)}".encode())
         for key, item in value.items():
-            _feed(digest, key)
-            _feed(digest, item)
+            _feed(digest, key, progress)
+            _feed(digest, item, progress)
     elif isinstance(value, (list, tuple)):
         digest.update(f"list {len(value)}".encode())
         for item in value:
-            _feed(digest, item)
+            _feed(digest, item, progress)
     elif type(value) not in torch_file.PLAIN:
         raise ValueError(f"a {type(value).__name__}, which is neither a tensor nor a plain value")
     else:

@@ -7,7 +7,6 @@ place for it. The equations of other programs are named as llama.cpp and transfo
 from dataclasses import dataclass
 
 from folio.base.errors import FolioError
-from folio.networks.build import count_parameters
 
 # The values of ModelParams with which our equations are theirs. Sizes, norm_eps, rope_base and tied_head are free.
 _ROTARY = {"norm": ("rms",), "positions": ("rotary",), "mlp": ("swiglu",), "biases": ("none",)}
@@ -27,13 +26,18 @@ class Format:
     meaning: str                                    # for --help
     architectures: tuple = ()                       # names in ARCHITECTURES; (): it has our own equations
     mlps: tuple = ()                                # that it has among those of its architectures; (): all
+    needs_merges: bool = False                      # whether its tokenizer must have some
+    needs_end: bool = False                         # ... and a token that ends a text
     most_parameters: int | None = None
 
 
 FORMATS = {
     "huggingface": Format("a folder for transformers", ("qwen3", "llama", "gpt2")),
-    "gguf": Format("one file for llama.cpp, LM Studio and others", ("qwen3", "llama", "gpt2"), ("swiglu", "gelu")),
-    "ollama": Format("a folder with a GGUF file and its Modelfile", ("qwen3", "llama", "gpt2"), ("swiglu", "gelu")),
+    # Without merges llama.cpp reads no vocabulary, and without an end token it takes token 11 for it, a letter.
+    "gguf": Format("one file for llama.cpp, LM Studio and others", ("qwen3", "llama", "gpt2"), ("swiglu", "gelu"),
+                   needs_merges=True, needs_end=True),
+    "ollama": Format("a folder with a GGUF file and its Modelfile", ("qwen3", "llama", "gpt2"), ("swiglu", "gelu"),
+                     needs_merges=True, needs_end=True),
     "page": Format("one HTML file that writes in any browser, offline", most_parameters=MOST_ON_A_PAGE),
 }
 
@@ -47,12 +51,13 @@ def architecture(model, format):
     if problem is None:
         return found
     able = [name for name, other in FORMATS.items() if _represented(model, other)[1] is None]
-    advice = f"These can: {', '.join(able)}." if able else "No other format can either."
+    advice = f"These have: {', '.join(able)}." if able else "No other format has one either."
     raise FolioError(f"The format {format} has no place for {problem}. {advice}")
 
 
 def _represented(model, format):
     """Return the architecture, or None, and what of a model has no place in a Format, or None."""
+    from folio.networks.build import count_parameters  # imports torch, for which --help need not wait
     count = count_parameters(model.net)
     if format.most_parameters is not None and count > format.most_parameters:
         return None, f"{count:,} parameters: it takes up to {format.most_parameters:,}"
@@ -61,9 +66,11 @@ def _represented(model, format):
     if model.params.is_recurrent:
         return None, f"family={model.params.family}"
     if model.tokenizer.kind != "bpe":
-        return None, f"tokenizer={model.tokenizer.kind}: it stores byte pairs"
-    if not model.tokenizer.merges:
-        return None, f"vocab_size={model.tokenizer.vocab_size}: it stores merges, and this tokenizer has none"
+        return None, f"tokenizer={model.tokenizer.kind}: its tokens are of byte pairs (tokenizer=bpe)"
+    if format.needs_merges and not model.tokenizer.merges:
+        return None, f"vocab_size={model.tokenizer.vocab_size}: its tokens come from merges, and here are none"
+    if format.needs_end and model.tokenizer.end_of_text is None:
+        return None, "a tokenizer in which no special token ends a text, such as <|endoftext|>"
     problems = {name: _difference(model.params, name, format) for name in format.architectures}
     found = next((name for name, problem in problems.items() if problem is None), None)
     nearest = "gpt2" if model.params.norm == "layer" else "qwen3"       # its first difference is the one to name
@@ -76,17 +83,21 @@ def _difference(params, name, format):
     for field, values in wanted.items():
         values = [value for value in values if field != "mlp" or not format.mlps or value in format.mlps]
         if getattr(params, field) not in values:
-            return f"{field}={getattr(params, field)} beside {_neighbors(params, field)}"
+            return (f"{field}={getattr(params, field)} beside {_neighbor(params, field)}: "
+                    f"there it has {field}={' or '.join(map(str, values))}")
     if name != "gpt2":
         return None
     if params.biases == "lecture" and not params.tied_head:
-        return "biases=lecture, in which the head adds one, where tied_head=False"
+        return "biases=lecture beside tied_head=False, where the head adds one: there it has biases=gpt2 or none"
     if params.num_kv_heads != params.num_heads:
-        return f"num_kv_heads={params.num_kv_heads} beside num_heads={params.num_heads} in the classic family"
+        return (f"num_kv_heads={params.num_kv_heads} beside norm=layer: there it has as many as "
+                f"num_heads={params.num_heads}")
     if params.head_len * params.num_heads != params.emb_len:
-        return f"head_len={params.head_len} where emb_len / num_heads is {params.emb_len / params.num_heads:g}"
+        return (f"head_len={params.head_len} beside norm=layer: there it has emb_len / num_heads, "
+                f"{params.emb_len / params.num_heads:g}")
     return None
 
 
-def _neighbors(params, field):
+def _neighbor(params, field):
+    """Return the parameter that decides which values of a field an architecture has."""
     return f"norm={params.norm}" if field != "norm" else f"positions={params.positions}"

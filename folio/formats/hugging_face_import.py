@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from folio.base.errors import FolioError
 from folio.base.files import ordinary
@@ -223,7 +224,7 @@ class _Order:
 def _weights(source, parts, unused, order):
     """Read all weights. -> {name: tensor} of ours; {name of theirs: rows that are cut off}"""
     weights, cut, tied = {}, {}, None
-    for name in list(source.outlines):
+    for name in tqdm(list(source.outlines), desc="Reading", unit=" tensors", leave=False, disable=None, delay=1):
         if name in unused:
             continue
         part = parts[name]

@@ -17,15 +17,14 @@ import math
 from folio.base.spelling import counted
 from folio.base.visible import on_one_line
 from folio.formats.exports import architecture
+from folio.formats.find_weights import is_imported
 from folio.networks.build import count_parameters
 
-# By format: the program's name for Hugging Face, and how to run the model, with {opening} for how a text begins.
+# By format: the library that runs the model, and the program in Python that does it.
 _PROGRAMS = {"huggingface": ("transformers", """\
-```python
 from transformers import pipeline
-write = pipeline("text-generation", "path/to/this/folder")
-print(write({opening}, max_new_tokens=100)[0]["generated_text"])
-```""")}
+write = pipeline("text-generation", {folder})
+print(write({opening}, max_new_tokens=100)[0]["generated_text"])""")}
 
 _CARD = """\
 ---
@@ -46,7 +45,9 @@ tags:
 
 ## How to run it
 
+```python
 {program}
+```
 
 {opening_note}
 
@@ -65,16 +66,21 @@ def text(model, format):
     Raises FolioError where the format cannot represent the model.
     """
     equations = architecture(model, format)
-    library, program = _PROGRAMS[format]
     opening = quoted(model.tokenizer.decode(model.opening))
     return _CARD.format(
-        library=library, quoted_name=quoted(str(model.name)), title=_plain(str(model.name)),
+        library=_PROGRAMS[format][0], quoted_name=quoted(str(model.name)), title=_plain(str(model.name)),
         origin=_origin(model), warning=_warning(model),
         figures="\n".join(f"| {name} | {value} |" for name, value in _figures(model, equations)),
-        program=program.format(opening=opening),
+        program=program(model, format, "path/to/this/folder"),
         opening_note=f"A text that begins from nothing begins with {_code(opening)} (as a string of Python): the "
                      "model expects that before its first word. In front of a prompt of your own it is not needed.",
         window_note=_window_note(model))
+
+
+def program(model, format, folder):
+    """Return the lines of Python that run a model exported to this folder, from the beginning of a text."""
+    opening = model.tokenizer.decode(model.opening)
+    return _PROGRAMS[format][1].format(folder=quoted(folder), opening=quoted(opening))
 
 
 def quoted(value):
@@ -113,7 +119,7 @@ def _origin(model):
     """Return the sentence on where a model comes from."""
     contents, start = model.contents, model.contents.get("started_from")
     what = f"This is a language model of {counted(count_parameters(model.net), 'parameter')}."
-    if not contents.get("training"):
+    if is_imported(contents):
         return f"{what} It was imported into Folio, which has not trained it."
     size = _number(_part(contents.get("learned_from"), "train_bytes"))
     learned = "a text" if size is None else f"a text of {counted(int(size), 'byte')}"
@@ -123,7 +129,7 @@ def _origin(model):
 
 
 def _warning(model):
-    if not model.contents.get("training"):
+    if is_imported(model.contents):
         return ""
     return " Its vocabulary has frequent words of that text, and the model may repeat passages of it."
 
@@ -137,7 +143,7 @@ def _figures(model, equations):
     yield "vocabulary", f"{counted(model.tokenizer.vocab_size, 'token')} ({model.tokenizer.kind}{split})"
     if model.net.context is not None:
         yield "context", counted(model.net.context, "token")
-    if contents.get("training"):
+    if not is_imported(contents):
         yield "training", counted(int(contents["step"]), "step") + _time(_number(contents.get("seconds")))
     if (bits := _number(model.val_bpb)) is not None:
         yield "held-out text", f"{bits:.3f} bits per byte, {bits * math.log(2):.3f} nats per byte"

@@ -28,6 +28,7 @@ A reader does without the fields that an older run did not write, and passes ove
 """
 
 import json
+import os
 
 from folio.base.files import ordinary, replacing
 
@@ -64,13 +65,20 @@ def read(path):
     return [report for report in each_line(path) if report is not None] if path.exists() else []
 
 
-def each_line(path):
-    """Yield the report of every line in a log, oldest first, or None for a line that is incomplete."""
-    # errors="replace": damage becomes a line that is no JSON, whatever its bytes.
-    with open(path, encoding="utf-8", errors="replace", opener=ordinary) as file:
+def each_line(path, last_bytes=None):
+    """Yield the report of every line in a log, oldest first, or None for a line that is incomplete.
+
+    last_bytes: read no more than about as much of the end of the file (default: all of it)
+    """
+    with open(path, "rb", opener=ordinary) as file:
+        skipped = 0 if last_bytes is None else max(0, os.fstat(file.fileno()).st_size - last_bytes)
+        if skipped:
+            file.seek(skipped - 1)
+            file.readline()             # the rest of a line
         for line in file:
             try:
-                report = json.loads(line)
+                # errors="replace": damage becomes a line that is no JSON, whatever its bytes.
+                report = json.loads(line.decode("utf-8", errors="replace"))
             except (ValueError, RecursionError):        # the latter for thousands of nested brackets
                 report = None
             yield report if isinstance(report, dict) and type(report.get("step")) is int else None

@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from tqdm import tqdm
 
 from folio.base.errors import FolioError
 from folio.base.files import ordinary, replacing
@@ -201,7 +202,8 @@ def write(path, header, tensor_of):
     """
     with replacing(path) as file:
         file.write(header)
-        for name, outline in parse(header).items():
+        outlines = parse(header).items()
+        for name, outline in tqdm(outlines, desc="Writing", unit=" tensors", leave=False, disable=None, delay=1):
             tensor = tensor_of(name)
             if (tensor.dtype, tuple(tensor.shape)) != (outline.dtype, outline.shape):
                 raise FolioError(f"{name} has shape {tuple(tensor.shape)} in {tensor.dtype}, where its header says "

@@ -7,9 +7,7 @@
 
 import math
 import random
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +18,11 @@ import torch
 
 import tokenizer as tokenizers
 from folio.base import hardware
-from folio.base.commands import command
 from folio.base.errors import FolioError
-from folio.base.home import Home
 from folio.base.spelling import by_full_name, hint
 from folio.evaluation.bits_per_byte import evaluate, predictions, window_len, windows_at_once
-from folio.formats import checkpoint, trained_model
+from folio.formats import trained_model
+from folio.formats.find_weights import is_imported
 from folio.generation.beam import beam_search
 from folio.generation.decoder import Decoder, Generation, Sequence, single_tokens
 from folio.generation.healing import Healer, continuations
@@ -44,7 +41,7 @@ def load(path: str | Path, device: str = "cpu") -> "LanguageModel":
     device = hardware.settle_device(device)
     model = trained_model.load(path)
     return LanguageModel(model.name, model.net.to(device), model.tokenizer, model.opening, int(model.contents["step"]),
-                         model.val_bpb, model.contents.get("learned_from"))
+                         model.val_bpb, model.contents.get("learned_from"), is_imported(model.contents))
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,7 @@ class LanguageModel:
     step: int
     val_bpb: float | None                       # bits per byte of its validation text, if measured
     learned_from: dict[str, Any] | None = None  # Corpus.training_part of its training text, if the file has it
+    is_imported: bool = False                   # whether another program has trained it
 
     def stream(self, prompt: str = "", stream: int = 0, **settings: Any) -> Iterator[str]:
         """Yield the text that follows `prompt`, a few characters at a time, as it is generated.
@@ -248,42 +246,3 @@ class _Text:
     def end(self):
         """Return the text that is left when no token follows, without an incomplete character."""
         return self._filter.end()
-
-
-def _say_on_stderr(text):
-    print(text, file=sys.stderr)
-
-
-def newest_weights(home: Home, say: Callable[[str], None] = _say_on_stderr) -> Path:
-    """Return the weights file written last; of measured ones, if there are any. Raises FileNotFoundError without any.
-
-    The weights of a run that was stopped before its first validation are not measured; `say` tells when such a file is
-    newer than the one returned.
-    """
-    found = home.newest("weights-*.pth")
-    if not found:
-        raise FileNotFoundError(f"There are no weights in {home.saved_weights}. Train first: {command('train.py')}")
-    newest, *older = found
-    if older and _is_measured(newest) is False and (measured := next(filter(_is_measured, older), None)):
-        say(f"{newest.name} is newer than {measured.name}, but its run was stopped before it was measured. "
-            f"--weights {newest.name} takes it all the same.")
-        return measured
-    return newest
-
-
-def _is_measured(path):
-    """Return whether a weights file has a validation loss; None where it cannot be read."""
-    with suppress(FolioError, OSError):
-        return checkpoint.load_metadata(path).get("val_bpb") is not None
-
-
-def find_weights(home: Home, wanted: str) -> Path:
-    """Return the path of a weights file, given as a path, a file name or the name of a run.
-
-    Raises FileNotFoundError, which lists what there is.
-    """
-    paths = (Path(wanted), home.saved_weights / wanted, home.weights(wanted))
-    for path in [*filter(Path.is_file, paths), *filter(Path.exists, paths)]:        # `load` explains what is no file
-        return path
-    there = ", ".join(path.name for path in home.newest("weights-*.pth")) or "nothing"
-    raise FileNotFoundError(f"There are no weights named {wanted}; {home.saved_weights} has {there}.")

@@ -5,42 +5,44 @@ from pathlib import Path
 
 from folio.base.commands import command
 from folio.base.errors import FolioError
-from folio.base.spelling import counted, nearest
+from folio.base.run_files import files_of_runs, listed, meant
+from folio.base.run_files import run_name as name_of
+from folio.base.spelling import counted
 from folio.formats import run_log
 
-LISTED = 10         # names of runs in an error message
+LOGS = "log-*.jsonl"
 
 
 def find_logs(home, words):
-    """Return {name: path} of the logs that names of runs or paths refer to; without words, of the newest log.
+    """Return {name: path} of the logs that names of runs, paths or globs refer to; without words, of the newest log.
 
-    Raises FileNotFoundError that lists the runs there are.
+    The logs of a glob come newest first. Raises FileNotFoundError that lists the runs there are.
     """
-    existing = home.newest("log-*.jsonl")
+    existing = home.newest(LOGS)
     if not existing and not words:
         raise FileNotFoundError(f"There is no log of a run in {home.saved_weights}. "
                                 f"Train first ({command('train.py')}), or name a log file.")
     found = {}
-    for path in [_find_log(home, word, existing) for word in words] or existing[:1]:
+    for path in [path for word in words for path in _find_logs(home, word, existing)] or existing[:1]:
         if path.resolve() not in map(Path.resolve, found.values()):
             found[path] = path
     names = [run_name(path) for path in found]
     return {name if names.count(name) == 1 else str(path): path for name, path in zip(names, found)}
 
 
-def _find_log(home, word, existing):
-    for path in (home.log(word), Path(word)):
-        if path.is_file():
-            return path
+def _find_logs(home, word, existing):
+    if found := files_of_runs(home, LOGS, word):
+        return found
     names = [run_name(path) for path in existing]
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    raise FileNotFoundError(f"There is no run {word}, nor a log file of that name{nearest(word, names)}. "
-                            f"Runs with a log in {home.saved_weights}: {', '.join(names[:LISTED]) or 'none'}{more}.")
+    there = f"Runs with a log in {home.saved_weights}: {listed(names)}."
+    if home.weights(word).is_file():
+        raise FileNotFoundError(f"The run {word} has weights, but no log: it was imported, or made elsewhere. {there}")
+    raise FileNotFoundError(f"There is no run {word}, nor a log file of that name{meant(word, names)} {there}")
 
 
 def run_name(path):
     """Return the name of the run that a log belongs to."""
-    return path.stem.removeprefix("log-")
+    return name_of(path, LOGS)
 
 
 def default_output(logs):

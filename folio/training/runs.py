@@ -14,6 +14,7 @@ from folio.base.errors import FolioError
 from folio.base.files import only_one, remove_abandoned, remove_leftovers
 from folio.base.hardware import Machine
 from folio.base.home import Home
+from folio.base.run_files import listed, meant
 from folio.base.spelling import counted
 from folio.data.batches import fitting_block_size
 from folio.formats import checkpoint
@@ -151,8 +152,9 @@ def _load_resume(home, name, read=checkpoint.load):
     Raises OSError or FolioError where there is none to continue from.
     """
     if not home.resume(name).exists():
-        there = ", ".join(path.stem.removeprefix("resume-") for path in home.newest("resume-*.pth")) or "none"
-        raise FileNotFoundError(f"There is no run {name} to go on with; runs that can: {there}.")
+        names = [path.stem.removeprefix("resume-") for path in home.newest("resume-*.pth")]
+        raise FileNotFoundError(f"There is no run {name} to go on with{meant(name, names)} "
+                                f"Runs that can: {listed(names)}.")
     contents = read(home.resume(name))
     try:
         Progress.of(contents["progress"])

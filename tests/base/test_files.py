@@ -207,3 +207,72 @@ def test_a_full_disk_is_said_with_the_file_that_did_not_fit(tmp_path, monkeypatc
     with pytest.raises(OSError) as caught, files.replacing(tmp_path / "wanted.json") as file:
         file.write(b"{}")
     assert caught.value.filename == str(tmp_path / "wanted.json") and os.listdir(tmp_path) == []
+
+
+# --- A folder as a whole ---
+
+def written(folder, content):
+    with files.replacing_folder(folder) as temporary:
+        for name in ("a", "b"):
+            (temporary / name).write_text(content)
+
+
+def content_of(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_folder_is_the_old_one_or_the_new_one_wherever_its_writer_is_killed(tmp_path, states):
+    place = tmp_path / "place"
+    written(place / "out", "old")
+    left = states(lambda place: written(place / "out", "new"), place)
+    found = []
+    for state in left:
+        visible = state / "out"
+        if not visible.exists():        # between the two renames
+            visible, = state.glob(".out.*.old")
+        found.append(content_of(visible))
+    old, new = {"a": "old", "b": "old"}, {"a": "new", "b": "new"}
+    switch = found.index(new)
+    assert found == [old] * switch + [new] * (len(found) - switch) and switch > 6
+    assert names_in(place) == ["out"]
+
+
+def test_a_folder_that_fails_to_be_written_leaves_the_old_one_and_nothing_else(tmp_path):
+    written(tmp_path / "out", "old")
+    with pytest.raises(OSError) as caught:
+        with files.replacing_folder(tmp_path / "out") as temporary:
+            (temporary / "a").write_text("new")
+            raise OSError(28, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "out")
+    assert names_in(tmp_path) == ["out"] and content_of(tmp_path / "out") == {"a": "old", "b": "old"}
+
+
+def test_a_folder_whose_second_rename_fails_gets_its_place_back(tmp_path, monkeypatch):
+    written(tmp_path / "out", "old")
+    rename, calls = os.replace, []
+
+    def failing(origin, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error", str(target))
+        rename(origin, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        written(tmp_path / "out", "new")
+    assert len(calls) == 3
+    assert names_in(tmp_path) == ["out"] and content_of(tmp_path / "out") == {"a": "old", "b": "old"}
+
+
+def test_only_a_folder_of_the_same_kind_may_be_replaced(tmp_path):
+    folder = tmp_path / "out"
+    files.refuse_foreign_folder(folder, "a pair", "a|b")
+    folder.mkdir()
+    files.refuse_foreign_folder(folder, "a pair", "a|b")
+    written(folder, "old")
+    files.refuse_foreign_folder(folder, "a pair", "a|b")
+    (folder / "thesis.tex").touch()
+    with pytest.raises(FileExistsError, match=r"holds thesis.tex, and is not a pair; it was left as it is"):
+        files.refuse_foreign_folder(folder, "a pair", "a|b")
+    with pytest.raises(FileExistsError, match=r"is no folder, and a pair is to be written there"):
+        files.refuse_foreign_folder(folder / "a", "a pair", "a|b")

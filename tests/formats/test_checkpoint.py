@@ -280,7 +280,9 @@ def test_hugging_faces_own_form_of_a_torch_file_is_named(tmp_path):
 def test_a_folder_is_called_a_folder(tmp_path):
     assert "is a folder; nothing" in sentence(checkpoint.load, tmp_path)
     (tmp_path / "config.json").touch()
-    assert "is a folder, as Hugging Face keeps models; nothing" in sentence(checkpoint.load, tmp_path)
+    message = sentence(checkpoint.load, tmp_path)
+    assert "is a folder, as Hugging Face keeps models; nothing" in message
+    assert message.endswith(f"python -m folio.convert import {tmp_path} --name NAME")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name here")
