@@ -233,9 +233,10 @@ def config(model, architecture):
 
 
 def _generation_config(model):
+    """Return the fields of generation_config.json. Half the context is left to prompts: GPT-2 fails beyond its end."""
     end = model.tokenizer.end_of_text
     return {"bos_token_id": _beginning(model), "eos_token_id": end, "pad_token_id": end, "do_sample": True,
-            "temperature": GenerationParams().resolved().temperature, "max_length": model.params.block_size}
+            "temperature": GenerationParams().resolved().temperature, "max_new_tokens": model.params.block_size // 2}
 
 
 def _beginning(model):

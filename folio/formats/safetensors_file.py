@@ -91,6 +91,8 @@ class SafetensorsFile:
         self._file.seek(0)
         length = self._file.read(8)
         count = int.from_bytes(length, "little")
+        if length == b"version ":           # how Git LFS begins the text that it puts in a large file's place
+            raise FolioError("it is a pointer of Git LFS, not the file itself; run git lfs pull in its folder")
         if len(length) < 8 or count > self._size - 8:
             raise FolioError(f"it is cut off: its header should have {count:,} bytes, "
                              f"and the file has {self._size:,} in all")

@@ -120,7 +120,7 @@ def test_generate_without_a_prompt_begins_as_folio_does(pair):
     found = theirs.generate(max_new_tokens=3, do_sample=False)
     assert found[0, 0] == model.opening[0]
     assert theirs.generation_config.temperature == 0.8 and theirs.generation_config.do_sample
-    assert theirs.generation_config.max_length == model.params.block_size
+    assert theirs.generation_config.max_new_tokens == model.params.block_size // 2
 
 
 def test_the_folder_holds_six_files_and_says_what_it_is(pair):

@@ -156,6 +156,11 @@ def test_a_file_without_a_whole_length_is_refused(tmp_path, size):
     refused(tmp_path / "short")
 
 
+def test_a_pointer_of_git_lfs_is_called_what_it_is(tmp_path):
+    (tmp_path / "pointer").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    assert "it is a pointer of Git LFS, not the file itself; run git lfs pull" in refused(tmp_path / "pointer")
+
+
 SMALL = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([True, False]), "c": torch.zeros(0, 4)}
 
 
