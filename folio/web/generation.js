@@ -13,7 +13,6 @@
 const READ_AT_ONCE = 64;        // tokens between two yields: 15 ms with a million parameters
 // Tokens in a window in which a recurrent network is measured, as in folio/evaluation/bits_per_byte.py.
 const UNENDING = 4096;
-const WINDOWS_REMEMBERED = 2000;        // of a measured text: 250,000 tokens of a context of 256
 const MOST_ANSWERS = 8;         // side by side: what fits on a screen
 const BEYOND_DOUBLES = 2 ** 53; // integers up to here are exact
 
@@ -190,7 +189,6 @@ class LanguageModel {
   constructor({network, tokenizer, opening, fields}) {
     Object.assign(this, {network, tokenizer, opening, fields});
     this.healer = new Healer(tokenizer);
-    this.windows = new Map();   // the ids of a window -> what its tokens cost
   }
 
   // Return what an answer continues from: {prompt: ids, healing, unsaid}; where no token stays, the opening.
@@ -254,12 +252,6 @@ class LanguageModel {
 
   // Return the nats of the ids of a window from the place `first` on, at least 1.
   * costs(ids, first) {
-    const key = `${first} ${ids.join()}`, known = this.windows.get(key);
-    this.windows.delete(key);
-    if (known) {
-      this.windows.set(key, known);             // used last
-      return known;
-    }
     const state = this.network.emptyState(), nats = [];
     let place = 0;
     while (place < ids.length - 1) {
@@ -274,8 +266,6 @@ class LanguageModel {
       place = end;
       yield;
     }
-    if (this.windows.size >= WINDOWS_REMEMBERED) this.windows.delete(this.windows.keys().next().value);
-    this.windows.set(key, nats);
     return nats;
   }
 
@@ -285,10 +275,10 @@ class LanguageModel {
     yield* reader.read(prompt);
     const plain = {repetition_penalty: 1, frequency_penalty: 0, no_repeat_ngram: null};
     const logits = healing === null ? reader.logits : (yield* continuations(reader, healing, plain, 0)).logits;
-    const total = logSumExp(logits), pieces = [...this.tokenizer.tokenBytes, ...healing?.others ?? []];
+    const all = logSumExp(logits), pieces = [...this.tokenizer.tokenBytes, ...healing?.others ?? []];
     const falling = logits.slice().sort().reverse(), size = Math.min(count, logits.length);
     return likeliest(logits, size, falling[size - 1]).map((id) => ({
-      text: decodeUtf8(pieces[id]), probability: Math.exp(logits[id] - total),
+      text: decodeUtf8(pieces[id]), probability: Math.exp(logits[id] - all),
     }));
   }
 

@@ -1,6 +1,8 @@
 """The engine of the page: it answers from a worker, or in the page itself, as LanguageModel does in Python."""
 
+import re
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -114,7 +116,7 @@ def test_what_is_aborted_ends_with_what_has_been_said(answers):
     aborted = answers[1]["aborted"]
     assert [answer["ended"] for answer in aborted["answers"]] == ["aborted"] * 3
     for index, answer in enumerate(aborted["answers"]):
-        assert 0 < answer["tokens"] < 10_000
+        assert 0 < answer["tokens"] < 10_000 and answer["seconds"] > 0
         assert answer["text"] == "".join(piece for place, piece, _ in aborted["pieces"] if place == index)
     assert answers[1]["given_up"] == {"id": "measuring", "aborted": True, "pieces": []}
 
@@ -125,6 +127,15 @@ def test_what_cannot_be_done_is_said_in_a_sentence(answers):
     assert count == "count=9 is not a number of answers from 1 to 8."
     assert "half a surrogate pair" in half
     assert "damaged" in answers[1]["damaged"]["error"]
+
+
+@pytest.mark.parametrize("scripts", [page.WORKER_SCRIPTS, page.PAGE_SCRIPTS], ids=["worker", "page"])
+def test_no_script_defines_a_name_that_another_one_has(scripts):
+    """They share one scope, in which a second function would silently replace the first."""
+    names = Counter(name for script in scripts for name in re.findall(
+        r"^(?:async )?(?:function\*?|class|const|let|var) (\w+)", (page.WEB / script).read_text(encoding="utf-8"),
+        re.MULTILINE))
+    assert len(names) > 20 and [name for name, count in names.items() if count > 1] == []
 
 
 # --- In a browser ---

@@ -21,7 +21,7 @@ ALPHABET = [*"''sStTrReEvVlLmMdD", *"ſaé字😀\u0301𝒳", *"   \t\n\n\r\x0b\
             *"\u3000\u1680\u2003\u2028\u202f\ufeff\u180e\u200b\u00ad", *";(!-", *"12२Ⅷ½",
             "\0", "\x7f", "the", " of", "ing", "<|endoftext|>",
             "<|im_end|>"]
-NAMES = ["own", "qwen2", "gpt2", "char"]
+NAMES = ["own", *SPLIT_PATTERNS, "char"]
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,7 @@ def tokenizers(plays):
     own = load(ROOT / "tokenizer_save")
     assert own.special_tokens
     sample = plays[:60_000] + "".join(ALPHABET) * 30
-    return {"own": own, "qwen2": BPETokenizer.train([sample], 600),
-            "gpt2": BPETokenizer.train([sample], 600, "gpt2", ()),
+    return {"own": own, **{pattern: BPETokenizer.train([sample], 600, pattern) for pattern in SPLIT_PATTERNS},
             "char": CharTokenizer.train([sample], ["<|im_end|>", "<|endoftext|>"])}
 
 
