@@ -51,7 +51,7 @@ def architecture(model, format):
     if problem is None:
         return found
     able = [name for name, other in FORMATS.items() if _represented(model, other)[1] is None]
-    advice = f"These have: {', '.join(able)}." if able else "No other format has one either."
+    advice = f"These can hold it: {', '.join(able)}." if able else "No other format can hold it either."
     raise FolioError(f"The format {format} has no place for {problem}. {advice}")
 
 

@@ -120,7 +120,7 @@ def test_a_model_is_represented_exactly_or_refused_in_a_sentence(case, format, t
     assert message.startswith(f"The format {format} has no place for ") and expected[format] in message
     assert "\n" not in message
     able = [other for other, found in expected.items() if not is_refused(found)]
-    assert message.endswith(f"These have: {', '.join(able)}.")
+    assert message.endswith(f"These can hold it: {', '.join(able)}.")
 
 
 @pytest.mark.parametrize("format", [name for name in exports.FORMATS if name != "page"])
@@ -210,4 +210,4 @@ def test_a_model_that_is_too_large_for_a_page_is_told_what_can(tmp_path):
     with pytest.raises(FolioError) as refused:
         exports.architecture(large, "page")
     assert str(refused.value).startswith("The format page has no place for 30,")
-    assert str(refused.value).endswith(" parameters: it takes up to 30,000,000. These have: huggingface, gguf, ollama.")
+    assert str(refused.value).endswith(" parameters: it takes up to 30,000,000. These can hold it: huggingface, gguf, ollama.")

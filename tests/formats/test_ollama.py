@@ -67,7 +67,7 @@ def test_the_modelfile_says_what_the_model_and_run_py_have(tmp_path, monkeypatch
 def test_what_gguf_cannot_represent_is_refused_and_nothing_is_written(shipped, tmp_path):
     model = random_model(shipped.tokenizer, tmp_path, ModelParams(vocab_size=1024, block_size=8, emb_len=8,
                                                                   num_layers=1, num_heads=1, family="classic"))
-    with pytest.raises(FolioError, match="The format ollama has no place for mlp=relu.*These can: page"):
+    with pytest.raises(FolioError, match="The format ollama has no place for mlp=relu.*These can hold it: page"):
         ollama.write(model, tmp_path / "night")
     with pytest.raises(FolioError, match="not in int4"):
         ollama.write(shipped, tmp_path / "night", "int4")

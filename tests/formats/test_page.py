@@ -5,7 +5,6 @@ import gzip
 import json
 import random
 import re
-import shutil
 import time
 import tomllib
 from dataclasses import fields, replace
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from browser import browser  # noqa: F401  (a fixture)
 from conftest import ROOT, FullDisk
 from folio.base import files
 from folio.base.errors import FolioError
@@ -148,7 +148,7 @@ def test_an_unknown_type_is_refused(tiny, tmp_path):
 def test_a_model_too_large_for_a_page_is_refused_with_the_formats_that_can(shipped, tmp_path):
     large = outline(ModelParams(vocab_size=1024, emb_len=1024, num_layers=8))
     with pytest.raises(FolioError, match="^The format page has no place for .* parameters: it takes up to 30,000,000. "
-                                         "These can: huggingface, gguf, ollama.$"):
+                                         "These can hold it: huggingface, gguf, ollama.$"):
         page.write(TrainedModel(shipped.path, shipped.contents, large, shipped.tokenizer, [0]), tmp_path / "story.html")
     assert not list(tmp_path.iterdir())
 
@@ -242,19 +242,6 @@ def test_the_page_is_as_readable_as_the_rest(path):
 
 # --- In a browser ---
 
-@pytest.fixture(scope="module")
-def chromium():
-    """A browser without a network."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if (path := shutil.which("chromium")) is None:
-        pytest.skip("Chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=[
-            "--no-sandbox", "--disable-gpu", "--disable-background-networking"])
-        yield browser
-        browser.close()
-
-
 class Opened:
     """A page from a file in a browser: what it asked of the network and what it complained about."""
 
@@ -272,10 +259,10 @@ class Opened:
 
 
 @pytest.fixture(scope="module")
-def opened(chromium, shipped, tmp_path_factory):
+def opened(browser, shipped, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "story.html"
     page.write(shipped, path)
-    opened = Opened(chromium, path)
+    opened = Opened(browser, path)
     yield opened
     opened.page.context.close()
 
@@ -293,10 +280,10 @@ def test_the_page_writes_what_python_writes(opened, shipped, settings):
 
 
 @pytest.mark.parametrize("params", [SMALL, replace(TINY, family="classic", block_size=64)], ids=["lstm", "classic"])
-def test_the_other_families_write_what_python_writes(chromium, params, tmp_path):
+def test_the_other_families_write_what_python_writes(browser, params, tmp_path):
     model = trained(network(params))
     page.write(model, tmp_path / "story.html", "f32")
-    opened = Opened(chromium, tmp_path / "story.html")
+    opened = Opened(browser, tmp_path / "story.html")
     text = opened.page.evaluate(
         "prompt => engine.generate(prompt, {count: 2, settings: {tokens: 30, sampling_seed: 1}})", "\u0101\u0102")
     language_model = LanguageModel(model.name, model.net, model.tokenizer, model.opening, 1, None)

