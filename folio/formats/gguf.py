@@ -154,9 +154,6 @@ def _tokenizer_values(tokenizer):
     if pre is None:
         raise FolioError(f"llama.cpp has no name for the split pattern {tokenizer.pattern}; it has those for "
                          f"{', '.join(PATTERNS.values())}. The format huggingface can represent it.")
-    if end is None:
-        raise FolioError("The tokenizer has no special token that ends a text, such as <|endoftext|>, and llama.cpp "
-                         "needs one. The format huggingface can do without.")
     if pre == _TAKES_WHOLE and (unmade := unmade_tokens(tokenizer)):
         raise FolioError(f"With the split pattern {tokenizer.pattern}, llama.cpp takes every pre-token that is a token "
                          f"whole, and this tokenizer's merges never make {tokenizer.token_bytes[unmade[0]]!r}. "

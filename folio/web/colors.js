@@ -31,7 +31,7 @@ class Colors {
       author: [["", "typed"], ["by-model", "the model"], ["by-edited", "edited after the model"]],
       surprise: SURPRISE_LEVELS.map((bits, index) => [`surprise-${index + 1}`, `${bits}+`]),
     }[mode] || [];
-    const lead = {author: "Written by:", surprise: "Surprise of the model, in bits:"}[mode] || "";
+    const lead = {author: "Written by:", surprise: "Surprise in bits:"}[mode] || "";
     this.legend.replaceChildren(`${lead} `, ...parts.map(([className, words]) => {
       const part = document.createElement("span");
       part.className = className;

@@ -6,10 +6,10 @@ import pytest
 
 from browser import browser  # noqa: F401  (a fixture)
 from conftest import ROOT
+from folio.formats.page import PAGE_SCRIPTS
 
 WEB = ROOT / "folio" / "web"
-SCRIPTS = ("story.js", "story_file.js", "settings.js", "sheet.js", "surprise.js", "colors.js", "answers.js",
-           "alternatives.js", "keeping.js", "writing.js", "panels.js", "page.js")
+SCRIPTS = [name for name in PAGE_SCRIPTS if name != "engine.js"]
 WIDE, PHONE = {"width": 1200, "height": 800}, {"width": 360, "height": 740}
 PLAY = "ACT I.\n\nMERRAN:\nThe sea is cold tonight, and the bell is under it.\n"
 
