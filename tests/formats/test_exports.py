@@ -210,4 +210,5 @@ def test_a_model_that_is_too_large_for_a_page_is_told_what_can(tmp_path):
     with pytest.raises(FolioError) as refused:
         exports.architecture(large, "page")
     assert str(refused.value).startswith("The format page has no place for 30,")
-    assert str(refused.value).endswith(" parameters: it takes up to 30,000,000. These can hold it: huggingface, gguf, ollama.")
+    assert str(refused.value).endswith(" parameters: it takes up to 30,000,000. "
+                                       "These can hold it: huggingface, gguf, ollama.")
