@@ -267,6 +267,24 @@ def opened(browser, shipped, tmp_path_factory):
     opened.page.context.close()
 
 
+def test_the_page_that_comes_along_has_the_model_that_comes_along(shipped):
+    """Its program may be older than folio/web; CONTRIBUTING.md says how to make it again."""
+    written = (ROOT / "docs" / "plays.html").read_text(encoding="utf-8")
+    model = re.search(r'id="folio-model">\s*(.*?)\s*</script>', written, re.DOTALL)[1]
+    (header, tensors), (expected_header, expected) = unpacked(model), unpacked(page.packed(shipped))
+    assert {**header, "settings": None} == {**expected_header, "settings": None}
+    assert all((tensors[name] == expected[name]).all() for name in expected)
+
+
+def test_the_page_that_comes_along_writes(browser, shipped):
+    opened = Opened(browser, ROOT / "docs" / "plays.html")
+    model = LanguageModel(shipped.name, rounded(shipped.net, "f16"), shipped.tokenizer, shipped.opening, 0, None)
+    [answer] = opened.page.evaluate("""(prompt) => engine.generate(prompt, {count: 1, settings: {temperature: 0,
+                                    tokens: 50}})""", PROMPTS[0])
+    assert answer["text"] == model.complete(PROMPTS[0], tokens=50, temperature=0)
+    assert opened.sent() == [] and opened.errors == []
+
+
 @pytest.mark.parametrize("settings", [{"temperature": 0}, {"temperature": 1.0, "top_p": 0.95, "sampling_seed": 7}],
                          ids=["greedy", "sampled"])
 def test_the_page_writes_what_python_writes(opened, shipped, settings):
