@@ -649,6 +649,23 @@ def test_axe_finds_no_violation(open_page, scheme, viewport):
     assert violations == []
 
 
+@pytest.mark.parametrize("width", [360, 800, 1020, 1100, 1600])
+def test_the_header_keeps_its_order_and_fits_with_a_long_name_too(open_page, width):
+    page = open_page(viewport={"width": width, "height": 700})
+    for name in ("plays", "a_run_with_a_long_name_of_the_third_of_december_2026_" * 2):
+        page.evaluate("(name) => page.describe({...page.about, name})", name)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        boxes = page.evaluate("""Object.fromEntries(["name", "facts", "colors", "tools"].map((part) => {
+            const {left, right, top, bottom} = document.querySelector(`.${part}`).getBoundingClientRect();
+            return [part, {left, right, top, bottom}];
+        }))""")
+        assert all(0 <= box["left"] and box["right"] <= width for box in boxes.values())
+        if width > 1010:                                # one line
+            order = list(boxes.values())
+            assert all(one["right"] <= other["left"] for one, other in zip(order, order[1:]))
+            assert max(box["top"] for box in order) < min(box["bottom"] for box in order)
+
+
 def test_everything_is_reached_by_keyboard(open_page):
     page = open_page()
     write_beginning(page, "One")
