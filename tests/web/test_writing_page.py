@@ -1,6 +1,7 @@
 """The writing page in Chromium, with an engine whose words are known: what a person does, and what comes of it."""
 
 import json
+import random
 
 import pytest
 
@@ -174,6 +175,49 @@ def test_a_person_edits_elsewhere_while_the_model_writes_and_takes_over_where_it
     assert text_of(page).startswith("The sea ") and "!" not in text_of(page)
 
 
+@pytest.mark.parametrize("keys", [["x"], ["Backspace"], ["Shift+ArrowLeft", "Shift+ArrowLeft", "x"], ["Delete"]],
+                         ids=" ".join)
+def test_an_edit_where_the_model_writes_drops_the_words_that_are_not_shown_yet(open_page, keys):
+    page = open_page("mockEngine({held: true})")
+    write_beginning(page, "One END")
+    page.evaluate("page.sheet.caret = 3")
+    page.keyboard.press("Tab")
+    write_words(page, 2)
+    before, caret = text_of(page), page.evaluate("page.sheet.caret")
+    page.evaluate("page.writing.running.queue = ' not shown'")
+    for key in keys:
+        page.keyboard.press(key)
+    idle(page)
+    expected = {"x": before[:caret] + "x" + before[caret:], "Backspace": before[:caret - 1] + before[caret:],
+                "Delete": before[:caret] + before[caret + 1:]}[keys[-1]]
+    if len(keys) > 1:
+        expected = before[:caret - 2] + "x" + before[caret:]
+    assert text_of(page) == expected
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_what_is_typed_before_the_caret_while_the_engine_is_busy_is_in_the_prompt(open_page, count):
+    page = open_page("mockEngine({held: true})")
+    write_beginning(page, "One END")
+    page.evaluate("page.sheet.caret = 3")
+    page.keyboard.press("Tab")
+    write_words(page, 1)
+    page.locator("#count").select_option(count)
+    page.evaluate("""() => {
+        page.writing.move((story) => story.undo());         // stops; the engine hears of it a little later
+        page.goOn();
+        page.at.text.setRangeText("Zero, ", 0, 0, "preserve");
+        page.writing.takeIn(performance.now());
+    }""")
+    page.evaluate("engine.release(99)")
+    page.wait_for_function("page.writing.running === null")
+    if count == "2":
+        page.keyboard.press("1")
+    idle(page)
+    assert page.evaluate("engine.calls[1].prompt") == "Zero, One"
+    assert text_of(page).startswith("Zero, One ") and text_of(page).endswith(" END")
+
+
 def test_retry_keeps_all_versions_with_their_edits(open_page):
     page = open_page()
     page.keyboard.type("One")
@@ -214,6 +258,48 @@ def test_undo_and_redo_go_through_typing_and_answers(open_page):
     page.keyboard.press("Control+Shift+Z")
     page.keyboard.press("Control+y")
     assert text_of(page) == text
+
+
+def test_undo_puts_the_caret_where_the_answer_was(open_page):
+    page = open_page()
+    write_beginning(page, "One END")
+    page.evaluate("page.sheet.caret = 3")
+    for _ in range(2):
+        page.keyboard.press("Tab")
+        idle(page)
+        answer = text_of(page)[3:-4]
+        assert answer.startswith(" ")               # as what follows does: the texts alone do not say where it was
+        page.keyboard.press("Control+z")
+        assert page.evaluate("page.sheet.caret") == 3
+        page.keyboard.press("Control+y")
+        assert page.evaluate("page.sheet.caret") == 3 + len(answer)
+        page.keyboard.press("Control+z")
+    assert [call["prompt"] for call in page.evaluate("engine.calls")] == ["One", "One"]
+
+
+KEYS = ["Tab", "Control+Enter", "Control+Shift+Enter", "Escape", "Alt+PageUp", "Alt+PageDown", "Alt+Enter", "Control+z",
+        "Control+y", "1", "2", "a", " ", "Enter", "Backspace", "Delete", "ArrowLeft", "Control+ArrowLeft",
+        "Shift+ArrowLeft", "Control+End", "Control+a"]
+BUTTONS = ["#continue", "#retry", "#undo", "#redo", "#previous", "#next", "#others-list button", ".answer-end button"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_keys_and_buttons_are_pressed_no_version_is_lost_or_damaged(open_page, seed):
+    choose = random.Random(seed)
+    page, versions = open_page("mockEngine({delay: 1})"), 0
+    write_beginning(page, "One")
+    for step in range(120):
+        action = choose.choice(KEYS + BUTTONS)
+        page.locator("#count").evaluate("(select, count) => { select.value = count; }", choose.choice("111123"))
+        if action in KEYS:
+            page.keyboard.press(action)
+        else:
+            page.evaluate("(name) => document.querySelector(`${name}:not(:disabled)`)?.click()", action)
+        text_of(page)
+        opens, count = page.evaluate("(({story}) => [story.text === page.at.text.value, story.nodes.length])"
+                                     "(storyFromJson(page.storyAsJson()))")
+        assert opens and count >= versions, (step, action)
+        versions = count
 
 
 def test_several_answers_are_written_at_once_and_one_is_taken(open_page):
@@ -257,6 +343,38 @@ def test_answers_that_nobody_takes_are_kept(open_page, close):
     assert text_of(page) == "One" + cards[1]
     page.locator("#previous").click()
     assert text_of(page) == "One" + cards[0]
+
+
+def test_after_retry_the_answers_that_nobody_takes_are_found_by_the_keys_that_the_page_names(open_page):
+    page = open_page()
+    write_beginning(page, "One")
+    page.keyboard.press("Tab")
+    idle(page)
+    text = text_of(page)
+    page.locator("#count").select_option("3")
+    page.locator("#text").focus()
+    page.keyboard.press("Control+Shift+Enter")
+    page.wait_for_function("page.writing.running === null && page.writing.choosing")
+    last = page.locator(".answer-text").last.text_content()
+    page.keyboard.press("Escape")
+    idle(page)
+    assert text_of(page) == text and page.locator("#redo").is_disabled()
+    assert page.locator("#status").inner_text() == "All answers are kept: Versions lists them."
+    for _ in range(3):
+        page.locator("#next").click()
+    assert text_of(page) == "One" + last
+
+
+def test_answers_without_a_word_are_not_said_to_be_kept(open_page):
+    page = open_page("mockEngine({held: true})")
+    write_beginning(page, "One")
+    page.locator("#count").select_option("2")
+    page.locator("#continue").click()
+    page.keyboard.press("Escape")
+    page.wait_for_function("page.writing.running === null")
+    page.keyboard.press("Escape")
+    idle(page)
+    page.wait_for_function("page.at.status.textContent === '1 word'")
 
 
 def test_alternatives_of_a_word_by_keyboard_branch_the_text(open_page):
