@@ -377,6 +377,24 @@ def test_answers_without_a_word_are_not_said_to_be_kept(open_page):
     page.wait_for_function("page.at.status.textContent === '1 word'")
 
 
+def test_alternatives_to_a_text_that_has_changed_meanwhile_are_not_shown(open_page):
+    page = open_page("""(() => {
+        const engine = mockEngine(), {alternatives} = engine;
+        engine.alternatives = (...request) => new Promise((resolve) => {
+          engine.answer = () => resolve(alternatives(...request));
+        });
+        return engine;
+    })()""")
+    write_beginning(page, "One two")
+    page.keyboard.press("Alt+Enter")
+    assert page.locator("#others").is_visible()
+    page.keyboard.type("!")
+    page.evaluate("engine.answer()")
+    page.wait_for_function("!page.at.others.matches(':popover-open')")
+    page.keyboard.press("Enter")
+    assert text_of(page) == "One two!\n"
+
+
 def test_alternatives_of_a_word_by_keyboard_branch_the_text(open_page):
     page = open_page()
     write_beginning(page)
@@ -394,6 +412,22 @@ def test_alternatives_of_a_word_by_keyboard_branch_the_text(open_page):
     assert page.locator("#fork-count").inner_text() == "2/2"
     page.keyboard.press("Alt+PageUp")
     assert text_of(page) == PLAY
+
+
+def test_an_alternative_is_not_put_into_a_text_that_has_changed_since(open_page):
+    page = open_page()
+    write_beginning(page, "One")
+    page.keyboard.type(" two")
+    page.evaluate("page.sheet.caret = 7")
+    page.keyboard.press("Alt+Enter")
+    page.wait_for_selector("#others-list button")
+    page.locator("#undo").focus()                               # a keyboard leaves the menu open
+    page.keyboard.press("Enter")
+    assert text_of(page) == "One"
+    page.locator("#others-list button").first.focus()
+    page.keyboard.press("Enter")
+    assert text_of(page) == "One" and page.locator("#others").is_hidden()
+    assert page.evaluate("storyFromJson(page.storyAsJson()).story.text") == "One"
 
 
 def test_with_colors_on_a_click_on_a_word_opens_its_alternatives(open_page):
