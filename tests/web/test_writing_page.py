@@ -508,6 +508,15 @@ def test_settings_have_the_sentences_of_the_engine_and_refuse_what_it_does_not_t
                         "seed": str(2**63 - 1)}
 
 
+def test_a_whole_number_beyond_2_to_the_53_reaches_the_engine_as_a_number(open_page):
+    page = open_page()
+    page.locator("#settings").click()
+    page.locator("#setting-tokens").fill(str(2**62))
+    page.locator("#settings-form button[type=submit]").click()
+    assert page.evaluate("JSON.parse(page.storyAsJson()).settings") == {"tokens": str(2**62)}
+    assert page.evaluate("page.writing._engineSettings().tokens === 2n ** 62n")
+
+
 def story_with_versions(page):
     """Write a text with two versions and a setting. -> its text"""
     page.evaluate("page.writing.values = {tokens: 5}")
