@@ -614,6 +614,54 @@ def test_a_reload_restores_text_versions_settings_and_theme(open_page):
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
 
 
+def test_settings_survive_a_page_that_is_closed_before_its_model_is_read(open_page):
+    page = open_page()
+    story_with_versions(page)
+    kept = page.evaluate("page.storyAsJson()")
+    page.evaluate("page.keeper.writeNow()")
+    other = open_page("mockEngine({failure: 'The model in this page is damaged.'})", context=page.context)
+    other.evaluate("""(kept) => {
+        page.openStory(storyFromJson(kept));
+        page.keeper.writeNow();
+    }""", kept)
+    assert other.evaluate("JSON.parse(page.keeper.read()).settings") == {"tokens": 5}
+
+
+def test_a_kept_text_that_cannot_be_read_is_not_overwritten_where_there_is_no_room_for_a_copy(open_page):
+    page = open_page()
+    page.evaluate("localStorage.setItem(page.keeper.key + ':story', '{\"folio\": \"story\", \"version\": 2}')")
+    page.evaluate("page.keeper._pending = null")
+    full = open_page("""(() => {
+        const {setItem} = Storage.prototype;
+        Storage.prototype.setItem = function (name, value) {
+          if (name.endsWith(":damaged")) throw new DOMException("no", "QuotaExceededError");
+          setItem.call(this, name, value);
+        };
+        localStorage.setItem(`folio:${location.pathname}:plays:story`, '{"folio": "story", "version": 2}');
+        return mockEngine();
+    })()""")
+    assert "A newer page saved it" in full.locator("#notice-text").inner_text()
+    full.keyboard.type("One")
+    full.evaluate("page.keeper.writeNow()")
+    assert full.evaluate("page.keeper.read()") == '{"folio": "story", "version": 2}'
+    assert full.evaluate("page.keeper.hasFailed")
+
+
+def test_a_theme_that_is_kept_does_not_hide_that_the_text_is_not(open_page):
+    page = open_page("""(() => {
+        const {setItem} = Storage.prototype;
+        Storage.prototype.setItem = function (name, value) {
+          if (name.endsWith(":story")) throw new DOMException("no", "QuotaExceededError");
+          setItem.call(this, name, value);
+        };
+        return mockEngine();
+    })()""")
+    page.keyboard.type("One")
+    page.evaluate("page.keeper.writeNow()")
+    page.locator("#theme").click()
+    assert page.evaluate("page.keeper.hasFailed")
+
+
 def test_a_second_window_with_the_same_text_is_said(open_page):
     page = open_page()
     write_beginning(page, "One")
