@@ -103,7 +103,8 @@ function versionFacts({answer, details, inserted}) {
   if (answer === null) return textOfRuns(inserted) === "" ? "deleted" : "typed";
   const {tokens, bits, seed, stream} = details || {};
   if (!tokens) return "by the model";
-  return `by the model, ${tokens} tokens, ${Math.round(bits)} bits, seed ${seed}${stream ? `, answer ${stream + 1}` : ""}`;
+  const which = stream > 0 ? `, answer ${stream + 1}` : "";
+  return `by the model, ${tokens} tokens, ${Math.round(bits)} bits, seed ${seed}${which}`;
 }
 
 // --- Files ---
