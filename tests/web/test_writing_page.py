@@ -168,7 +168,7 @@ def test_a_person_edits_elsewhere_while_the_model_writes_and_takes_over_where_it
     page.keyboard.press("Control+End")
     page.keyboard.type("!")
     idle(page)
-    assert len(text_of(page).split()) == 8 and text_of(page).endswith("!")
+    assert len(text_of(page)[:-1].split()) == 8 and text_of(page).endswith("!")     # a word may end in a new line
     page.evaluate("engine.release(99)")
     page.locator("#retry").click()                                                  # the correction stays
     idle(page)
@@ -628,10 +628,7 @@ def test_settings_survive_a_page_that_is_closed_before_its_model_is_read(open_pa
 
 
 def test_a_kept_text_that_cannot_be_read_is_not_overwritten_where_there_is_no_room_for_a_copy(open_page):
-    page = open_page()
-    page.evaluate("localStorage.setItem(page.keeper.key + ':story', '{\"folio\": \"story\", \"version\": 2}')")
-    page.evaluate("page.keeper._pending = null")
-    full = open_page("""(() => {
+    page = open_page("""(() => {
         const {setItem} = Storage.prototype;
         Storage.prototype.setItem = function (name, value) {
           if (name.endsWith(":damaged")) throw new DOMException("no", "QuotaExceededError");
@@ -640,11 +637,11 @@ def test_a_kept_text_that_cannot_be_read_is_not_overwritten_where_there_is_no_ro
         localStorage.setItem(`folio:${location.pathname}:plays:story`, '{"folio": "story", "version": 2}');
         return mockEngine();
     })()""")
-    assert "A newer page saved it" in full.locator("#notice-text").inner_text()
-    full.keyboard.type("One")
-    full.evaluate("page.keeper.writeNow()")
-    assert full.evaluate("page.keeper.read()") == '{"folio": "story", "version": 2}'
-    assert full.evaluate("page.keeper.hasFailed")
+    assert "A newer page saved it" in page.locator("#notice-text").inner_text()
+    page.keyboard.type("One")
+    page.evaluate("page.keeper.writeNow()")
+    assert page.evaluate("page.keeper.read()") == '{"folio": "story", "version": 2}'
+    assert page.evaluate("page.keeper.hasFailed")
 
 
 def test_a_theme_that_is_kept_does_not_hide_that_the_text_is_not(open_page):
