@@ -32,7 +32,9 @@ class Alternatives {
     this._show(sheet.rectangleAt(word.from));
     try {
       const found = await engine.alternatives(text.slice(0, from), SHOWN_ALTERNATIVES);
-      if (asked === this._asked) this._fill(from, found);
+      if (asked !== this._asked) return;
+      if (sheet.text === text) this._fill(text, from, found);
+      else this.menu.hidePopover();     // typed meanwhile: these belong to another text
     } catch (error) {
       if (asked === this._asked) this._say(error.message);
     }
@@ -44,20 +46,21 @@ class Alternatives {
     this.list.replaceChildren(line);
   }
 
-  _fill(from, found) {
+  /* Show the pieces found for a position of a text; they can be taken as long as that is the text. */
+  _fill(text, from, found) {
     if (found.length === 0) return this._say("The model expects nothing here.");
     const most = found[0].probability || 1;
-    this.list.replaceChildren(...found.map(({text, probability}) => {
+    this.list.replaceChildren(...found.map(({text: piece, probability}) => {
       const button = document.createElement("button");
       button.type = "button";
-      button.append(visiblePiece(text));
+      button.append(visiblePiece(piece));
       const share = document.createElement("small");
       share.textContent = asPercent(probability);
       button.append(share);
       button.style.setProperty("--share", probability / most);
       button.addEventListener("click", () => {
         this.menu.hidePopover();
-        this.writing.branch(from, text);
+        if (this.writing.story.text === text) this.writing.branch(from, piece);
       });
       return button;
     }));

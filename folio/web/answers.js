@@ -88,7 +88,7 @@ class Answers {
 
   _key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented) return;
-    if (event.target instanceof HTMLSelectElement || document.querySelector("dialog[open]")) return;
+    if (event.target instanceof HTMLSelectElement || document.querySelector("dialog[open], :popover-open")) return;
     const index = /^[1-8]$/.test(event.key) ? Number(event.key) - 1 : -1;
     if (event.key === "Escape") this._take(null);
     else if (index >= 0 && index < this.count && !this.cards[index].button.disabled) this._take(index);

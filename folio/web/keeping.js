@@ -10,6 +10,7 @@ class Keeper {
     this.key = `folio:${location.pathname}:${name}`;
     this.tell = tell;
     this._told = false;
+    this._isLocked = false;             // the story stored must stay as it is
     this._timer = null;
   }
 
@@ -28,14 +29,26 @@ class Keeper {
     }
   }
 
+  /* -> whether it is kept */
   write(text, part = "story") {
+    if (part === "story" && this._isLocked) return false;
     try {
       localStorage.setItem(`${this.key}:${part}`, text);
-      this._told = false;
+      if (part === "story") this._told = false;
+      return true;
     } catch (error) {
       this._fail(error.name === "QuotaExceededError" ? "This browser's storage is full"
         : "This browser lets the page keep nothing");
+      return false;
     }
+  }
+
+  /* Keep a stored story that cannot be read under another name, or in its place where there is no room for a copy.
+   * -> a sentence on it */
+  setAside(text) {
+    this._isLocked = !this.write(text, "damaged");
+    return this._isLocked ? "It stays stored, so what you write now is not kept. Save it as a file."
+      : 'It stays stored as "damaged".';
   }
 
   /* Write what `text()` returns a little later, once for many changes. */

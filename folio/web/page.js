@@ -169,8 +169,9 @@ class Page {
   // --- What is kept ---
 
   storyAsJson() {
-    const {story, values} = this.writing;
-    return storyToJson(story, {model: this.about, settings: values, caret: this.sheet.caret});
+    const {story, values, engine} = this.writing;
+    const settings = engine === null ? this.kept : values;
+    return storyToJson(story, {model: this.about, settings, caret: this.sheet.caret});
   }
 
   restore() {
@@ -180,8 +181,8 @@ class Page {
     try {
       this.openStory(storyFromJson(kept));
     } catch (error) {
-      this.keeper.write(kept, "damaged");
-      this.tell(`The text kept in this browser cannot be shown. ${error.message} It stays stored as "damaged".`);
+      const aside = this.keeper.setAside(kept);
+      this.tell(`The text kept in this browser cannot be shown. ${error.message} ${aside}`);
     }
   }
 
@@ -306,7 +307,8 @@ class Page {
     if (event.isComposing || event.defaultPrevented || document.querySelector("dialog[open]")) return;
     const action = this.actionOf(event, document.activeElement === this.at.text);
     if (event.key !== "Shift") {
-      this.tabLeaves = event.key === "Escape" && action === null && document.activeElement === this.at.text;
+      this.tabLeaves = event.key === "Escape" && action === null && document.activeElement === this.at.text
+        && !this.writing.choosing;      // there Escape closes the answers
       if (this.tabLeaves) this.say("Tab now leaves the text.");
       this.at.status.textContent = this.statusLine();
     }

@@ -101,8 +101,10 @@ function endOfVersion(story, number) {
 
 function versionFacts({answer, details, inserted}) {
   if (answer === null) return textOfRuns(inserted) === "" ? "deleted" : "typed";
-  const {tokens, bits, seed} = details || {};
-  return tokens ? `by the model, ${tokens} tokens, ${Math.round(bits)} bits, seed ${seed}` : "by the model";
+  const {tokens, bits, seed, stream} = details || {};
+  if (!tokens) return "by the model";
+  const which = stream > 0 ? `, answer ${stream + 1}` : "";
+  return `by the model, ${tokens} tokens, ${Math.round(bits)} bits, seed ${seed}${which}`;
 }
 
 // --- Files ---

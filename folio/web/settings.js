@@ -81,10 +81,13 @@ function checkedSettings(settings, values) {
   return {values: checked, problems};
 }
 
-/* Return all settings for the engine: the defaults, and what was changed. */
+/* Return all settings for the engine: the defaults, and what was changed. A whole number kept as text is a BigInt. */
 function completeSettings(settings, values) {
   const complete = {};
-  for (const {name, default: usual} of settings) complete[name] = values[name] ?? usual ?? null;
+  for (const {name, type, default: usual} of settings) {
+    const value = values[name] ?? usual ?? null;
+    complete[name] = type === "int" && typeof value === "string" ? BigInt(value) : value;
+  }
   return complete;
 }
 

@@ -37,11 +37,10 @@ class Sheet {
     this._show(at, remove, insert);
   }
 
-  /* Show another text, by the least change. -> where the change ends */
+  /* Show another text, by the least change. */
   show(text) {
     const {at, remove, insert} = changeBetween(this.text, text);
     if (remove > 0 || insert !== "") this.replace(at, remove, insert);
-    return at + insert.length;
   }
 
   /* Show in the layer what a person did to the text area. */

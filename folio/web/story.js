@@ -65,6 +65,7 @@ class Story {
     this.runs = [];
     this.text = "";
     this.answers = 0;                   // answers so far, to number the next
+    this.changeEnd = 0;                 // where the last change of the text ends
     this._typedAt = null;               // when the open typing run was last extended; null: none is open
   }
 
@@ -159,7 +160,9 @@ class Story {
   _splice(at, remove, inserted) {
     const [before, rest] = splitRuns(this.runs, at);
     this.runs = joinedRuns([...before, ...inserted, ...splitRuns(rest, remove)[1]]);
-    this.text = this.text.slice(0, at) + textOfRuns(inserted) + this.text.slice(at + remove);
+    const text = textOfRuns(inserted);
+    this.text = this.text.slice(0, at) + text + this.text.slice(at + remove);
+    this.changeEnd = at + text.length;
   }
 
   _apply(node) {

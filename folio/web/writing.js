@@ -36,8 +36,10 @@ class Writing {
     const {at, remove, insert} = changeBetween(this.story.text, this.sheet.text, this.sheet.caret);
     if (remove === 0 && insert === "") return;
     const run = this.running;
-    if (run && at + remove >= run.end && at <= run.end) this.stop();
-    else if (run && at < run.end) run.end += insert.length - remove;
+    if (run && at + remove >= run.end && at <= run.end) {
+      run.queue = "";                   // words that nobody has seen yet, for a place that is gone
+      this.stop();
+    } else if (run && at < run.end) run.end += insert.length - remove;
     this.story.type(at, remove, insert, now);
     this.onChange();
   }
@@ -65,8 +67,8 @@ class Writing {
     this.stop();
     move(this.story);
     const differs = this.story.text !== this.sheet.text;
-    const end = this.sheet.show(this.story.text);
-    if (differs) this.sheet.caret = end;
+    this.sheet.show(this.story.text);
+    if (differs) this.sheet.caret = this.story.changeEnd;
     this.onChange();
   }
 
@@ -139,14 +141,13 @@ class Writing {
   /* Return the settings for the engine, with a seed drawn where none is given. */
   _engineSettings() {
     const complete = completeSettings(this.settings, this.values);
-    const seed = complete.sampling_seed ?? crypto.getRandomValues(new Uint32Array(1))[0];
-    return {...complete, sampling_seed: typeof seed === "string" ? BigInt(seed) : seed};
+    return {...complete, sampling_seed: complete.sampling_seed ?? crypto.getRandomValues(new Uint32Array(1))[0]};
   }
 
   /* Write one answer or several at a position; where nothing comes of it, the story returns to version `before`. */
   async _write(at, answers, before) {
     const settings = this._engineSettings();
-    const run = {at, end: at, answers, settings, controller: new AbortController(), base: this.story.current,
+    const run = {end: at, answers, settings, controller: new AbortController(), base: this.story.current,
       node: null, answer: null, queue: "", tokens: 0, bits: 0, unsaid: "", timer: null, flushedAt: 0,
       startedAt: performance.now(), error: null};
     this.running = run;
@@ -173,7 +174,7 @@ class Writing {
   }
 
   async _writeOne(run) {
-    const [result] = await this.engine.generate(this.story.text.slice(0, run.at), {
+    const [result] = await this.engine.generate(this.story.text.slice(0, run.end), {
       count: 1, settings: run.settings, signal: run.controller.signal,
       onPiece: (index, piece) => this._take(run, piece),
     });
@@ -233,7 +234,7 @@ class Writing {
     try {
       const taken = answers.open(() => this.stop());
       this.onChange();
-      const results = await this.engine.generate(this.story.text.slice(0, run.at), {
+      const results = await this.engine.generate(this.story.text.slice(0, run.end), {
         count: answers.count, settings: run.settings, signal: run.controller.signal,
         onPiece: (index, piece) => answers.add(index, piece),
       });
@@ -241,12 +242,12 @@ class Writing {
       this.speed = speedOf(results);
       answers.finish(results);
       this.say(`${results.length} answers are there. Take one by its number, or close them by Escape.`);
-      const numbers = results.map((result, index) => (result.text === "" ? null : this.story.addAnswer(run.at,
+      const numbers = results.map((result, index) => (result.text === "" ? null : this.story.addAnswer(run.end,
         plainLines(result.text), answerDetails(run.settings, index, result, answers.bits[index]))));
       this.onChange();
       const index = await taken;
       if (index !== null) run.node = numbers[index];
-      else if (run.base === this.story.current) this.remark = "All answers are kept: Redo, then ‹ and ›, show them.";
+      else if (numbers.some((number) => number !== null)) this.remark = "All answers are kept: Versions lists them.";
     } finally {
       answers.close();
       this.choosing = this.sheet.area.readOnly = false;

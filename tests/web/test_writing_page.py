@@ -1,6 +1,7 @@
 """The writing page in Chromium, with an engine whose words are known: what a person does, and what comes of it."""
 
 import json
+import random
 
 import pytest
 
@@ -167,11 +168,54 @@ def test_a_person_edits_elsewhere_while_the_model_writes_and_takes_over_where_it
     page.keyboard.press("Control+End")
     page.keyboard.type("!")
     idle(page)
-    assert len(text_of(page).split()) == 8 and text_of(page).endswith("!")
+    assert len(text_of(page)[:-1].split()) == 8 and text_of(page).endswith("!")     # a word may end in a new line
     page.evaluate("engine.release(99)")
     page.locator("#retry").click()                                                  # the correction stays
     idle(page)
     assert text_of(page).startswith("The sea ") and "!" not in text_of(page)
+
+
+@pytest.mark.parametrize("keys", [["x"], ["Backspace"], ["Shift+ArrowLeft", "Shift+ArrowLeft", "x"], ["Delete"]],
+                         ids=" ".join)
+def test_an_edit_where_the_model_writes_drops_the_words_that_are_not_shown_yet(open_page, keys):
+    page = open_page("mockEngine({held: true})")
+    write_beginning(page, "One END")
+    page.evaluate("page.sheet.caret = 3")
+    page.keyboard.press("Tab")
+    write_words(page, 2)
+    before, caret = text_of(page), page.evaluate("page.sheet.caret")
+    page.evaluate("page.writing.running.queue = ' not shown'")
+    for key in keys:
+        page.keyboard.press(key)
+    idle(page)
+    expected = {"x": before[:caret] + "x" + before[caret:], "Backspace": before[:caret - 1] + before[caret:],
+                "Delete": before[:caret] + before[caret + 1:]}[keys[-1]]
+    if len(keys) > 1:
+        expected = before[:caret - 2] + "x" + before[caret:]
+    assert text_of(page) == expected
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_what_is_typed_before_the_caret_while_the_engine_is_busy_is_in_the_prompt(open_page, count):
+    page = open_page("mockEngine({held: true})")
+    write_beginning(page, "One END")
+    page.evaluate("page.sheet.caret = 3")
+    page.keyboard.press("Tab")
+    write_words(page, 1)
+    page.locator("#count").select_option(count)
+    page.evaluate("""() => {
+        page.writing.move((story) => story.undo());         // stops; the engine hears of it a little later
+        page.goOn();
+        page.at.text.setRangeText("Zero, ", 0, 0, "preserve");
+        page.writing.takeIn(performance.now());
+    }""")
+    page.evaluate("engine.release(99)")
+    page.wait_for_function("page.writing.running === null")
+    if count == "2":
+        page.keyboard.press("1")
+    idle(page)
+    assert page.evaluate("engine.calls[1].prompt") == "Zero, One"
+    assert text_of(page).startswith("Zero, One ") and text_of(page).endswith(" END")
 
 
 def test_retry_keeps_all_versions_with_their_edits(open_page):
@@ -214,6 +258,48 @@ def test_undo_and_redo_go_through_typing_and_answers(open_page):
     page.keyboard.press("Control+Shift+Z")
     page.keyboard.press("Control+y")
     assert text_of(page) == text
+
+
+def test_undo_puts_the_caret_where_the_answer_was(open_page):
+    page = open_page()
+    write_beginning(page, "One END")
+    page.evaluate("page.sheet.caret = 3")
+    for _ in range(2):
+        page.keyboard.press("Tab")
+        idle(page)
+        answer = text_of(page)[3:-4]
+        assert answer.startswith(" ")               # as what follows does: the texts alone do not say where it was
+        page.keyboard.press("Control+z")
+        assert page.evaluate("page.sheet.caret") == 3
+        page.keyboard.press("Control+y")
+        assert page.evaluate("page.sheet.caret") == 3 + len(answer)
+        page.keyboard.press("Control+z")
+    assert [call["prompt"] for call in page.evaluate("engine.calls")] == ["One", "One"]
+
+
+KEYS = ["Tab", "Control+Enter", "Control+Shift+Enter", "Escape", "Alt+PageUp", "Alt+PageDown", "Alt+Enter", "Control+z",
+        "Control+y", "1", "2", "a", " ", "Enter", "Backspace", "Delete", "ArrowLeft", "Control+ArrowLeft",
+        "Shift+ArrowLeft", "Control+End", "Control+a"]
+BUTTONS = ["#continue", "#retry", "#undo", "#redo", "#previous", "#next", "#others-list button", ".answer-end button"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_keys_and_buttons_are_pressed_no_version_is_lost_or_damaged(open_page, seed):
+    choose = random.Random(seed)
+    page, versions = open_page("mockEngine({delay: 1})"), 0
+    write_beginning(page, "One")
+    for step in range(120):
+        action = choose.choice(KEYS + BUTTONS)
+        page.locator("#count").evaluate("(select, count) => { select.value = count; }", choose.choice("111123"))
+        if action in KEYS:
+            page.keyboard.press(action)
+        else:
+            page.evaluate("(name) => document.querySelector(`${name}:not(:disabled)`)?.click()", action)
+        text_of(page)
+        opens, count = page.evaluate("(({story}) => [story.text === page.at.text.value, story.nodes.length])"
+                                     "(storyFromJson(page.storyAsJson()))")
+        assert opens and count >= versions, (step, action)
+        versions = count
 
 
 def test_several_answers_are_written_at_once_and_one_is_taken(open_page):
@@ -259,6 +345,56 @@ def test_answers_that_nobody_takes_are_kept(open_page, close):
     assert text_of(page) == "One" + cards[0]
 
 
+def test_after_retry_the_answers_that_nobody_takes_are_found_by_the_keys_that_the_page_names(open_page):
+    page = open_page()
+    write_beginning(page, "One")
+    page.keyboard.press("Tab")
+    idle(page)
+    text = text_of(page)
+    page.locator("#count").select_option("3")
+    page.locator("#text").focus()
+    page.keyboard.press("Control+Shift+Enter")
+    page.wait_for_function("page.writing.running === null && page.writing.choosing")
+    last = page.locator(".answer-text").last.text_content()
+    page.keyboard.press("Escape")
+    idle(page)
+    assert text_of(page) == text and page.locator("#redo").is_disabled()
+    assert page.locator("#status").inner_text() == "All answers are kept: Versions lists them."
+    for _ in range(3):
+        page.locator("#next").click()
+    assert text_of(page) == "One" + last
+
+
+def test_answers_without_a_word_are_not_said_to_be_kept(open_page):
+    page = open_page("mockEngine({held: true})")
+    write_beginning(page, "One")
+    page.locator("#count").select_option("2")
+    page.locator("#continue").click()
+    page.keyboard.press("Escape")
+    page.wait_for_function("page.writing.running === null")
+    page.keyboard.press("Escape")
+    idle(page)
+    page.wait_for_function("page.at.status.textContent === '1 word'")
+
+
+def test_alternatives_to_a_text_that_has_changed_meanwhile_are_not_shown(open_page):
+    page = open_page("""(() => {
+        const engine = mockEngine(), {alternatives} = engine;
+        engine.alternatives = (...request) => new Promise((resolve) => {
+          engine.answer = () => resolve(alternatives(...request));
+        });
+        return engine;
+    })()""")
+    write_beginning(page, "One two")
+    page.keyboard.press("Alt+Enter")
+    assert page.locator("#others").is_visible()
+    page.keyboard.type("!")
+    page.evaluate("engine.answer()")
+    page.wait_for_function("!page.at.others.matches(':popover-open')")
+    page.keyboard.press("Enter")
+    assert text_of(page) == "One two!\n"
+
+
 def test_alternatives_of_a_word_by_keyboard_branch_the_text(open_page):
     page = open_page()
     write_beginning(page)
@@ -276,6 +412,22 @@ def test_alternatives_of_a_word_by_keyboard_branch_the_text(open_page):
     assert page.locator("#fork-count").inner_text() == "2/2"
     page.keyboard.press("Alt+PageUp")
     assert text_of(page) == PLAY
+
+
+def test_an_alternative_is_not_put_into_a_text_that_has_changed_since(open_page):
+    page = open_page()
+    write_beginning(page, "One")
+    page.keyboard.type(" two")
+    page.evaluate("page.sheet.caret = 7")
+    page.keyboard.press("Alt+Enter")
+    page.wait_for_selector("#others-list button")
+    page.locator("#undo").focus()                               # a keyboard leaves the menu open
+    page.keyboard.press("Enter")
+    assert text_of(page) == "One"
+    page.locator("#others-list button").first.focus()
+    page.keyboard.press("Enter")
+    assert text_of(page) == "One" and page.locator("#others").is_hidden()
+    assert page.evaluate("storyFromJson(page.storyAsJson()).story.text") == "One"
 
 
 def test_with_colors_on_a_click_on_a_word_opens_its_alternatives(open_page):
@@ -354,6 +506,15 @@ def test_settings_have_the_sentences_of_the_engine_and_refuse_what_it_does_not_t
                              "(engine.calls[0].settings)")
     assert settings == {"tokens": 3, "temperature": 0.8, "top_k": None, "top_p": 0.5, "stop": ["\n\n", "END"],
                         "seed": str(2**63 - 1)}
+
+
+def test_a_whole_number_beyond_2_to_the_53_reaches_the_engine_as_a_number(open_page):
+    page = open_page()
+    page.locator("#settings").click()
+    page.locator("#setting-tokens").fill(str(2**62))
+    page.locator("#settings-form button[type=submit]").click()
+    assert page.evaluate("JSON.parse(page.storyAsJson()).settings") == {"tokens": str(2**62)}
+    assert page.evaluate("page.writing._engineSettings().tokens === 2n ** 62n")
 
 
 def story_with_versions(page):
@@ -451,6 +612,51 @@ def test_a_reload_restores_text_versions_settings_and_theme(open_page):
     assert page.evaluate("page.sheet.caret") == 4
     assert page.locator("#fork-count").inner_text() == "2/2"
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
+
+
+def test_settings_survive_a_page_that_is_closed_before_its_model_is_read(open_page):
+    page = open_page()
+    story_with_versions(page)
+    kept = page.evaluate("page.storyAsJson()")
+    page.evaluate("page.keeper.writeNow()")
+    other = open_page("mockEngine({failure: 'The model in this page is damaged.'})", context=page.context)
+    other.evaluate("""(kept) => {
+        page.openStory(storyFromJson(kept));
+        page.keeper.writeNow();
+    }""", kept)
+    assert other.evaluate("JSON.parse(page.keeper.read()).settings") == {"tokens": 5}
+
+
+def test_a_kept_text_that_cannot_be_read_is_not_overwritten_where_there_is_no_room_for_a_copy(open_page):
+    page = open_page("""(() => {
+        const {setItem} = Storage.prototype;
+        Storage.prototype.setItem = function (name, value) {
+          if (name.endsWith(":damaged")) throw new DOMException("no", "QuotaExceededError");
+          setItem.call(this, name, value);
+        };
+        localStorage.setItem(`folio:${location.pathname}:plays:story`, '{"folio": "story", "version": 2}');
+        return mockEngine();
+    })()""")
+    assert "A newer page saved it" in page.locator("#notice-text").inner_text()
+    page.keyboard.type("One")
+    page.evaluate("page.keeper.writeNow()")
+    assert page.evaluate("page.keeper.read()") == '{"folio": "story", "version": 2}'
+    assert page.evaluate("page.keeper.hasFailed")
+
+
+def test_a_theme_that_is_kept_does_not_hide_that_the_text_is_not(open_page):
+    page = open_page("""(() => {
+        const {setItem} = Storage.prototype;
+        Storage.prototype.setItem = function (name, value) {
+          if (name.endsWith(":story")) throw new DOMException("no", "QuotaExceededError");
+          setItem.call(this, name, value);
+        };
+        return mockEngine();
+    })()""")
+    page.keyboard.type("One")
+    page.evaluate("page.keeper.writeNow()")
+    page.locator("#theme").click()
+    assert page.evaluate("page.keeper.hasFailed")
 
 
 def test_a_second_window_with_the_same_text_is_said(open_page):
@@ -647,6 +853,23 @@ def test_axe_finds_no_violation(open_page, scheme, viewport):
         check(panel)
         page.keyboard.press("Escape")
     assert violations == []
+
+
+@pytest.mark.parametrize("width", [360, 800, 1020, 1100, 1600])
+def test_the_header_keeps_its_order_and_fits_with_a_long_name_too(open_page, width):
+    page = open_page(viewport={"width": width, "height": 700})
+    for name in ("plays", "a_run_with_a_long_name_of_the_third_of_december_2026_" * 2):
+        page.evaluate("(name) => page.describe({...page.about, name})", name)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        boxes = page.evaluate("""Object.fromEntries(["name", "facts", "colors", "tools"].map((part) => {
+            const {left, right, top, bottom} = document.querySelector(`.${part}`).getBoundingClientRect();
+            return [part, {left, right, top, bottom}];
+        }))""")
+        assert all(0 <= box["left"] and box["right"] <= width for box in boxes.values())
+        if width > 1010:                                # one line
+            order = list(boxes.values())
+            assert all(one["right"] <= other["left"] for one, other in zip(order, order[1:]))
+            assert max(box["top"] for box in order) < min(box["bottom"] for box in order)
 
 
 def test_everything_is_reached_by_keyboard(open_page):
