@@ -127,9 +127,9 @@ def _export_model(parser, arguments):
         from folio.formats import hub
         hub.require(arguments.push)         # before the work, not after it
     from folio.formats import trained_model
-    from folio.formats.find_weights import find_weights, newest_weights
+    from folio.formats.find_weights import find_weights
     home = arguments.home
-    model = trained_model.load(find_weights(home, arguments.weights) if arguments.weights else newest_weights(home))
+    model = trained_model.load(find_weights(home, arguments.weights))
     import_module(MODEL_WRITERS[format]).write(model, path, **types)
     from folio.networks.build import count_parameters
     type = f" in {arguments.type or _default_type(format, model)}" if types else ""

@@ -426,7 +426,24 @@ def test_names_and_globs_choose(project, ask):
     assert list(by_name(project, "weights-night.pth")) == ["night"]
     with pytest.raises(FileNotFoundError, match="There is no run nihgt; did you mean night?.* has "):
         ask(project, "nihgt")
+    with pytest.raises(FileNotFoundError, match="There is no run lost. .* has "):       # beside one that there is
+        ask(project, "night*", "lost")
     assert json.loads("".join(ask(project, "--json", "half")))[0]["name"] == "half"
+
+
+def test_an_empty_name_is_not_taken_for_the_newest(trained):
+    with pytest.raises(FolioError, match="The name of the weights is empty. Name a run or a file."):
+        find_weights(trained, "")
+    assert find_weights(trained, None) == newest_weights(trained)
+
+
+@pytest.mark.parametrize("words, said, code", [
+    (["train.py", "--start-from", ""], "The name of the weights is empty", 1),
+    (["train.py", "--resume", "--name", ""], "--name  cannot be part of a file's name", 2),
+    (["run.py", "--weights", ""], "The name of the weights is empty", 1)],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_an_empty_flag_is_no_flag_left_out(trained, words, said, code):
+    assert said in refusal(run_python(*words, "--home", trained.folder), code=code)
 
 
 def test_without_any_run_one_sentence_has_the_next_command(tmp_path, ask):
