@@ -114,12 +114,13 @@ def opened_run(arguments, preset, flags, params, started_at):
 
 
 def run_to_resume(home, wanted):
-    """Return the name of the run whose resume file a name or glob means; `wanted` itself where there is none.
+    """Return the name of the run whose resume file a name, path or glob means; `wanted` itself where there is none.
 
     Raises FolioError where a glob matches several.
     """
     path = one_file(home, RESUME, wanted) if wanted else None
-    return run_name(path, RESUME) if path and path.parent == home.saved_weights else wanted
+    is_here = path is not None and path.parent.resolve() == home.saved_weights.resolve()
+    return run_name(path, RESUME) if is_here else wanted
 
 
 def report_stop(run):

@@ -431,6 +431,17 @@ def test_names_and_globs_choose(project, ask):
     assert json.loads("".join(ask(project, "--json", "half")))[0]["name"] == "half"
 
 
+def test_a_path_means_its_run_however_it_is_spelled(trained, monkeypatch):
+    monkeypatch.chdir(trained.folder)
+    for path in (Path("Saved_Weights"), Path("Saved_Weights", "..", "Saved_Weights"), trained.saved_weights):
+        assert list(by_name(trained, str(path / "weights-night.pth"))) == ["night"]
+        assert list(by_name(trained, str(path / "resume-h*"))) == ["half"]
+        assert train.run_to_resume(trained, str(path / "resume-half.pth")) == "half"
+        assert train.run_to_resume(trained, str(path / "*half*")) == "half"
+    with pytest.raises(FileNotFoundError, match="There is no run"):
+        by_name(trained, str(Path("elsewhere", "weights-night.pth")))
+
+
 def test_an_empty_name_is_not_taken_for_the_newest(trained):
     with pytest.raises(FolioError, match="The name of the weights is empty. Name a run or a file."):
         find_weights(trained, "")

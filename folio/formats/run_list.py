@@ -33,6 +33,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatch
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -106,11 +107,13 @@ def _files_of_all(home):
 
 
 def _meant(home, word, found):
-    """Return the names of the runs that a name, a glob, or the name of one of their files means."""
+    """Return the names of the runs that a word means: a name, a glob, or the name or path of one of their files."""
     if word in found:
         return [word]
+    is_path_here = Path(word).parent.resolve() == home.saved_weights.resolve()
+    pattern = Path(word).name if is_path_here else word
     names = [name for name, files in found.items()
-             if fnmatch(name, word) or any(means(word, path, PATTERNS[kind]) for kind, path in files.items())]
+             if fnmatch(name, pattern) or any(means(pattern, path, PATTERNS[kind]) for kind, path in files.items())]
     if not names:
         raise FileNotFoundError(f"There is no run {word}{meant(word, list(found))} "
                                 f"{home.saved_weights} has {listed(list(found))}.")
