@@ -281,7 +281,7 @@ def test_settings_that_no_run_has_are_a_damage(project, changes):
     contents = checkpoint.load(project.weights("night"))
     checkpoint.save(project.weights("odd"), contents | changes)
     run = by_name(project)["odd"]
-    assert run.state == "damaged" and "weights-odd.pth is none of this Folio" in run.problems[0]
+    assert run.state == "damaged" and "weights-odd.pth cannot be read" in run.problems[0]
     assert len(run.problems[0].splitlines()) == 1
 
 
@@ -429,6 +429,15 @@ def test_names_and_globs_choose(project, ask):
     with pytest.raises(FileNotFoundError, match="There is no run lost. .* has "):       # beside one that there is
         ask(project, "night*", "lost")
     assert json.loads("".join(ask(project, "--json", "half")))[0]["name"] == "half"
+
+
+@pytest.mark.parametrize("stamps", [5, None])
+def test_a_damaged_record_of_an_older_folio_names_no_text(project, stamps):
+    path = project.tokens / "corpus.json"
+    record = json.loads(path.read_bytes())
+    assert record.pop("sha256") and record.pop("checksum")
+    path.write_text(json.dumps(record | {"stamps": stamps}), encoding="utf-8")
+    assert runs.names_of_texts(project) == {}
 
 
 def test_a_path_means_its_run_however_it_is_spelled(trained, monkeypatch):

@@ -213,7 +213,7 @@ def _read(run, path, read):
     except OSError as error:
         problem = f"{path.name}: {error.strerror or error}."
     except (ValueError, TypeError) as error:
-        problem = f"{path.name} is none of this Folio: {error}."
+        problem = f"{path.name} cannot be read: {error}."
     run.problems.append(problem)
 
 
