@@ -17,7 +17,7 @@ from folio.base.visible import harmless, unescaped
 from folio.cli import configuration
 from folio.cli.command_line import Parser, front_door
 from folio.cli.screen import BOLD, Screen
-from folio.formats.find_weights import find_weights, newest_weights
+from folio.formats.find_weights import find_weights
 from Model_Params import SHORT_NAMES, GenerationParams
 
 
@@ -83,7 +83,7 @@ def load_model(arguments):
     from folio.generation.language_model import load
     from folio.networks.build import count_parameters
     home = arguments.home
-    path = find_weights(home, arguments.weights) if arguments.weights else newest_weights(home)
+    path = find_weights(home, arguments.weights)
     model = load(path, arguments.device)
     unmeasured = "imported, not measured" if model.is_imported else "not yet measured"
     quality = unmeasured if model.val_bpb is None else f"{model.val_bpb:.3f} bits per byte"

@@ -51,17 +51,19 @@ def main(started_at=None):
     parser.add_fields("text, where init.py has not prepared it", TextParams)
     arguments = parser.parse()
     preset = parser.preset_of(arguments)
-    if arguments.name is not None and not arguments.resume and not re.fullmatch(r"\w[\w.-]*", arguments.name):
+    is_new_name = arguments.name is not None and not arguments.resume
+    if arguments.name == "" or is_new_name and not re.fullmatch(r"\w[\w.-]*", arguments.name):
         parser.error(f"--name {arguments.name} cannot be part of a file's name: take letters, digits, and . _ -")
-    if arguments.start_from and (arguments.resume or arguments.preset):
+    is_tuned = arguments.start_from is not None
+    if is_tuned and (arguments.resume or arguments.preset):
         parser.error("--start-from begins a new run with the model that is in the file, and --resume and --preset name "
                      "another; give one of them")
     if arguments.resume and arguments.save_config:
         parser.error("--save-config writes what a new run is made of; one that --resume continues was made before")
     flags = parser.settings(arguments, TextParams, ModelParams, TrainingParams)
-    params = chosen(PRESETS[preset], FINE_TUNING | flags if arguments.start_from else flags)
+    params = chosen(PRESETS[preset], FINE_TUNING | flags if is_tuned else flags)
     # A resumed run has its own settings, which these are compared with, and with --start-from the model is in the file.
-    parser.check(params, one_by_one=arguments.resume or arguments.start_from)
+    parser.check(params, one_by_one=arguments.resume or is_tuned)
 
     from folio.training import distributed  # imports torch: --help need not wait for it
     with distributed.joined():
@@ -90,7 +92,7 @@ def opened_run(arguments, preset, flags, params, started_at):
     wanted = {name: value for name, value in flags.items() if hasattr(params.text, name)}
     if arguments.preset:                # it says how a text becomes tokens, but not how files are read
         wanted = {name: value for name, value in asdict(params.text).items() if name not in READING} | wanted
-    if arguments.start_from:
+    if arguments.start_from is not None:
         start = language_model.load(find_weights(home, arguments.start_from))
         model = replace(runs.tuned_model(start, flags), vocab_size=None)            # the tokenizer's, as always
         opening = partial(corpus.open_corpus, home, wanted=wanted, tokenizer=start.tokenizer)
@@ -112,12 +114,13 @@ def opened_run(arguments, preset, flags, params, started_at):
 
 
 def run_to_resume(home, wanted):
-    """Return the name of the run whose resume file a name or glob means; `wanted` itself where there is none.
+    """Return the name of the run whose resume file a name, path or glob means; `wanted` itself where there is none.
 
     Raises FolioError where a glob matches several.
     """
     path = one_file(home, RESUME, wanted) if wanted else None
-    return run_name(path, RESUME) if path and path.parent == home.saved_weights else wanted
+    is_here = path is not None and path.parent.resolve() == home.saved_weights.resolve()
+    return run_name(path, RESUME) if is_here else wanted
 
 
 def report_stop(run):

@@ -84,7 +84,7 @@ def main():
 
 def _names_model(format, path):
     """Return whether an export to this path is a whole model's."""
-    return format in FORMATS and not (format in WRITERS and Path(path).suffix == ".json")
+    return format in FORMATS and not (format in WRITERS and Path(path).suffix.lower() == ".json")
 
 
 def holds_model(path):
@@ -127,9 +127,9 @@ def _export_model(parser, arguments):
         from folio.formats import hub
         hub.require(arguments.push)         # before the work, not after it
     from folio.formats import trained_model
-    from folio.formats.find_weights import find_weights, newest_weights
+    from folio.formats.find_weights import find_weights
     home = arguments.home
-    model = trained_model.load(find_weights(home, arguments.weights) if arguments.weights else newest_weights(home))
+    model = trained_model.load(find_weights(home, arguments.weights))
     import_module(MODEL_WRITERS[format]).write(model, path, **types)
     from folio.networks.build import count_parameters
     type = f" in {arguments.type or _default_type(format, model)}" if types else ""
@@ -236,6 +236,9 @@ def _refuse_no_model(path):
     if not path.exists():
         raise FileNotFoundError(f"There is no {path}. A model is a folder with config.json and weights, "
                                 "or a .gguf file.")
+    if path.is_dir() and not (path / "config.json").exists() and (files := sorted(path.glob("*.gguf"))):
+        raise FolioError(f"{path} is a folder with a GGUF file. Name that file: "
+                         f"{command('-m folio.convert', 'import', files[0], '--name', 'NAME')}")
     if path.is_dir() or holds_model(path):
         return
     if path.name.startswith(("tokenizer", "vocab", "merges")):
@@ -268,9 +271,9 @@ def _parameters(contents):
 
 def _import_tokenizer(parser, arguments):
     folder = arguments.home.tokenizer
+    tokenizer = read(*arguments.words, pattern=arguments.pattern, drop=arguments.drop)
     if not arguments.replace and any((folder / name).exists() for name in FILES):
         raise FileExistsError(f"There is already a tokenizer in {folder}; pass --replace to replace it.")
-    tokenizer = read(*arguments.words, pattern=arguments.pattern, drop=arguments.drop)
     replace_tokenizer(arguments.home, tokenizer, runs_needing)
     print(f"tokenizer   {tokenizer.kind}, {tokenizer.vocab_size:,} tokens, {len(tokenizer.merges):,} merges, "
           f"split as {tokenizer.pattern}, special: {', '.join(tokenizer.special_tokens) or 'none'} -> {folder}")

@@ -19,7 +19,7 @@ from folio.cli.screen import send, shows_colors, warmth
 from folio.data.corpus import ordinary_bytes
 from folio.data.mending import remarks
 from folio.evaluation.texts import doubts, find_project, held_out_text, read_text
-from folio.formats.find_weights import find_weights, newest_weights
+from folio.formats.find_weights import find_weights
 from Model_Params import SHORT_NAMES, GenerationParams, TextParams
 
 # Temperature 1: the distribution of the model itself, not a safer choice from it.
@@ -75,7 +75,7 @@ def evaluate(arguments, sampling, reading):
     from folio.generation.language_model import load
     from folio.networks.build import count_parameters
     home = arguments.home
-    path = find_weights(home, arguments.weights) if arguments.weights else newest_weights(home)
+    path = find_weights(home, arguments.weights)
     model = load(path, arguments.device)
     stride = arguments.stride or window_len(model.net)
     if stride > window_len(model.net):

@@ -17,7 +17,7 @@ from folio.base.spelling import counted, nearest
 from folio.base.visible import harmless, shown
 from folio.cli.command_line import Parser, front_door
 from folio.data.named import named_text
-from folio.formats.find_weights import find_weights, newest_weights
+from folio.formats.find_weights import find_weights
 from folio.pictures.attention import MAX_TOKENS, attention_figure
 from folio.pictures.canvas import ENDINGS, refuse_foreign_picture, require_matplotlib, save
 from folio.pictures.logs import default_output, find_logs, reports_of
@@ -138,7 +138,7 @@ def _parse_and_load(parser, words, picture):
     arguments = _parse(parser, words, f"{picture}-NAME.png beside the weights")
     # This imports torch; --help and `loss` do not wait for it.
     from folio.generation.language_model import load
-    path = find_weights(arguments.home, arguments.weights) if arguments.weights else newest_weights(arguments.home)
+    path = find_weights(arguments.home, arguments.weights)
     output = arguments.output or path.with_name(f"{picture}-{path.stem.removeprefix('weights-')}.png")
     refuse_foreign_picture(output)
     return arguments, load(path), output

@@ -13,7 +13,6 @@ from datetime import datetime
 
 from folio.base.commands import command
 from folio.base.lines import columns, cut, styled, table
-from folio.base.run_files import listed, meant
 from folio.base.visible import on_one_line
 from folio.cli.command_line import Parser, front_door
 from folio.cli.screen import BOLD, send, shows_colors
@@ -37,10 +36,6 @@ def main():
     arguments = parser.parse()
     home = arguments.home
     runs = run_list.list_runs(home, arguments.names, names_of_texts(home))
-    if not runs and arguments.names:
-        existing = run_list.names_of_runs(home)
-        raise FileNotFoundError(f"There is no run {' or '.join(arguments.names)}{meant(arguments.names[0], existing)} "
-                                f"{home.saved_weights} has {listed(existing)}.")
     if arguments.json:
         print(json.dumps([asdict(run) for run in runs], indent=1))
     elif not runs:

@@ -152,6 +152,18 @@ def test_a_missing_file_is_reported_in_one_sentence(tmp_path):
     assert "python init.py" in refusal(convert("export", "gpt2", tmp_path / "out", "--home", tmp_path))
 
 
+def test_a_wrong_file_is_named_before_a_tokenizer_that_it_cannot_replace(here, tmp_path):
+    BPETokenizer([]).save(tmp_path / "tokenizer_save")
+    with pytest.raises(FileNotFoundError, match=r"There is no nowhere.json. An import takes"):
+        here("import", "nowhere.json", "--home", tmp_path)
+
+
+def test_a_suffix_in_capitals_names_the_tokenizer_alone(here, tmp_path):
+    BPETokenizer([(97, 98)]).save(tmp_path / "tokenizer_save")
+    here("export", "huggingface", tmp_path / "MINE.JSON", "--home", tmp_path)
+    assert (tmp_path / "MINE.JSON").is_file()
+
+
 def test_an_export_does_not_overwrite_a_novel(tmp_path):
     novel = tmp_path / "novel.txt"
     novel.write_text("Once upon a time.", encoding="utf-8")
@@ -411,10 +423,13 @@ def test_a_full_disk_and_ctrl_c_leave_no_half_of_an_import(here, originals, tmp_
 def test_what_is_no_model_is_answered_with_what_to_name(here, originals, tmp_path):
     folder, file = originals
     (tmp_path / "novel.txt").write_text("Once upon a time.", encoding="utf-8")
+    (tmp_path / "for-ollama").mkdir()
+    shutil.copy(file, tmp_path / "for-ollama" / "model.gguf")
     for path, said in ((tmp_path / "nowhere", "There is no .*nowhere. A model is a folder with config.json"),
                        (folder / "tokenizer.json", f"Without it: python -m folio.convert import {folder}"),
                        (folder / "model.safetensors", f"Name the folder it lies in: .* import {folder} --name NAME"),
                        (PRETRAINED, "needs no import: python run.py --weights"),
+                       (tmp_path / "for-ollama", r"Name that file: .* import .*model\.gguf --name NAME"),
                        (tmp_path / "novel.txt", "is no model that can be imported")):
         with pytest.raises((FolioError, FileNotFoundError), match=said):
             here("import", path, "--name", "night")

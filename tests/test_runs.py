@@ -281,7 +281,7 @@ def test_settings_that_no_run_has_are_a_damage(project, changes):
     contents = checkpoint.load(project.weights("night"))
     checkpoint.save(project.weights("odd"), contents | changes)
     run = by_name(project)["odd"]
-    assert run.state == "damaged" and "weights-odd.pth is none of this Folio" in run.problems[0]
+    assert run.state == "damaged" and "weights-odd.pth cannot be read" in run.problems[0]
     assert len(run.problems[0].splitlines()) == 1
 
 
@@ -426,7 +426,44 @@ def test_names_and_globs_choose(project, ask):
     assert list(by_name(project, "weights-night.pth")) == ["night"]
     with pytest.raises(FileNotFoundError, match="There is no run nihgt; did you mean night?.* has "):
         ask(project, "nihgt")
+    with pytest.raises(FileNotFoundError, match="There is no run lost. .* has "):       # beside one that there is
+        ask(project, "night*", "lost")
     assert json.loads("".join(ask(project, "--json", "half")))[0]["name"] == "half"
+
+
+@pytest.mark.parametrize("stamps", [5, None])
+def test_a_damaged_record_of_an_older_folio_names_no_text(project, stamps):
+    path = project.tokens / "corpus.json"
+    record = json.loads(path.read_bytes())
+    assert record.pop("sha256") and record.pop("checksum")
+    path.write_text(json.dumps(record | {"stamps": stamps}), encoding="utf-8")
+    assert runs.names_of_texts(project) == {}
+
+
+def test_a_path_means_its_run_however_it_is_spelled(trained, monkeypatch):
+    monkeypatch.chdir(trained.folder)
+    for path in (Path("Saved_Weights"), Path("Saved_Weights", "..", "Saved_Weights"), trained.saved_weights):
+        assert list(by_name(trained, str(path / "weights-night.pth"))) == ["night"]
+        assert list(by_name(trained, str(path / "resume-h*"))) == ["half"]
+        assert train.run_to_resume(trained, str(path / "resume-half.pth")) == "half"
+        assert train.run_to_resume(trained, str(path / "*half*")) == "half"
+    with pytest.raises(FileNotFoundError, match="There is no run"):
+        by_name(trained, str(Path("elsewhere", "weights-night.pth")))
+
+
+def test_an_empty_name_is_not_taken_for_the_newest(trained):
+    with pytest.raises(FolioError, match="The name of the weights is empty. Name a run or a file."):
+        find_weights(trained, "")
+    assert find_weights(trained, None) == newest_weights(trained)
+
+
+@pytest.mark.parametrize("words, said, code", [
+    (["train.py", "--start-from", ""], "The name of the weights is empty", 1),
+    (["train.py", "--resume", "--name", ""], "--name  cannot be part of a file's name", 2),
+    (["run.py", "--weights", ""], "The name of the weights is empty", 1)],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_an_empty_flag_is_no_flag_left_out(trained, words, said, code):
+    assert said in refusal(run_python(*words, "--home", trained.folder), code=code)
 
 
 def test_without_any_run_one_sentence_has_the_next_command(tmp_path, ask):

@@ -45,8 +45,7 @@ def replacing(path):
         _folder_to_disk(path.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)      # a failed write does not name its file
+        _name_target(error, temporary, path)
         raise
 
 
@@ -87,10 +86,13 @@ def replace_together(folder, contents):
 def replacing_folder(path):
     """Yield a temporary folder beside `path`. It takes that place when the block ends, and is removed if it raises.
 
-    A folder that was there is replaced as a whole. A kill between the two renames leaves it beside, under a name that
-    begins with a dot and ends in .old; until then it is as it was.
+    A folder that was there is replaced as a whole; where `path` is a link, the folder that it leads to. A kill between
+    the two renames leaves it beside, under a name that begins with a dot and ends in .old; until then it is as it was.
+    Raises FileExistsError for the current folder, since whoever works in it would be left in a removed one.
     """
-    path = Path(path)
+    target, path = path, Path(path).resolve()
+    if path == Path.cwd():
+        raise FileExistsError(f"{target} is the current folder, which cannot be replaced. Name another folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
     key = uuid.uuid4().hex
     temporary, old = _temporary(path, key), path.with_name(f".{path.name}.{key}.old")
@@ -112,8 +114,7 @@ def replacing_folder(path):
         _folder_to_disk(path.parent)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)
+        _name_target(error, temporary, target)
         raise
     shutil.rmtree(old, ignore_errors=True)
 
@@ -215,6 +216,13 @@ def only_one(path, message):
 
 def _temporary(path, key):
     return path.with_name(f".{path.name}.{key}.tmp")
+
+
+def _name_target(error, temporary, path):
+    """Let an OSError about a temporary file or folder name what was to be written: nobody knows the temporary name."""
+    # A failed write names no file at all.
+    if isinstance(error, OSError) and (error.filename is None or str(error.filename).startswith(str(temporary))):
+        error.filename = str(path)
 
 
 def _rename(temporary, path):

@@ -127,7 +127,7 @@ def _is_valid(record):
     mended, text_fingerprint = numbers.pop("mended"), numbers.pop("text_fingerprint")
     names = [numbers.pop("fingerprint"), text_fingerprint, record.tokenizer_fingerprint, *record.paths, *mended]
     return (all(isinstance(name, str) for name in names)
-            and isinstance(record.paths, list) and record.paths != []
+            and isinstance(record.paths, list) and record.paths != [] and isinstance(record.stamps, list)
             and record.tokens == token_file_name(text_fingerprint, record.tokenizer_fingerprint)
             and isinstance(record.sha256, str | None) and not list(field_problems(record.text))
             and numbers.keys() == {"train_tokens", "train_bytes", "val_bytes", "characters", "documents"}

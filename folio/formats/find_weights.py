@@ -50,12 +50,16 @@ def is_imported(contents: dict) -> bool:
     return contents.get("training") == {}
 
 
-def find_weights(home: Home, wanted: str) -> Path:
+def find_weights(home: Home, wanted: str | None) -> Path:
     """Return the path of one weights file.
 
-    wanted: the name of its run, its own name, its path, or a glob that matches no other
+    wanted: the name of its run, its own name, its path, or a glob that matches no other; None: the newest_weights
     Raises FileNotFoundError, which lists what there is, and FolioError where several files match.
     """
+    if wanted is None:
+        return newest_weights(home)
+    if not wanted:              # as a shell makes of a variable that is not set
+        raise FolioError("The name of the weights is empty. Name a run or a file.")
     # What is no ordinary file is explained by whoever opens it.
     found = one_file(home, WEIGHTS, wanted) or next(filter(Path.exists, places(home, WEIGHTS, wanted)), None)
     if found:

@@ -31,7 +31,7 @@ import torch
 
 import folio
 from folio.base.errors import FolioError, is_out_of_memory
-from folio.base.files import refuse_foreign_folder, replacing_folder
+from folio.base.files import HEAD_BYTES, refuse_foreign_folder, replacing_folder
 from folio.formats import exports, model_card, safetensors_file
 from folio.formats.tokenizers import tokenizer_config, tokenizer_json
 from Model_Params import GenerationParams
@@ -186,7 +186,11 @@ def _refuse_unmarked(folder):
     path = folder / "config.json"
     if not folder.is_dir() or not any(folder.iterdir()):
         return
-    if not path.is_file() or f'"{MARK}"'.encode() not in path.read_bytes()[:1 << 20]:
+    head = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    if f'"{MARK}"'.encode() not in head:
         raise FileExistsError(f"{folder} is a Hugging Face folder that Folio has not written; it was left as it is. "
                               "Name another folder, or move that one away.")
 

@@ -33,12 +33,8 @@ def write(model, folder, type=None):
     exports.architecture(model, "ollama")
     refuse_foreign_folder(folder, "a folder for Ollama", f"{re.escape(MODEL)}|{MODELFILE}")
     with replacing_folder(folder) as temporary:
-        try:
-            gguf.write(model, temporary / MODEL, type)
-            (temporary / MODELFILE).write_text(modelfile(model), encoding="utf-8", newline="\n")
-        except OSError as error:
-            error.filename = str(folder)        # not the temporary folder's, which nobody knows
-            raise
+        gguf.write(model, temporary / MODEL, type)
+        (temporary / MODELFILE).write_text(modelfile(model), encoding="utf-8", newline="\n")
 
 
 def modelfile(model):

@@ -33,6 +33,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatch
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -40,7 +41,7 @@ from folio.base.commands import command
 from folio.base.errors import FolioError
 from folio.base.files import only_one
 from folio.base.home import Home
-from folio.base.run_files import means, run_name
+from folio.base.run_files import listed, means, meant, run_name
 from folio.formats import run_log, run_settings
 from folio.formats.find_weights import WEIGHTS, is_imported
 
@@ -77,18 +78,14 @@ def list_runs(home: Home, words=(), text_names=()) -> list[Run]:
 
     words: names or globs of those that are wanted (default: all); text_names: {fingerprint of a text or of its tokens:
     its name}
+    Raises FileNotFoundError for a word that means no run.
     """
     found = _files_of_all(home)
     if words:
-        wanted = {name for word in words for name in ([word] if word in found else _matching(word, found))}
+        wanted = {name for word in words for name in _meant(home, word, found)}
         found = {name: files for name, files in found.items() if name in wanted}
     dated = sorted(((_changed(home, name, files), name) for name, files in found.items()), reverse=True)
     return [_described(home, name, changed, found[name], dict(text_names)) for changed, name in dated]
-
-
-def names_of_runs(home: Home) -> list[str]:
-    """Return the names of all runs of a project."""
-    return list(_files_of_all(home))
 
 
 # --- Which files ---
@@ -109,10 +106,18 @@ def _files_of_all(home):
     return found
 
 
-def _matching(word, found):
-    """Return the names of the runs that a glob, or the name of one of their files, matches."""
-    return [name for name, files in found.items()
-            if fnmatch(name, word) or any(means(word, path, PATTERNS[kind]) for kind, path in files.items())]
+def _meant(home, word, found):
+    """Return the names of the runs that a word means: a name, a glob, or the name or path of one of their files."""
+    if word in found:
+        return [word]
+    is_path_here = Path(word).parent.resolve() == home.saved_weights.resolve()
+    pattern = Path(word).name if is_path_here else word
+    names = [name for name, files in found.items()
+             if fnmatch(name, pattern) or any(means(pattern, path, PATTERNS[kind]) for kind, path in files.items())]
+    if not names:
+        raise FileNotFoundError(f"There is no run {word}{meant(word, list(found))} "
+                                f"{home.saved_weights} has {listed(list(found))}.")
+    return names
 
 
 def _is_running(home, name):
@@ -208,7 +213,7 @@ def _read(run, path, read):
     except OSError as error:
         problem = f"{path.name}: {error.strerror or error}."
     except (ValueError, TypeError) as error:
-        problem = f"{path.name} is none of this Folio: {error}."
+        problem = f"{path.name} cannot be read: {error}."
     run.problems.append(problem)
 
 

@@ -84,7 +84,7 @@ def write(tokenizer, format, path):
     suffix = {"huggingface": ".json", "tiktoken": ".tiktoken"}.get(format)
     # A path without a suffix may be meant as a folder: transformers looks for a tokenizer.json in one.
     names_folder = Path(path).is_dir() or str(path).endswith(("/", os.sep))
-    if suffix and (names_folder or suffix == ".json" and Path(path).suffix != suffix):
+    if suffix and (names_folder or suffix == ".json" and Path(path).suffix.lower() != suffix):
         raise IsADirectoryError(f"{path} is a folder, or may be meant as one; the format {format} is one file. "
                                 f"Name it, as in {Path(path) / 'tokenizer'}{suffix}")
     for name, beginning in _BEGINNINGS[format].items():

@@ -55,7 +55,10 @@ def load(path: str | Path) -> TrainedModel:
                              list(contents["opening"]))
         if not model.tokenizer.decode_bytes(model.opening):
             raise FolioError("it does not say how a text begins")
-        _ = model.name, int(contents["step"]), model.val_bpb           # a weights file without them is refused
+        if not isinstance(model.name, str):
+            raise FolioError(f"its name is no text, but {type(model.name).__name__}")
+        # A weights file without them is refused; a name with half a surrogate pair has no place in any export.
+        _ = model.name.encode("utf-8"), int(contents["step"]), model.val_bpb
         return model
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise FolioError(f"{path} holds no model that this Folio can use: {error}.") from None

@@ -1,5 +1,6 @@
 """folio/base/files.py: files that are replaced together are all old or all new, wherever the process is killed."""
 
+import errno
 import os
 import shutil
 import sys
@@ -276,3 +277,43 @@ def test_only_a_folder_of_the_same_kind_may_be_replaced(tmp_path):
         files.refuse_foreign_folder(folder, "a pair", "a|b")
     with pytest.raises(FileExistsError, match=r"is no folder, and a pair is to be written there"):
         files.refuse_foreign_folder(folder / "a", "a pair", "a|b")
+
+
+def test_a_link_to_a_folder_stays_one_and_nothing_is_left_beside_it(tmp_path):
+    (tmp_path / "disk").mkdir()
+    written(tmp_path / "disk" / "real", "old")
+    try:
+        (tmp_path / "link").symlink_to(tmp_path / "disk" / "real", target_is_directory=True)
+    except OSError:
+        pytest.skip("this user may make no links")
+    written(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and content_of(tmp_path / "disk" / "real") == {"a": "new", "b": "new"}
+    assert names_in(tmp_path) == ["disk", "link"] and names_in(tmp_path / "disk") == ["real"]
+
+
+@pytest.mark.parametrize("spelled", [".", "../here"])
+def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch, spelled):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(FileExistsError, match=r"is the current folder, which cannot be replaced. Name another folder"):
+        written(spelled, "new")
+    assert names_in(tmp_path) == ["here"] and os.listdir() == []
+
+
+@pytest.mark.parametrize("name", ["out", "deep/out"])
+def test_an_error_about_a_temporary_name_says_what_was_to_be_written(tmp_path, monkeypatch, name):
+    def refused(path, *arguments, **named):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(PermissionError) as caught, files.replacing(tmp_path / name):
+        pass
+    assert caught.value.filename == str(tmp_path / name)
+    with pytest.raises(PermissionError) as caught, files.replacing_folder(tmp_path / name) as folder:
+        with files.replacing(folder / "model"):
+            pass
+    assert caught.value.filename == str(tmp_path / name)
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(PermissionError) as caught, files.replacing_folder(tmp_path / name):
+        pass
+    assert caught.value.filename in (str(tmp_path / name), str((tmp_path / name).parent))

@@ -12,6 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"          # before transformers is imported
 import pytest
 import torch
 
+from conftest import ROOT
 from folio.base.errors import FolioError
 from folio.convert import MODEL_WRITERS
 from folio.formats import checkpoint, exports, gguf, hugging_face, hugging_face_import, ollama, page, trained_model
@@ -212,3 +213,11 @@ def test_a_model_that_is_too_large_for_a_page_is_told_what_can(tmp_path):
     assert str(refused.value).startswith("The format page has no place for 30,")
     assert str(refused.value).endswith(" parameters: it takes up to 30,000,000. "
                                        "These can hold it: huggingface, gguf, ollama.")
+
+
+@pytest.mark.parametrize("name", [None, 5, "half a pair: \ud800"])
+def test_a_weights_file_whose_name_is_no_text_is_refused_in_one_sentence(tmp_path, name):
+    contents = checkpoint.load(ROOT / "Saved_Weights" / "weights-pretrained.pth")
+    checkpoint.save(tmp_path / "weights-odd.pth", contents | {"name": name})
+    with pytest.raises(FolioError, match=r"weights-odd.pth holds no model that this Folio can use: .*"):
+        trained_model.load(tmp_path / "weights-odd.pth")
