@@ -154,8 +154,9 @@ def waiting(model, rounds):
     times = [moment for moment in streams[0].times if moment >= begun]
     streams[0].ticket.cancel()
     gaps = sorted(map(float.__sub__, times[1:], times))
-    print(f"  first token: idle {1000 * idle:.1f} ms, beside 31 streams {1000 * busy:.1f} ms; longest stall of a "
-          f"stream beside 20 long prompts: {1000 * gaps[-1]:.0f} ms ({1000 * gaps[len(gaps) // 2]:.1f} ms in the median)")
+    print(f"  first token: idle {1000 * idle:.1f} ms, beside 31 streams {1000 * busy:.1f} ms")
+    print(f"  longest stall of a stream beside 20 long prompts: {1000 * gaps[-1]:.0f} ms "
+          f"({1000 * gaps[len(gaps) // 2]:.1f} ms in the median)")
     engine.close()
 
 
