@@ -127,7 +127,7 @@ class LanguageModel:
         params = replace(params, sampling_seed=seed).resolved()
         return self.after(prompt, params, number)
 
-    def after(self, prompt, params, number=0):
+    def after(self, prompt: str, params: GenerationParams, number: int = 0) -> Sequence:
         """Return the Sequence that continues a prompt; where none of its tokens stays, after the opening."""
         ids, healing = self._healer.take_back(prompt, self.tokenizer.encode(prompt))
         unsaid = 0 if ids else len(self.opening)
