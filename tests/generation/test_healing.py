@@ -174,7 +174,7 @@ def test_a_first_piece_is_drawn_from_the_listed_probabilities(prompt, monkeypatc
     draws = iter(chances.tolist())
     listed = model.next_token_probabilities(prompt)
     params = GenerationParams(tokens=1, temperature=1.0, sampling_seed=1).resolved()
-    asked = [model._after(prompt, params, number) for number in range(400)]
+    asked = [model.after(prompt, params, number) for number in range(400)]
     generation = Generation(model.net, asked)
     for row in generation._joining:
         row.random = SimpleNamespace(random=draws.__next__)
@@ -221,7 +221,7 @@ def test_prompts_of_all_kinds_are_healed_together_as_each_alone(serves, monkeypa
 def test_only_new_text_counts_as_tokens():
     model = lively_model(2)
     for prompt, count in itertools.product(PROMPTS, (0, 1, 2, 5)):
-        sequence = model._after(prompt, GenerationParams(tokens=count, temperature=1.0, sampling_seed=count).resolved())
+        sequence = model.after(prompt, GenerationParams(tokens=count, temperature=1.0, sampling_seed=count).resolved())
         said, generation = [], Generation(model.net, [replace(sequence, end=None)])
         while generation.running:
             said += [token for _, token in generation.step()]
@@ -241,7 +241,7 @@ def test_a_stop_text_counts_from_the_end_of_the_prompt_on(model):
 
 def test_penalties_do_not_reach_the_tokens_of_the_prompt_and_rule_out_no_whole_continuation():
     model = lively_model(4)
-    sequence = model._after("find fi", GenerationParams(no_repeat_ngram=1, sampling_seed=1).resolved())
+    sequence = model.after("find fi", GenerationParams(no_repeat_ngram=1, sampling_seed=1).resolved())
     found = continuations(Decoder(model.net, [sequence.prompt]), 0, sequence.healing, sequence.settings)
     assert np.exp(found.logits).sum() == pytest.approx(1)
     said = {number: found.tokens(number) for number in np.flatnonzero(np.isfinite(found.logits))}

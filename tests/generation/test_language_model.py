@@ -68,7 +68,7 @@ def test_beams_go_by_what_a_text_is_worth_up_to_its_stop(model):
 # --- The Python interface ---
 
 def test_an_empty_prompt_stands_after_an_opening_that_penalties_skip(model):
-    unsaid = [model._after(prompt, WILD).unsaid for prompt in ("", "h", "The sea is")]
+    unsaid = [model.after(prompt, WILD).unsaid for prompt in ("", "h", "The sea is")]
     assert unsaid == [len(model.opening), len(model.opening), 0]
 
 

@@ -209,7 +209,7 @@ def test_the_same_seed_gives_the_same_texts(answered):
             continue
         assert answer["texts"] == expected, case
         ended |= set(answer["ended"])
-        healed += model._after(case["prompt"], GenerationParams()).healing is not None
+        healed += model.after(case["prompt"], GenerationParams()).healing is not None
         for index, text in enumerate(answer["texts"]):
             assert "".join(piece for place, piece, _ in answer["streamed"] if place == index) == text
             if answer["ended"][index] == "length":
@@ -251,7 +251,7 @@ def test_the_bits_of_an_answer_are_those_of_all_its_tokens(tmp_path_factory):
                 {"prompt": prompt, "settings": settings})
     compared = 0
     for number, (text, ended, bits) in enumerate(found):
-        sequence = model._after(prompt, GenerationParams(**settings | {"stop": ()}).resolved(), number)
+        sequence = model.after(prompt, GenerationParams(**settings | {"stop": ()}).resolved(), number)
         generation, ids = Generation(model.net, [sequence]), []
         while generation.running:
             ids += [token for _, token in generation.step()]
