@@ -107,13 +107,20 @@ class Models:
         """Return what `get` returns; the calling thread waits."""
         return self._ready(name) or self._loader.submit(self._load, name or self.default).result()
 
+    def load_first(self) -> Served:
+        """Return the default model, loaded. Raises FolioError or OSError that says why it cannot be used."""
+        served, stamp = self._read(self.default, self.first)
+        with self._lock:
+            self._loaded[self.default] = _Entry(served, stamp, time.monotonic())
+        return served
+
     def loaded(self) -> list[Served]:
         """Return the models in memory, the least recently used first."""
         with self._lock:
             return [entry.served for entry in self._loaded.values()]
 
     def close(self, grace: float = 0.0) -> None:
-        """End all engines; requests that run have `grace` seconds to end."""
+        """End all engines; requests that run have `grace` seconds to end. A second call does nothing."""
         self._closing.set()
         self._loader.shutdown(wait=True, cancel_futures=True)
         with self._lock:
