@@ -117,24 +117,26 @@ class Decoder:
         return self.logits
 
     @torch.inference_mode()
-    def read_in_parts(self, prompt, part_len):
-        """Read a prompt as the only sequence: a generator that reads `part_len` tokens and yields their number.
+    def read_in_parts(self, piece, part_len):
+        """Do what `read` does with one sequence, in a generator: it reads `part_len` tokens and yields their number.
 
-        The parts begin where the window does, so how they are cut depends on the prompt alone. When the generator ends,
-        `logits` are those of the token that comes next. Raises FolioError like `read`.
+        Where the parts begin depends on the sequence alone. When the generator ends, the decoder is as `read` leaves
+        it. Raises FolioError like `read`.
         """
-        start = window_start(len(prompt), self.net.context)
-        state = self.net.empty_state(1)
-        for place in range(start, len(prompt) - 1, part_len):
-            part = torch.tensor([prompt[place:min(place + part_len, len(prompt) - 1)]], device=self.device)
+        tokens = [*self.tokens[0], *piece] if self.tokens else list(piece)
+        start, state, read = window_start(len(tokens), self.net.context), self.state, len(tokens) - len(piece)
+        if not self.tokens or self.starts[0] != start:
+            state, read = self.net.empty_state(1), start
+        for place in range(read, len(tokens) - 1, part_len):
+            part = torch.tensor([tokens[place:min(place + part_len, len(tokens) - 1)]], device=self.device)
             _, state = self.net.advance(state, part)
             yield part.shape[1]
-        self.tokens, self.starts, self.state = [list(prompt)], [start], state
+        self.tokens, self.starts, self.state = [tokens], [start], state
         self._predict()
 
-    def next_starts(self, counts):
-        """Return where the window of each sequence begins when so many tokens of it follow (a list)."""
-        return [window_start(len(tokens) + count, self.net.context) for tokens, count in zip(self.tokens, counts)]
+    def will_restart(self, row):
+        """Return whether the window of a sequence restarts with its next token."""
+        return window_start(len(self.tokens[row]) + 1, self.net.context) != self.starts[row]
 
     @torch.inference_mode()
     def join(self, other):

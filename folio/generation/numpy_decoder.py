@@ -273,7 +273,7 @@ def _product(rows, matrices, apart):
 def _sums(weights, apart):
     """weights: (B, G, M, S) -> their sums over S, (B, G, M, 1)
 
-    apart: sum SEEN_STEP positions at a time, and these sums one after the other, so that zeros at the end change nothing
+    apart: sum SEEN_STEP positions at a time, then these sums one by one, so that zeros at the end change nothing
     """
     if not apart:
         return np.add.reduce(weights, axis=-1, keepdims=True)
