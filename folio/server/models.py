@@ -101,11 +101,16 @@ class Models:
         A model whose weights file has changed is loaded again in the background, and answers from the old weights until
         then. Raises UnknownModel, ModelUnavailable.
         """
-        return self._ready(name) or await asyncio.wrap_future(self._loader.submit(self._load, name or self.default))
+        try:
+            return self._ready(name) or await asyncio.wrap_future(self._submit(name))
+        except asyncio.CancelledError:
+            if self._closing.is_set() and not asyncio.current_task().cancelling():      # not the task, but the load
+                raise _ending() from None
+            raise
 
     def get_now(self, name: str | None = None) -> Served:
         """Return what `get` returns; the calling thread waits."""
-        return self._ready(name) or self._loader.submit(self._load, name or self.default).result()
+        return self._ready(name) or self._submit(name).result()
 
     def load_first(self) -> Served:
         """Return the default model, loaded. Raises FolioError or OSError that says why it cannot be used."""
@@ -150,6 +155,13 @@ class Models:
                     entry.is_loading = True
                     self._loader.submit(self._reload, name, entry)
             return entry.served
+
+    def _submit(self, name):
+        """Return the future of a model that the loader's thread loads."""
+        try:
+            return self._loader.submit(self._load, name or self.default)
+        except RuntimeError:
+            raise _ending() from None
 
     def _load(self, name):
         """Return a model, loaded unless it is. In the loader's thread."""
@@ -254,6 +266,10 @@ class Models:
                          "max_model_len": int(contents["params"]["block_size"]), "root": name, "parent": parent}
             self._objects[path] = stamp, known
         return self._objects[path][1]
+
+
+def _ending():
+    return ModelUnavailable("The server is ending and loads no more models.")
 
 
 def _stamp(path):
