@@ -240,9 +240,9 @@ def test_a_thousand_requests_at_once_a_tenth_cancelled_lose_and_cross_nothing(pr
         assert time.monotonic() - started < 60
         wrong = [number for number in range(count) if number % 10 != 7 and found[number] != alone[number % 40]]
         assert wrong == []
-        stats = models.loaded()[0].engine.stats
+        engine = models.loaded()[0].engine
         within(5, lambda: server.app.state.activity.in_flight == 0)
-        within(5, lambda: (models.loaded()[0].engine.stats["running"], stats["waiting"]) == (0, 0))
+        within(5, lambda: (engine.stats.running, engine.stats.waiting) == (0, 0))
         numbers = ask(server.port, "/metrics")[2].decode()
         assert re.search(r'folio_running\{model="tiny"\} 0.0', numbers)
         assert float(re.search(r'folio_tokens_total\{kind="completion",model="tiny"\} (\S+)', numbers)[1]) > 10 * count
@@ -252,15 +252,15 @@ def test_a_full_queue_is_said_with_the_time_to_wait(project):
     models = Models(project, rows=1, queue=1)
     with running(models, Limits(rows=1, queue=1, most_tokens=100_000)) as server:
         busy = [asked(server.port, max_tokens=100_000)]
-        within(5, lambda: models.loaded() and models.loaded()[0].engine.stats["running"] == 1)
+        within(5, lambda: models.loaded() and models.loaded()[0].engine.stats.running == 1)
         busy.append(asked(server.port, max_tokens=100_000))
-        within(5, lambda: models.loaded()[0].engine.stats["waiting"] == 1)
+        within(5, lambda: models.loaded()[0].engine.stats.waiting == 1)
         with asked(server.port) as third:
             status, headers, content = parsed(until_closed(third))
         assert status == 429 and content["error"]["code"] == "rate_limit_exceeded" and int(headers["retry-after"]) >= 1
         for connection in busy:                     # who leaves makes room at once
             connection.close()
-        within(2, lambda: models.loaded()[0].engine.stats["running"] == 0)
+        within(2, lambda: models.loaded()[0].engine.stats.running == 0)
         with asked(server.port, max_tokens=5) as last:
             assert parsed(until_closed(last))[0] == 200
         assert 'folio_cancelled_total{model="tiny"} 2.0' in ask(server.port, "/metrics")[2].decode()

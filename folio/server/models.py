@@ -39,7 +39,7 @@ class Served:
     """A model that is loaded, and the engine that runs it."""
     name: str               # of its run, by which clients call it
     model: Any              # folio.generation.language_model.LanguageModel
-    engine: Any             # folio.generation.engine.Engine
+    engine: Any             # folio.generation.engine.Engine, wrapped
     fingerprint: str        # with the same one and the same seed, the same text
     created: int            # when its weights were written, in seconds since 1970
     path: Path              # of its weights
@@ -125,7 +125,7 @@ class Models:
             return [entry.served for entry in self._loaded.values()]
 
     def close(self, grace: float = 0.0) -> None:
-        """End all engines; requests that run have `grace` seconds to end. A second call does nothing."""
+        """End all engines; the requests that run have `grace` seconds to end. A second call does nothing."""
         self._closing.set()
         self._loader.shutdown(wait=True, cancel_futures=True)
         with self._lock:
@@ -240,7 +240,8 @@ class Models:
             unused_since = time.monotonic()
             while time.monotonic() - unused_since < UNUSED and not self._closing.is_set():
                 time.sleep(POLLED)
-                if served.engine.stats["running"] or served.engine.stats["waiting"]:
+                stats = served.engine.stats
+                if stats.running or stats.waiting:
                     unused_since = time.monotonic()
             served.engine.close(0)
             with self._lock:

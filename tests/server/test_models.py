@@ -10,6 +10,7 @@ import pytest
 
 from folio.base.home import Home
 from folio.generation import engine
+from folio.generation.engine import Stats
 from folio.server import models as models_module
 from folio.server.models import Models, ModelUnavailable, UnknownModel
 from running import within
@@ -22,7 +23,7 @@ class FakeEngine:
 
     def __init__(self, model, *, rows, queue):
         self.model, self.rows, self.queue = model, rows, queue
-        self.stats, self.closed = {"running": 0, "waiting": 0}, None
+        self.stats, self.closed = Stats(), None
         self.made.append(self)
 
     def close(self, grace):
@@ -104,13 +105,13 @@ def test_a_near_miss_is_named(models):
 
 def test_the_one_unused_for_longest_makes_room_and_ends_its_requests(models):
     first, second = get(models, "first"), get(models, "second")
-    first.engine.stats["running"] = 1
+    first.engine.stats.running = 1
     get(models, "second")
     get(models, "third")
     assert [served.name for served in models.loaded()] == ["second", "third"]
     time.sleep(0.3)
     assert first.engine.closed is None              # it has a request yet
-    first.engine.stats["running"] = 0
+    first.engine.stats.running = 0
     within(3, lambda: first.engine.closed == 0)
     assert second.engine.closed is None
     assert get(models, "first") is not first        # loaded again
@@ -118,13 +119,13 @@ def test_the_one_unused_for_longest_makes_room_and_ends_its_requests(models):
 
 def test_no_more_are_in_memory_than_twice_the_limit(models):
     for name in ("first", "second"):
-        get(models, name).engine.stats["waiting"] = 1
+        get(models, name).engine.stats.waiting = 1
     loading = threading.Thread(target=lambda: [models.get_now(name) for name in ("third", "first", "second")])
     loading.start()
     within(3, lambda: len(FakeEngine.made) == 4)
     time.sleep(0.2)
     assert len(FakeEngine.made) == 4                # the fifth waits for a replaced one to end
-    FakeEngine.made[0].stats["waiting"] = 0
+    FakeEngine.made[0].stats.waiting = 0
     loading.join(3)
     assert len(FakeEngine.made) == 5
 
@@ -153,13 +154,13 @@ def test_requests_at_the_same_time_load_a_model_once_without_blocking_the_loop(m
 def test_newer_weights_are_taken_and_requests_in_flight_end_on_the_old_ones(models, project, caplog):
     caplog.set_level(logging.INFO, "folio.serve")
     old = get(models)
-    old.engine.stats["running"] = 1
+    old.engine.stats.running = 1
     write_weights(project, "first", seed=9)
     assert get(models) is old                       # until the new ones are there
     within(3, lambda: get(models) is not old)
     new = get(models)
     assert not same(old, new) and new.fingerprint != old.fingerprint and old.engine.closed is None
-    old.engine.stats["running"] = 0
+    old.engine.stats.running = 0
     within(3, lambda: old.engine.closed == 0)
     assert [served.name for served in models.loaded()] == ["first"] and len(FakeEngine.made) == 2
 
