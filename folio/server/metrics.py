@@ -158,14 +158,14 @@ class Recorded:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         scope["path"] = scope["path"].rstrip("/") or "/"        # a trailing slash is no error
-        path, record, status = scope["path"], Record(), 0
+        path, record, status, name = scope["path"], Record(), 0, _request_id(scope)
 
         async def sent(message):
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 elapsed = 1000 * (time.perf_counter() - record.started)
-                added = {"x-request-id": _request_id(scope), "openai-processing-ms": str(round(elapsed)),
+                added = {"x-request-id": name, "openai-processing-ms": str(round(elapsed)),
                          "x-content-type-options": "nosniff"}
                 message = {**message, "headers": [*message.get("headers", []), *(
                     (name.encode(), value.encode()) for name, value in added.items())]}
@@ -179,7 +179,7 @@ class Recorded:
             else:
                 await self.app(scope, receive, sent)
         except Exception as error:          # not its message, which may have a user's text in it
-            log.error("Failed at %s: %s\n%s", on_one_line(path), type(error).__name__,
+            log.error("Failed at %s, request %s: %s\n%s", on_one_line(path), name, type(error).__name__,
                       "".join(traceback.format_tb(error.__traceback__)))
             if not status:
                 await response(error)(scope, receive, sent)
