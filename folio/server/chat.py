@@ -137,6 +137,10 @@ class Writer:
     def __init__(self, wanted: ChatRequest, tokenizer: Tokenizer):
         self.wanted, self.tokenizer = wanted, tokenizer
 
+    def repeated(self, event: Event) -> int:
+        """Return 0: no answer begins with its prompt."""
+        return 0
+
     def choice(self, event: Event) -> dict[str, Any]:
         """Return a whole answer as a choice."""
         return {"index": event.index, "message": {"role": "assistant", "content": event.text, "refusal": None},
@@ -184,7 +188,7 @@ async def chat(request: HttpRequest) -> Response:
     settings = settings_of(wanted, tokens, limits.most_tokens)
     inbox = Inbox(wanted.n)
     ticket = await submit(served, Request(
-        [text], count=wanted.n, settings=settings, deliver=inbox.deliver, heal=wanted.healing,
+        prompts=[text], count=wanted.n, settings=settings, deliver=inbox.deliver, heal=wanted.healing,
         adjustments=adjustments_of(wanted, tokenizer.vocab_size),
         logprobs=(wanted.top_logprobs or 0) if wanted.logprobs else None))
     object = "chat.completion.chunk" if wanted.stream else "chat.completion"
@@ -193,12 +197,12 @@ async def chat(request: HttpRequest) -> Response:
         report.extra["prompt_token_ids"] = prompt_ids
     writer = Writer(wanted, tokenizer)
     if wanted.stream:
-        return EventStream(chunks(inbox, report, writer.choices), ticket, headers)
+        return EventStream(chunks(inbox, report, writer), ticket, headers)
     try:
         answers = await inbox.answers()
     finally:
         ticket.cancel()
-    report.count(answers)
+    report.completion_tokens = sum(len(answer.tokens) for answer in answers)
     return Json(report.whole([writer.choice(answer) for answer in answers]), headers=headers)
 
 

@@ -1,7 +1,7 @@
 """POST /v1/completions: continue texts or tokens."""
 
-import asyncio
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -9,9 +9,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from folio.base.fields import option
-from folio.generation.engine import Event, Request, TokenEvent
+from folio.generation.engine import Event, Request
 from folio.server.errors import Json
-from folio.server.logprobs import for_completions, of_prompt
+from folio.server.logprobs import for_completions
 from folio.server.requests import (DEFAULT_TOKENS, MOST_LOGPROBS, MOST_PROMPTS, MOST_ROWS, GenerationRequest,
                                    adjustments_of, aside, check_context, check_ids, read_object, settings_of, spelled,
                                    submit)
@@ -91,34 +91,26 @@ class CompletionRequest(GenerationRequest):
 
 # --- The answers ---
 
-@dataclass
-class Echo:
-    """What the answers to one prompt begin with: its text and, where wanted, its tokens."""
-    text: str = ""
-    tokens: list[TokenEvent] = field(default_factory=list)
-
-
 class Writer:
     """Put the answers to one request into the form of this route."""
 
-    def __init__(self, wanted: CompletionRequest, tokenizer: Tokenizer, echoes: list[Echo], ids: list[list[int]]):
-        """echoes: of each prompt; ids: of each prompt, empty unless return_token_ids."""
-        self.wanted, self.tokenizer, self.echoes, self.ids = wanted, tokenizer, echoes, ids
+    def __init__(self, wanted: CompletionRequest, tokenizer: Tokenizer, ids: list[list[int]]):
+        """ids: of each prompt; only needed with echo or return_token_ids."""
+        self.wanted, self.tokenizer, self.ids = wanted, tokenizer, ids
+
+    def repeated(self, event: Event) -> int:
+        """Return how many tokens at the beginning of an answer are its prompt's."""
+        return len(self.ids[event.index // self.wanted.rows]) if self.wanted.echo else 0
 
     def choice(self, event: Event, is_first: bool = True) -> dict[str, Any]:
         """Return a whole answer, or the part of one that an event has, as a choice."""
-        prompt = event.index // self.wanted.n
-        before = self.echoes[prompt]
-        echo = before if is_first else Echo()
-        made = {"index": event.index, "text": echo.text + event.text, "logprobs": None, "finish_reason": event.finish}
+        made = {"index": event.index, "text": event.text, "logprobs": None, "finish_reason": event.finish}
         if self.wanted.logprobs is not None:
-            made["logprobs"] = for_completions(echo.tokens, self.wanted.logprobs, 0, self.tokenizer)
-            own = for_completions(event.tokens, self.wanted.logprobs, len(before.text), self.tokenizer)
-            for name, values in own.items():
-                made["logprobs"][name] += values
+            made["logprobs"] = for_completions(event.tokens, self.wanted.logprobs, self.tokenizer)
         if self.wanted.return_token_ids:
-            made["token_ids"] = [token.id for token in event.tokens]
-            made["prompt_token_ids"] = self.ids[prompt] if is_first else None
+            begun = self.repeated(event) if is_first else 0
+            made["token_ids"] = [token.id for token in event.tokens[begun:]]
+            made["prompt_token_ids"] = self.ids[event.index // self.wanted.n] if is_first else None
         return made
 
     def choices(self, event: Event, is_first: bool) -> list[dict[str, Any]]:
@@ -128,33 +120,22 @@ class Writer:
         return [made] if says else []
 
 
-def likeliest(answers: list[Event], wanted: CompletionRequest) -> list[Event]:
-    """Return the n likeliest of the best_of answers to each prompt, by mean log-probability per token."""
+def likeliest(answers: list[Event], wanted: CompletionRequest, repeated: Callable[[Event], int]) -> list[Event]:
+    """Return the n likeliest of the best_of answers to each prompt, by mean log-probability per token.
+
+    repeated: answer -> tokens at its beginning that are its prompt's
+    """
     if wanted.rows == wanted.n:
         return answers
+
+    def mean_logprob(answer):
+        own = answer.tokens[repeated(answer):]
+        return sum(token.logprob for token in own) / max(1, len(own))
     found = []
     for start in range(0, len(answers), wanted.rows):
-        group = sorted(answers[start:start + wanted.rows], key=_mean_logprob, reverse=True)
+        group = sorted(answers[start:start + wanted.rows], key=mean_logprob, reverse=True)
         found += group[:wanted.n]
-    return [replace(answer, index=index) for index, answer in enumerate(found)]
-
-
-def _mean_logprob(answer):
-    return sum(token.logprob for token in answer.tokens) / max(1, len(answer.tokens))
-
-
-async def echoes_of(served: Any, wanted: CompletionRequest, prompts: list, ids: list[list[int]]) -> list[Echo]:
-    """Return what the answers to each prompt begin with. ids: of each prompt"""
-    if not wanted.echo:
-        return [Echo()] * len(prompts)
-    tokenizer, found = served.model.tokenizer, []
-    for prompt, own in zip(prompts, ids):
-        echo = Echo(prompt if isinstance(prompt, str) else tokenizer.decode(own))
-        if wanted.logprobs is not None and own:
-            scores = await asyncio.wrap_future(served.engine.score(own, wanted.logprobs))
-            echo.tokens = of_prompt(own, scores, tokenizer)
-        found.append(echo)
-    return found
+    return [answer._replace(index=index) for index, answer in enumerate(found)]
 
 
 # --- The route ---
@@ -171,33 +152,28 @@ async def complete(request: HttpRequest) -> Response:
     for prompt in prompts:
         if not isinstance(prompt, str):
             check_ids(prompt, "prompt", tokenizer.vocab_size)
-    scores_prompts = wanted.echo and wanted.logprobs is not None
     is_strict = limits.strict_context or not wanted.truncate_prompt
-    ids = prompts
-    if is_strict or scores_prompts or wanted.return_token_ids or not isinstance(prompts[0], str):
+    ids = []
+    if is_strict or wanted.echo or wanted.return_token_ids:
         ids = await ids_of(tokenizer, prompts)
     if is_strict:
         for own in ids:
             check_context("prompt", len(own), wanted.tokens, served.model.net.context)
-    echoes = await echoes_of(served, wanted, prompts, ids)
-    if scores_prompts:          # tokens that are listed are the ones that are read: no healing
-        prompts = [own or prompt for own, prompt in zip(ids, prompts)]
-
-    inbox = Inbox(len(prompts) * wanted.rows)
-    compared = 0 if wanted.rows > wanted.n else None
+    inbox, compared = Inbox(len(prompts) * wanted.rows), 0 if wanted.rows > wanted.n else None
     ticket = await submit(served, Request(
-        prompts, count=wanted.rows, settings=settings, deliver=inbox.deliver, adjustments=adjustments,
-        logprobs=compared if wanted.logprobs is None else wanted.logprobs, heal=wanted.healing))
+        prompts=prompts, count=wanted.rows, settings=settings, deliver=inbox.deliver, adjustments=adjustments,
+        logprobs=compared if wanted.logprobs is None else wanted.logprobs, heal=wanted.healing, echo=wanted.echo))
     report, headers = report_of("cmpl", "text_completion", wanted, served, ticket)
-    writer = Writer(wanted, tokenizer, echoes, ids)
+    writer = Writer(wanted, tokenizer, ids)
     if wanted.stream:
-        return EventStream(chunks(inbox, report, writer.choices), ticket, headers)
+        return EventStream(chunks(inbox, report, writer), ticket, headers)
     try:
         answers = await inbox.answers()
     finally:
         ticket.cancel()
-    report.count(answers)
-    return Json(report.whole([writer.choice(answer) for answer in likeliest(answers, wanted)]), headers=headers)
+    report.completion_tokens = sum(len(answer.tokens) - writer.repeated(answer) for answer in answers)
+    answers = likeliest(answers, wanted, writer.repeated)
+    return Json(report.whole([writer.choice(answer) for answer in answers]), headers=headers)
 
 
 async def ids_of(tokenizer: Tokenizer, prompts: list) -> list[list[int]]:

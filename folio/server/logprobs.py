@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from folio.generation.engine import TokenEvent
-from tokenizer import StreamingDecoder, Tokenizer
+from tokenizer import Tokenizer
 
 LEAST_LOGPROB = -9999.0         # JSON has no infinity; vLLM's number
 
@@ -26,11 +26,10 @@ def token_text(content: bytes) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in content)
 
 
-def for_completions(tokens: Iterable[TokenEvent], most: int, offset: int, tokenizer: Tokenizer) -> dict[str, list]:
+def for_completions(tokens: Iterable[TokenEvent], most: int, tokenizer: Tokenizer) -> dict[str, list]:
     """Return tokens in the form of /v1/completions.
 
-    most: likeliest tokens to list at each place, beside the token itself; offset: characters of the response's text
-    before its first token. A token without a log-probability has null.
+    most: likeliest tokens to list at each place, beside the token itself. A token without a log-probability has null.
     """
     found = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
     for token in tokens:
@@ -43,7 +42,7 @@ def for_completions(tokens: Iterable[TokenEvent], most: int, offset: int, tokeni
         found["tokens"].append(name)
         found["token_logprobs"].append(None if token.logprob is None else finite(token.logprob))
         found["top_logprobs"].append(top)
-        found["text_offset"].append(offset + token.text_offset)
+        found["text_offset"].append(token.text_offset)
     return found
 
 
@@ -56,15 +55,3 @@ def for_chat(tokens: Iterable[TokenEvent], most: int, tokenizer: Tokenizer) -> d
 
 def _entry(content, logprob):
     return {"token": token_text(content), "logprob": finite(logprob), "bytes": list(content)}
-
-
-def of_prompt(ids: list[int], scores: Iterable[tuple[float, tuple]], tokenizer: Tokenizer) -> list[TokenEvent]:
-    """Return the tokens of a prompt; the first one has no log-probability.
-
-    scores: (log-probability, likeliest) of every token but the first
-    """
-    decoder, offset, found = StreamingDecoder(tokenizer), 0, []
-    for token, (logprob, top) in zip(ids, [(None, ()), *scores], strict=True):
-        found.append(TokenEvent(token, tokenizer.token_bytes[token], logprob, tuple(top), offset))
-        offset += len(decoder.add(token))       # whole characters: a token inside one begins where that begins
-    return found

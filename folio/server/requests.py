@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -158,8 +159,7 @@ def _no_constant(name):
 def _distinct(pairs):
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise invalid(None, f"The body has the name {ascii(twice[:40])} twice in one object; send it once.",
                       "invalid_json")
     return found

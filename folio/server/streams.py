@@ -7,7 +7,7 @@ import secrets
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import Response
@@ -95,8 +95,8 @@ def merged(events: Iterable[Event]) -> list[Event]:
     for event in events:
         by_index.setdefault(event.index, []).append(event)
     return [parts[0] if len(parts) == 1 else
-            replace(parts[-1], text="".join(part.text for part in parts),
-                    tokens=tuple(token for part in parts for token in part.tokens))
+            parts[-1]._replace(text="".join(part.text for part in parts),
+                               tokens=tuple(token for part in parts for token in part.tokens))
             for parts in by_index.values()]
 
 
@@ -117,10 +117,6 @@ class Report:
 
     def __post_init__(self):
         self.id, self.created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
-
-    def count(self, events: Iterable[Event]) -> None:
-        """Add the tokens of events to the usage."""
-        self.completion_tokens += sum(len(event.tokens) for event in events)
 
     @property
     def usage(self) -> dict[str, int]:
@@ -153,24 +149,23 @@ def report_of(prefix: str, object: str, wanted: Any, served: Any, ticket: Ticket
         extra = {"folio": {"window_start": starts[0] if len(starts) == 1 else starts}}
         headers = {"folio-window-start": ",".join(map(str, starts))}
     wants_usage = options is not None and options.include_usage
-    prompt_tokens = ticket.prompt_tokens
-    return Report(prefix, object, served.name, served.fingerprint,
-                  prompt_tokens if isinstance(prompt_tokens, int) else sum(prompt_tokens), extra, wants_usage,
+    return Report(prefix, object, served.name, served.fingerprint, ticket.prompt_tokens, extra, wants_usage,
                   wants_usage and options.continuous_usage_stats), headers
 
 
-async def chunks(inbox: Inbox, report: Report, choices: Callable[[Event, bool], list[dict]]
-                 ) -> AsyncIterator[list[dict]]:
-    """Yield lists of chunks as the answers are written.
+async def chunks(inbox: Inbox, report: Report, writer: Any) -> AsyncIterator[list[dict]]:
+    """Yield lists of chunks as the answers are written; an empty list stands for silence.
 
-    choices: (event, whether it is the first of its answer) -> choices, one chunk each. An empty list stands for silence.
+    writer: has `choices(event, whether it is the first of its answer)` -> choices, one chunk each; and
+    `repeated(event)` -> how many tokens of a first event are the prompt's
     """
     begun = set()
     async for events in inbox.batches(PAUSE_SECONDS):
         made = []
         for event in events:
-            report.count([event])
-            made += [report.chunk([choice]) for choice in choices(event, event.index not in begun)]
+            is_first = event.index not in begun
+            report.completion_tokens += len(event.tokens) - (writer.repeated(event) if is_first else 0)
+            made += [report.chunk([choice]) for choice in writer.choices(event, is_first)]
             begun.add(event.index)
         if made or not events:
             yield made
