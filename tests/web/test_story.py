@@ -25,13 +25,14 @@ function check(condition, sentence) {
   if (!condition) throw new Error(sentence);
 }
 function textsOf(story) {
-  const current = story.current;
+  const {current, _typedAt} = story;
   const texts = story.nodes.map((node, number) => {
     story.go(number);
     check(textOfRuns(story.runs) === story.text, "the runs are not the text");
     return story.text;
   });
   story.go(current);
+  story._typedAt = _typedAt;            // looking does not end a run of typing
   return texts;
 }
 function operate(story, below, now) {
