@@ -1,0 +1,331 @@
+"""The page of a server: its files, and the routes of its engine, folio/web/server_engine.js.
+
+    GET  /                          the page
+    GET  /folio/web/NAME            its scripts and its style
+    GET  /folio/describe?model=NAME {about, settings, models}: plain values, as folio.formats.page has them
+    POST /folio/generate            {model, prompt, settings, count, stream} -> events, below
+    POST /folio/surprise            {model, text} -> {pieces: [[text, bits]]}, which add up to the text
+    POST /folio/alternatives        {model, text, count} -> {pieces: [[text, probability]]}, the likeliest first
+    POST /folio/view                {model, text} -> {start: UTF-16 code units that the model does not see}
+    POST /folio/copies              {model, text} -> see folio.server.copies
+
+`model` may be left out or null: the server's first. A large integer may be a string of digits, as JavaScript has none
+beyond 2^53. An answer is a stream of server-sent events, each one line of JSON: {pieces: [[index, text, bits, tokens],
+...]} as the answers grow, and last {result: [{text, tokens, seconds, ended, seed, stream}]} or {error: a sentence}.
+"""
+
+import asyncio
+import html
+import inspect
+import json
+import math
+import time
+from dataclasses import fields, replace
+from functools import cache
+from hashlib import sha256
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from folio.base.errors import FolioError
+from folio.formats import page as one_file
+from folio.generation.decoder import window_start
+from folio.generation.engine import Full, Request
+from folio.networks.build import count_parameters
+from folio.server import copies, training
+from folio.server.errors import ApiError
+from Model_Params import GenerationParams
+
+SCRIPTS = ("server_engine.js", *one_file.PAGE_SCRIPTS[1:-1], "copies.js", "curves.js", "training.js",
+           one_file.PAGE_SCRIPTS[-1], "server_start.js")
+FILES = {"page.css": "text/css", **dict.fromkeys(SCRIPTS, "text/javascript")}
+MOST_ANSWERS = 8                    # side by side: what fits on a screen
+MOST_ALTERNATIVES = 100
+CONNECTION_SECONDS = 0.5            # between two looks at whether a client is still there
+SECURITY = {"Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+
+
+def routes():
+    """Return the routes of the page."""
+    return [
+        Route("/", index),
+        Route("/folio/web/{name}", file),
+        Route("/folio/describe", describe),
+        Route("/folio/generate", generate, methods=["POST"]),
+        Route("/folio/surprise", surprise, methods=["POST"]),
+        Route("/folio/alternatives", alternatives, methods=["POST"]),
+        Route("/folio/view", view, methods=["POST"]),
+        Route("/folio/copies", find_copies, methods=["POST"]),
+        *training.routes(),
+    ]
+
+
+# --- Files ---
+
+async def index(request):
+    """Return the page."""
+    return _unless_known(request, _index(), "text/html")
+
+
+async def file(request):
+    """Return a file of the page."""
+    name = request.path_params["name"]
+    if name not in FILES:
+        raise ApiError(404, f"There is no file {name} of the page.", "not_found_error")
+    return _unless_known(request, (one_file.WEB / name).read_bytes(), FILES[name])
+
+
+@cache
+def _index():
+    parts = {"title": html.escape("Folio"), "style": '<link rel="stylesheet" href="/folio/web/page.css">', "model": "",
+             "scripts": "\n".join(f'<script src="/folio/web/{name}"></script>' for name in SCRIPTS)}
+    page = (one_file.WEB / "page.html").read_text(encoding="utf-8")
+    for part, content in parts.items():
+        before, place, after = page.partition(f"<!-- {part} -->")
+        assert place, f"page.html has no place for the {part}"
+        page = before + content + after
+    return page.encode("utf-8")
+
+
+def _unless_known(request, content, media_type):
+    """Return a response with the content, or one that says that the browser still has it."""
+    tag = f'"{sha256(content).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache", **SECURITY}
+    known = {word.strip().removeprefix("W/") for word in request.headers.get("if-none-match", "").split(",")}
+    if tag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)
+
+
+# --- Measurements ---
+
+async def describe(request):
+    """Return what a model is, which settings it has, and which other models there are."""
+    served = await _served(request, request.query_params.get("model"))
+    model = served.model
+    bits = model.val_bpb if model.val_bpb is not None and math.isfinite(model.val_bpb) else None
+    about = {"name": served.name, "parameters": count_parameters(model.net), "bits_per_byte": bits, "steps": model.step,
+             "context": model.net.context, "family": model.net.params.family,
+             "vocab_size": model.tokenizer.vocab_size}
+    names = [known["id"] for known in await _awaited(request.app.state.models.names())]
+    return _private({"about": about, "settings": one_file.settings(), "models": names})
+
+
+async def surprise(request):
+    """Return what each piece of a text costs the model."""
+    body = await _body(request, text=str)
+    served = await _served(request, body["model"])
+    return _private({"pieces": await _measured(served, served.model.surprise, body["text"])})
+
+
+async def alternatives(request):
+    """Return what may follow a text."""
+    body = await _body(request, text=str, count=int)
+    served = await _served(request, body["model"])
+    if not 1 <= body["count"] <= MOST_ALTERNATIVES:
+        raise ApiError(400, f"count={body['count']} is not from 1 to {MOST_ALTERNATIVES}.", "invalid_request_error",
+                       param="count")
+    pieces = await _measured(served, served.model.next_token_probabilities, body["text"])
+    return _private({"pieces": pieces[:body["count"]]})
+
+
+async def view(request):
+    """Return how much of the beginning of a text the model does not see when it continues the text."""
+    body = await _body(request, text=str)
+    served = await _served(request, body["model"])
+    with _said_by_us():
+        return _private({"start": await run_in_threadpool(view_start, served.model, body["text"])})
+
+
+async def find_copies(request):
+    """Return the stretches of a text that a model's training text has too."""
+    body = await _body(request, text=str)
+    served = await _served(request, body["model"])
+    state = request.app.state
+    if not hasattr(state, "copies"):
+        state.copies = copies.Copies(state.models.home)
+    return _private(await run_in_threadpool(state.copies.find, body["text"], served.model.learned_from))
+
+
+def view_start(model, text):
+    """Return how many UTF-16 code units at the beginning of a text the model does not see when it continues it.
+
+    Raises FolioError where its tokenizer does not know a character.
+    """
+    ids = model.tokenizer.encode(text)
+    unseen = model.tokenizer.decode_bytes(ids[:window_start(len(ids), model.net.context)])
+    characters = len(unseen.decode("utf-8", errors="ignore"))
+    if len(text[:characters].encode("utf-8")) < len(unseen):        # inside a character: it counts too
+        characters += 1
+    return len(text[:characters].encode("utf-16-le")) // 2
+
+
+async def _measured(served, function, *arguments):
+    """Return what a function of the model returns, called in the thread of its engine."""
+    with _said_by_us():
+        return await asyncio.wrap_future(served.engine.call(function, *arguments))
+
+
+# --- Answers ---
+
+async def generate(request):
+    """Return a stream with answers to a prompt, side by side."""
+    body = await _body(request, prompt=str, count=int, stream=int, settings=dict)
+    served = await _served(request, body["model"])
+    if not 1 <= body["count"] <= MOST_ANSWERS:
+        raise ApiError(400, f"count={body['count']} is not a number of answers from 1 to {MOST_ANSWERS}.",
+                       "invalid_request_error", param="count")
+    if body["stream"] < 0:
+        raise ApiError(400, f"stream={body['stream']} is below 0, the first of the answers of a seed.",
+                       "invalid_request_error", param="stream")
+    with _said_by_us():
+        settings = read_settings(body["settings"], request.app.state.limits.most_tokens)
+    loop, events = asyncio.get_running_loop(), asyncio.Queue()
+
+    def deliver(said):
+        loop.call_soon_threadsafe(events.put_nowait, said)
+
+    answers = Answers(body["count"], body["stream"], settings)
+    try:
+        with _said_by_us():
+            ticket = await run_in_threadpool(served.engine.submit, Request(
+                [body["prompt"]], count=body["count"], settings=settings, deliver=deliver, logprobs=0))
+    except Full as error:
+        raise ApiError(429, "The server is busy: as many answers wait as may wait. Try again in a moment.",
+                       "rate_limit_error", headers={"Retry-After": str(math.ceil(error.retry_after))}) from None
+    return StreamingResponse(_streamed(request, ticket, events, answers), media_type="text/event-stream",
+                             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+
+def read_settings(values, most_tokens=None):
+    """Return the GenerationParams of {field: value}, resolved. A missing seed stays missing.
+
+    most_tokens: that an answer may have, None for any. Raises FolioError for what is wrong.
+    """
+    known = {field["name"]: field for field in one_file.settings()}
+    if unknown := [name for name in values if name not in known]:
+        raise FolioError(f"There is no setting {unknown[0]}; there are {', '.join(known)}.")
+    read = {}
+    for name, value in values.items():
+        is_digits = known[name]["type"] == "int" and isinstance(value, str) and value.isascii() and value.isdigit()
+        value = int(value) if is_digits and len(value) < 20 else value
+        if known[name]["type"] == "float" and type(value) is int:
+            value = float(value) if abs(value) < 1 << 53 else value
+        read[name] = tuple(value) if known[name]["type"] == "texts" and isinstance(value, list) else value
+    settings = GenerationParams(**read)
+    if problems := list(settings.problems()):
+        raise FolioError("\n".join(problems))
+    if most_tokens is not None and settings.tokens > most_tokens:
+        raise FolioError(f"tokens={settings.tokens} is above what this server writes at most, {most_tokens}.")
+    return settings.resolved()
+
+
+class Answers:
+    """Several answers as the page's engine reports them, from the events of folio.generation.engine."""
+
+    def __init__(self, count, stream, settings):
+        """stream: number of the first of the answers of the seed; settings: GenerationParams"""
+        self.settings, self.stream, self.started_at = settings, stream, time.monotonic()
+        self.running, self.error = set(range(count)), None
+        self.results = [{"text": "", "tokens": 0, "seconds": 0.0, "ended": "aborted",
+                         "seed": str(settings.sampling_seed), "stream": stream + index} for index in range(count)]
+        self._bits, self._tokens = [0.0] * count, [0] * count       # of tokens whose text is not certain yet
+
+    def add(self, events):
+        """Return what these events add: [[index, text, bits, tokens]]. Bits are those of the model, in base 2."""
+        pieces = []
+        for event in events:
+            index, result = event.index, self.results[event.index]
+            self._bits[index] -= sum(token.logprob for token in event.tokens) / math.log(2)
+            self._tokens[index] += len(event.tokens)
+            if event.text or event.finish and self._tokens[index]:
+                pieces.append([index, event.text, self._bits[index], self._tokens[index]])
+                result["text"] += event.text
+                result["tokens"] += self._tokens[index]
+                self._bits[index], self._tokens[index] = 0.0, 0
+            if event.finish:
+                self.running.discard(index)
+                result["seconds"] = time.monotonic() - self.started_at
+                result["ended"] = self._ended(event)
+                self.error = event.error or self.error
+        return pieces
+
+    def _ended(self, event):
+        return {"cancelled": "aborted", "failed": "aborted"}.get(event.finish, event.finish)
+
+
+async def _streamed(request, ticket, events, answers):
+    """Yield the events of an answer; its rows are free as soon as nobody reads them."""
+    try:
+        while answers.running:
+            try:
+                said = await asyncio.wait_for(events.get(), CONNECTION_SECONDS)
+            except TimeoutError:
+                if await request.is_disconnected():
+                    return
+                continue
+            while not events.empty():                   # what came meanwhile, in one event
+                said = [*said, *events.get_nowait()]
+            if pieces := answers.add(said):
+                yield _event({"pieces": pieces})
+        yield _event({"result": answers.results} if answers.error is None else {"error": answers.error})
+    finally:
+        if answers.running:
+            ticket.cancel()
+
+
+def _event(value):
+    return f"data: {json.dumps(value)}\n\n"
+
+
+# --- Requests ---
+
+class _said_by_us:
+    """Turn a FolioError, which a setting or a text has caused, into an answer with its sentence."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, FolioError):
+            raise ApiError(400, str(error), "invalid_request_error") from None
+
+
+async def _body(request, **kinds):
+    """Return the fields of a request: {"model": name or None, field: value}. kinds: {field: type}"""
+    usual = {"count": 1, "stream": 0, "settings": {}}
+    try:
+        body = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        raise ApiError(400, "The body of the request is not JSON.", "invalid_request_error") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "The body of the request is not a JSON object.", "invalid_request_error")
+    found = {"model": body.pop("model", None)}
+    if found["model"] is not None and not isinstance(found["model"], str):
+        raise ApiError(400, "model should be the name of a model.", "invalid_request_error", param="model")
+    for name, kind in kinds.items():
+        value = found[name] = body.pop(name, usual.get(name))
+        if type(value) is not kind:
+            raise ApiError(400, f"{name} should be of type {kind.__name__}.", "invalid_request_error", param=name)
+        if kind is str and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ApiError(400, f"{name} has half a surrogate pair, which is no character.", "invalid_request_error",
+                           param=name)
+    if body:
+        raise ApiError(400, f"There is no field {next(iter(body))} here.", "invalid_request_error",
+                       param=next(iter(body)))
+    return found
+
+
+async def _served(request, name):
+    """Return the Served with a name, the first one for None; it may have to be loaded."""
+    return await _awaited(request.app.state.models.get(name))
+
+
+async def _awaited(value):
+    return await value if inspect.isawaitable(value) else value
+
+
+def _private(value):
+    return JSONResponse(value, headers={"Cache-Control": "no-store"})

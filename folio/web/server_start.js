@@ -1,0 +1,4 @@
+/* Open the page with the engine of its server. */
+"use strict";
+
+window.page = startPage(createServerEngine());
