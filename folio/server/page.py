@@ -15,26 +15,23 @@ beyond 2^53. An answer is a stream of server-sent events, each one line of JSON:
 """
 
 import asyncio
-import html
 import inspect
 import json
 import math
 import time
-from dataclasses import fields, replace
 from functools import cache
 from hashlib import sha256
 
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from folio.base.errors import FolioError
 from folio.formats import page as one_file
 from folio.generation.decoder import window_start
-from folio.generation.engine import Full, Request
-from folio.networks.build import count_parameters
+from folio.generation.engine import Request
 from folio.server import copies, training
-from folio.server.errors import ApiError
+from folio.server.errors import ApiError, Json
 from Model_Params import GenerationParams
 
 SCRIPTS = ("server_engine.js", *one_file.PAGE_SCRIPTS[1:-1], "copies.js", "curves.js", "training.js",
@@ -73,13 +70,13 @@ async def file(request):
     """Return a file of the page."""
     name = request.path_params["name"]
     if name not in FILES:
-        raise ApiError(404, f"There is no file {name} of the page.", "not_found_error")
+        raise ApiError(404, f"There is no file {name} of the page.", code="not_found")
     return _unless_known(request, (one_file.WEB / name).read_bytes(), FILES[name])
 
 
 @cache
 def _index():
-    parts = {"title": html.escape("Folio"), "style": '<link rel="stylesheet" href="/folio/web/page.css">', "model": "",
+    parts = {"title": "Folio", "style": '<link rel="stylesheet" href="/folio/web/page.css">', "model": "",
              "scripts": "\n".join(f'<script src="/folio/web/{name}"></script>' for name in SCRIPTS)}
     page = (one_file.WEB / "page.html").read_text(encoding="utf-8")
     for part, content in parts.items():
@@ -106,7 +103,7 @@ async def describe(request):
     served = await _served(request, request.query_params.get("model"))
     model = served.model
     bits = model.val_bpb if model.val_bpb is not None and math.isfinite(model.val_bpb) else None
-    about = {"name": served.name, "parameters": count_parameters(model.net), "bits_per_byte": bits, "steps": model.step,
+    about = {"name": served.name, "parameters": sum(weights.numel() for weights in model.net.parameters()), "bits_per_byte": bits, "steps": model.step,
              "context": model.net.context, "family": model.net.params.family,
              "vocab_size": model.tokenizer.vocab_size}
     names = [known["id"] for known in await _awaited(request.app.state.models.names())]
@@ -125,8 +122,7 @@ async def alternatives(request):
     body = await _body(request, text=str, count=int)
     served = await _served(request, body["model"])
     if not 1 <= body["count"] <= MOST_ALTERNATIVES:
-        raise ApiError(400, f"count={body['count']} is not from 1 to {MOST_ALTERNATIVES}.", "invalid_request_error",
-                       param="count")
+        raise ApiError(400, f"count={body['count']} is not from 1 to {MOST_ALTERNATIVES}.", param="count")
     pieces = await _measured(served, served.model.next_token_probabilities, body["text"])
     return _private({"pieces": pieces[:body["count"]]})
 
@@ -135,8 +131,7 @@ async def view(request):
     """Return how much of the beginning of a text the model does not see when it continues the text."""
     body = await _body(request, text=str)
     served = await _served(request, body["model"])
-    with _said_by_us():
-        return _private({"start": await run_in_threadpool(view_start, served.model, body["text"])})
+    return _private({"start": await run_in_threadpool(view_start, served.model, body["text"])})
 
 
 async def find_copies(request):
@@ -164,8 +159,7 @@ def view_start(model, text):
 
 async def _measured(served, function, *arguments):
     """Return what a function of the model returns, called in the thread of its engine."""
-    with _said_by_us():
-        return await asyncio.wrap_future(served.engine.call(function, *arguments))
+    return await asyncio.wrap_future(served.engine.call(function, *arguments))
 
 
 # --- Answers ---
@@ -175,26 +169,18 @@ async def generate(request):
     body = await _body(request, prompt=str, count=int, stream=int, settings=dict)
     served = await _served(request, body["model"])
     if not 1 <= body["count"] <= MOST_ANSWERS:
-        raise ApiError(400, f"count={body['count']} is not a number of answers from 1 to {MOST_ANSWERS}.",
-                       "invalid_request_error", param="count")
+        raise ApiError(400, f"count={body['count']} is not a number of answers from 1 to {MOST_ANSWERS}.", param="count")
     if body["stream"] < 0:
-        raise ApiError(400, f"stream={body['stream']} is below 0, the first of the answers of a seed.",
-                       "invalid_request_error", param="stream")
-    with _said_by_us():
-        settings = read_settings(body["settings"], request.app.state.limits.most_tokens)
+        raise ApiError(400, f"stream={body['stream']} is below 0, the first of the answers of a seed.", param="stream")
+    settings = read_settings(body["settings"], request.app.state.limits.most_tokens)
     loop, events = asyncio.get_running_loop(), asyncio.Queue()
 
     def deliver(said):
         loop.call_soon_threadsafe(events.put_nowait, said)
 
     answers = Answers(body["count"], body["stream"], settings)
-    try:
-        with _said_by_us():
-            ticket = await run_in_threadpool(served.engine.submit, Request(
-                [body["prompt"]], count=body["count"], settings=settings, deliver=deliver, logprobs=0))
-    except Full as error:
-        raise ApiError(429, "The server is busy: as many answers wait as may wait. Try again in a moment.",
-                       "rate_limit_error", headers={"Retry-After": str(math.ceil(error.retry_after))}) from None
+    ticket = await run_in_threadpool(served.engine.submit, Request(
+        [body["prompt"]], count=body["count"], settings=settings, deliver=deliver, logprobs=0))
     return StreamingResponse(_streamed(request, ticket, events, answers), media_type="text/event-stream",
                              headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
@@ -211,8 +197,6 @@ def read_settings(values, most_tokens=None):
     for name, value in values.items():
         is_digits = known[name]["type"] == "int" and isinstance(value, str) and value.isascii() and value.isdigit()
         value = int(value) if is_digits and len(value) < 20 else value
-        if known[name]["type"] == "float" and type(value) is int:
-            value = float(value) if abs(value) < 1 << 53 else value
         read[name] = tuple(value) if known[name]["type"] == "texts" and isinstance(value, list) else value
     settings = GenerationParams(**read)
     if problems := list(settings.problems()):
@@ -282,39 +266,26 @@ def _event(value):
 
 # --- Requests ---
 
-class _said_by_us:
-    """Turn a FolioError, which a setting or a text has caused, into an answer with its sentence."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, FolioError):
-            raise ApiError(400, str(error), "invalid_request_error") from None
-
-
 async def _body(request, **kinds):
     """Return the fields of a request: {"model": name or None, field: value}. kinds: {field: type}"""
     usual = {"count": 1, "stream": 0, "settings": {}}
     try:
         body = json.loads(await request.body())
     except (ValueError, RecursionError):
-        raise ApiError(400, "The body of the request is not JSON.", "invalid_request_error") from None
+        raise ApiError(400, "The body of the request is not JSON.") from None
     if not isinstance(body, dict):
-        raise ApiError(400, "The body of the request is not a JSON object.", "invalid_request_error")
+        raise ApiError(400, "The body of the request is not a JSON object.")
     found = {"model": body.pop("model", None)}
     if found["model"] is not None and not isinstance(found["model"], str):
-        raise ApiError(400, "model should be the name of a model.", "invalid_request_error", param="model")
+        raise ApiError(400, "model should be the name of a model.", param="model")
     for name, kind in kinds.items():
         value = found[name] = body.pop(name, usual.get(name))
         if type(value) is not kind:
-            raise ApiError(400, f"{name} should be of type {kind.__name__}.", "invalid_request_error", param=name)
+            raise ApiError(400, f"{name} should be of type {kind.__name__}.", param=name)
         if kind is str and any("\ud800" <= character <= "\udfff" for character in value):
-            raise ApiError(400, f"{name} has half a surrogate pair, which is no character.", "invalid_request_error",
-                           param=name)
+            raise ApiError(400, f"{name} has half a surrogate pair, which is no character.", param=name)
     if body:
-        raise ApiError(400, f"There is no field {next(iter(body))} here.", "invalid_request_error",
-                       param=next(iter(body)))
+        raise ApiError(400, f"There is no field {next(iter(body))} here.", param=next(iter(body)))
     return found
 
 
@@ -328,4 +299,4 @@ async def _awaited(value):
 
 
 def _private(value):
-    return JSONResponse(value, headers={"Cache-Control": "no-store"})
+    return Json(value, headers={"Cache-Control": "no-store"})

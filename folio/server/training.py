@@ -15,8 +15,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from folio.data.token_files import names_of_texts
 from folio.formats import run_list, run_log
-from folio.runs import names_of_texts
 from folio.server.errors import ApiError
 
 SHOWN = ("name", "state", "go_on", "started_from", "differs", "text", "nats_per_byte", "bits_per_byte", "steps",
@@ -49,9 +49,9 @@ async def log(request):
     home, name = request.app.state.models.home, request.path_params["name"]
     after = request.query_params.get("after", "-1")
     if not after.removeprefix("-").isdecimal() or len(after) > 18:
-        raise ApiError(400, f"after={after[:40]} is not a number of steps.", "invalid_request_error", param="after")
+        raise ApiError(400, f"after={after[:40]} is not a number of steps.", param="after")
     if name not in await run_in_threadpool(run_list.names_of_runs, home):
-        raise ApiError(404, f"There is no run {name[:100]}.", "not_found_error", param="name")
+        raise ApiError(404, f"There is no run {name[:100]}.", param="name", code="not_found")
     lines = await run_in_threadpool(_lines, home.log(name), int(after))
     return Response("".join(lines), media_type="application/x-ndjson", headers=NOT_STORED)
 
@@ -61,7 +61,7 @@ def _lines(path, after):
     try:
         reports = run_log.read(path)
     except OSError as error:
-        raise ApiError(404, f"{path.name} cannot be read: {error.strerror}.", "not_found_error") from None
+        raise ApiError(404, f"{path.name} cannot be read: {error.strerror}.", code="not_found") from None
     if reports and reports[-1]["step"] < after:         # cut back since: what was sent may be of another sitting
         after = -1
     return [json.dumps(_plain(report)) + "\n" for report in thinned([each for each in reports if each["step"] > after])]

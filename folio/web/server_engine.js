@@ -27,7 +27,10 @@ function createServerEngine() {
     },
     async describe() {
       const query = engine.model === null ? "" : `?model=${encodeURIComponent(engine.model)}`;
-      const {about, settings, models} = await ask(`/folio/describe${query}`);
+      const {about, settings, models} = await ask(`/folio/describe${query}`).catch((error) => {
+        if (error.status !== 404 || engine.model === null) throw error;
+        return ask("/folio/describe");          // the run is gone: its name was kept from another day
+      });
       Object.assign(engine, {models, model: about.name});
       return {about, settings};
     },
@@ -88,7 +91,7 @@ class Connection {
       headers: {"Content-Type": "application/json"}};
     const response = await fetch(path, options).catch((error) => this._failed(error, signal));
     this._found();
-    if (!response.ok) throw new Error(await sentenceOf(response));
+    if (!response.ok) throw Object.assign(new Error(await sentenceOf(response)), {status: response.status});
     return response;
   }
 

@@ -1,4 +1,73 @@
-/* Open the page with the engine of its server. */
+/* Open the page with the engine of its server, and show what only a server has: its models, copied stretches, the
+ * training view, and whether it answers.
+ */
 "use strict";
 
-window.page = startPage(createServerEngine());
+const BACK = "The server answers again.";
+
+function startServerPage() {
+  const engine = createServerEngine();
+  const kept = new Keeper(document.title, () => {}).read("model");
+  if (kept !== null) engine.choose(kept);
+  const page = startPage(engine);
+  showModels(page, engine);
+  showConnection(page, engine);
+  showTraining(page, engine);
+  page.colors.addMode(new CopiedColors(page, engine));
+  page.at["copied-choice"].hidden = false;
+  return page;
+}
+
+/* Let a person choose among the models of the server; the text stays. */
+function showModels(page, engine) {
+  const {model, name} = page.at;
+  page.onDescribe = () => {
+    const names = engine.models.includes(engine.model) ? engine.models : [engine.model, ...engine.models];
+    model.replaceChildren(...names.map((one) => new Option(one, one, one === engine.model, one === engine.model)));
+    model.hidden = names.length < 2;
+    name.classList.toggle("hidden", names.length >= 2);
+    page.keeper.write(engine.model, "model");
+  };
+  model.addEventListener("change", async () => {
+    page.writing.stop();
+    const before = engine.model;
+    engine.choose(model.value);
+    if (await page.connect()) return page.say(`The model is now ${engine.model}.`);
+    engine.choose(before);
+    model.value = before;
+  });
+}
+
+/* Say when the server stops answering, and when it answers again. */
+function showConnection(page, engine) {
+  engine.onConnection = async (isThere) => {
+    if (!isThere) return page.tell(NO_ANSWER);
+    if (page.at["notice-text"].textContent === NO_ANSWER) page.at.notice.hidden = true;
+    page.writing.remark = BACK;
+    page.say(BACK);
+    if (page.writing.engine === null) await page.connect();
+    page.changed();
+  };
+}
+
+/* Writing or training, as the address says: so that Back and Reload work. */
+function showTraining(page, engine) {
+  const {view, training, writing} = page.at;
+  const trainingView = new TrainingView(training, engine, (sentence) => page.tell(sentence));
+  view.hidden = false;
+  const show = () => {
+    const isTraining = location.hash === "#training";
+    document.body.classList.toggle("shows-training", isTraining);
+    view.textContent = isTraining ? "Writing" : "Training";
+    writing.hidden = isTraining;
+    trainingView.isShown = isTraining;
+    if (!isTraining) page.at.text.focus({preventScroll: true});
+  };
+  view.addEventListener("click", () => {
+    location.hash = location.hash === "#training" ? "" : "#training";
+  });
+  window.addEventListener("hashchange", show);
+  show();
+}
+
+window.page = startServerPage();
