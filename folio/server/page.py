@@ -36,7 +36,8 @@ from Model_Params import GenerationParams
 
 SCRIPTS = ("server_engine.js", *one_file.PAGE_SCRIPTS[1:-1], "copies.js", "curves.js", "training.js",
            one_file.PAGE_SCRIPTS[-1], "server_start.js")
-FILES = {"page.css": "text/css", **dict.fromkeys(SCRIPTS, "text/javascript")}
+STYLES = ("page.css", "server.css")
+FILES = {"icon.svg": "image/svg+xml", **dict.fromkeys(STYLES, "text/css"), **dict.fromkeys(SCRIPTS, "text/javascript")}
 MOST_ANSWERS = 8                    # side by side: what fits on a screen
 MOST_ALTERNATIVES = 100
 CONNECTION_SECONDS = 0.5            # between two looks at whether a client is still there
@@ -76,7 +77,9 @@ async def file(request):
 
 @cache
 def _index():
-    parts = {"title": "Folio", "style": '<link rel="stylesheet" href="/folio/web/page.css">', "model": "",
+    parts = {"title": "Folio", "model": "",
+             "style": '<link rel="icon" type="image/svg+xml" href="/folio/web/icon.svg">\n' +
+                      "\n".join(f'<link rel="stylesheet" href="/folio/web/{name}">' for name in STYLES),
              "scripts": "\n".join(f'<script src="/folio/web/{name}"></script>' for name in SCRIPTS)}
     page = (one_file.WEB / "page.html").read_text(encoding="utf-8")
     for part, content in parts.items():
@@ -107,7 +110,11 @@ async def describe(request):
              "context": model.net.context, "family": model.net.params.family,
              "vocab_size": model.tokenizer.vocab_size}
     names = [known["id"] for known in await _awaited(request.app.state.models.names())]
-    return _private({"about": about, "settings": one_file.settings(), "models": names})
+    settings = one_file.settings()
+    for field in settings:
+        if field["name"] == "tokens":
+            field["high"] = request.app.state.limits.most_tokens
+    return _private({"about": about, "settings": settings, "models": names})
 
 
 async def surprise(request):
@@ -170,17 +177,18 @@ async def generate(request):
     served = await _served(request, body["model"])
     if not 1 <= body["count"] <= MOST_ANSWERS:
         raise ApiError(400, f"count={body['count']} is not a number of answers from 1 to {MOST_ANSWERS}.", param="count")
-    if body["stream"] < 0:
-        raise ApiError(400, f"stream={body['stream']} is below 0, the first of the answers of a seed.", param="stream")
+    most = request.app.state.limits.most_answers
+    if not 0 <= body["stream"] <= most - body["count"]:
+        raise ApiError(400, f"stream={body['stream']} is not from 0 to {most - body['count']}.", param="stream")
     settings = read_settings(body["settings"], request.app.state.limits.most_tokens)
     loop, events = asyncio.get_running_loop(), asyncio.Queue()
 
     def deliver(said):
         loop.call_soon_threadsafe(events.put_nowait, said)
 
-    answers = Answers(body["count"], body["stream"], settings)
+    answers = Answers(served.model, settings, body["count"], body["stream"])
     ticket = await run_in_threadpool(served.engine.submit, Request(
-        [body["prompt"]], count=body["count"], settings=settings, deliver=deliver, logprobs=0))
+        [body["prompt"]], count=answers.first + body["count"], settings=settings, deliver=deliver, logprobs=0))
     return StreamingResponse(_streamed(request, ticket, events, answers), media_type="text/event-stream",
                              headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
@@ -207,23 +215,33 @@ def read_settings(values, most_tokens=None):
 
 
 class Answers:
-    """Several answers as the page's engine reports them, from the events of folio.generation.engine."""
+    """Several answers as the page's engine reports them, from the events of folio.generation.engine.
 
-    def __init__(self, count, stream, settings):
-        """stream: number of the first of the answers of the seed; settings: GenerationParams"""
-        self.settings, self.stream, self.started_at = settings, stream, time.monotonic()
-        self.running, self.error = set(range(count)), None
+    The engine numbers answers from 0 on: those before `first` are computed too, and passed over.
+    """
+
+    def __init__(self, model, settings, count, first=0):
+        """model: LanguageModel; settings: GenerationParams; first: number of the first answer of the seed"""
+        self.first, self.started_at, self.error = first, time.monotonic(), None
+        self.running = set(range(count))
         self.results = [{"text": "", "tokens": 0, "seconds": 0.0, "ended": "aborted",
-                         "seed": str(settings.sampling_seed), "stream": stream + index} for index in range(count)]
+                         "seed": str(settings.sampling_seed), "stream": first + index} for index in range(count)]
+        self._end = model.tokenizer.end_of_text
         self._bits, self._tokens = [0.0] * count, [0] * count       # of tokens whose text is not certain yet
 
     def add(self, events):
         """Return what these events add: [[index, text, bits, tokens]]. Bits are those of the model, in base 2."""
         pieces = []
         for event in events:
-            index, result = event.index, self.results[event.index]
-            self._bits[index] -= sum(token.logprob for token in event.tokens) / math.log(2)
-            self._tokens[index] += len(event.tokens)
+            index = event.index - self.first
+            if index not in self.running:
+                continue
+            result, tokens = self.results[index], event.tokens
+            is_end = event.finish == "stop" and tokens and tokens[-1].id == self._end and not tokens[-1].bytes
+            if is_end:                      # it is no part of the text
+                tokens = tokens[:-1]
+            self._bits[index] -= sum(token.logprob for token in tokens) / math.log(2)
+            self._tokens[index] += len(tokens)
             if event.text or event.finish and self._tokens[index]:
                 pieces.append([index, event.text, self._bits[index], self._tokens[index]])
                 result["text"] += event.text
@@ -232,12 +250,12 @@ class Answers:
             if event.finish:
                 self.running.discard(index)
                 result["seconds"] = time.monotonic() - self.started_at
-                result["ended"] = self._ended(event)
+                result["ended"] = "end" if is_end else _ENDED[event.finish]
                 self.error = event.error or self.error
         return pieces
 
-    def _ended(self, event):
-        return {"cancelled": "aborted", "failed": "aborted"}.get(event.finish, event.finish)
+
+_ENDED = {"stop": "stop", "length": "length", "cancelled": "aborted", "failed": "aborted"}
 
 
 async def _streamed(request, ticket, events, answers):
