@@ -62,18 +62,24 @@ def single_tokens(net, precision):
 class Decoder:
     """A batch of sequences of tokens, each read once: what the network has computed of earlier tokens is kept."""
 
-    def __init__(self, net, prompts, precision="float32"):
+    def __init__(self, net, prompts=(), precision="float32", apart=False):
         """prompts: ids, at least one, for each sequence; precision: of single tokens (GenerationParams)
+
+        apart: compute the rows of single tokens apart, where NumPy does it: the logits of each have the same bits in
+            any batch
 
         Raises FolioError like `read`, and for a precision that the network does not have.
         """
         self.net = net
+        self.apart = apart
         self.device = next(net.parameters()).device
         self.in_numpy = single_tokens(net, precision)
         self.tokens = []                                # of each sequence
         self.starts = []                                # of each sequence's window
         self.state = None                               # of the windows up to the last token
-        self.logits = self.read(prompts)                # for the token that comes next
+        self.logits = None                              # for the token that comes next
+        if prompts:
+            self.read(prompts)
 
     def read(self, pieces):
         """Read the next tokens of each sequence: ids, at least one. Pieces beyond the last sequence are new prompts.
@@ -100,11 +106,47 @@ class Decoder:
             with one_thread() if others_wait else nullcontext():
                 for (is_new, _), unread in ahead.items():
                     self._read_ahead(is_new, unread)
+        return self._predict()
+
+    def _predict(self):
+        """Read the last token of each sequence. -> the logits, as `read` returns them"""
         self.logits = self._step([tokens[-1] for tokens in self.tokens])
         if not (np.isfinite(self.logits) if isinstance(self.logits, np.ndarray) else self.logits.isfinite()).all():
             raise FolioError("The model's output is not finite: its weights are unusable. "
                              "Train it again with a lower learning rate.")
         return self.logits
+
+    @torch.inference_mode()
+    def read_in_parts(self, piece, part_len):
+        """Do what `read` does with one sequence, in a generator: it reads `part_len` tokens and yields their number.
+
+        Where the parts begin depends on the sequence alone. When the generator ends, the decoder is as `read` leaves
+        it. Raises FolioError like `read`.
+        """
+        tokens = [*self.tokens[0], *piece] if self.tokens else list(piece)
+        start, state, read = window_start(len(tokens), self.net.context), self.state, len(tokens) - len(piece)
+        if not self.tokens or self.starts[0] != start:
+            state, read = self.net.empty_state(1), start
+        for place in range(read, len(tokens) - 1, part_len):
+            part = torch.tensor([tokens[place:min(place + part_len, len(tokens) - 1)]], device=self.device)
+            _, state = self.net.advance(state, part)
+            yield part.shape[1]
+        self.tokens, self.starts, self.state = [tokens], [start], state
+        self._predict()
+
+    def will_restart(self, row):
+        """Return whether the window of a sequence restarts with its next token."""
+        return window_start(len(self.tokens[row]) + 1, self.net.context) != self.starts[row]
+
+    @torch.inference_mode()
+    def join(self, other):
+        """Append copies of another Decoder's sequences. There are no logits until the next `read`."""
+        rows, count = len(self.tokens), len(other.tokens)
+        self.state = self.net.empty_state(count) if self.state is None else self.state.resize(rows + count)
+        self.state.put(list(range(rows, rows + count)), other.state)
+        self.tokens += [list(tokens) for tokens in other.tokens]
+        self.starts += other.starts
+        self.logits = None
 
     @torch.inference_mode()
     def _read_ahead(self, is_new, unread):
@@ -131,7 +173,7 @@ class Decoder:
     def _step(self, last):
         """Read one token of each sequence. -> logits: (sequences, vocabulary)"""
         if self.in_numpy is not None:
-            logits, self.state = self.in_numpy.continue_from(self.state, last)
+            logits, self.state = self.in_numpy.continue_from(self.state, last, self.apart)
             return logits
         with torch.inference_mode():
             logits, self.state = self.net.continue_from(self.state, torch.tensor(last, device=self.device)[:, None])
@@ -160,7 +202,7 @@ class Decoder:
             if len(rows) < len(self.tokens):
                 self.state = self.state.resize(len(rows))
         self.tokens, self.starts = [list(self.tokens[row]) for row in rows], [self.starts[row] for row in rows]
-        self.logits = self.logits[rows]
+        self.logits = None if self.logits is None else self.logits[rows]
 
     def _alike(self, one, other):
         """Return with how many equal tokens the windows of two rows begin."""

@@ -125,9 +125,9 @@ class LanguageModel:
         single_tokens(self.net, params.weight_precision)       # may refuse the precision: now, before a prompt is shown
         seed = new_seed if params.sampling_seed is None else params.sampling_seed
         params = replace(params, sampling_seed=seed).resolved()
-        return self._after(prompt, params, number)
+        return self.after(prompt, params, number)
 
-    def _after(self, prompt, params, number=0):
+    def after(self, prompt, params, number=0):
         """Return the Sequence that continues a prompt; where none of its tokens stays, after the opening."""
         ids, healing = self._healer.take_back(prompt, self.tokenizer.encode(prompt))
         unsaid = 0 if ids else len(self.opening)
@@ -205,7 +205,7 @@ class LanguageModel:
         from the same distribution, shaped by its settings. This is a list, not a dictionary, because two pieces may
         read the same: half a character is U+FFFD. Raises FolioError like `stream`.
         """
-        sequence = self._after(text, GenerationParams())
+        sequence = self.after(text, GenerationParams())
         decoder, others = Decoder(self.net, [sequence.prompt]), ()
         logits = as_array(decoder.logits[0])
         if sequence.healing is not None:

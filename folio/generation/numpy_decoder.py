@@ -44,6 +44,9 @@ from Model import Transformer
 
 # torch's int8 kernel reads rows in steps of this many (torch 2.13 on AVX-512: of 16), also beyond the end of a row.
 KERNEL_STEP = 32
+# Positions: where rows are computed apart, each reads a multiple of this many, because the kernels of matrix products
+# sum the last ones in another order where they are no multiple of 32 (OpenBLAS 0.3.31, AVX-512).
+SEEN_STEP = 64
 # exp of this, summed over a whole context, is far from float32's largest number, exp(88), and exp of -60 is not 0.
 SMALL_SCORE = 60
 # Tokens over which a fold is compared with its network, and once more at the end of the context.
@@ -149,19 +152,20 @@ class NumpyTransformer:
         self.head, self.eps = linear(_rows([net.head], net.norm)), _eps(net.norm)
 
     @np.errstate(all="ignore")          # what is not finite shows in the logits
-    def continue_from(self, state, tokens):
+    def continue_from(self, state, tokens, apart=False):
         """Continue after the tokens that `state` has seen; it is consumed.
 
         tokens: an id for each sequence -> logits: (B, V), an array; state. Raises ValueError where the context is full.
+        apart: compute each row by products of its own, so that its logits have the same bits in any batch
         """
         state.check_room(1, self.block_size)
-        span = Span.after(state.lengths)
+        span = Span.after(state.lengths, self.block_size if apart else None)
         x = self.embedding[tokens]                                              # (B, C), a copy
         if self.positions is not None:
             x += self.positions[span.indices]
         for block, cached in zip(self.blocks, state.caches):
             block.add_to(x, *cached.arrays, span)
-        return self.head(unit(x, self.eps)), State([length + 1 for length in state.lengths], state.caches)
+        return self.head(unit(x, self.eps), span.apart), State([length + 1 for length in state.lengths], state.caches)
 
 
 class Span(NamedTuple):
@@ -170,11 +174,20 @@ class Span(NamedTuple):
     at: tuple                           # the index of these positions in an array of (B, G, block_size, D)
     end: int                            # one more than the last of them
     unseen: np.ndarray | None           # (B, 1, 1, S): positions beyond a shorter sequence's own, if lengths differ
+    apart: bool = False                 # each row is computed by products of its own
 
     @classmethod
-    def after(cls, lengths):
-        """Return the next position of sequences that have seen `lengths` tokens (a list of integers)."""
+    def after(cls, lengths, apart_within=None):
+        """Return the next position of sequences that have seen `lengths` tokens (a list of integers).
+
+        apart_within: None; or a context, within which each row is computed by products of its own: all read a multiple
+            of SEEN_STEP positions, so that each sums in the same order beside longer ones
+        """
         start, last = lengths[0], max(lengths)
+        if apart_within is not None:
+            indices, end = np.array(lengths), min(apart_within, (last // SEEN_STEP + 1) * SEEN_STEP)
+            unseen = (np.arange(end) > indices[:, None])[:, None, None]
+            return cls(indices, (np.arange(len(indices)), slice(None), indices), end, unseen, True)
         if all(length == start for length in lengths):
             return cls(start, (slice(None), slice(None), start), start + 1, None)
         indices = np.array(lengths)
@@ -218,8 +231,9 @@ class Block:
 
         keys, values: (B, G, block_size, D), which are written at the span's position
         """
-        x += self.output(self.attend(self.query_key_value(unit(x, self.attention_eps)), keys, values, span))
-        x += self.down(self.activation(self.up(unit(x, self.mlp_eps))))
+        rows = self.query_key_value(unit(x, self.attention_eps), span.apart)
+        x += self.output(self.attend(rows, keys, values, span), span.apart)
+        x += self.down(self.activation(self.up(unit(x, self.mlp_eps), span.apart)), span.apart)
 
     def attend(self, rows, keys, values, span):
         """rows: query, key and value of the tokens, (B, (H + 2G) * D) -> the mean values, (B, H * D)"""
@@ -232,18 +246,41 @@ class Block:
             halves = heads.reshape(B, H + G, 2, D // 2)
             heads = (halves * cos[span.indices] + halves[:, :, ::-1] * sin[span.indices]).reshape(B, H + G, D)
         keys[span.at] = heads[:, H:]
-        weights = heads[:, :H].reshape(B, G, H // G, D) @ keys[:, :, :span.end].swapaxes(2, 3)      # (B, G, H/G, S)
+        query, keys, values = heads[:, :H].reshape(B, G, H // G, D), keys[:, :, :span.end], values[:, :, :span.end]
+        weights = _product(query, keys.swapaxes(2, 3), span.apart)                                  # (B, G, H/G, S)
         if span.unseen is not None:
             np.copyto(weights, -np.inf, where=span.unseen)
         if not self.scores_are_small:               # so that nothing becomes too large for exp
             weights -= np.maximum.reduce(weights, axis=-1, keepdims=True)
         np.exp(weights, out=weights)
-        mixed = weights @ values[:, :, :span.end]                                                   # (B, G, H/G, D)
-        mixed /= np.add.reduce(weights, axis=-1, keepdims=True)     # the softmax's division, of D numbers per head
+        mixed = _product(weights, values, span.apart)                                               # (B, G, H/G, D)
+        mixed /= _sums(weights, span.apart)         # the softmax's division, of D numbers per head
         return mixed.reshape(B, H * D)
 
 
 # --- What a block is composed of ---
+
+def _product(rows, matrices, apart):
+    """rows: (B, G, M, K), matrices: (B, G, K, N) -> their products, (B, G, M, N)
+
+    apart: multiply row by row, since a product of several rows rounds otherwise with other numbers of columns
+    """
+    if not apart or rows.shape[2] == 1:         # NumPy multiplies single rows as vectors
+        return rows @ matrices
+    return (rows[..., None, :] @ matrices[:, :, None])[..., 0, :]
+
+
+def _sums(weights, apart):
+    """weights: (B, G, M, S) -> their sums over S, (B, G, M, 1)
+
+    apart: sum SEEN_STEP positions at a time, then these sums one by one, so that zeros at the end change nothing
+    """
+    if not apart:
+        return np.add.reduce(weights, axis=-1, keepdims=True)
+    length = weights.shape[-1]
+    steps = [np.add.reduce(weights[..., start:start + SEEN_STEP], axis=-1) for start in range(0, length, SEEN_STEP)]
+    return sum(steps[1:], steps[0])[..., None]
+
 
 def unit(x, eps):
     """x: (..., length) -> x / the root of the sum of its squares (Zhang and Sennrich, 2019, up to a factor)"""
@@ -262,9 +299,9 @@ class Linear:
         """rows: what _rows returns"""
         return cls(rows[:-1].numpy(), _bias(rows))
 
-    def __call__(self, x):
-        """x: (B, in) -> (B, out)"""
-        y = x.dot(self.matrix)
+    def __call__(self, x, apart=False):
+        """x: (B, in) -> (B, out); apart: each row by a product of its own"""
+        y = (x[:, None] @ self.matrix)[:, 0] if apart else x.dot(self.matrix)
         if self.bias is not None:
             y += self.bias
         return y
@@ -288,12 +325,13 @@ class Int8Linear:
         weights = (matrix / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
         return cls(F.pad(weights, (0, -weights.shape[1] % KERNEL_STEP)).contiguous(), scales, _bias(rows))
 
-    def __call__(self, x):
-        """x: (B, in) -> (B, out)"""
+    def __call__(self, x, apart=False):
+        """x: (B, in) -> (B, out); apart: each row by a product of its own"""
         x = torch.from_numpy(x).bfloat16()
         if x.shape[1] < self.weights.shape[1]:
             x = F.pad(x, (0, self.weights.shape[1] - x.shape[1]))
-        y = torch._weight_int8pack_mm(x, self.weights, self.scales).float().numpy()
+        parts = [torch._weight_int8pack_mm(part, self.weights, self.scales) for part in x.split(1 if apart else len(x))]
+        y = torch.cat(parts).float().numpy()
         if self.bias is not None:
             y += self.bias
         return y
