@@ -17,7 +17,7 @@ from folio.server.metrics import CONTENT_TYPE, Activity, Metrics, Recorded
 from folio.server.models import Models
 from folio.server.security import Access, Guard, Limits
 
-MODULES = ("completions", "chat", "tokens", "openapi", "page")
+MODULES = ("listing", "completions", "chat", "tokens", "openapi", "page")
 
 
 def create_app(models: Models, limits: Limits | None = None, access: Access | None = None) -> Starlette:

@@ -101,11 +101,23 @@ class Models:
         A model whose weights file has changed is loaded again in the background, and answers from the old weights until
         then. Raises UnknownModel, ModelUnavailable.
         """
-        return self._ready(name) or await asyncio.wrap_future(self._loader.submit(self._load, name or self.default))
+        try:
+            return self._ready(name) or await asyncio.wrap_future(self._submit(name))
+        except asyncio.CancelledError:
+            if self._closing.is_set() and not asyncio.current_task().cancelling():      # not the task, but the load
+                raise _ending() from None
+            raise
 
     def get_now(self, name: str | None = None) -> Served:
         """Return what `get` returns; the calling thread waits."""
-        return self._ready(name) or self._loader.submit(self._load, name or self.default).result()
+        return self._ready(name) or self._submit(name).result()
+
+    def load_first(self) -> Served:
+        """Return the default model, loaded. Raises FolioError or OSError that says why it cannot be used."""
+        served, stamp = self._read(self.default, self.first)
+        with self._lock:
+            self._loaded[self.default] = _Entry(served, stamp, time.monotonic())
+        return served
 
     def loaded(self) -> list[Served]:
         """Return the models in memory, the least recently used first."""
@@ -113,7 +125,7 @@ class Models:
             return [entry.served for entry in self._loaded.values()]
 
     def close(self, grace: float = 0.0) -> None:
-        """End all engines; requests that run have `grace` seconds to end."""
+        """End all engines; requests that run have `grace` seconds to end. A second call does nothing."""
         self._closing.set()
         self._loader.shutdown(wait=True, cancel_futures=True)
         with self._lock:
@@ -143,6 +155,13 @@ class Models:
                     entry.is_loading = True
                     self._loader.submit(self._reload, name, entry)
             return entry.served
+
+    def _submit(self, name):
+        """Return the future of a model that the loader's thread loads."""
+        try:
+            return self._loader.submit(self._load, name or self.default)
+        except RuntimeError:
+            raise _ending() from None
 
     def _load(self, name):
         """Return a model, loaded unless it is. In the loader's thread."""
@@ -247,6 +266,10 @@ class Models:
                          "max_model_len": int(contents["params"]["block_size"]), "root": name, "parent": parent}
             self._objects[path] = stamp, known
         return self._objects[path][1]
+
+
+def _ending():
+    return ModelUnavailable("The server is ending and loads no more models.")
 
 
 def _stamp(path):
