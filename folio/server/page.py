@@ -188,7 +188,7 @@ async def generate(request):
 
     answers = Answers(served.model, settings, body["count"], body["stream"])
     ticket = await run_in_threadpool(served.engine.submit, Request(
-        [body["prompt"]], count=answers.first + body["count"], settings=settings, deliver=deliver, logprobs=0))
+        prompts=[body["prompt"]], count=answers.first + body["count"], settings=settings, deliver=deliver, logprobs=0))
     return StreamingResponse(_streamed(request, ticket, events, answers), media_type="text/event-stream",
                              headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 

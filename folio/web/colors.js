@@ -51,7 +51,7 @@ class Colors {
       author: [["", "typed"], ["by-model", "the model"], ["by-edited", "edited after the model"]],
       surprise: SURPRISE_LEVELS.map((bits, index) => [`surprise-${index + 1}`, `${bits}+`]),
     }[mode] || [];
-    const lead = {author: "Written by:", surprise: "Surprise of the model, in bits:"}[mode] || "";
+    const lead = {author: "Written by:", surprise: "Surprise in bits:"}[mode] || "";
     const average = mode === "surprise" && this.surprise ? averageOf(this.surprise, this.writing.sheet.text) : "";
     this.legend.replaceChildren(`${lead} `, ...parts.map(([className, words]) => makeElement("span", className, words)),
       average);

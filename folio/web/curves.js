@@ -47,6 +47,7 @@ class Curves {
     if (points.length === 0) return;
     this.last = Math.max(this.end, ...points.map(([x]) => x));
     const [low, high] = this._bounds(points);
+    this.high = high;
     const plot = {width: width - MARGIN.left - MARGIN.right, height: this.height - MARGIN.top - MARGIN.bottom};
     this.x = (value) => MARGIN.left + plot.width * value / (this.last || 1);
     this.y = (value) => MARGIN.top + plot.height * (1 - (Math.min(value, high) - low) / (high - low));
@@ -82,7 +83,7 @@ class Curves {
   _line({points, color, isFaint}) {
     const every = Math.max(1, Math.ceil(points.length / MOST_POINTS));
     const shown = points.filter((_, index) => index % every === 0 || index === points.length - 1);
-    const path = shown.map(([x, y]) => `${this.x(x).toFixed(1)},${this.y(y).toFixed(1)}`).join(" ");
+    const path = below(shown, this.high).map(([x, y]) => `${this.x(x).toFixed(1)},${this.y(y).toFixed(1)}`).join(" ");
     this.svg.append(svgElement("polyline", {class: `curve ${color}${isFaint ? " faint" : ""}`, points: path}));
     if (isFaint || points.length === 0) return;
     const [x, y] = points[points.length - 1];
@@ -112,6 +113,15 @@ class Curves {
     });
     return `${this.title}. ${parts.join("; ") || "Nothing yet"}.`;
   }
+}
+
+/* Return points without those above a limit; where a line comes down from there, it begins at the limit. */
+function below(points, limit) {
+  return points.flatMap(([x, y], index) => {
+    if (y > limit) return [];
+    const [earlier, above] = points[index - 1] || [x, y];
+    return above > limit ? [[earlier + (x - earlier) * (above - limit) / (above - y), limit], [x, y]] : [[x, y]];
+  });
 }
 
 /* Return round numbers between two, about `count` of them: 1, 2 or 5 times a power of ten apart. */

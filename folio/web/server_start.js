@@ -59,6 +59,7 @@ function showTraining(page, engine) {
     const isTraining = location.hash === "#training";
     document.body.classList.toggle("shows-training", isTraining);
     view.textContent = isTraining ? "Writing" : "Training";
+    page.at.name.textContent = isTraining ? "Training" : page.about.name ?? "Folio";
     writing.hidden = isTraining;
     trainingView.isShown = isTraining;
     if (!isTraining) page.at.text.focus({preventScroll: true});

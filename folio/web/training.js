@@ -221,7 +221,8 @@ class TrainingView {
   /* Say the numbers at a place of the x axis, null for the last ones. */
   _say(x) {
     for (const curves of [this.loss, this.speed, this.rate]) curves.moveCursor(x ?? this.sampleStep);
-    this.readout.replaceChildren(...this.loss.series.filter((one) => one.points.length > 0).map((one) => {
+    const series = this.loss.series.filter((one) => one.points.length > 0).reverse();
+    this.readout.replaceChildren(...series.map((one) => {
       const [step, value] = x === null ? one.points[one.points.length - 1] : nearestPoint(one.points, x);
       const words = one.isFaint ? `${one.name}, while it trains` : one.name;
       return makeElement("span", `readout ${one.color}${one.isFaint ? " faint" : ""}`,

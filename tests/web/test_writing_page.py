@@ -6,13 +6,13 @@ import shutil
 import pytest
 
 from conftest import ROOT
+from folio.formats.page import PAGE_SCRIPTS
 
 playwright = pytest.importorskip("playwright.sync_api")
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402  (after playwright, which it needs)
 
 WEB = ROOT / "folio" / "web"
-SCRIPTS = ("story.js", "story_file.js", "settings.js", "sheet.js", "surprise.js", "colors.js", "answers.js",
-           "alternatives.js", "keeping.js", "writing.js", "panels.js", "page.js")
+SCRIPTS = [name for name in PAGE_SCRIPTS if name != "engine.js"]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 WIDE, PHONE = {"width": 1200, "height": 800}, {"width": 360, "height": 740}
