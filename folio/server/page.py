@@ -121,7 +121,16 @@ async def surprise(request):
     """Return what each piece of a text costs the model."""
     body = await _body(request, text=str)
     served = await _served(request, body["model"])
-    return _private({"pieces": await _measured(served, served.model.surprise, body["text"])})
+    return _private({"pieces": await _measured(served, _surprise, served.model, body["text"])})
+
+
+def _surprise(model, text):
+    """Return LanguageModel.surprise; a generator, so that answers go on between two windows."""
+    pieces = []
+    for part in model.surprise_parts(text):
+        pieces += part
+        yield
+    return pieces
 
 
 async def alternatives(request):

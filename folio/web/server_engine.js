@@ -4,6 +4,7 @@
  *   models: names, after describe(); choose(name): the model that is asked from now on
  *   copies(text, {signal}) -> {state, reason, stretches: [{from, to, words, file, line, before, source, after}], ...}
  *   runs() -> [run, ...]; log(name, after) -> [report, ...], those after a step
+ *   askKey: set to a function (a sentence) -> a promise of the API key that the server demands, null for none
  *   onConnection: called with false when the server stops answering, and with true when it answers again
  */
 "use strict";
@@ -21,6 +22,9 @@ function createServerEngine() {
     models: [],
     set onConnection(listener) {
       connection.listener = listener;
+    },
+    set askKey(ask) {
+      connection.askKey = ask;
     },
     choose(name) {
       engine.model = name;
@@ -83,14 +87,30 @@ class Connection {
   constructor() {
     this.listener = null;
     this.isLost = false;
+    this.askKey = null;
+    this.key = keptKey();
+    this._keyAsked = null;              // a promise, while a person is asked
   }
 
   /* Return the response to a request, a POST where it has a body; throw an Error with the sentence of a failed one. */
   async ask(path, body, signal) {
-    const options = body === undefined ? {signal} : {signal, method: "POST", body: JSON.stringify(body),
+    const options = body === undefined ? {signal, headers: {}} : {signal, method: "POST", body: JSON.stringify(body),
       headers: {"Content-Type": "application/json"}};
+    const key = this.key;
+    if (key !== null) options.headers.Authorization = `Bearer ${key}`;
     const response = await fetch(path, options).catch((error) => this._failed(error, signal));
     this._found();
+    if (response.status === 401 && this.askKey !== null) {
+      const sentence = await sentenceOf(response);
+      if (this.key === key) {           // else another request has asked meanwhile
+        this._keyAsked ??= this.askKey(sentence);
+        this.key = await this._keyAsked;
+        this._keyAsked = null;
+        keepKey(this.key);
+      }
+      if (this.key === null) throw new Error(sentence);
+      return this.ask(path, body, signal);
+    }
     if (!response.ok) throw Object.assign(new Error(await sentenceOf(response)), {status: response.status});
     return response;
   }
@@ -134,6 +154,24 @@ class Connection {
       if (response?.ok) this._found();
       else if (this.isLost) this._wait();
     }, RETRY_MS);
+  }
+}
+
+/* Return the API key that was typed in this tab of the browser, null for none. */
+function keptKey() {
+  try {
+    return sessionStorage.getItem("folio:key");
+  } catch (error) {
+    return null;                        // the browser keeps nothing: it is asked for again
+  }
+}
+
+function keepKey(key) {
+  try {
+    if (key === null) sessionStorage.removeItem("folio:key");
+    else sessionStorage.setItem("folio:key", key);
+  } catch (error) {
+    // as above
   }
 }
 

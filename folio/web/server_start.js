@@ -9,6 +9,7 @@ function startServerPage() {
   const engine = createServerEngine();
   const kept = new Keeper(document.title, () => {}).read("model");
   if (kept !== null) engine.choose(kept);
+  engine.askKey = askKey;
   const page = startPage(engine);
   showModels(page, engine);
   showConnection(page, engine);
@@ -16,6 +17,34 @@ function startServerPage() {
   page.colors.addMode(new CopiedColors(page, engine));
   page.at["copied-choice"].hidden = false;
   return page;
+}
+
+/* Ask for the API key that a server demands; it is kept until the browser's tab closes. -> the key, null for none */
+function askKey(sentence) {
+  const make = makeElement;
+  const panel = make("dialog", "panel"), form = make("form", ""), buttons = make("div", "panel-buttons");
+  const label = make("label", "field-name", "API key"), input = make("input", "field-input");
+  const cancel = make("button", "", "Cancel"), use = make("button", "main", "Use");
+  Object.assign(input, {id: "api-key", type: "password", autocomplete: "off", required: true});
+  label.htmlFor = input.id;
+  panel.setAttribute("aria-label", "API key");
+  form.method = "dialog";
+  Object.assign(cancel, {type: "button"});
+  cancel.addEventListener("click", () => panel.close());
+  buttons.append(cancel, use);
+  form.append(make("p", "panel-lead", sentence), label, input, buttons);
+  form.addEventListener("submit", () => {
+    panel.returnValue = "use";
+  });
+  panel.append(form);
+  document.body.append(panel);
+  panel.showModal();
+  return new Promise((resolve) => {
+    panel.addEventListener("close", () => {
+      panel.remove();
+      resolve(panel.returnValue === "use" ? input.value.replace(/[^\x21-\x7e]/g, "") : null);
+    });
+  });
 }
 
 /* Let a person choose among the models of the server; the text stays. */
