@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from folio.base.errors import FolioError
+from folio.generation.engine import Full
 from folio.server.models import ModelUnavailable, UnknownModel
 
 INVALID, BUSY, OURS = "invalid_request_error", "rate_limit_exceeded", "server_error"      # OpenAI's words for `type`
@@ -43,7 +44,7 @@ def explain(error: BaseException) -> ApiError:
             return ApiError(404, str(error), param="model", code="model_not_found")
         case ModelUnavailable():
             return ApiError(503, str(error), OURS, "model", "model_unavailable", {"x-should-retry": "false"})
-        case _ if type(error).__name__ == "Full":       # of the engine's queue
+        case Full():
             seconds = max(1, round(error.retry_after))
             return ApiError(429, "The queue is full: more requests wait than this server takes. Try again in "
                             f"{seconds} s.", BUSY, code=BUSY, headers={"retry-after": str(seconds)})

@@ -165,6 +165,10 @@ class Server(uvicorn.Server):
         """Begin to end at the first signal; end at once at the second."""
         if self.activity.is_draining:
             os._exit(128 + sig)
+        self.end()
+
+    def end(self) -> None:
+        """Begin to end, as at the first signal; from any thread."""
         self.activity.is_draining = True
 
     async def on_tick(self, counter: int) -> bool:

@@ -1,6 +1,7 @@
 """What the server does, as numbers for Prometheus and as one line of the log per request; never a text."""
 
 import dataclasses
+import itertools
 import logging
 import re
 import time
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 
 import folio
 from folio.base.visible import on_one_line
@@ -23,6 +24,7 @@ ALWAYS = ("/health", "/metrics", "/version")        # answered while the server 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 # Seconds. A token of the shipped model takes 0.3 ms alone, one of a large model on a CPU 0.1 s.
 TOKEN_SECONDS = (.0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 SECONDS = (.005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30, 60)
 log = logging.getLogger("folio.serve")
 
@@ -72,11 +74,19 @@ class Metrics:
     def collect(self):
         """Yield the state of the engines, as prometheus-client asks for it."""
         served = self.models.loaded()
-        for name, about in (("running", "Answers being written"), ("waiting", "Requests that wait for room")):
+        stats = {each.name: each.engine.stats for each in served}
+        for name, about in (("running", "Answers being written"), ("waiting", "Answers that wait for a row")):
             family = GaugeMetricFamily(f"folio_{name}", about, labels=["model"])
-            for each in served:
-                family.add_metric([each.name], each.engine.stats[name])
+            for model, found in stats.items():
+                family.add_metric([model], getattr(found, name))
             yield family
+        family = HistogramMetricFamily("folio_batch_rows", "Answers written in the same step", labels=["model"])
+        for model, found in stats.items():
+            below = list(itertools.accumulate(found.rows))
+            buckets = [(str(float(rows)), below[rows]) for rows in ROWS if rows < len(below)]
+            family.add_metric([model], [*buckets, ("+Inf", below[-1])],
+                              sum(rows * steps for rows, steps in enumerate(found.rows)))
+        yield family
         family = InfoMetricFamily("folio_model", "Models in memory", labels=["model"])
         for each in served:
             family.add_metric([each.name], {"fingerprint": each.fingerprint, "version": folio.__version__})
@@ -104,7 +114,7 @@ class MeasuredEngine:
         """Return the engine's Ticket of a request whose tokens are counted as they come."""
         counted = _Counted(request.deliver, self._metrics, self._model, _record.get())
         ticket = self._engine.submit(dataclasses.replace(request, deliver=counted))
-        counted.count("prompt", _total(ticket.prompt_tokens))
+        counted.count("prompt", ticket.prompt_tokens)
         return ticket
 
 
@@ -137,10 +147,6 @@ class _Counted:
             setattr(self._record, name, getattr(self._record, name) + number)
 
 
-def _total(number):
-    return sum(number) if isinstance(number, (list, tuple)) else number
-
-
 class Recorded:
     """ASGI middleware, the outermost: request ids, the log, the metrics, and a JSON body where all else fails."""
 
@@ -152,14 +158,14 @@ class Recorded:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         scope["path"] = scope["path"].rstrip("/") or "/"        # a trailing slash is no error
-        path, record, status = scope["path"], Record(), 0
+        path, record, status, name = scope["path"], Record(), 0, _request_id(scope)
 
         async def sent(message):
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 elapsed = 1000 * (time.perf_counter() - record.started)
-                added = {"x-request-id": _request_id(scope), "openai-processing-ms": str(round(elapsed)),
+                added = {"x-request-id": name, "openai-processing-ms": str(round(elapsed)),
                          "x-content-type-options": "nosniff"}
                 message = {**message, "headers": [*message.get("headers", []), *(
                     (name.encode(), value.encode()) for name, value in added.items())]}
@@ -173,7 +179,7 @@ class Recorded:
             else:
                 await self.app(scope, receive, sent)
         except Exception as error:          # not its message, which may have a user's text in it
-            log.error("Failed at %s: %s\n%s", on_one_line(path), type(error).__name__,
+            log.error("Failed at %s, request %s: %s\n%s", on_one_line(path), name, type(error).__name__,
                       "".join(traceback.format_tb(error.__traceback__)))
             if not status:
                 await response(error)(scope, receive, sent)

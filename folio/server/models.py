@@ -39,7 +39,7 @@ class Served:
     """A model that is loaded, and the engine that runs it."""
     name: str               # of its run, by which clients call it
     model: Any              # folio.generation.language_model.LanguageModel
-    engine: Any             # folio.generation.engine.Engine
+    engine: Any             # folio.generation.engine.Engine, wrapped
     fingerprint: str        # with the same one and the same seed, the same text
     created: int            # when its weights were written, in seconds since 1970
     path: Path              # of its weights
@@ -101,11 +101,16 @@ class Models:
         A model whose weights file has changed is loaded again in the background, and answers from the old weights until
         then. Raises UnknownModel, ModelUnavailable.
         """
-        return self._ready(name) or await asyncio.wrap_future(self._loader.submit(self._load, name or self.default))
+        try:
+            return self._ready(name) or await asyncio.wrap_future(self._submit(name))
+        except asyncio.CancelledError:
+            if self._closing.is_set() and not asyncio.current_task().cancelling():      # not the task, but the load
+                raise _ending() from None
+            raise
 
     def get_now(self, name: str | None = None) -> Served:
         """Return what `get` returns; the calling thread waits."""
-        return self._ready(name) or self._loader.submit(self._load, name or self.default).result()
+        return self._ready(name) or self._submit(name).result()
 
     def load_first(self) -> Served:
         """Return the default model, loaded. Raises FolioError or OSError that says why it cannot be used."""
@@ -120,7 +125,7 @@ class Models:
             return [entry.served for entry in self._loaded.values()]
 
     def close(self, grace: float = 0.0) -> None:
-        """End all engines; requests that run have `grace` seconds to end. A second call does nothing."""
+        """End all engines; the requests that run have `grace` seconds to end. A second call does nothing."""
         self._closing.set()
         self._loader.shutdown(wait=True, cancel_futures=True)
         with self._lock:
@@ -150,6 +155,13 @@ class Models:
                     entry.is_loading = True
                     self._loader.submit(self._reload, name, entry)
             return entry.served
+
+    def _submit(self, name):
+        """Return the future of a model that the loader's thread loads."""
+        try:
+            return self._loader.submit(self._load, name or self.default)
+        except RuntimeError:
+            raise _ending() from None
 
     def _load(self, name):
         """Return a model, loaded unless it is. In the loader's thread."""
@@ -228,7 +240,8 @@ class Models:
             unused_since = time.monotonic()
             while time.monotonic() - unused_since < UNUSED and not self._closing.is_set():
                 time.sleep(POLLED)
-                if served.engine.stats["running"] or served.engine.stats["waiting"]:
+                stats = served.engine.stats
+                if stats.running or stats.waiting:
                     unused_since = time.monotonic()
             served.engine.close(0)
             with self._lock:
@@ -254,6 +267,10 @@ class Models:
                          "max_model_len": int(contents["params"]["block_size"]), "root": name, "parent": parent}
             self._objects[path] = stamp, known
         return self._objects[path][1]
+
+
+def _ending():
+    return ModelUnavailable("The server is ending and loads no more models.")
 
 
 def _stamp(path):

@@ -124,11 +124,10 @@ function listenToFiles(page) {
     saveStory(page);
   });
   at.open.addEventListener("click", () => at.file.click());
-  at.file.addEventListener("change", async () => {
+  at.file.addEventListener("change", () => {
     const [file] = at.file.files;
-    if (!file) return;
-    await openFile(page, file);
     at.file.value = "";                                         // the same file can be opened again
+    if (file) openFile(page, file);
   });
   document.addEventListener("dragover", (event) => {
     if (event.dataTransfer.types.includes("Files")) event.preventDefault();

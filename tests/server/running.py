@@ -38,7 +38,7 @@ def running(models=None, limits=None, access=None, routes=(), grace=5.0):
     try:
         yield SimpleNamespace(port=listener.getsockname()[1], app=app, server=server, thread=thread)
     finally:
-        app.state.activity.is_draining = True
+        server.end()
         thread.join(20)
         listener.close()
         assert not thread.is_alive()

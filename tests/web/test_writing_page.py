@@ -6,13 +6,13 @@ import shutil
 import pytest
 
 from conftest import ROOT
+from folio.formats.page import PAGE_SCRIPTS
 
 playwright = pytest.importorskip("playwright.sync_api")
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402  (after playwright, which it needs)
 
 WEB = ROOT / "folio" / "web"
-SCRIPTS = ("story.js", "story_file.js", "settings.js", "sheet.js", "surprise.js", "colors.js", "answers.js",
-           "alternatives.js", "keeping.js", "writing.js", "panels.js", "page.js")
+SCRIPTS = [name for name in PAGE_SCRIPTS if name != "engine.js"]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 WIDE, PHONE = {"width": 1200, "height": 800}, {"width": 360, "height": 740}
@@ -252,7 +252,9 @@ def test_several_answers_are_written_at_once_and_one_is_taken(open_page):
     ) == [[call["settings"]["sampling_seed"], stream] for stream in range(3)]
 
 
-def test_answers_that_nobody_takes_are_kept(open_page):
+@pytest.mark.parametrize("close", [lambda page: page.keyboard.press("Escape"),
+                                   lambda page: page.locator(".answers-end button").click()], ids=["key", "button"])
+def test_answers_that_nobody_takes_are_kept(open_page, close):
     page = open_page("mockEngine({held: true})")
     write_beginning(page, "One")
     page.locator("#count").select_option("2")
@@ -262,8 +264,7 @@ def test_answers_that_nobody_takes_are_kept(open_page):
     page.keyboard.press("Escape")                                                   # stops, and leaves them there
     page.wait_for_function("page.writing.running === null")
     cards = page.locator(".answer-text").all_text_contents()
-    page.locator(".answers-end button").click()
-    idle(page)
+    close(page)
     page.wait_for_function("!page.writing.choosing")
     assert text_of(page) == "One" and page.locator("#answers").is_hidden()
     page.locator("#redo").click()
@@ -417,11 +418,12 @@ def test_a_file_that_cannot_be_opened_is_named_and_changes_nothing(open_page, tm
 
 def test_a_file_that_is_dropped_on_the_page_is_opened(open_page):
     page = open_page()
-    page.evaluate("""() => {
+    is_free = page.evaluate("""() => {
         const dataTransfer = new DataTransfer();
         dataTransfer.items.add(new File(["Dropped"], "a.txt", {type: "text/plain"}));
-        document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true}));
+        return document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true}));
     }""")
+    assert not is_free                                          # the browser does not leave the page for the file
     page.wait_for_function("page.writing.story.text === 'Dropped'")
     assert text_of(page) == "Dropped"
 
@@ -441,7 +443,9 @@ def test_a_text_file_is_a_version_more_and_a_story_asks_first(open_page, tmp_pat
     page.locator("#replace-panel button[value=cancel]").click()
     assert text_of(page) == "New\ntext"
     page.locator("#file").set_input_files(saved)
-    page.locator("#replace-panel button[value=replace]").click()
+    with page.expect_download() as download:
+        page.locator("#replace-panel button[value=save]").click()
+    assert download.value.suggested_filename == "new.json"
     page.wait_for_function("page.writing.story.text !== 'New\\ntext'")
     assert text_of(page) == text
 
