@@ -78,7 +78,7 @@ def test_generated_requests_get_documented_answers(server, described, name, mode
     """Requests that fit the description, and requests that do not: no failure of ours, and answers as described."""
     method, path = name.split()
 
-    @settings(max_examples=30 if method == "POST" else 3, database=None, derandomize=True,
+    @settings(max_examples=15 if method == "POST" else 3, database=None, derandomize=True,
               suppress_health_check=list(HealthCheck))
     @given(described[path][method].as_strategy(generation_mode=mode))
     def ask(case):

@@ -49,7 +49,7 @@ def joined(chunks, n):
     return choices
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(prompt=st.one_of(st.text(max_size=20), st.just("The sea is calm. " * 40),
                         st.lists(st.integers(0, 1023), min_size=1, max_size=8)),
        n=st.integers(1, 3), max_tokens=st.integers(1, 40), temperature=st.sampled_from([0, 0.7, 2]),
