@@ -310,9 +310,8 @@ class Engine:
 
     def _step(self):
         begun = time.perf_counter()
-        touched = self._drop_cancelled()
-        for batch in self._batches.values():
-            batch.let_go()
+        if touched := self._drop_cancelled():
+            self._let_go()
         touched += self._admit()
         self._work()
         for batch in list(self._batches.values()):
@@ -325,6 +324,7 @@ class Engine:
             with self._condition:
                 self._stats.rows[len(batch.answers)] += 1
             touched += batch.write()
+        self._let_go()
         self._tell(touched)
         self._step_seconds += PACE_SHARE * (time.perf_counter() - begun - self._step_seconds)
 
@@ -339,6 +339,10 @@ class Engine:
         dropped = [answer for answer, ticket in self._tickets.items() if ticket.is_cancelled]
         self._stop(dropped, "cancelled")
         return dropped
+
+    def _let_go(self):
+        for batch in self._batches.values():
+            batch.let_go()
 
     def _stop(self, answers, finish, error=None):
         for answer in answers:
