@@ -98,12 +98,12 @@ def refused(monkeypatch, *words):
     return str(problem.value)
 
 
-def test_a_port_in_use_is_one_sentence(project):
+def test_a_port_in_use_is_one_sentence(project, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = refusal(run_python("-m", "folio.serve", "--home", project.folder, "--port", port))
+        said = refused(monkeypatch, "--home", project.folder, "--port", port)
     assert said == (f"Port {port} of 127.0.0.1 is in use by another program. Take another one with --port, "
-                    "or --port 0 for any that is free.\n")
+                    "or --port 0 for any that is free.")
 
 
 def test_other_machines_are_let_in_only_with_a_key_or_by_name(project, monkeypatch):

@@ -23,7 +23,7 @@ import torch
 
 from folio.base.errors import FolioError, is_out_of_memory
 from folio.generation.answers import Adjustments, Answer, Event, TokenEvent
-from folio.generation.batch import STALL_SECONDS, Batch, part_length
+from folio.generation.batch import APART_ROWS, STALL_SECONDS, Batch, part_length
 from folio.generation.decoder import Sequence as Continued
 from folio.generation.decoder import window_start
 from folio.generation.language_model import LanguageModel
@@ -112,11 +112,15 @@ class _Waiting:
 class Engine:
     """A thread that writes the answers of many requests at once."""
 
-    def __init__(self, model: LanguageModel, *, rows: int = 32, queue: int = 256):
-        """rows: answers that are written at once; queue: requests that may wait for rows"""
+    def __init__(self, model: LanguageModel, *, rows: int = 32, queue: int = 256, apart_rows: int = APART_ROWS):
+        """rows: answers that are written at once; queue: requests that may wait for rows
+
+        apart_rows: rows up to which each is computed apart, with the same bits in any company; as many as `rows`: always
+        """
         self.model = model
         self.rows = rows
         self.queue = queue
+        self.apart_rows = apart_rows
         self._condition = threading.Condition()
         self._arriving = deque()                # lists of _Waiting, one list for each request
         self._jobs = deque()                    # (Future, function or generator, arguments)
@@ -148,7 +152,7 @@ class Engine:
         answers, waiting, prompt_tokens, starts = [], [], 0, []
         with self._condition:
             batch = self._batches.get(settings.weight_precision)
-        batch = batch or Batch(self.model.net, settings.weight_precision)
+        batch = batch or Batch(self.model.net, settings.weight_precision, self.apart_rows)
         for number, prompt in enumerate(request.prompts):
             ids, sequence = self._sequence(prompt, settings, request.heal)
             own = [Answer(index, replace(sequence, number=index), self.model.tokenizer, request.logprobs,
@@ -306,9 +310,8 @@ class Engine:
 
     def _step(self):
         begun = time.perf_counter()
-        touched = self._drop_cancelled()
-        for batch in self._batches.values():
-            batch.let_go()
+        if touched := self._drop_cancelled():
+            self._let_go()
         touched += self._admit()
         self._work()
         for batch in list(self._batches.values()):
@@ -321,6 +324,7 @@ class Engine:
             with self._condition:
                 self._stats.rows[len(batch.answers)] += 1
             touched += batch.write()
+        self._let_go()
         self._tell(touched)
         self._step_seconds += PACE_SHARE * (time.perf_counter() - begun - self._step_seconds)
 
@@ -335,6 +339,10 @@ class Engine:
         dropped = [answer for answer, ticket in self._tickets.items() if ticket.is_cancelled]
         self._stop(dropped, "cancelled")
         return dropped
+
+    def _let_go(self):
+        for batch in self._batches.values():
+            batch.let_go()
 
     def _stop(self, answers, finish, error=None):
         for answer in answers:

@@ -1,8 +1,5 @@
 """The application: what every request passes through, and the routes of all modules."""
 
-from importlib import import_module
-from importlib.util import find_spec
-
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -12,12 +9,14 @@ from starlette.routing import Route
 
 import folio
 from folio.base.errors import FolioError
+from folio.generation.engine import Full
+from folio.server import chat, completions, listing, openapi, page, tokens
 from folio.server.errors import OURS, ApiError, Json, body, handle
 from folio.server.metrics import CONTENT_TYPE, Activity, Metrics, Recorded
 from folio.server.models import Models
 from folio.server.security import Access, Guard, Limits
 
-MODULES = ("listing", "completions", "chat", "tokens", "openapi", "page")
+MODULES = (listing, completions, chat, tokens, openapi, page)
 
 
 def create_app(models: Models, limits: Limits | None = None, access: Access | None = None) -> Starlette:
@@ -27,12 +26,11 @@ def create_app(models: Models, limits: Limits | None = None, access: Access | No
     """
     limits, access, metrics, activity = limits or Limits(), access or Access(), Metrics(), Activity()
     own = [Route("/health", health), Route("/metrics", show_metrics), Route("/version", version)]
-    modules = [import_module(f"folio.server.{name}") for name in MODULES if find_spec(f"folio.server.{name}")]
     app = Starlette(
-        routes=[*own, *(route for module in modules for route in module.routes())],
+        routes=[*own, *(route for module in MODULES for route in module.routes())],
         middleware=[Middleware(Recorded, metrics=metrics, activity=activity),
                     Middleware(Guard, access=access, limits=limits)],
-        exception_handlers={kind: handle for kind in (ApiError, FolioError, HTTPException)})
+        exception_handlers={kind: handle for kind in (ApiError, FolioError, Full, HTTPException)})
     app.router.redirect_slashes = False
     app.state.models, app.state.limits, app.state.metrics, app.state.activity = models, limits, metrics, activity
     models.wrap = metrics.wrap
