@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import time
+import traceback
 
 import h11
 import uvicorn
@@ -214,9 +215,17 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
+class _WithoutTexts(logging.Formatter):
+    """Exceptions without their messages, which may have a user's text in them."""
+
+    def formatException(self, ei) -> str:
+        """Return where an exception was raised, and its type."""
+        return "".join(traceback.format_tb(ei[2])) + ei[0].__name__
+
+
 def write_log(stream=None) -> None:
-    """Write the log's lines to stderr, each with its time."""
+    """Write the log of all modules to stderr, or to a stream, each line with its time."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    log.handlers[:], log.propagate = [handler], False
+    handler.setFormatter(_WithoutTexts("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.getLogger().handlers[:] = [handler]
     log.setLevel(logging.INFO)
