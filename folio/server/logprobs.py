@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens in the forms of both routes. They are the model's own, before temperature and penalties."""
+"""Log-probabilities of tokens, the model's own before temperature and penalties, in the forms of both routes."""
 
 from collections.abc import Iterable
 from typing import Any

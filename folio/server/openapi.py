@@ -68,10 +68,13 @@ SCHEMAS = {
 
 
 @cache
-def document() -> dict[str, Any]:
-    """Return the OpenAPI document."""
+def document(most_tokens: int = 2**31 - 1) -> dict[str, Any]:
+    """Return the OpenAPI document. most_tokens: maximum length of an answer that the server allows"""
     requests = {kind.__name__: schema(kind)
                 for kind in (CompletionRequest, ChatRequest, TokenizeRequest, DetokenizeRequest)}
+    for kind in (CompletionRequest, ChatRequest):
+        for name in ("max_tokens", "max_completion_tokens", "min_tokens"):
+            requests[kind.__name__]["properties"][name]["anyOf"][0]["maximum"] = most_tokens
     name = {"name": "model", "in": "path", "required": True, "schema": TEXT}
     asked = {"name": "model", "in": "query", "required": False, "schema": TEXT}
     return {
@@ -112,11 +115,11 @@ def _failures():
 
 
 def _answer(name, streams=False):
-    content = {"application/json": {"schema": _ref(name)}}
+    content, about = {"application/json": {"schema": _ref(name)}}, "the answer"
     if streams:
-        content["text/event-stream"] = {"schema": {
-            "type": "string", "description": "with stream: events `data: {...}`, the last one `data: [DONE]`"}}
-    return {"200": {"description": "the answer", "content": content}, **_failures()}
+        content["text/event-stream"] = {}
+        about = "the answer; with stream, events `data: {...}` that add up to it, and at the end `data: [DONE]`"
+    return {"200": {"description": about, "content": content}, **_failures()}
 
 
 def _get(summary, answer, *parameters):
@@ -130,7 +133,7 @@ def _post(summary, request, answer, streams=False):
 
 async def show(request: HttpRequest) -> Response:
     """GET /openapi.json."""
-    return Json(document())
+    return Json(document(request.app.state.limits.most_tokens))
 
 
 def routes() -> list[Route]:

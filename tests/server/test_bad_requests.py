@@ -29,8 +29,9 @@ def server(tmp_path_factory):
     ({"n": 3, "best_of": 2}, "best_of"), ({"n": 1, "best_of": 2, "stream": True}, "best_of"),
     ({"max_tokens": 0}, "max_tokens"), ({"max_tokens": -1}, "max_tokens"), ({"max_tokens": 101}, "max_tokens"),
     ({"max_completion_tokens": 101}, "max_completion_tokens"), ({"max_tokens": 10**400}, "max_tokens"),
-    ({"temperature": 2.1}, "temperature"), ({"temperature": -1}, "temperature"), ({"temperature": "hot"}, "temperature"),
-    ({"temperature": 10**400}, "temperature"), ({"temperature": False}, "temperature"),
+    ({"temperature": 2.1}, "temperature"), ({"temperature": -1}, "temperature"),
+    ({"temperature": "hot"}, "temperature"), ({"temperature": 10**400}, "temperature"),
+    ({"temperature": False}, "temperature"),
     ({"top_p": 0}, "top_p"), ({"top_p": 1.1}, "top_p"), ({"top_k": -2}, "top_k"), ({"min_p": 2}, "min_p"),
     ({"seed": 2**63}, "seed"), ({"seed": 0.5}, "seed"), ({"stop": ""}, "stop"), ({"stop": ["a"] * 33}, "stop"),
     ({"stop": ["a", ""]}, "stop"), ({"stop": [1]}, "stop.[0]"), ({"stop": "a" * 1001}, "stop"),
@@ -107,8 +108,9 @@ def test_a_wrong_message_is_named(server, body, param):
 @pytest.mark.parametrize("extra, param", [
     ({"top_logprobs": 3}, "top_logprobs"), ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({"tools": [{"type": "function"}]}, "tools"), ({"tool_choice": "required"}, "tool_choice"),
-    ({"response_format": {"type": "json_object"}}, "response_format"), ({"response_format": "text2"}, "response_format"),
-    ({"max_tokens": 0}, "max_tokens"), ({"echo": True}, "echo"), ({"logprobs": 3}, "logprobs"),
+    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"response_format": "text2"}, "response_format"), ({"max_tokens": 0}, "max_tokens"),
+    ({"echo": True}, "echo"), ({"logprobs": 3}, "logprobs"),
 ])
 def test_a_wrong_field_of_a_chat_is_named(server, extra, param):
     assert refused(server, "/v1/chat/completions", ROUTES["/v1/chat/completions"][1] | extra)["param"] == param
@@ -118,7 +120,8 @@ def test_wrong_tokens_are_named(server):
     for path, body, param in (("/tokenize", {}, "prompt"), ("/tokenize", {"prompt": "a", "content": "b"}, "content"),
                               ("/tokenize", {"prompt": 1}, "prompt"), ("/detokenize", {"tokens": [1024]}, "tokens"),
                               ("/detokenize", {"tokens": ["a"]}, "tokens.[0]"),
-                              ("/detokenize", {"tokens": [-1]}, "tokens.[0]"), ("/detokenize", {"tokens": 1}, "tokens")):
+                              ("/detokenize", {"tokens": [-1]}, "tokens.[0]"),
+                              ("/detokenize", {"tokens": 1}, "tokens")):
         assert refused(server, path, body)["param"] == param
 
 

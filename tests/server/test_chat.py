@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions, /tokenize and /detokenize, through the openai client with strict validation and by hand."""
+"""POST /v1/chat/completions, /tokenize and /detokenize, through the strict openai client and by hand."""
 
 import openai
 import pytest
