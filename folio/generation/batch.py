@@ -20,6 +20,8 @@ STALL_SECONDS = 0.03
 # network alone, never on the pace: other parts round otherwise.
 PART_PRODUCTS = 1 << 28
 SHORTEST_PART, LONGEST_PART = 8, 256        # tokens
+# Rows up to which each is computed apart.
+APART_ROWS = 8
 # On other devices parts cost calls, not products.
 DEVICE_PART = 2048
 
@@ -83,9 +85,12 @@ class Reading:
 class Batch:
     """The answers with one precision that are read and written."""
 
-    def __init__(self, net, precision):
-        """Raises FolioError for a precision that the network does not have."""
-        self.net, self.precision = net, precision
+    def __init__(self, net, precision, apart_rows=APART_ROWS):
+        """apart_rows: rows up to which each is computed apart, so that it says the same in any company
+
+        Raises FolioError for a precision that the network does not have.
+        """
+        self.net, self.precision, self.apart_rows = net, precision, apart_rows
         self.part_len = part_length(net)
         self.readings = deque()                 # read in turns, a part at a time
         self.answers = []                       # the rows
@@ -137,6 +142,7 @@ class Batch:
         """Write one token of each row. -> the answers that did"""
         answers = list(self.answers)
         if answers:
+            self._decoder.apart = len(answers) <= self.apart_rows
             self._decoder.read([answer.pending for answer in answers])
             choose(answers, as_array(self._decoder.logits), self._decoder.tokens)
         return answers

@@ -23,7 +23,7 @@ import torch
 
 from folio.base.errors import FolioError, is_out_of_memory
 from folio.generation.answers import Adjustments, Answer, Event, TokenEvent
-from folio.generation.batch import STALL_SECONDS, Batch, part_length
+from folio.generation.batch import APART_ROWS, STALL_SECONDS, Batch, part_length
 from folio.generation.decoder import Sequence as Continued
 from folio.generation.decoder import window_start
 from folio.generation.language_model import LanguageModel
@@ -112,11 +112,15 @@ class _Waiting:
 class Engine:
     """A thread that writes the answers of many requests at once."""
 
-    def __init__(self, model: LanguageModel, *, rows: int = 32, queue: int = 256):
-        """rows: answers that are written at once; queue: requests that may wait for rows"""
+    def __init__(self, model: LanguageModel, *, rows: int = 32, queue: int = 256, apart_rows: int = APART_ROWS):
+        """rows: answers that are written at once; queue: requests that may wait for rows
+
+        apart_rows: rows up to which each is computed apart, with the same bits in any company; as many as `rows`: always
+        """
         self.model = model
         self.rows = rows
         self.queue = queue
+        self.apart_rows = apart_rows
         self._condition = threading.Condition()
         self._arriving = deque()                # lists of _Waiting, one list for each request
         self._jobs = deque()                    # (Future, function or generator, arguments)
@@ -148,7 +152,7 @@ class Engine:
         answers, waiting, prompt_tokens, starts = [], [], 0, []
         with self._condition:
             batch = self._batches.get(settings.weight_precision)
-        batch = batch or Batch(self.model.net, settings.weight_precision)
+        batch = batch or Batch(self.model.net, settings.weight_precision, self.apart_rows)
         for number, prompt in enumerate(request.prompts):
             ids, sequence = self._sequence(prompt, settings, request.heal)
             own = [Answer(index, replace(sequence, number=index), self.model.tokenizer, request.logprobs,

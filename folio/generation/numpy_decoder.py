@@ -184,15 +184,15 @@ class Span(NamedTuple):
             of SEEN_STEP positions, so that each sums in the same order beside longer ones
         """
         start, last = lengths[0], max(lengths)
-        if apart_within is not None:
-            indices, end = np.array(lengths), min(apart_within, (last // SEEN_STEP + 1) * SEEN_STEP)
-            unseen = (np.arange(end) > indices[:, None])[:, None, None]
-            return cls(indices, (np.arange(len(indices)), slice(None), indices), end, unseen, True)
+        apart, end = apart_within is not None, last + 1
+        if apart:
+            end = min(apart_within, (last // SEEN_STEP + 1) * SEEN_STEP)
         if all(length == start for length in lengths):
-            return cls(start, (slice(None), slice(None), start), start + 1, None)
+            unseen = (np.arange(end) > start)[None, None, None] if end > last + 1 else None
+            return cls(start, (slice(None), slice(None), start), end, unseen, apart)
         indices = np.array(lengths)
-        unseen = (np.arange(last + 1) > indices[:, None])[:, None, None]
-        return cls(indices, (np.arange(len(indices)), slice(None), indices), last + 1, unseen)
+        unseen = (np.arange(end) > indices[:, None])[:, None, None]
+        return cls(indices, (np.arange(len(indices)), slice(None), indices), end, unseen, apart)
 
 
 class Block:
