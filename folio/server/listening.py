@@ -74,6 +74,7 @@ class Connection(H11Protocol):
     """uvicorn's connection, with a deadline for headers, and JSON for what is no HTTP."""
 
     limits: Limits
+    idle: dict["Connection", None]          # connections that await headers, the one idle for longest first
 
     def connection_made(self, transport) -> None:
         """Begin the deadline; where there are too many connections, close the one that has been idle for longest."""
@@ -81,7 +82,8 @@ class Connection(H11Protocol):
         self._deadline, self._has_begun = None, False
         self._await_headers()
         if len(self.connections) > self.limits.connections:
-            oldest = min((each for each in self.connections if each.is_idle), key=lambda each: each.idle_since)
+            oldest = next(iter(self.idle))              # this one is among them
+            oldest._end_deadline()
             self.connections.discard(oldest)            # now; the loop tells it later that it is lost
             oldest.transport.abort()
 
@@ -116,10 +118,11 @@ class Connection(H11Protocol):
 
     def _await_headers(self):
         self._end_deadline()
-        self.idle_since, self._has_begun = time.monotonic(), False
+        self._has_begun, self.idle[self] = False, None
         self._deadline = self.loop.call_later(self.limits.header_seconds, self._too_late)
 
     def _end_deadline(self):
+        self.idle.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -153,7 +156,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: Starlette, limits: Limits, grace: float = 30.0):
         """grace: seconds that requests have to end in."""
-        protocol = type("LimitedConnection", (Connection,), {"limits": limits})
+        protocol = type("LimitedConnection", (Connection,), {"limits": limits, "idle": {}})
         super().__init__(uvicorn.Config(
             app, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False,
             server_header=False, timeout_keep_alive=limits.header_seconds + 1, backlog=BACKLOG,
