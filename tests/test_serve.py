@@ -148,6 +148,19 @@ def test_wrong_flags_are_refused(words, problem, monkeypatch, capsys):
     assert problem in capsys.readouterr().err
 
 
+def test_the_image_has_files_that_exist_and_a_command_that_is_accepted():
+    lines = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
+    assert "folio" in copied and [name for name in copied if not (ROOT / name).exists()] == []
+    [command] = [json.loads(line.removeprefix("CMD ")) for line in lines if line.startswith("CMD [")]
+    arguments = serve._parser().parse(command[2:])
+    assert command[:2] == ["folio", "serve"] and arguments.host == "0.0.0.0" and arguments.api_key_file
+    compose = (ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8")
+    assert float(re.search(r"stop_grace_period: (\d+)s", compose)[1]) > arguments.grace
+    assert "read_only: true" in compose and "proxy_buffering off;" in (ROOT / "deploy" / "nginx.conf").read_text(
+        encoding="utf-8")
+
+
 # --- How it ends ---
 
 @POSIX

@@ -109,7 +109,7 @@ def test_a_near_miss_is_named(models):
 
 
 def test_the_one_unused_for_longest_makes_room_and_ends_its_requests(models):
-    first, second = get(models, "first"), get(models, "second")
+    second, first = get(models, "second"), get(models, "first")
     first.engine.stats.running = 1
     get(models, "second")
     get(models, "third")
