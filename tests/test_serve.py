@@ -1,7 +1,9 @@
 """python -m folio.serve as a process: what it prints, what it refuses to begin with, how signals end it."""
 
 import asyncio
+import io
 import json
+import logging
 import os
 import re
 import signal
@@ -19,6 +21,7 @@ from folio import serve
 from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.server import listening
+from folio.server import models as models_module
 from folio.server.models import Models
 from folio.server.security import Limits
 from running import ask, connect, parsed, running, until_closed, within
@@ -145,6 +148,19 @@ def test_wrong_flags_are_refused(words, problem, monkeypatch, capsys):
     assert problem in capsys.readouterr().err
 
 
+def test_the_image_has_files_that_exist_and_a_command_that_is_accepted():
+    lines = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
+    assert "folio" in copied and [name for name in copied if not (ROOT / name).exists()] == []
+    [command] = [json.loads(line.removeprefix("CMD ")) for line in lines if line.startswith("CMD [")]
+    arguments = serve._parser().parse(command[2:])
+    assert command[:2] == ["folio", "serve"] and arguments.host == "0.0.0.0" and arguments.api_key_file
+    compose = (ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8")
+    assert float(re.search(r"stop_grace_period: (\d+)s", compose)[1]) > arguments.grace
+    assert "read_only: true" in compose and "proxy_buffering off;" in (ROOT / "deploy" / "nginx.conf").read_text(
+        encoding="utf-8")
+
+
 # --- How it ends ---
 
 @POSIX
@@ -195,6 +211,43 @@ def test_a_second_signal_ends_it_at_once(project):
             server.signal(signal.SIGINT)
             code, _ = server.wait(3)
         assert code == 128 + signal.SIGINT and time.monotonic() - started < 1
+
+
+def test_the_log_has_no_message_of_an_exception_since_it_may_be_a_text(monkeypatch):
+    written = io.StringIO()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    listening.write_log(written)
+    try:
+        raise ValueError(TEXT)
+    except ValueError:
+        logging.getLogger("folio.generation.engine").exception("A step failed.")
+    assert "A step failed." in written.getvalue() and written.getvalue().endswith("ValueError\n")
+    assert "in test_the_log" in written.getvalue() and TEXT not in written.getvalue()
+
+
+# --- While it trains ---
+
+def test_new_weights_are_served_and_a_stream_ends_on_the_old_ones(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(models_module, "CHECKED", 0.05)
+    monkeypatch.setattr(models_module, "UNUSED", 0.1)
+    home = Home(tmp_path)
+    write_weights(home, "night", seed=1)
+
+    def answer(port, **fields):
+        with asked(port, **fields) as connection:
+            return parsed(until_closed(connection))[2]
+    with running(Models(home)) as server:
+        alone = answer(server.port, max_tokens=3000)
+        with asked(server.port, max_tokens=3000, stream=True) as stream:
+            begun = stream.recv(1000)
+            write_weights(home, "night", seed=2)
+            within(5, lambda: answer(server.port, max_tokens=5)["system_fingerprint"] != alone["system_fingerprint"])
+            found = events(parsed(begun + until_closed(stream)))
+        assert "".join(each["choices"][0]["text"] for each in found) == alone["choices"][0]["text"]
+        assert answer(server.port, max_tokens=3000)["choices"][0]["text"] != alone["choices"][0]["text"]
+        within(5, lambda: sum(thread.name == "folio-engine" for thread in threading.enumerate()) == 1)
+        home.weights("night").write_bytes(b"damaged")
+        assert answer(server.port, max_tokens=5)["choices"]
 
 
 # --- A thousand requests at once ---
@@ -260,7 +313,7 @@ def test_a_full_queue_is_said_with_the_time_to_wait(project):
         assert status == 429 and content["error"]["code"] == "rate_limit_exceeded" and int(headers["retry-after"]) >= 1
         for connection in busy:                     # who leaves makes room at once
             connection.close()
-        within(2, lambda: models.loaded()[0].engine.stats.running == 0)
+        within(2, lambda: (models.loaded()[0].engine.stats.running, models.loaded()[0].engine.stats.waiting) == (0, 0))
         with asked(server.port, max_tokens=5) as last:
             assert parsed(until_closed(last))[0] == 200
         assert 'folio_cancelled_total{model="tiny"} 2.0' in ask(server.port, "/metrics")[2].decode()

@@ -65,14 +65,15 @@ class TrainingText:
         survey = survey_text(Documents(files, text.invalid_bytes, text.field), text.val_fraction)
         self.fingerprint, self.train_bytes = survey.fingerprint, survey.train_bytes
         self.places, self.parts = [], []
-        content = self._read(files, text, min(self.train_bytes, SEARCHED_BYTES))
+        searched = min(self.train_bytes, SEARCHED_BYTES)
+        content = self._read(files, text, searched)
         for start in range(0, max(1, len(content) - LONGEST), PART_BYTES):
             part = content[start:start + PART_BYTES + LONGEST]
             self.parts.append(Part(start, part, suffix_array(part, LONGEST).astype(np.int32)))
-        self.searched = len(content) / self.train_bytes
+        self.searched = searched / self.train_bytes
 
     def _read(self, files, text, wanted):
-        """Return the first `wanted` bytes, and note where each document comes from."""
+        """Return the first `wanted` bytes and a line end after each document; note where each comes from."""
         content = bytearray()
         for path in files:
             has_lines = not _TEXT_PER_LINE.search(path.name)
@@ -80,11 +81,15 @@ class TrainingText:
             for chunk, ends_document in Documents([path], text.invalid_bytes, text.field):
                 if starts_document:
                     self.places.append(Place(len(content), path.name, line, has_lines))
-                content += to_bytes(chunk)
+                piece = to_bytes(chunk)[:wanted]
+                content += piece
+                wanted -= len(piece)
                 line += (chunk.count("\n") if has_lines else 0) + ends_document     # the line that ends a document
                 starts_document = ends_document
-                if len(content) >= wanted:
-                    return bytes(content[:wanted])
+                if not wanted:
+                    return bytes(content)
+                if ends_document:
+                    content += b"\n"
         return bytes(content)
 
     def longest(self, wanted):

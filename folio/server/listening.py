@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import time
+import traceback
 
 import h11
 import uvicorn
@@ -73,6 +74,7 @@ class Connection(H11Protocol):
     """uvicorn's connection, with a deadline for headers, and JSON for what is no HTTP."""
 
     limits: Limits
+    idle: dict["Connection", None]          # connections that await headers, the one idle for longest first
 
     def connection_made(self, transport) -> None:
         """Begin the deadline; where there are too many connections, close the one that has been idle for longest."""
@@ -80,7 +82,8 @@ class Connection(H11Protocol):
         self._deadline, self._has_begun = None, False
         self._await_headers()
         if len(self.connections) > self.limits.connections:
-            oldest = min((each for each in self.connections if each.is_idle), key=lambda each: each.idle_since)
+            oldest = next(iter(self.idle))              # this one is among them
+            oldest._end_deadline()
             self.connections.discard(oldest)            # now; the loop tells it later that it is lost
             oldest.transport.abort()
 
@@ -115,10 +118,11 @@ class Connection(H11Protocol):
 
     def _await_headers(self):
         self._end_deadline()
-        self.idle_since, self._has_begun = time.monotonic(), False
+        self._has_begun, self.idle[self] = False, None
         self._deadline = self.loop.call_later(self.limits.header_seconds, self._too_late)
 
     def _end_deadline(self):
+        self.idle.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -152,7 +156,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: Starlette, limits: Limits, grace: float = 30.0):
         """grace: seconds that requests have to end in."""
-        protocol = type("LimitedConnection", (Connection,), {"limits": limits})
+        protocol = type("LimitedConnection", (Connection,), {"limits": limits, "idle": {}})
         super().__init__(uvicorn.Config(
             app, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False,
             server_header=False, timeout_keep_alive=limits.header_seconds + 1, backlog=BACKLOG,
@@ -214,9 +218,17 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
+class _WithoutTexts(logging.Formatter):
+    """Exceptions without their messages, which may have a user's text in them."""
+
+    def formatException(self, ei) -> str:
+        """Return where an exception was raised, and its type."""
+        return "".join(traceback.format_tb(ei[2])) + ei[0].__name__
+
+
 def write_log(stream=None) -> None:
-    """Write the log's lines to stderr, each with its time."""
+    """Write the log of all modules to stderr, or to a stream, each line with its time."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    log.handlers[:], log.propagate = [handler], False
+    handler.setFormatter(_WithoutTexts("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.getLogger().handlers[:] = [handler]
     log.setLevel(logging.INFO)

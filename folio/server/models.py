@@ -22,6 +22,7 @@ from folio.formats.find_weights import WEIGHTS
 
 CHECKED = 1.0           # seconds between two looks at the same weights file
 UNUSED = 2.0            # seconds without a request, after which nobody is about to use an engine that was replaced
+WARM_SECONDS = 10.0     # a model that has not written its first token by then is served all the same
 POLLED = 0.1            # seconds between two looks at an engine that was replaced
 log = logging.getLogger("folio.serve")
 
@@ -230,9 +231,10 @@ class Models:
             if stamp is not None and stamp == _stamp(path):     # else it was replaced in between
                 break
         where = "" if self.device == "cpu" else f"-{self.device}"
-        engine = self.wrap(Engine(model, rows=self.rows, queue=self.queue), name)
-        return Served(name, model, engine, f"folio-{checksum[:8]}-{folio.__version__}{where}", stamp[0] // 10 ** 9,
-                      path), stamp
+        fingerprint = f"folio-{checksum[:8]}-{folio.__version__}{where}"
+        engine = Engine(model, rows=self.rows, queue=self.queue)
+        _warm_up(engine, model)
+        return Served(name, model, self.wrap(engine, name), fingerprint, stamp[0] // 10 ** 9, path), stamp
 
     def _retire(self, served):
         """Have an engine closed when its last request has ended. The lock is held."""
@@ -267,6 +269,17 @@ class Models:
                          "max_model_len": int(contents["params"]["block_size"]), "root": name, "parent": parent}
             self._objects[path] = stamp, known
         return self._objects[path][1]
+
+
+def _warm_up(engine, model):
+    """Have an engine write a token, so that what it prepares once (200 ms) is there before a client waits for it."""
+    from folio.generation.engine import Request
+    from Model_Params import GenerationParams
+    text = model.tokenizer.decode_bytes(model.opening).decode("utf-8", errors="replace")
+    done = threading.Event()
+    engine.submit(Request(prompts=[text], settings=GenerationParams(tokens=1),
+                          deliver=lambda events: done.set() if events[-1].finish else None))
+    done.wait(WARM_SECONDS)
 
 
 def _ending():

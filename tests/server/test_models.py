@@ -10,7 +10,7 @@ import pytest
 
 from folio.base.home import Home
 from folio.generation import engine
-from folio.generation.engine import Stats
+from folio.generation.engine import Event, Stats
 from folio.server import models as models_module
 from folio.server.models import Models, ModelUnavailable, UnknownModel
 from running import within
@@ -25,6 +25,10 @@ class FakeEngine:
         self.model, self.rows, self.queue = model, rows, queue
         self.stats, self.closed = Stats(), None
         self.made.append(self)
+
+    def submit(self, request):
+        self.warmed = [*request.prompts]
+        request.deliver([Event(0, "", (), "length", None)])
 
     def close(self, grace):
         self.closed = grace
@@ -80,6 +84,7 @@ def test_a_request_without_a_model_gets_the_first(models):
     served = get(models)
     assert served is get(models, "first") is models.get_now() and served.name == "first"
     assert (served.engine.rows, served.engine.queue, served.created) == (3, 4, 1_700_000_000)
+    assert served.engine.warmed == ["<|endoftext|>"]
     assert get(models, "second").fingerprint != served.fingerprint
     assert served.fingerprint.startswith("folio-") and len(FakeEngine.made) == 2
 
@@ -104,7 +109,7 @@ def test_a_near_miss_is_named(models):
 
 
 def test_the_one_unused_for_longest_makes_room_and_ends_its_requests(models):
-    first, second = get(models, "first"), get(models, "second")
+    second, first = get(models, "second"), get(models, "first")
     first.engine.stats.running = 1
     get(models, "second")
     get(models, "third")
@@ -176,6 +181,8 @@ def test_damaged_weights_are_named_once_and_the_old_ones_stay(models, project, c
     assert caplog.text.count("cannot be loaded") == 1
     project.weights("first").unlink()
     assert get(models) is old and old.engine.closed is None
+    time.sleep(0.1)
+    assert caplog.text.count("cannot be loaded") == 1       # a file that is being replaced is gone for a moment
     write_weights(project, "first", seed=5)
     within(3, lambda: get(models) is not old)
 

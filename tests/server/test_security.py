@@ -84,6 +84,8 @@ def test_bodies_are_json_and_not_compressed(port):
 def test_too_large_bodies_are_refused_with_and_without_a_length(port):
     assert ask(port, "/echo", "POST", b"x" * 1000)[2] == {"length": 1000}
     refused(ask(port, "/echo", "POST", b"x" * 1001), 413, "request_too_large")
+    # Said in advance: refused before any of it was sent, and not for being late.
+    refused(ask(port, "/echo", "POST", b"", {"content-length": "1000000000"}), 413, "request_too_large")
     chunks = b"".join(b"100\r\n" + b"x" * 256 + b"\r\n" for _ in range(5)) + b"0\r\n\r\n"
     headers = {"transfer-encoding": "chunked", "content-length": None}
     refused(ask(port, "/echo", "POST", chunks, headers), 413, "request_too_large")
