@@ -88,18 +88,19 @@ class Ticket:
         self._engine._wake_up()
 
     def _tell(self, answers):
-        """Deliver the Events of these answers. -> whether all answers have ended"""
-        events = [answer.event() for answer in answers if answer.index in self._unfinished]
-        for event in events:
-            if event.finish is not None:
-                del self._unfinished[event.index]
-        if events := [event for event in events if event.text or event.tokens or event.finish]:
+        """Deliver the Events of these answers."""
+        events = []
+        for answer in answers:
+            if answer.index in self._unfinished:
+                events.append(event := answer.event())
+                if event.finish is not None:
+                    del self._unfinished[event.index]
+        if events:
             try:
                 self._deliver(events)
             except Exception:
                 logging.getLogger(__name__).exception("A request was cancelled, because its events could not be taken.")
                 self.is_cancelled = True
-        return not self._unfinished
 
 
 class _Waiting:
@@ -115,7 +116,7 @@ class Engine:
     def __init__(self, model: LanguageModel, *, rows: int = 32, queue: int = 256, apart_rows: int = APART_ROWS):
         """rows: answers that are written at once; queue: requests that may wait for rows
 
-        apart_rows: rows up to which each is computed apart, with the same bits in any company; as many as `rows`: always
+        apart_rows: rows up to which each is computed apart, with the same bits in any company; `rows`: always
         """
         self.model = model
         self.rows = rows
