@@ -16,7 +16,7 @@ from folio.base.lines import columns, cut, styled, table
 from folio.base.visible import on_one_line
 from folio.cli.command_line import Parser, front_door
 from folio.cli.screen import BOLD, send, shows_colors
-from folio.data.token_files import read_record
+from folio.data.token_files import names_of_texts
 from folio.formats import run_list
 from folio.formats.run_list import Run
 from folio.formats.run_settings import as_flags
@@ -43,17 +43,6 @@ def main():
     else:
         width = max(NARROWEST, shutil.get_terminal_size().columns)
         send("\n".join(lines_of(runs, width, shows_colors())) + "\n")
-
-
-def names_of_texts(home):
-    """Return {fingerprint: name} of the text that a project has now, as run_list.list_runs takes it."""
-    record, _ = read_record(home)
-    if record is None:
-        return {}
-    first, *others = [str(stamp[0]) for stamp in record.stamps if isinstance(stamp, list) and stamp] or record.paths
-    name = first.replace("\\", "/").rpartition("/")[2]
-    name += f" and {len(others)} more" if others else ""
-    return {record.corpus["text_fingerprint"]: name, record.corpus["fingerprint"]: name}
 
 
 # --- The table ---

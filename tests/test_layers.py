@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "training": {"base", "kernels", "data", "networks", "evaluation", "formats", "generation"} | TOP_LEVEL,
     "cli": {"base"} | TOP_LEVEL,
     "pictures": {"base", "formats.run_log"},
+    "server": {"base", "kernels", "data", "evaluation", "formats", "generation"} | TOP_LEVEL,
 }
 EVERYTHING = {*MAY_IMPORT}
 COMMANDS = EVERYTHING - {"training"}        # folio/NAME.py, init.py and run.py; train.py alone reaches training

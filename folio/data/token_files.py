@@ -121,6 +121,17 @@ def read_record(home):
     return None, f"{path} is damaged, so nobody knows which text the tokens beside it are of."
 
 
+def names_of_texts(home):
+    """Return {fingerprint: name} of the text that a home has now, by its own fingerprint and by that of its tokens."""
+    record, _ = read_record(home)
+    if record is None:
+        return {}
+    first, *others = [str(stamp[0]) for stamp in record.stamps if isinstance(stamp, list) and stamp] or record.paths
+    name = first.replace("\\", "/").rpartition("/")[2]
+    name += f" and {len(others)} more" if others else ""
+    return {record.corpus["text_fingerprint"]: name, record.corpus["fingerprint"]: name}
+
+
 def _is_valid(record):
     """Whether everything in a record is of its type and within its bounds."""
     numbers = dict(record.corpus)

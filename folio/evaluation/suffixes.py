@@ -56,16 +56,23 @@ def longest_matches(parts, passages):
         array = suffix_array(text, depth)
         for found, passage in zip(longest, passages):
             for start in range(len(passage)):
-                found[start] = max(found[start], _longest_match(text, array, passage[start:]))
+                found[start] = max(found[start], longest_match(text, array, passage[start:])[0])
         kept = text[max(0, len(text) - depth + 1):]
     return longest
 
 
-def _longest_match(text, array, wanted):
-    """Return the length of the longest prefix of `wanted` in a text: one of its neighbors in the array shares it."""
+def longest_match(text, array, wanted):
+    """Return (length, start in a text) of the longest prefix of `wanted` there.
+
+    array: of the text, as suffix_array returns it; one of the neighbors of `wanted` in it shares the prefix. If it was
+    sorted by fewer bytes than `wanted` has, the match may be too short.
+    >>> longest_match(b"banana", suffix_array(b"banana"), b"nab")
+    (2, 4)
+    """
     place = bisect_left(array, wanted, key=lambda start: text[start:start + len(wanted)])
     neighbors = array[max(0, place - 1):place + 1].tolist()
-    return max((_common_length(wanted, text[start:start + len(wanted)]) for start in neighbors), default=0)
+    return max(((_common_length(wanted, text[start:start + len(wanted)]), start) for start in neighbors),
+               default=(0, 0))
 
 
 def _common_length(first, second):

@@ -188,15 +188,21 @@ class LanguageModel:
         least half a context, as far as the text has it. Raises FolioError where a character tokenizer does not know a
         character.
         """
-        ids, decoder, found, bits = self._opened(text), tokenizers.StreamingDecoder(self.tokenizer), [], 0.0
-        stride = max(1, window_len(self.net) // 2)
-        windows = predictions(self.net, ids, stride=stride, **self._measuring()) if text else ()
-        for token, nats in zip(ids[1:], (nats for costs, _ in windows for nats in costs.tolist())):
-            bits += nats / math.log(2)
-            if piece := decoder.add(token):
-                found.append((piece, bits))
-                bits = 0.0
-        return found
+        return [piece for part in self.surprise_parts(text, windows_at_once(self.net)) for piece in part]
+
+    def surprise_parts(self, text: str, windows: int = 1) -> Iterator[list[tuple[str, float]]]:
+        """Yield what `surprise` returns in parts: what this many windows of a context each say, computed at once."""
+        ids, decoder, place, bits = self._opened(text), tokenizers.StreamingDecoder(self.tokenizer), 1, 0.0
+        measuring = self._measuring() | {"batch_size": windows, "stride": max(1, window_len(self.net) // 2)}
+        for costs, _ in predictions(self.net, ids, **measuring) if text else ():
+            found = []
+            for nats in costs.tolist():
+                bits += nats / math.log(2)
+                if piece := decoder.add(ids[place]):
+                    found.append((piece, bits))
+                    bits = 0.0
+                place += 1
+            yield found
 
     def next_token_probabilities(self, text: str = "") -> list[tuple[str, float]]:
         """Return what may follow a text: [(piece, probability)], in falling order.

@@ -40,6 +40,14 @@ class Alternatives {
     }
   }
 
+  /* Show an element in the menu's place, below a rectangle; the caret's line goes on after it. */
+  showText(title, element, rectangle) {
+    this._asked += 1;
+    this.title.textContent = title;
+    this.list.replaceChildren(element);
+    this._show(rectangle);
+  }
+
   _say(words) {
     const line = document.createElement("p");
     line.textContent = words;

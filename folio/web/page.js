@@ -35,6 +35,7 @@ class Page {
     this.words = 0;
     this.tabLeaves = false;             // after Escape, Tab moves on instead of writing
     this.kept = {};                     // settings of a story, until the engine says which there are
+    this.onDescribe = () => {};         // set by whoever shows more of the engine
     this.writing.onChange = (change) => this.changed(change);
     this.writing.tell = (sentence) => this.tell(sentence);
     this.writing.say = (text) => this.say(text);
@@ -48,18 +49,27 @@ class Page {
     this.changed();
     this.at.text.focus({preventScroll: true});
     this.at.status.textContent = "Reading the model …";
+    await this.connect();
+  }
+
+  /* Ask the engine what it is, at the beginning and when it computes with another model. -> whether it answered */
+  async connect() {
     try {
       const {about, settings} = await this.engine.describe();
       this.about = about;
       this.writing.settings = settings;
+      const isFirst = this.writing.engine === null;
       this.writing.engine = this.engine;
-      this.useSettings(this.kept);
+      if (isFirst) this.useSettings(this.kept);
       this.describe(about);
+      this.onDescribe();
       this.colors.useEngine(this.engine);
       this.changed();
+      return true;
     } catch (error) {
       this.at.status.textContent = "";
       this.tell(error.message);
+      return false;
     }
   }
 
@@ -299,6 +309,7 @@ class Page {
   clicked() {
     const {selectionStart, selectionEnd} = this.at.text;
     if (this.colors.mode === "off" || selectionStart !== selectionEnd || this.writing.choosing) return;
+    if (this.colors.clicked(selectionStart)) return;
     const word = this.sheet.wordAt(selectionStart);
     if (word && word.from <= selectionStart) this.alternatives.openAt(selectionStart);
   }

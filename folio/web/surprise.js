@@ -62,6 +62,20 @@ class Surprise {
     return {pieces, missing};
   }
 
+  /* Return what is known of the whole text: {bits, bytes: in UTF-8, share: of the characters, 0 to 1}. */
+  average(text) {
+    const encoder = new TextEncoder();
+    let [bits, bytes, characters] = [0, 0, 0];
+    for (const block of surpriseBlocks(text)) {
+      const known = this.known.get(this._keyOf(text, block).key);
+      if (!known) continue;
+      bits += known.reduce((sum, piece) => sum + piece.bits, 0);
+      bytes += encoder.encode(text.slice(...block)).length;
+      characters += block[1] - block[0];
+    }
+    return {bits, bytes, share: text === "" ? 1 : characters / text.length};
+  }
+
   /* Measure the first unknown block between two positions. -> a promise of whether there was one */
   async measureNext(text, from, to) {
     for (const block of surpriseBlocks(text).filter(([begin, end]) => begin < to && end > from)) {

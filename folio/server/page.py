@@ -1,0 +1,329 @@
+"""The page of a server: its files, and the routes of its engine, folio/web/server_engine.js.
+
+    GET  /                          the page
+    GET  /folio/web/NAME            its scripts and its style
+    GET  /folio/describe?model=NAME {about, settings, models}: plain values, as folio.formats.page has them
+    POST /folio/generate            {model, prompt, settings, count, stream} -> events, below
+    POST /folio/surprise            {model, text} -> {pieces: [[text, bits]]}, which add up to the text
+    POST /folio/alternatives        {model, text, count} -> {pieces: [[text, probability]]}, the likeliest first
+    POST /folio/view                {model, text} -> {start: UTF-16 code units that the model does not see}
+    POST /folio/copies              {model, text} -> see folio.server.copies
+
+`model` may be left out or null: the server's first. A large integer may be a string of digits, as JavaScript has none
+beyond 2^53. An answer is a stream of server-sent events, each one line of JSON: {pieces: [[index, text, bits, tokens],
+...]} as the answers grow, and last {result: [{text, tokens, seconds, ended, seed, stream}]} or {error: a sentence}.
+"""
+
+import asyncio
+import inspect
+import json
+import math
+import time
+from functools import cache
+from hashlib import sha256
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from folio.base.errors import FolioError
+from folio.formats import page as one_file
+from folio.generation.decoder import window_start
+from folio.generation.engine import Request
+from folio.server import copies, training
+from folio.server.errors import ApiError, Json
+from Model_Params import GenerationParams
+
+SCRIPTS = ("server_engine.js", *one_file.PAGE_SCRIPTS[1:-1], "copies.js", "curves.js", "training.js",
+           one_file.PAGE_SCRIPTS[-1], "server_start.js")
+STYLES = ("page.css", "server.css")
+FILES = {"icon.svg": "image/svg+xml", **dict.fromkeys(STYLES, "text/css"), **dict.fromkeys(SCRIPTS, "text/javascript")}
+MOST_ANSWERS = 8                    # side by side: what fits on a screen
+MOST_ALTERNATIVES = 100
+CONNECTION_SECONDS = 0.5            # between two looks at whether a client is still there
+SECURITY = {"Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+
+
+def routes():
+    """Return the routes of the page."""
+    return [
+        Route("/", index),
+        Route("/folio/web/{name}", file),
+        Route("/folio/describe", describe),
+        Route("/folio/generate", generate, methods=["POST"]),
+        Route("/folio/surprise", surprise, methods=["POST"]),
+        Route("/folio/alternatives", alternatives, methods=["POST"]),
+        Route("/folio/view", view, methods=["POST"]),
+        Route("/folio/copies", find_copies, methods=["POST"]),
+        *training.routes(),
+    ]
+
+
+# --- Files ---
+
+async def index(request):
+    """Return the page."""
+    return _unless_known(request, _index(), "text/html")
+
+
+async def file(request):
+    """Return a file of the page."""
+    name = request.path_params["name"]
+    if name not in FILES:
+        raise ApiError(404, f"There is no file {name} of the page.", code="not_found")
+    return _unless_known(request, (one_file.WEB / name).read_bytes(), FILES[name])
+
+
+@cache
+def _index():
+    parts = {"title": "Folio", "model": "",
+             "style": '<link rel="icon" type="image/svg+xml" href="/folio/web/icon.svg">\n' +
+                      "\n".join(f'<link rel="stylesheet" href="/folio/web/{name}">' for name in STYLES),
+             "scripts": "\n".join(f'<script src="/folio/web/{name}"></script>' for name in SCRIPTS)}
+    page = (one_file.WEB / "page.html").read_text(encoding="utf-8")
+    for part, content in parts.items():
+        before, place, after = page.partition(f"<!-- {part} -->")
+        assert place, f"page.html has no place for the {part}"
+        page = before + content + after
+    return page.encode("utf-8")
+
+
+def _unless_known(request, content, media_type):
+    """Return a response with the content, or one that says that the browser still has it."""
+    tag = f'"{sha256(content).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache", **SECURITY}
+    known = {word.strip().removeprefix("W/") for word in request.headers.get("if-none-match", "").split(",")}
+    if tag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)
+
+
+# --- Measurements ---
+
+async def describe(request):
+    """Return what a model is, which settings it has, and which other models there are."""
+    served = await _served(request, request.query_params.get("model"))
+    model = served.model
+    bits = model.val_bpb if model.val_bpb is not None and math.isfinite(model.val_bpb) else None
+    about = {"name": served.name, "parameters": sum(weights.numel() for weights in model.net.parameters()), "bits_per_byte": bits, "steps": model.step,
+             "context": model.net.context, "family": model.net.params.family,
+             "vocab_size": model.tokenizer.vocab_size}
+    names = [known["id"] for known in await _awaited(request.app.state.models.names())]
+    settings = one_file.settings()
+    for field in settings:
+        if field["name"] == "tokens":
+            field["high"] = request.app.state.limits.most_tokens
+    return _private({"about": about, "settings": settings, "models": names})
+
+
+async def surprise(request):
+    """Return what each piece of a text costs the model."""
+    body = await _body(request, text=str)
+    served = await _served(request, body["model"])
+    return _private({"pieces": await _measured(served, _surprise, served.model, body["text"])})
+
+
+def _surprise(model, text):
+    """Return LanguageModel.surprise; a generator, so that answers go on between two windows."""
+    pieces = []
+    for part in model.surprise_parts(text):
+        pieces += part
+        yield
+    return pieces
+
+
+async def alternatives(request):
+    """Return what may follow a text."""
+    body = await _body(request, text=str, count=int)
+    served = await _served(request, body["model"])
+    if not 1 <= body["count"] <= MOST_ALTERNATIVES:
+        raise ApiError(400, f"count={body['count']} is not from 1 to {MOST_ALTERNATIVES}.", param="count")
+    pieces = await _measured(served, served.model.next_token_probabilities, body["text"])
+    return _private({"pieces": pieces[:body["count"]]})
+
+
+async def view(request):
+    """Return how much of the beginning of a text the model does not see when it continues the text."""
+    body = await _body(request, text=str)
+    served = await _served(request, body["model"])
+    return _private({"start": await run_in_threadpool(view_start, served.model, body["text"])})
+
+
+async def find_copies(request):
+    """Return the stretches of a text that a model's training text has too."""
+    body = await _body(request, text=str)
+    served = await _served(request, body["model"])
+    state = request.app.state
+    if not hasattr(state, "copies"):
+        state.copies = copies.Copies(state.models.home)
+    return _private(await run_in_threadpool(state.copies.find, body["text"], served.model.learned_from))
+
+
+def view_start(model, text):
+    """Return how many UTF-16 code units at the beginning of a text the model does not see when it continues it.
+
+    Raises FolioError where its tokenizer does not know a character.
+    """
+    ids = model.tokenizer.encode(text)
+    unseen = model.tokenizer.decode_bytes(ids[:window_start(len(ids), model.net.context)])
+    characters = len(unseen.decode("utf-8", errors="ignore"))
+    if len(text[:characters].encode("utf-8")) < len(unseen):        # inside a character: it counts too
+        characters += 1
+    return len(text[:characters].encode("utf-16-le")) // 2
+
+
+async def _measured(served, function, *arguments):
+    """Return what a function of the model returns, called in the thread of its engine."""
+    return await asyncio.wrap_future(served.engine.call(function, *arguments))
+
+
+# --- Answers ---
+
+async def generate(request):
+    """Return a stream with answers to a prompt, side by side."""
+    body = await _body(request, prompt=str, count=int, stream=int, settings=dict)
+    served = await _served(request, body["model"])
+    if not 1 <= body["count"] <= MOST_ANSWERS:
+        raise ApiError(400, f"count={body['count']} is not a number of answers from 1 to {MOST_ANSWERS}.", param="count")
+    most = request.app.state.limits.most_answers
+    if not 0 <= body["stream"] <= most - body["count"]:
+        raise ApiError(400, f"stream={body['stream']} is not from 0 to {most - body['count']}.", param="stream")
+    settings = read_settings(body["settings"], request.app.state.limits.most_tokens)
+    loop, events = asyncio.get_running_loop(), asyncio.Queue()
+
+    def deliver(said):
+        loop.call_soon_threadsafe(events.put_nowait, said)
+
+    answers = Answers(served.model, settings, body["count"], body["stream"])
+    ticket = await run_in_threadpool(served.engine.submit, Request(
+        prompts=[body["prompt"]], count=answers.first + body["count"], settings=settings, deliver=deliver, logprobs=0))
+    return StreamingResponse(_streamed(request, ticket, events, answers), media_type="text/event-stream",
+                             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+
+def read_settings(values, most_tokens=None):
+    """Return the GenerationParams of {field: value}, resolved. A missing seed stays missing.
+
+    most_tokens: that an answer may have, None for any. Raises FolioError for what is wrong.
+    """
+    known = {field["name"]: field for field in one_file.settings()}
+    if unknown := [name for name in values if name not in known]:
+        raise FolioError(f"There is no setting {unknown[0]}; there are {', '.join(known)}.")
+    read = {}
+    for name, value in values.items():
+        is_digits = known[name]["type"] == "int" and isinstance(value, str) and value.isascii() and value.isdigit()
+        value = int(value) if is_digits and len(value) < 20 else value
+        read[name] = tuple(value) if known[name]["type"] == "texts" and isinstance(value, list) else value
+    settings = GenerationParams(**read)
+    if problems := list(settings.problems()):
+        raise FolioError("\n".join(problems))
+    if most_tokens is not None and settings.tokens > most_tokens:
+        raise FolioError(f"tokens={settings.tokens} is above what this server writes at most, {most_tokens}.")
+    return settings.resolved()
+
+
+class Answers:
+    """Several answers as the page's engine reports them, from the events of folio.generation.engine.
+
+    The engine numbers answers from 0 on: those before `first` are computed too, and passed over.
+    """
+
+    def __init__(self, model, settings, count, first=0):
+        """model: LanguageModel; settings: GenerationParams; first: number of the first answer of the seed"""
+        self.first, self.started_at, self.error = first, time.monotonic(), None
+        self.running = set(range(count))
+        self.results = [{"text": "", "tokens": 0, "seconds": 0.0, "ended": "aborted",
+                         "seed": str(settings.sampling_seed), "stream": first + index} for index in range(count)]
+        self._end = model.tokenizer.end_of_text
+        self._bits, self._tokens = [0.0] * count, [0] * count       # of tokens whose text is not certain yet
+
+    def add(self, events):
+        """Return what these events add: [[index, text, bits, tokens]]. Bits are those of the model, in base 2."""
+        pieces = []
+        for event in events:
+            index = event.index - self.first
+            if index not in self.running:
+                continue
+            result, tokens = self.results[index], event.tokens
+            is_end = event.finish == "stop" and tokens and tokens[-1].id == self._end and not tokens[-1].bytes
+            if is_end:                      # it is no part of the text
+                tokens = tokens[:-1]
+            self._bits[index] -= sum(token.logprob for token in tokens) / math.log(2)
+            self._tokens[index] += len(tokens)
+            if event.text or event.finish and self._tokens[index]:
+                pieces.append([index, event.text, self._bits[index], self._tokens[index]])
+                result["text"] += event.text
+                result["tokens"] += self._tokens[index]
+                self._bits[index], self._tokens[index] = 0.0, 0
+            if event.finish:
+                self.running.discard(index)
+                result["seconds"] = time.monotonic() - self.started_at
+                result["ended"] = "end" if is_end else _ENDED[event.finish]
+                self.error = event.error or self.error
+        return pieces
+
+
+_ENDED = {"stop": "stop", "length": "length", "cancelled": "aborted", "failed": "aborted"}
+
+
+async def _streamed(request, ticket, events, answers):
+    """Yield the events of an answer; its rows are free as soon as nobody reads them."""
+    try:
+        while answers.running:
+            try:
+                said = await asyncio.wait_for(events.get(), CONNECTION_SECONDS)
+            except TimeoutError:
+                if await request.is_disconnected():
+                    return
+                continue
+            while not events.empty():                   # what came meanwhile, in one event
+                said = [*said, *events.get_nowait()]
+            if pieces := answers.add(said):
+                yield _event({"pieces": pieces})
+        yield _event({"result": answers.results} if answers.error is None else {"error": answers.error})
+    finally:
+        if answers.running:
+            ticket.cancel()
+
+
+def _event(value):
+    return f"data: {json.dumps(value)}\n\n"
+
+
+# --- Requests ---
+
+async def _body(request, **kinds):
+    """Return the fields of a request: {"model": name or None, field: value}. kinds: {field: type}"""
+    usual = {"count": 1, "stream": 0, "settings": {}}
+    try:
+        body = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        raise ApiError(400, "The body of the request is not JSON.") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "The body of the request is not a JSON object.")
+    found = {"model": body.pop("model", None)}
+    if found["model"] is not None and not isinstance(found["model"], str):
+        raise ApiError(400, "model should be the name of a model.", param="model")
+    for name, kind in kinds.items():
+        value = found[name] = body.pop(name, usual.get(name))
+        if type(value) is not kind:
+            raise ApiError(400, f"{name} should be of type {kind.__name__}.", param=name)
+        if kind is str and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ApiError(400, f"{name} has half a surrogate pair, which is no character.", param=name)
+    if body:
+        raise ApiError(400, f"There is no field {next(iter(body))} here.", param=next(iter(body)))
+    return found
+
+
+async def _served(request, name):
+    """Return the Served with a name, the first one for None; it may have to be loaded."""
+    return await _awaited(request.app.state.models.get(name))
+
+
+async def _awaited(value):
+    return await value if inspect.isawaitable(value) else value
+
+
+def _private(value):
+    return Json(value, headers={"Cache-Control": "no-store"})
