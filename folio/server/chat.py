@@ -16,8 +16,18 @@ from folio.base.fields import option
 from folio.generation.engine import Event, Request
 from folio.server.errors import Json
 from folio.server.logprobs import for_chat
-from folio.server.requests import (DEFAULT_TOKENS, MOST_LOGPROBS, GenerationRequest, adjustments_of, aside,
-                                   check_context, read_object, settings_of, spelled, submit)
+from folio.server.requests import (
+    DEFAULT_TOKENS,
+    MOST_LOGPROBS,
+    GenerationRequest,
+    adjustments_of,
+    aside,
+    check_context,
+    read_object,
+    settings_of,
+    spelled,
+    submit,
+)
 from folio.server.shapes import Anything, Items, Record, Scalar, invalid, shaped, shown, unsupported, whole_text
 from folio.server.streams import EventStream, Inbox, chunks, report_of
 from tokenizer import Tokenizer

@@ -12,9 +12,21 @@ from folio.base.fields import option
 from folio.generation.engine import Event, Request
 from folio.server.errors import Json
 from folio.server.logprobs import for_completions
-from folio.server.requests import (DEFAULT_TOKENS, MOST_LOGPROBS, MOST_PROMPTS, MOST_ROWS, GenerationRequest,
-                                   adjustments_of, aside, check_context, check_ids, read_object, settings_of, spelled,
-                                   submit)
+from folio.server.requests import (
+    DEFAULT_TOKENS,
+    MOST_LOGPROBS,
+    MOST_PROMPTS,
+    MOST_ROWS,
+    GenerationRequest,
+    adjustments_of,
+    aside,
+    check_context,
+    check_ids,
+    read_object,
+    settings_of,
+    spelled,
+    submit,
+)
 from folio.server.shapes import check_count, invalid, shaped, shown, unsupported, whole_text
 from folio.server.streams import EventStream, Inbox, chunks, report_of
 from tokenizer import Tokenizer

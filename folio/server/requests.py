@@ -20,8 +20,18 @@ from starlette.routing import Route
 
 from folio.base.fields import option
 from folio.generation.engine import Adjustments, Request, Ticket
-from folio.server.shapes import (Biases, Items, Record, Scalar, Strings, invalid, parse, shaped, unknown_names,
-                                 unsupported)
+from folio.server.shapes import (
+    Biases,
+    Items,
+    Record,
+    Scalar,
+    Strings,
+    invalid,
+    parse,
+    shaped,
+    unknown_names,
+    unsupported,
+)
 from Model_Params import GenerationParams
 
 log = logging.getLogger("folio.serve")

@@ -60,7 +60,7 @@ class Inbox:
         while self._running:
             try:
                 await asyncio.wait_for(self._there.wait(), PING_SECONDS)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 yield []
                 continue
             self._there.clear()
