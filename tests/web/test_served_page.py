@@ -1,16 +1,19 @@
 """The page of a server in Chromium, with the shipped model and small ones behind it, and no way to anywhere else."""
 
 import json
+import threading
 import time
-from types import SimpleNamespace
+from contextlib import contextmanager
 
 import pytest
 
 from browser import chromium, needs_chromium
 from conftest import ROOT
 from folio.base.home import Home
+from folio.server import listening
+from folio.server.app import create_app
 from folio.server.models import Models
-from folio.server.security import Access, Keys
+from folio.server.security import Access, Keys, Limits
 from running import running
 from tiny_models import write_weights
 
@@ -161,6 +164,7 @@ def test_several_answers_come_side_by_side_and_escape_stops_them(open_page, mode
     while models.get_now("pretrained").engine.stats.running:
         assert time.monotonic() < end
         page.wait_for_timeout(20)
+    page.keyboard.press("Escape")                                       # the first one stops, this one closes
     idle(page)
     assert text_of(page) == "A" + cards[1]
 
@@ -204,7 +208,8 @@ def test_copied_stretches_are_marked_with_their_place(open_page, plays):
     page.locator("#text").focus()
     page.keyboard.press("Control+Home")
     page.keyboard.type("New. ")
-    until(page, "(CSS.highlights.get('copied')?.size ?? 0) === 1 && page.sheet.text === page.colors._more.get('copied')._asked")
+    until(page, "page.sheet.text === page.colors._more.get('copied')._asked")
+    until(page, "CSS.highlights.get('copied').size === 1")
     color(page, "off")
     assert painted(page, "copied") == []
 
@@ -244,8 +249,8 @@ def test_wrong_settings_and_refusals_are_one_sentence(open_page):
     open_page.said.clear()
 
 
-def test_a_server_that_ends_and_comes_back_is_said_and_no_word_is_lost(open_page, models):
-    with running(models, grace=0.1) as first:
+def test_a_server_that_ends_and_comes_back_is_said_and_no_word_is_lost(open_page, home):
+    with running(Models(home, home.weights("small")), grace=0.1) as first:
         page = open_page(port=first.port)
         page.evaluate("(ms) => { window.setTimeout = ((real) => (work, wait) => real(work, Math.min(wait, ms)))"
                       "(window.setTimeout); }", 200)
@@ -263,7 +268,7 @@ def test_a_server_that_ends_and_comes_back_is_said_and_no_word_is_lost(open_page
     until(page, "page.at['notice-text'].textContent.startsWith('The server does not answer')")
     idle(page)
     assert text_of(page) == written
-    with running_at(models, first.port):
+    with running_at(Models(home, home.weights("small")), first.port):
         until(page, "page.at.notice.hidden")
         assert page.locator("#status").inner_text() == "The server answers again."
         page.keyboard.press("Control+End")
@@ -274,16 +279,17 @@ def test_a_server_that_ends_and_comes_back_is_said_and_no_word_is_lost(open_page
     open_page.said.clear()
 
 
+@contextmanager
 def running_at(models, port):
     """As `running`, at a port that was used before."""
-    import running as module
-    listen = module.listening.listen
-    module.listening = SimpleNamespace(listen=lambda host, _: listen(host, port), Server=module.listening.Server)
-    try:
-        opened = module.running(models)
-        return opened
-    finally:
-        pass
+    listener, limits = listening.listen("127.0.0.1", port), Limits()
+    server = listening.Server(create_app(models), limits, 0.1)
+    thread = threading.Thread(target=server.serve_forever, args=(listener,), daemon=True)
+    thread.start()
+    yield
+    server.end()
+    thread.join(20)
+    listener.close()
 
 
 def test_a_second_tab_is_told_of(open_page):
@@ -298,9 +304,9 @@ def test_a_second_tab_is_told_of(open_page):
     assert "second window" in page.locator("#notice-text").inner_text()
 
 
-def test_a_server_with_a_key_is_asked_with_it(open_page, models, tmp_path):
+def test_a_server_with_a_key_is_asked_with_it(open_page, home, tmp_path):
     (tmp_path / "keys").write_text(KEY + "\n", encoding="utf-8")
-    with running(models, access=Access(keys=Keys(tmp_path / "keys"))) as served:
+    with running(Models(home, home.weights("small")), access=Access(keys=Keys(tmp_path / "keys"))) as served:
         page = open_page(port=served.port)
         assert "API key is missing" in page.locator("dialog").last.inner_text()
         page.locator("#api-key").fill("a-wrong-key-of-16-characters")
