@@ -158,7 +158,7 @@ def test_several_answers_come_side_by_side_and_escape_stops_them(open_page, mode
     settle(page, 4000)
     page.keyboard.press("Tab")
     until(page, "document.querySelectorAll('.answer-text')[2]?.textContent.length > 0")
-    assert models.get_now("pretrained").engine.stats.running == 3
+    assert models.get_now("pretrained").engine.stats.running > 0
     page.keyboard.press("Escape")
     end = time.monotonic() + 10
     while models.get_now("pretrained").engine.stats.running:
