@@ -26,7 +26,6 @@ from folio.data.paths import find_files
 from folio.data.sources import Documents
 from folio.data.token_files import read_record
 from folio.evaluation.suffixes import longest_match, suffix_array
-from folio.kernels.splitting import to_bytes
 from Model_Params import TextParams
 
 # Of a stretch. Of plays that the shipped model never saw, 1 % lies in such stretches, and nothing in longer ones.
@@ -82,7 +81,7 @@ class TrainingText:
             for chunk, ends_document in Documents([path], text.invalid_bytes, text.field):
                 if starts_document:
                     self.places.append(Place(len(content), path.name, line, has_lines))
-                piece = to_bytes(chunk)[:wanted]
+                piece = chunk.encode("utf-8", errors="surrogateescape")[:wanted]
                 content += piece
                 wanted -= len(piece)
                 line += (chunk.count("\n") if has_lines else 0) + ends_document     # the line that ends a document
