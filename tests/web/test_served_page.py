@@ -275,6 +275,7 @@ def test_a_server_that_ends_and_comes_back_is_said_and_no_word_is_lost(open_page
         page.keyboard.press("Tab")
         idle(page)
         assert text_of(page).startswith(written) and len(text_of(page)) > len(written)
+        page.close()                            # it would ask the server that ends here
     assert all("ERR_" in said or "503" in said for said in open_page.said)       # 503: while the server was ending
     open_page.said.clear()
 
