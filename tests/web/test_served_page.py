@@ -318,6 +318,7 @@ def test_a_server_with_a_key_is_asked_with_it(open_page, home, tmp_path):
         until(page, "page.writing.engine !== null")
         page.reload()
         until(page, "page.writing.engine !== null")
+        page.close()
     assert all("401" in said for said in open_page.said)
     open_page.said.clear()
 
