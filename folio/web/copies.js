@@ -1,5 +1,5 @@
-/* The colors of what is copied: stretches of the text that stand word for word in the training text, with file and line.
- * A further mode of Colors; see there what one has.
+/* The colors of what is copied: stretches of the text that stand word for word in the training text, with file and
+ * line. A further mode of Colors; see there what one has.
  */
 "use strict";
 
@@ -86,7 +86,8 @@ class CopiedColors {
     const partly = found.searched < 0.995 ? ` in the first ${Math.round(100 * found.searched)} % of the training text`
       : "";
     if (found.stretches.length === 0) {
-      return [`Nothing copied: no ${found.least_words} words in a row are in the training text${partly && ` (${partly.trim()} searched)`}.`];
+      const where = partly || " in the training text";
+      return [`Nothing is copied: there are no ${found.least_words} words in a row that stand${where}.`];
     }
     const longest = found.stretches.reduce((best, one) => (one.words > best.words ? one : best));
     const count = found.stretches.length === 1 ? "1 stretch" : `${found.stretches.length} stretches`;

@@ -10,8 +10,8 @@ const MOST_POINTS = 1200;               // of a line; more lie on the same pixel
 const MARGIN = {left: 52, right: 14, top: 10, bottom: 26};
 
 class Curves {
-  /* container: an element; height: pixels; title: of what is drawn; format(y) -> text; fromZero: the y axis begins at 0;
-   * onPick(x): a person has pointed at a place, and clicked with `isClick` */
+  /* container: an element; height: pixels; title: of what is drawn; format(y) -> text; fromZero: the y axis begins at
+   * 0; onPick(x): a person has pointed at a place, and clicked with `isClick` */
   constructor(container, {height, title, format, fromZero = false, onPick = () => {}}) {
     Object.assign(this, {container, height, title, format, fromZero, onPick});
     this.series = [];

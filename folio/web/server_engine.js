@@ -12,7 +12,7 @@
 const LONGEST_SENT = 250000;            // characters of a text: with the escapes of JSON below a megabyte
 const SENT_STEP = 50000;                // characters by which its beginning moves, so that it stays while one types
 const RETRY_MS = 2000;                  // between two looks at whether the server is back
-const NO_ANSWER = "The server does not answer. Your text is safe in this browser, and the page goes on when it is back.";
+const NO_ANSWER = "The server does not answer. Your text is kept in this browser; the page goes on when it is back.";
 
 function createServerEngine() {
   const connection = new Connection();
