@@ -1,5 +1,6 @@
 """One answer of the engine: how its next token is chosen and adjusted, and the events that tell of it."""
 
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -9,7 +10,8 @@ import numpy as np
 from folio.generation.healing import continuations
 from folio.generation.sampling import log_softmax, penalized, pick, probabilities
 from folio.generation.stop_strings import StopFilter
-from tokenizer import StreamingDecoder
+
+_Characters = codecs.getincrementaldecoder("utf-8")
 
 
 class TokenEvent(NamedTuple):
@@ -65,9 +67,9 @@ class Answer:
         self.error = None
         self.count = self.counted = 0       # tokens so far; of these, how many the engine has counted
         self._said = {}                     # id -> how often it came, for the penalties
-        self._tokenizer = tokenizer
+        self._bytes_of = tokenizer.token_bytes
         self._left_out = b"" if sequence.healing is None else sequence.healing.taken
-        self._characters = StreamingDecoder(tokenizer, len(self._left_out))
+        self._characters = _Characters(errors="replace")
         self._filter = StopFilter(sequence.settings.stop)
         self._offset = 0
         self._texts, self._tokens = [], []  # since the last Event
@@ -75,12 +77,12 @@ class Answer:
     def repeat(self, ids, text=None, scores=None):
         """Begin with the prompt: its ids, its text (None: that of the ids), and what `scored` returns of it."""
         # The first bytes of the answer may complete a character of ids.
-        characters, pieces = self._characters if text is None else StreamingDecoder(self._tokenizer), []
+        characters, pieces = self._characters if text is None else _Characters(errors="replace"), []
         for place, token in enumerate(ids):
             logprob, top = scores[place] if scores else (None, ())
-            content = self._tokenizer.decode_bytes([token])
+            content = self._bytes_of[token]
             self._tokens.append(TokenEvent(token, content, logprob, top, self._offset))
-            pieces.append(characters.add(token))
+            pieces.append(characters.decode(content))
             self._offset += len(pieces[-1])
         self._texts.append("".join(pieces) if text is None else text)
 
@@ -102,18 +104,18 @@ class Answer:
         """Continue with these ids: one token, or those of a healed prompt's continuation, which count as one."""
         last, self.pending = ids[-1], ids
         self.count += 1
-        is_end = last == self.sequence.end or last in self.adjustments.stop_ids
-        content = b""
-        if not is_end:
-            content = self._tokenizer.decode_bytes(ids)[len(self._left_out):]
-        self._left_out = b""
-        self._tokens.append(TokenEvent(last, content, logprob, top, self._offset))
-        if is_end:
+        if last == self.sequence.end or last in self.adjustments.stop_ids:
+            self._tokens.append(TokenEvent(last, b"", logprob, top, self._offset))
             return self._end("stop")
+        content = self._bytes_of[last]
+        if len(ids) > 1 or self._left_out:
+            content = b"".join(map(self._bytes_of.__getitem__, ids))[len(self._left_out):]
+            self._left_out = b""
+        self._tokens.append(TokenEvent(last, content, logprob, top, self._offset))
         self._said[last] = self._said.get(last, 0) + 1
-        piece = "".join(map(self._characters.add, ids))
+        piece = self._characters.decode(content)
         self._offset += len(piece)
-        self._texts.append(self._filter.add(piece))
+        self._texts.append(self._filter.add(piece) if self._filter.stops else piece)
         if self._filter.ended:
             self._end("stop")
         elif self.count >= self.sequence.settings.tokens:
@@ -166,7 +168,9 @@ def choose_healed(answers, decoder):
     """
     first, healing = answers[0], answers[0].sequence.healing
     found = continuations(decoder, 0, healing)
-    shaped = continuations(decoder, 0, healing, first.settings, first.sequence.unsaid)
+    shaped = found
+    if _penalizes(first.settings):
+        shaped = continuations(decoder, 0, healing, first.settings, first.sequence.unsaid)
     vocab_size = len(found.logits) - len(healing.others)
     for answer in answers:
         logits = np.array(shaped.logits)
@@ -176,7 +180,7 @@ def choose_healed(answers, decoder):
         if answer.logprobs is not None:         # others' bytes are no token's: they have no id to name them by
             _, top = likeliest(found.logits[:vocab_size], 0, answer.logprobs)
             logprob = found.logits.item(number)
-        answer.take(found.tokens(number), logprob, top)
+        answer.take(shaped.tokens(number), logprob, top)
 
 
 def likeliest(likely, token, count):

@@ -1,9 +1,10 @@
 """Answers that are written together: prompts are read in parts, one at a time, and their answers join at any step.
 
 A prompt is read once for all its answers. What an answer says depends on its prompt, settings, seed and number alone:
-prompts are never read together, the parts of one begin at places of its own, and the rows of single tokens are computed
-apart (NumpyTransformer) where that is no slower than FASTER_TOGETHER allows. An answer whose window restarts leaves the
-rows, is read like a prompt, and joins again.
+prompts are never read together, the parts of one begin at places of its own, and up to APART_ROWS rows of single tokens
+are computed apart (NumpyTransformer). With more rows, and where torch computes them, the exception is a random number,
+or the likeliest of two tokens, that falls within the rounding of the network's output. An answer whose window restarts
+leaves the rows, is read like a prompt, and joins again.
 """
 
 import time
@@ -20,7 +21,9 @@ STALL_SECONDS = 0.03
 # network alone, never on the pace: other parts round otherwise.
 PART_PRODUCTS = 1 << 28
 SHORTEST_PART, LONGEST_PART = 8, 256        # tokens
-# Rows up to which each is computed apart.
+# Rows up to which each is computed apart. Share of the pace that is left (benchmarks/engine.py): 0.86 to 0.92 with 1
+# row, 0.99 to 1.04 with 4, 0.90 to 0.95 with 8, 0.77 to 0.92 with 16, 0.87 with 32. With products of all rows 0 of 200
+# texts differed in company, too, but that is no promise.
 APART_ROWS = 8
 # On other devices parts cost calls, not products.
 DEVICE_PART = 2048
@@ -98,8 +101,8 @@ class Batch:
 
     @property
     def rows(self):
-        """The number of answers that have a row, or will have one when their Reading is done."""
-        return len(self.answers) + sum(len(reading.answers) for reading in self.readings)
+        """The number of answers that have a row, or will have one when their Reading is done; for any thread."""
+        return len(self.answers) + sum(len(reading.answers) for reading in list(self.readings))
 
     def reading(self, ids, answers, repeated=None):
         """Return the Reading of a new prompt; it is read once it is in `readings`."""

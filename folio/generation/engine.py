@@ -4,7 +4,7 @@
     ticket = engine.submit(Request(prompts=["MERRAN:\\n"], settings=GenerationParams(tokens=50), deliver=print))
 
 Requests join and leave at any step, first come, first served: one that wants more rows than are free gets them one by
-one, and those after it wait. The same seed and settings give the same text alone or in company.
+one, and those after it wait. The same seed and settings give the same text alone or in company (see batch.py).
 """
 
 import logging
@@ -88,18 +88,19 @@ class Ticket:
         self._engine._wake_up()
 
     def _tell(self, answers):
-        """Deliver the Events of these answers. -> whether all answers have ended"""
-        events = [answer.event() for answer in answers if answer.index in self._unfinished]
-        for event in events:
-            if event.finish is not None:
-                del self._unfinished[event.index]
-        if events := [event for event in events if event.text or event.tokens or event.finish]:
+        """Deliver the Events of these answers."""
+        events = []
+        for answer in answers:
+            if answer.index in self._unfinished:
+                events.append(event := answer.event())
+                if event.finish is not None:
+                    del self._unfinished[event.index]
+        if events:
             try:
                 self._deliver(events)
             except Exception:
                 logging.getLogger(__name__).exception("A request was cancelled, because its events could not be taken.")
                 self.is_cancelled = True
-        return not self._unfinished
 
 
 class _Waiting:
@@ -115,7 +116,7 @@ class Engine:
     def __init__(self, model: LanguageModel, *, rows: int = 32, queue: int = 256, apart_rows: int = APART_ROWS):
         """rows: answers that are written at once; queue: requests that may wait for rows
 
-        apart_rows: rows up to which each is computed apart, with the same bits in any company; as many as `rows`: always
+        apart_rows: rows up to which each is computed apart, with the same bits in any company; `rows`: always
         """
         self.model = model
         self.rows = rows
@@ -264,12 +265,12 @@ class Engine:
         return {item.ticket for item in self._all_waiting() if item.answers}
 
     def _running(self):
-        return sum(batch.rows for batch in self._batches.values())
+        return sum(batch.rows for batch in list(self._batches.values()))
 
     def _retry_after(self):
         """Return the seconds until the first running answer has ended, as far as its settings and the pace tell."""
         left = [answer.sequence.settings.tokens - answer.count
-                for batch in self._batches.values() for answer in list(batch.answers)]
+                for batch in list(self._batches.values()) for answer in list(batch.answers)]
         return min(LONGEST_RETRY, max(1, math.ceil(min(left, default=0) * self._step_seconds)))
 
     # --- The engine's thread ---
@@ -315,12 +316,12 @@ class Engine:
         touched += self._admit()
         self._work()
         for batch in list(self._batches.values()):
-            is_writing = any(other.answers for other in self._batches.values())
+            is_writing = any(other.answers for other in list(self._batches.values()))
             seconds = max(0.0, STALL_SECONDS - self._step_seconds) if is_writing else 0.0
             for reading in batch.read_parts(seconds):
                 self._begin(batch, reading, reading.answers)
                 touched += reading.answers
-        for batch in self._batches.values():
+        for batch in list(self._batches.values()):
             with self._condition:
                 self._stats.rows[len(batch.answers)] += 1
             touched += batch.write()
@@ -341,7 +342,7 @@ class Engine:
         return dropped
 
     def _let_go(self):
-        for batch in self._batches.values():
+        for batch in list(self._batches.values()):
             batch.let_go()
 
     def _stop(self, answers, finish, error=None):
@@ -414,7 +415,7 @@ class Engine:
 
     def _fail(self, error):
         """End all answers that have begun, and go on with empty rows."""
-        for batch in self._batches.values():
+        for batch in list(self._batches.values()):
             batch.clear()
         waiting = {answer for item in self._waiting for answer in item.answers}
         failed = [answer for answer in self._tickets if answer not in waiting]
@@ -432,7 +433,7 @@ class Engine:
         answers = list(self._tickets)
         self._stop(answers, "cancelled", self._dead)
         self._tell(answers)
-        for batch in self._batches.values():
+        for batch in list(self._batches.values()):
             batch.clear()
         for future, _, _ in jobs:
             if not future.cancel():

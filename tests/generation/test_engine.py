@@ -89,7 +89,8 @@ class Asked:
 
     @property
     def tokens(self):
-        return [[token for event in events for token in event.tokens] for _, events in sorted(self.wait().events.items())]
+        return [[token for event in events for token in event.tokens]
+                for _, events in sorted(self.wait().events.items())]
 
 
 def until(condition):
@@ -120,8 +121,8 @@ def mixed(count, random, tokens=24):
             top_k=[None, 5][number % 2], repetition_penalty=[1.0, 1.3][number // 2 % 2],
             stop=[(), ("e", "ab")][number // 4 % 2])
         adjustments = [Adjustments(), Adjustments(logit_bias={3: 2.0}, frequency_penalty=-0.5, min_tokens=3)]
-        found.append((prompts, settings, {"count": int(random.integers(1, 4)), "adjustments": adjustments[number % 3 == 0],
-                                          "logprobs": [None, 2][number % 5 == 0]}))
+        options = {"count": int(random.integers(1, 4)), "logprobs": [None, 2][number % 5 == 0]}
+        found.append((prompts, settings, options | {"adjustments": adjustments[number % 3 == 0]}))
     return found
 
 
@@ -150,8 +151,8 @@ def test_answers_are_those_of_the_model_in_python(started, family):
     model = tiny_model(family=family, num_heads=None if family == "lstm" else 2)
     engine = started(model)
     settings = dict(tokens=30, temperature=1.0, seed=4)
-    texts = Asked(engine, ["ab", "", "the window is short."], GenerationParams(tokens=30, temperature=1.0, sampling_seed=4),
-                  count=2).texts
+    params = GenerationParams(tokens=30, temperature=1.0, sampling_seed=4)
+    texts = Asked(engine, ["ab", "", "the window is short."], params, count=2).texts
     assert texts == [model.complete(prompt, stream=stream, **settings)
                      for prompt, stream in [("ab", 0), ("ab", 1), ("", 2), ("", 3), ("the window is short.", 4),
                                             ("the window is short.", 5)]]
@@ -423,7 +424,7 @@ def test_functions_are_called_between_steps_and_generators_once_per_step(started
     found = []
     until(lambda: running.events)
     assert engine.call(slowly).result(10) is engine.call(threading.current_thread).result(10)
-    assert len(set(found)) == 5
+    assert len(found) == 5 and found[-1] - found[0] >= 2            # its window restarts now and then
     with pytest.raises(ZeroDivisionError):
         engine.call(lambda: 1 / 0).result(10)
     running.ticket.cancel()
