@@ -160,10 +160,12 @@ def test_of_several_answers_the_likeliest_per_token_is_returned(server):
 def test_a_token_can_be_forced_and_banned(server):
     tokenizer = server.model.tokenizer
     token = tokenizer.encode("x")[0]
-    forced = post(server, COMPLETIONS, prompt="The", logit_bias={str(token): 100}, max_tokens=5, healing=False)
-    assert forced["choices"][0]["text"] == "xxxxx"
     greedy = post(server, COMPLETIONS, prompt="The", temperature=0, max_tokens=1, return_token_ids=True, healing=False)
     likeliest = greedy["choices"][0]["token_ids"][0]
+    # 100 is more than 100 logits: no other bias comes near it.
+    forced = post(server, COMPLETIONS, prompt="The", logit_bias={str(token): 100, str(likeliest): 99}, max_tokens=5,
+                  healing=False)
+    assert forced["choices"][0]["text"] == "xxxxx"
     banned = post(server, COMPLETIONS, prompt="The", temperature=0, max_tokens=1, return_token_ids=True, healing=False,
                   logit_bias={str(likeliest): -100})
     assert banned["choices"][0]["token_ids"][0] != likeliest

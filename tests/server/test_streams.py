@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -136,6 +137,23 @@ def test_silence_is_a_comment_and_events_are_merged_in_order(monkeypatch):
     found = asyncio.run(run())
     assert found[0] == [] and [batch for batch in found if batch] == [[(1, "ac", "length"), (0, "b", "stop")]]
     assert PING.startswith(b":") and PING.endswith(b"\n\n")
+
+
+def test_events_of_a_moment_go_out_together_and_the_first_and_last_at_once():
+    async def run():
+        inbox, begun, found = Inbox(1), time.monotonic(), []
+
+        async def deliver():
+            for number in range(30):
+                inbox.deliver([Event(0, "a", (), "stop" if number == 29 else None, None)])
+                await asyncio.sleep(0.01)
+        task = asyncio.ensure_future(deliver())
+        async for events in inbox.batches(pause=5.0):
+            found += [event.text for event in events]
+        await task
+        return found, time.monotonic() - begun
+    found, elapsed = asyncio.run(run())
+    assert found == ["a", "a" * 29] and elapsed < 4
 
 
 def test_an_inbox_of_a_closed_loop_takes_events_in_silence():
