@@ -29,7 +29,8 @@ from folio.evaluation.suffixes import longest_match, suffix_array
 from folio.kernels.splitting import to_bytes
 from Model_Params import TextParams
 
-LEAST_WORDS = 5             # of a stretch. Of plays that the model never saw, 1 % lies in such, and nothing in longer ones
+# Of a stretch. Of plays that the shipped model never saw, 1 % lies in such stretches, and nothing in longer ones.
+LEAST_WORDS = 5
 PART_BYTES = 1 << 21        # sorted at once, which takes 80 times as much memory for a moment
 SEARCHED_BYTES = 32_000_000     # of the training text at most; each takes 5 bytes of memory as long as the server runs
 LONGEST = 4000              # bytes of a stretch
@@ -161,9 +162,9 @@ def stretches(training_text, text, least_words=LEAST_WORDS):
     at_byte = [0, *accumulate(len(character.encode("utf-8")) for character in text)]
     at_unit = [0, *accumulate(1 + (character > "\uffff") for character in text)]
     chosen, taken = [], np.zeros(len(words), bool)
-    found = _all_stretches(training_text, text.encode("utf-8"), [(at_byte[begin], at_byte[end]) for begin, end in words],
-                           least_words)
-    for count, first, start in sorted(found, key=lambda stretch: (-stretch[0], stretch[1])):
+    words_in_bytes = [(at_byte[begin], at_byte[end]) for begin, end in words]
+    found = _all_stretches(training_text, text.encode("utf-8"), words_in_bytes, least_words)
+    for count, first, start in sorted(found, key=lambda stretch: (-stretch[0], stretch[1])):       # longest first
         if not taken[first:first + count].any():
             taken[first:first + count] = True
             chosen.append((first, count, start))

@@ -15,7 +15,6 @@ beyond 2^53. An answer is a stream of server-sent events, each one line of JSON:
 """
 
 import asyncio
-import inspect
 import json
 import math
 import time
@@ -41,7 +40,8 @@ FILES = {"icon.svg": "image/svg+xml", **dict.fromkeys(STYLES, "text/css"), **dic
 MOST_ANSWERS = 8                    # side by side: what fits on a screen
 MOST_ALTERNATIVES = 100
 CONNECTION_SECONDS = 0.5            # between two looks at whether a client is still there
-SECURITY = {"Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+SECURITY = {"Content-Security-Policy": POLICY,
             "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
@@ -106,10 +106,11 @@ async def describe(request):
     served = await _served(request, request.query_params.get("model"))
     model = served.model
     bits = model.val_bpb if model.val_bpb is not None and math.isfinite(model.val_bpb) else None
-    about = {"name": served.name, "parameters": sum(weights.numel() for weights in model.net.parameters()), "bits_per_byte": bits, "steps": model.step,
+    parameters = sum(weights.numel() for weights in model.net.parameters())
+    about = {"name": served.name, "parameters": parameters, "bits_per_byte": bits, "steps": model.step,
              "context": model.net.context, "family": model.net.params.family,
              "vocab_size": model.tokenizer.vocab_size}
-    names = [known["id"] for known in await _awaited(request.app.state.models.names())]
+    names = [known["id"] for known in await run_in_threadpool(request.app.state.models.names)]
     settings = one_file.settings()
     for field in settings:
         if field["name"] == "tokens":
@@ -185,7 +186,8 @@ async def generate(request):
     body = await _body(request, prompt=str, count=int, stream=int, settings=dict)
     served = await _served(request, body["model"])
     if not 1 <= body["count"] <= MOST_ANSWERS:
-        raise ApiError(400, f"count={body['count']} is not a number of answers from 1 to {MOST_ANSWERS}.", param="count")
+        raise ApiError(400, f"count={body['count']} is not a number of answers from 1 to {MOST_ANSWERS}.",
+                       param="count")
     most = request.app.state.limits.most_answers
     if not 0 <= body["stream"] <= most - body["count"]:
         raise ApiError(400, f"stream={body['stream']} is not from 0 to {most - body['count']}.", param="stream")
@@ -318,11 +320,7 @@ async def _body(request, **kinds):
 
 async def _served(request, name):
     """Return the Served with a name, the first one for None; it may have to be loaded."""
-    return await _awaited(request.app.state.models.get(name))
-
-
-async def _awaited(value):
-    return await value if inspect.isawaitable(value) else value
+    return await request.app.state.models.get(name)
 
 
 def _private(value):

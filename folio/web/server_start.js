@@ -83,6 +83,7 @@ function showConnection(page, engine) {
 function showTraining(page, engine) {
   const {view, training, writing} = page.at;
   const trainingView = new TrainingView(training, engine, (sentence) => page.tell(sentence));
+  page.trainingView = trainingView;
   view.hidden = false;
   const show = () => {
     const isTraining = location.hash === "#training";

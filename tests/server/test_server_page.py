@@ -185,7 +185,8 @@ def test_measurements_are_those_of_python(server, plays):
     assert [piece for piece, _ in pieces] == [piece for piece, _ in server.model.surprise(text)]
     assert [bits for _, bits in pieces] == pytest.approx([bits for _, bits in server.model.surprise(text)], abs=1e-3)
     likely = post(server, "/folio/alternatives", text=text[:700], count=5)["pieces"]
-    assert [piece for piece, _ in likely] == [piece for piece, _ in server.model.next_token_probabilities(text[:700])[:5]]
+    expected = server.model.next_token_probabilities(text[:700])[:5]
+    assert [piece for piece, _ in likely] == [piece for piece, _ in expected]
 
 
 def test_the_view_begins_where_the_window_begins_in_the_units_of_javascript(server, plays):

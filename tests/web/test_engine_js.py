@@ -11,6 +11,7 @@ import folio
 from conftest import ROOT
 from folio.formats import page, trained_model
 from folio.generation.decoder import window_start
+from folio.server import page as server_page
 from node_program import run_node
 
 WEIGHTS = ROOT / "Saved_Weights" / "weights-pretrained.pth"
@@ -129,7 +130,8 @@ def test_what_cannot_be_done_is_said_in_a_sentence(answers):
     assert "damaged" in answers[1]["damaged"]["error"]
 
 
-@pytest.mark.parametrize("scripts", [page.WORKER_SCRIPTS, page.PAGE_SCRIPTS], ids=["worker", "page"])
+@pytest.mark.parametrize("scripts", [page.WORKER_SCRIPTS, page.PAGE_SCRIPTS, server_page.SCRIPTS],
+                         ids=["worker", "page", "served"])
 def test_no_script_defines_a_name_that_another_one_has(scripts):
     """They share one scope, in which a second function would silently replace the first."""
     names = Counter(name for script in scripts for name in re.findall(
