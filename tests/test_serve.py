@@ -243,6 +243,7 @@ def test_new_weights_are_served_and_a_stream_ends_on_the_old_ones(project, tmp_p
             write_weights(home, "night", seed=2)
             within(5, lambda: answer(server.port, max_tokens=5)["system_fingerprint"] != alone["system_fingerprint"])
             found = events(parsed(begun + until_closed(stream)))
+        assert "choices" in found[-1], found[-1]
         assert "".join(each["choices"][0]["text"] for each in found) == alone["choices"][0]["text"]
         assert answer(server.port, max_tokens=3000)["choices"][0]["text"] != alone["choices"][0]["text"]
         within(5, lambda: sum(thread.name == "folio-engine" for thread in threading.enumerate()) == 1)

@@ -22,6 +22,7 @@ from folio.formats.find_weights import WEIGHTS
 
 CHECKED = 1.0           # seconds between two looks at the same weights file
 UNUSED = 2.0            # seconds without a request, after which nobody is about to use an engine that was replaced
+LONGEST_ANSWER = 3600.0 # seconds: what takes longer is cut off with its engine
 WARM_SECONDS = 10.0     # a model that has not written its first token by then is served all the same
 POLLED = 0.1            # seconds between two looks at an engine that was replaced
 log = logging.getLogger("folio.serve")
@@ -73,7 +74,7 @@ class Models:
         self.home, self.limit, self.device, self.rows, self.queue, self.wrap = home, limit, device, rows, queue, wrap
         self.first = newest_weights(home) if first is None else Path(first)
         self._loaded: OrderedDict[str, _Entry] = OrderedDict()      # the least recently used first
-        self._retired: set[threading.Thread] = set()
+        self._retired: dict[threading.Thread, Any] = {}
         self._lock = threading.Lock()                               # of both
         self._loader = ThreadPoolExecutor(1, "folio-load")          # one at a time: a load takes all of a core
         self._objects: dict[Path, tuple[tuple[int, ...], dict[str, Any] | None]] = {}
@@ -130,11 +131,13 @@ class Models:
         self._closing.set()
         self._loader.shutdown(wait=True, cancel_futures=True)
         with self._lock:
-            entries, retired = list(self._loaded.values()), list(self._retired)
+            entries, retired = list(self._loaded.values()), dict(self._retired)
             self._loaded.clear()
         ends = [threading.Thread(target=entry.served.engine.close, args=(grace,), daemon=True) for entry in entries]
         for thread in ends:
             thread.start()
+        for engine in retired.values():
+            engine.close(0)
         for thread in [*ends, *retired]:
             thread.join()
 
@@ -245,11 +248,12 @@ class Models:
                 stats = served.engine.stats
                 if stats.running or stats.waiting:
                     unused_since = time.monotonic()
-            served.engine.close(0)
+            # An answer may have begun since: it ends first.
+            served.engine.close(0 if self._closing.is_set() else LONGEST_ANSWER)
             with self._lock:
-                self._retired.discard(thread)
+                self._retired.pop(thread, None)
         thread = threading.Thread(target=end, name="folio-retire", daemon=True)
-        self._retired.add(thread)
+        self._retired[thread] = served.engine
         thread.start()
 
     # --- The list ---
