@@ -61,7 +61,7 @@ class Alternatives {
     this.list.replaceChildren(...found.map(({text: piece, probability}) => {
       const button = document.createElement("button");
       button.type = "button";
-      button.append(visiblePiece(piece));
+      button.append(visiblePiece(piece, text.slice(0, from)));
       const share = document.createElement("small");
       share.textContent = asPercent(probability);
       button.append(share);
@@ -109,9 +109,10 @@ class Alternatives {
   }
 }
 
-/* Return a piece with its white space visible. */
-function visiblePiece(text) {
-  return text.replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/^ +$/, (spaces) => "␣".repeat(spaces.length))
+/* Return a piece with its white space visible; one that goes on with the word before it begins with "…". */
+function visiblePiece(piece, before) {
+  if (/[\p{L}\p{N}]$/u.test(before) && /^[\p{L}\p{N}]/u.test(piece)) return `…${piece}`;
+  return piece.replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/^ +$/, (spaces) => "␣".repeat(spaces.length))
     .replace(/^ /, "");
 }
 

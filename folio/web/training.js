@@ -175,10 +175,10 @@ class TrainingView {
     button.append(make("span", "run-title", run.name), state, make("small", "", [quality, whenOf(run.changed)]
       .filter(Boolean).join(" · ")));
     button.addEventListener("click", () => this._choose([run.name]));
-    const beside = make("button", "run-beside", place === 1 ? "Alone" : "Beside");
+    const beside = make("button", "run-beside", place === 1 ? "Remove" : "Compare");
     beside.type = "button";
     beside.dataset.key = `beside ${run.name}`;
-    beside.setAttribute("aria-label", place === 1 ? `Take ${run.name} away` : `Show ${run.name} beside`);
+    beside.setAttribute("aria-label", place === 1 ? `Remove ${run.name} from the comparison` : `Compare with ${run.name}`);
     beside.disabled = place === 0 || !run.has_log;
     beside.addEventListener("click", () =>
       this._choose(place === 1 ? [this.chosen[0]] : [this.chosen[0], run.name]));

@@ -430,6 +430,13 @@ def test_an_alternative_is_not_put_into_a_text_that_has_changed_since(open_page)
     assert page.evaluate("storyFromJson(page.storyAsJson()).story.text") == "One"
 
 
+def test_an_alternative_shows_whether_it_goes_on_with_the_word_before_it(open_page):
+    page = open_page()
+    shown = page.evaluate("[[' of', 'key'], ['s', 'key'], ['s', 'key '], ['\\n', 'key'], ['  ', 'key'], ['.', 'key'], "
+                          "['é', '日']].map(([piece, before]) => visiblePiece(piece, before))")
+    assert shown == ["of", "…s", "s", "↵", "␣␣", ".", "…é"]
+
+
 def test_with_colors_on_a_click_on_a_word_opens_its_alternatives(open_page):
     page = open_page()
     write_beginning(page)
