@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from folio.base.commands import quoted
+from folio.base.commands import command, quoted
 from folio.base.errors import FolioError
 from folio.cli.command_line import Parser, front_door
 
@@ -135,7 +135,7 @@ def _require_packages():
     """Raise FolioError where a package of the extra `serve` is missing."""
     missing = [package for module, package in PACKAGES.items() if find_spec(module) is None]
     if missing:
-        raise FolioError(f"python -m folio.serve needs what this Python lacks: {', '.join(missing)}. Install it: "
+        raise FolioError(f"{command('-m folio.serve')} needs what this Python lacks: {', '.join(missing)}. Install it: "
                          f"{quoted(sys.executable)} -m pip install {' '.join(missing)}")
 
 

@@ -88,6 +88,11 @@ def list_runs(home: Home, words=(), text_names=()) -> list[Run]:
     return [_described(home, name, changed, found[name], dict(text_names)) for changed, name in dated]
 
 
+def names_of_runs(home: Home) -> list[str]:
+    """Return the names of all runs of a project."""
+    return list(_files_of_all(home))
+
+
 # --- Which files ---
 
 def _files_of_all(home):

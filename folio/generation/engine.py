@@ -199,8 +199,10 @@ class Engine:
     def stats(self) -> Stats:
         """A copy of the present Stats."""
         with self._condition:
-            return replace(self._stats, rows=list(self._stats.rows), running=self._running(),
-                           waiting=sum(len(item.answers) for item in self._all_waiting()))
+            accepted = sum(len(item.answers) for item in self._waiting)
+            arriving = sum(len(item.answers) for items in self._arriving for item in items)
+            return replace(self._stats, rows=list(self._stats.rows), running=len(self._tickets) - accepted,
+                           waiting=accepted + arriving)
 
     def close(self, grace: float = 0.0) -> bool:
         """Accept nothing more, end what runs within `grace` seconds, cancel the rest. -> whether all was ended"""
@@ -257,12 +259,9 @@ class Engine:
         unsaid = 0 if ids else len(model.opening)
         return ids, Continued(ids or model.opening, settings, 0, model.tokenizer.end_of_text, None, unsaid)
 
-    def _all_waiting(self):
-        return [*self._waiting, *(item for items in self._arriving for item in items)]
-
     def _queued(self):
         """Return the requests that have answers without a row."""
-        return {item.ticket for item in self._all_waiting() if item.answers}
+        return {item.ticket for items in (self._waiting, *self._arriving) for item in items if item.answers}
 
     def _running(self):
         return sum(batch.rows for batch in list(self._batches.values()))

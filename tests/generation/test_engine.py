@@ -237,7 +237,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(started, tiny):
 def test_a_prompt_is_read_once_for_all_its_answers_and_in_parts_between_the_steps_of_others(started, monkeypatch):
     monkeypatch.setattr(batches, "PART_PRODUCTS", 0)                    # parts of 8 tokens
     monkeypatch.setattr(engines, "STALL_SECONDS", 0.0)                  # one for each step
-    model = tiny_model(block_size=256)
+    model = tiny_model(block_size=4096)
     parts, advance = [], model.net.advance
     monkeypatch.setattr(model.net, "advance", lambda state, ids: parts.append(ids.shape[1]) or advance(state, ids))
     engine = started(model, rows=8)

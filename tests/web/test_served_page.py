@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from browser import chromium, needs_chromium
+from browser import browser  # noqa: F401  (a fixture)
 from conftest import ROOT
 from folio.base.home import Home
 from folio.server import listening
@@ -17,10 +17,6 @@ from folio.server.security import Access, Keys, Limits
 from running import running
 from tiny_models import write_weights
 
-pytest.importorskip("playwright.sync_api")
-from axe_playwright_python.sync_playwright import Axe  # noqa: E402  (after playwright, which it needs)
-
-pytestmark = needs_chromium
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
 SEEN = "TIBBY:\nI heard it creak!\n\nVARROW:\nAnd did you hear it creak eleven times?"
 KEY = "a-key-of-more-than-16-characters"
@@ -62,12 +58,6 @@ def models(home):
 def server(models):
     with running(models) as served:
         yield served
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -254,7 +244,7 @@ def test_a_server_that_ends_and_comes_back_is_said_and_no_word_is_lost(open_page
         page = open_page(port=first.port)
         page.evaluate("(ms) => { window.setTimeout = ((real) => (work, wait) => real(work, Math.min(wait, ms)))"
                       "(window.setTimeout); }", 200)
-        settle(page, 4000)
+        settle(page, 4000, temperature=0)               # the likeliest tokens of this model never end
         page.keyboard.insert_text("The sea")
         page.keyboard.press("Tab")
         until(page, "page.writing.story.text.length > 60")
@@ -390,6 +380,7 @@ def test_the_page_is_accessible_in_every_state(open_page, viewport, scheme):
 
 
 def checked(page):
-    found = Axe().run(page)
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found = axe.Axe().run(page)
     assert [f"{each['id']}: {each['nodes'][0]['html']}" for each in found.response["violations"]] == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it is wider than the window"
