@@ -7,6 +7,7 @@
 
 import argparse
 import ipaddress
+import os
 import socket
 import sys
 from importlib.util import find_spec
@@ -26,6 +27,8 @@ def main():
     """Parse the arguments, load the first model, and serve until a signal."""
     arguments = _parser().parse()
     _require_packages()
+    # Read when NumPy is imported. The engine's thread and the event loop have a core each; more threads would spin.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if not is_loopback(arguments.host) and not arguments.api_key_file and not arguments.open:
         raise FolioError(f"With --host {arguments.host} other machines can reach this server. Give --api-key-file FILE "
                          "so that only those with a key may use it, or --open if everybody may.")

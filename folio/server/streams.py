@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import secrets
+import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -26,30 +27,48 @@ STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-con
 
 
 class Inbox:
-    """The events of one request: `deliver` takes them in the engine's thread, `batches` yields them in the loop's."""
+    """The events of one request: `deliver` takes them in the engine's thread, `batches` yields them in the loop's.
+
+    The loop is woken for the first event after a silence and for the end, not for what comes in between: it looks
+    again when the pause is over.
+    """
 
     def __init__(self, count: int):
         """count: number of answers. Call this in the event loop."""
         self._loop = asyncio.get_running_loop()
-        self._running = count
+        self._running = count                   # answers that `batches` has not seen end
+        self._lock = threading.Lock()           # over the next three
+        self._unended = count                   # answers that have not ended
         self._waiting: list[Event] = []
+        self._is_asleep = False                 # whether `batches` waits for an event
         self._there = asyncio.Event()
-        self._unended = count
         self._ended = self._loop.create_future()
 
     def deliver(self, events: list[Event]) -> None:
         """Take events of the engine; return at once."""
-        try:
-            self._loop.call_soon_threadsafe(self._take, events)
-        except RuntimeError:            # the loop is closed: nobody is left who could read them
-            pass
+        with self._lock:
+            self._waiting += events
+            self._unended -= sum(event.finish is not None for event in events)
+            is_needed, self._is_asleep = self._is_asleep or self._unended <= 0, False
+        if is_needed:
+            try:
+                self._loop.call_soon_threadsafe(self._wake)
+            except RuntimeError:                # the loop is closed: nobody is left who could read them
+                pass
 
-    def _take(self, events):
-        self._waiting += events
+    def _wake(self):
         self._there.set()
-        self._unended -= sum(event.finish is not None for event in events)
         if self._unended <= 0 and not self._ended.done():
             self._ended.set_result(None)
+
+    def _taken(self):
+        """Return what has come; where that is nothing, the next event wakes the loop."""
+        with self._lock:
+            events, self._waiting = self._waiting, []
+            if not events:
+                self._there.clear()
+                self._is_asleep = True
+        return merged(events)
 
     async def batches(self, pause: float = 0.0) -> AsyncIterator[list[Event]]:
         """Yield what has come, one Event for each answer that goes on, until all answers have ended.
@@ -58,13 +77,12 @@ class Inbox:
         PING_SECONDS without any event. Raises ApiError where the engine could not finish an answer.
         """
         while self._running:
-            try:
-                await asyncio.wait_for(self._there.wait(), PING_SECONDS)
-            except TimeoutError:
-                yield []
+            if not (events := self._taken()):
+                try:
+                    await asyncio.wait_for(self._there.wait(), PING_SECONDS)
+                except TimeoutError:
+                    yield []
                 continue
-            self._there.clear()
-            events, self._waiting = merged(self._waiting), []
             for event in events:
                 if event.finish in ("failed", "cancelled"):
                     raise _failure(event)
@@ -72,7 +90,6 @@ class Inbox:
             yield events
             if pause and self._running:
                 await asyncio.wait((self._ended,), timeout=pause)
-
 
     async def answers(self) -> list[Event]:
         """Return the whole answers, one Event each, by index. Raises ApiError like `batches`."""
