@@ -1,7 +1,7 @@
 """Upload an exported folder to a model repository at Hugging Face, through the package huggingface-hub.
 
 Nothing is sent but by `push`. Who pushes is known to that package: `hf auth login` stores an access token, which must
-be allowed to write; HF_ENDPOINT names another server than huggingface.co.
+be allowed to write; HF_ENDPOINT names another server than its own.
 """
 
 from folio.base.errors import FolioError
@@ -27,7 +27,7 @@ def push(folder, repository, endpoint=None, token=True):
     """Upload all files of a folder to a repository in one commit. -> its address
 
     repository: USER/NAME, or NAME among one's own; created where there is none, as a private one.
-    endpoint: of the server (default: huggingface.co); token: an access token (default: the stored one).
+    endpoint: of the server (default: that of Hugging Face); token: an access token (default: the stored one).
     Raises FolioError, with one sentence, where that fails; the folder stays as it is.
     """
     require(repository)

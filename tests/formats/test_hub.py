@@ -20,7 +20,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class StandIn(BaseHTTPRequestHandler):
-    """As much of huggingface.co as an upload takes: a repository is a {path: bytes}."""
+    """As much of Hugging Face's server as an upload takes: a repository is a {path: bytes}."""
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format, *values):
@@ -100,7 +100,7 @@ class StandIn(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    """A stand-in for huggingface.co on this machine."""
+    """A stand-in for Hugging Face's server on this machine."""
     made = ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
     made.address = f"http://127.0.0.1:{made.server_port}"
     made.requests, made.created, made.repositories, made.large, made.refuses = [], [], {}, {}, {}
