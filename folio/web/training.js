@@ -178,7 +178,8 @@ class TrainingView {
     const beside = make("button", "run-beside", place === 1 ? "Remove" : "Compare");
     beside.type = "button";
     beside.dataset.key = `beside ${run.name}`;
-    beside.setAttribute("aria-label", place === 1 ? `Remove ${run.name} from the comparison` : `Compare with ${run.name}`);
+    beside.setAttribute("aria-label", place === 1 ? `Remove ${run.name} from the comparison`
+      : `Compare with ${run.name}`);
     beside.disabled = place === 0 || !run.has_log;
     beside.addEventListener("click", () =>
       this._choose(place === 1 ? [this.chosen[0]] : [this.chosen[0], run.name]));
