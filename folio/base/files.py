@@ -27,6 +27,13 @@ def ordinary(path, flags, mode=0o666):
     raise OSError(errno.EINVAL, "It is a pipe or a device, where a file should be", str(path))
 
 
+def read_up_to(path, most):
+    """Return the bytes of an ordinary file; None where they are more than `most`, of which no more are read."""
+    with open(path, "rb", opener=ordinary) as file:
+        content = file.read(most + 1)
+    return content if len(content) <= most else None
+
+
 @contextmanager
 def replacing(path):
     """Yield a temporary binary file. It is renamed to `path` when the block ends, and removed if the block raises.

@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from folio.base.errors import FolioError
-from folio.base.files import ordinary
+from folio.base.files import ordinary, read_up_to
 from folio.formats import hugging_face, torch_file, trained_model
 from folio.formats.hugging_face_config import Problem, architecture_of, notes_on, params_of, shown
 from folio.formats.safetensors_file import SafetensorsFile
@@ -304,9 +304,7 @@ def _end_note(tokens, settings):
 
 def _content(path):
     """Return the bytes of a file beside the weights."""
-    with open(path, "rb", opener=ordinary) as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
+    if (content := read_up_to(path, MOST_BYTES)) is None:
         raise Problem(f"its {path.name} has more than {MOST_BYTES:,} bytes")
     return content
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from itertools import groupby
 
 from folio.base.errors import FolioError
-from folio.base.files import ordinary
+from folio.base.files import read_up_to
 from folio.base.visible import on_one_line
 from tokenizer import SPLIT_PATTERNS, BPETokenizer, apply_merges
 
@@ -45,9 +45,7 @@ def note(notes, problem):
 
 def content_of(path):
     """Return the bytes of a file. Raises FolioError where it is larger than any tokenizer's."""
-    with open(path, "rb", opener=ordinary) as file:
-        content = file.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
+    if (content := read_up_to(path, MAX_FILE_BYTES)) is None:
         raise FolioError(f"it has more than {MAX_FILE_BYTES:,} bytes, which no tokenizer's file has.")
     return content
 
