@@ -93,11 +93,12 @@ class Batch:
 
         Raises FolioError for a precision that the network does not have.
         """
-        self.net, self.precision, self.apart_rows = net, precision, apart_rows
+        self.net, self.apart_rows = net, apart_rows
         self.part_len = part_length(net)
         self.readings = deque()                 # read in turns, a part at a time
         self.answers = []                       # the rows
-        self._decoder = Decoder(net, precision=precision, apart=True)
+        self._empty = Decoder(net, precision=precision, apart=True)
+        self._decoder = self._empty.without_sequences()
 
     @property
     def rows(self):
@@ -106,8 +107,7 @@ class Batch:
 
     def reading(self, ids, answers, repeated=None):
         """Return the Reading of a new prompt; it is read once it is in `readings`."""
-        decoder = Decoder(self.net, precision=self.precision, apart=True)
-        return Reading(decoder, ids, answers, self.part_len, repeated)
+        return Reading(self._empty.without_sequences(), ids, answers, self.part_len, repeated)
 
     def begin(self, reading, answers):
         """Let answers of a Reading that is done join the rows, with their first token."""
@@ -172,5 +172,5 @@ class Batch:
         """Forget all answers. -> them"""
         answers = [*self.answers, *(answer for reading in self.readings for answer in reading.answers)]
         self.answers, self.readings = [], deque()
-        self._decoder = Decoder(self.net, precision=self.precision, apart=True)
+        self._decoder = self._empty.without_sequences()
         return answers

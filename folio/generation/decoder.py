@@ -81,6 +81,12 @@ class Decoder:
         if prompts:
             self.read(prompts)
 
+    def without_sequences(self):
+        """Return a Decoder of the same network that has read nothing."""
+        other = copy(self)
+        other.tokens, other.starts, other.state, other.logits = [], [], None, None
+        return other
+
     def read(self, pieces):
         """Read the next tokens of each sequence: ids, at least one. Pieces beyond the last sequence are new prompts.
 

@@ -62,7 +62,7 @@ class Metrics:
         self.cancelled = make(Counter, "cancelled", "Answers that ended because nobody waits for them", ("model",))
         self.first = make(Histogram, "time_to_first_token_seconds", "From the queue to the first token", ("model",),
                           buckets=SECONDS)
-        self.pace = make(Histogram, "time_per_token_seconds", "Between tokens, the mean of a request's answers",
+        self.pace = make(Histogram, "time_per_token_seconds", "Between the tokens of an answer, mean of a request",
                          ("model",), buckets=TOKEN_SECONDS)
         self.models: Any = None
 
@@ -112,36 +112,44 @@ class MeasuredEngine:
 
     def submit(self, request):
         """Return the engine's Ticket of a request whose tokens are counted as they come."""
-        counted = _Counted(request.deliver, self._metrics, self._model, _record.get())
+        counted = _Counted(request, self._metrics, self._model, _record.get())
         ticket = self._engine.submit(dataclasses.replace(request, deliver=counted))
         counted.count("prompt", ticket.prompt_tokens)
         return ticket
 
 
 class _Counted:
-    """Counts the events of one request on their way. The engine calls it in its thread."""
+    """Counts the events of one request on their way. The engine calls it in its thread, at every step."""
 
-    def __init__(self, deliver: Callable[[list[Any]], None], metrics, model, record):
-        self._deliver, self._metrics, self._model, self._record = deliver, metrics, model, record
-        self._started, self._first, self._last = time.perf_counter(), None, 0.0
+    def __init__(self, request, metrics, model, record):
+        self._deliver, self._record = request.deliver, record
+        self._unfinished = self._answers = len(request.prompts) * request.count
+        self._first, self._pace = metrics.first.labels(model), metrics.pace.labels(model)
+        self._cancelled = metrics.cancelled.labels(model)
+        self._tokens = {kind: metrics.tokens.labels(model, kind) for kind in ("prompt", "completion")}
+        self._started, self._first_at, self._written = time.perf_counter(), None, 0
 
     def __call__(self, events):
-        now, new = time.perf_counter(), sum(len(event.tokens) for event in events)
-        if new and self._first is None:
-            self._first = now
-            self._metrics.first.labels(self._model).observe(now - self._started)
-        elif new:
-            self._metrics.pace.labels(self._model).observe((now - self._last) / new)
+        new = 0
+        for event in events:
+            new += len(event.tokens)
+            if event.finish is not None:
+                self._unfinished -= 1
+                self._cancelled.inc(event.finish == "cancelled")
         if new:
-            self._last = now
             self.count("completion", new)
-        if cancelled := sum(event.finish == "cancelled" for event in events):
-            self._metrics.cancelled.labels(self._model).inc(cancelled)
+            if self._first_at is None:
+                self._first_at = time.perf_counter()
+                self._first.observe(self._first_at - self._started)
+                new = 0             # the pace is that of what follows
+            self._written += new
+        if self._written and not self._unfinished:
+            self._pace.observe((time.perf_counter() - self._first_at) * self._answers / self._written)
         self._deliver(events)
 
     def count(self, kind, number):
         """Add tokens to the metrics, and to the log's line."""
-        self._metrics.tokens.labels(self._model, kind).inc(number)
+        self._tokens[kind].inc(number)
         if self._record is not None:
             name = f"{kind}_tokens"
             setattr(self._record, name, getattr(self._record, name) + number)
