@@ -28,22 +28,28 @@ Letters: B sequences, C channels (emb_len), H heads, G key/value heads, D channe
 V vocabulary.
 """
 
-import math
 import warnings
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from folio.generation.numpy_layers import (
+    ACTIVATIONS,
+    LINEAR,
+    HeadsNorm,
+    centered,
+    eps_of,
+    rotation_of,
+    rows_of,
+    unchanged,
+    unit,
+)
 from folio.kernels.cache import State
 from Model import Transformer
 
-# torch's int8 kernel reads rows in steps of this many (torch 2.13 on AVX-512: of 16), also beyond the end of a row.
-KERNEL_STEP = 32
 # Positions: where rows are computed apart, each reads a multiple of this many, because the kernels of matrix products
 # sum the last ones in another order where they are no multiple of 32 (OpenBLAS 0.3.31, AVX-512).
 SEEN_STEP = 64
@@ -141,15 +147,15 @@ class NumpyTransformer:
     def __init__(self, net, precision="float32"):
         """net: a Transformer in float32, on the CPU, whose weights are read now; precision: a key of LINEAR"""
         linear = LINEAR[precision].of
-        to_residual = _centered if isinstance(net.norm, nn.LayerNorm) else _unchanged
-        rotation = _rotation(net.positions, net.params.head_len) if net.params.positions == "rotary" else None
+        to_residual = centered if isinstance(net.norm, nn.LayerNorm) else unchanged
+        rotation = rotation_of(net.positions, net.params.head_len) if net.params.positions == "rotary" else None
         self.block_size = net.params.block_size
         self.embedding = to_residual(net.embedding.weight.detach()).numpy()                     # (V, C)
         self.positions = None
         if net.params.positions == "learned":
             self.positions = to_residual(net.positions.table.weight.detach()).numpy()           # (block_size, C)
         self.blocks = [Block(block, net.params, rotation, to_residual, linear) for block in net.blocks]
-        self.head, self.eps = linear(_rows([net.head], net.norm)), _eps(net.norm)
+        self.head, self.eps = linear(rows_of([net.head], net.norm)), eps_of(net.norm)
 
     @np.errstate(all="ignore")          # what is not finite shows in the logits
     def continue_from(self, state, tokens, apart=False):
@@ -199,17 +205,17 @@ class Block:
     """The two branches of a block."""
 
     def __init__(self, block, params, rotation, to_residual, linear):
-        """block: a Model.Block; rotation: what _rotation returns, or None
+        """block: a Model.Block; rotation: what rotation_of returns, or None
 
-        to_residual: a function of all rows that add to the residual stream; linear: a function of what _rows returns
+        to_residual: a function of all rows that add to the residual stream; linear: a function of what rows_of returns
         """
         attention, mlp = block.attention, block.mlp
         H, G, D = params.num_heads, params.num_kv_heads, params.head_len
         self.num_heads, self.num_kv_heads, self.head_len = H, G, D
-        rows = _rows([attention.query, attention.key, attention.value], block.attention_norm)   # (C + 1, (H + 2G) * D)
+        rows = rows_of([attention.query, attention.key, attention.value], block.attention_norm)  # (C + 1, (H + 2G) * D)
         heads = rows[:, :(H + G) * D].unflatten(1, (H + G, D))          # a view: changes go to rows
         if isinstance(attention.query_norm, nn.LayerNorm):
-            heads.copy_(_centered(heads))
+            heads.copy_(centered(heads))
         if params.query_key_norm:
             self.heads_norm = HeadsNorm.of(attention.query_norm, attention.key_norm, H, G)
         else:
@@ -217,14 +223,14 @@ class Block:
             self.heads_norm = None
         self.scores_are_small = self.heads_norm is not None and self.heads_norm.largest_score(H) <= SMALL_SCORE
         self.rotation = rotation
-        self.query_key_value, self.attention_eps = linear(rows), _eps(block.attention_norm)
-        self.output = linear(to_residual(_rows([attention.output])))
-        rows = _rows([mlp.gate, mlp.up] if params.mlp == "swiglu" else [mlp.up], block.mlp_norm)
+        self.query_key_value, self.attention_eps = linear(rows), eps_of(block.attention_norm)
+        self.output = linear(to_residual(rows_of([attention.output])))
+        rows = rows_of([mlp.gate, mlp.up] if params.mlp == "swiglu" else [mlp.up], block.mlp_norm)
         if params.mlp == "swiglu":
             rows[:, :params.hidden_len] *= 0.5          # `swiglu` takes half the gate
-        self.up, self.mlp_eps = linear(rows), _eps(block.mlp_norm)
+        self.up, self.mlp_eps = linear(rows), eps_of(block.mlp_norm)
         self.activation = ACTIVATIONS[params.mlp]
-        self.down = linear(to_residual(_rows([mlp.down])))
+        self.down = linear(to_residual(rows_of([mlp.down])))
 
     def add_to(self, x, keys, values, span):
         """Add the outputs of the branches to x, (B, C), in place.
@@ -258,8 +264,6 @@ class Block:
         return mixed.reshape(B, H * D)
 
 
-# --- What a block is composed of ---
-
 def _product(rows, matrices, apart):
     """rows: (B, G, M, K), matrices: (B, G, K, N) -> their products, (B, G, M, N)
 
@@ -280,165 +284,3 @@ def _sums(weights, apart):
     length = weights.shape[-1]
     steps = [np.add.reduce(weights[..., start:start + SEEN_STEP], axis=-1) for start in range(0, length, SEEN_STEP)]
     return sum(steps[1:], steps[0])[..., None]
-
-
-def unit(x, eps):
-    """x: (..., length) -> x / the root of the sum of its squares (Zhang and Sennrich, 2019, up to a factor)"""
-    return x / np.sqrt(np.vecdot(x, x) + eps)[..., None]
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A matrix product and a bias."""
-    # (in, out): a row is multiplied up to a fifth faster than by torch's (out, in) (OpenBLAS 0.3.31)
-    matrix: np.ndarray
-    bias: np.ndarray | None         # (out,)
-
-    @classmethod
-    def of(cls, rows):
-        """rows: what _rows returns"""
-        return cls(rows[:-1].numpy(), _bias(rows))
-
-    def __call__(self, x, apart=False):
-        """x: (B, in) -> (B, out); apart: each row by a product of its own"""
-        y = (x[:, None] @ self.matrix)[:, 0] if apart else x.dot(self.matrix)
-        if self.bias is not None:
-            y += self.bias
-        return y
-
-
-@dataclass(frozen=True)
-class Int8Linear:
-    """The same with int8 weights: integers from -127 to 127 times a scale for each output; bfloat16 in and out.
-
-    torch's kernel fetches a quarter of the bytes, and few rows wait for nothing else.
-    """
-    weights: torch.Tensor           # (out, in), int8; in is padded to a multiple of KERNEL_STEP
-    scales: torch.Tensor            # (out,), bfloat16
-    bias: np.ndarray | None         # (out,)
-
-    @classmethod
-    def of(cls, rows):
-        """rows: what _rows returns"""
-        matrix = rows[:-1].T
-        scales = (matrix.abs().amax(1) / 127).clamp(min=torch.finfo(torch.bfloat16).tiny).bfloat16()
-        weights = (matrix / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
-        return cls(F.pad(weights, (0, -weights.shape[1] % KERNEL_STEP)).contiguous(), scales, _bias(rows))
-
-    def __call__(self, x, apart=False):
-        """x: (B, in) -> (B, out); apart: each row by a product of its own"""
-        x = torch.from_numpy(x).bfloat16()
-        if x.shape[1] < self.weights.shape[1]:
-            x = F.pad(x, (0, self.weights.shape[1] - x.shape[1]))
-        parts = [torch._weight_int8pack_mm(part, self.weights, self.scales) for part in x.split(1 if apart else len(x))]
-        y = torch.cat(parts).float().numpy()
-        if self.bias is not None:
-            y += self.bias
-        return y
-
-
-LINEAR = {"float32": Linear, "int8": Int8Linear}        # the choices of GenerationParams.weight_precision
-
-
-@dataclass(frozen=True)
-class HeadsNorm:
-    """The norm of each head of queries and keys (Henry et al., 2020), with attention's division by the root of D."""
-    gain: np.ndarray                # (H + G, D)
-    bias: np.ndarray | None         # the same
-    eps: float                      # added to the sum of D squares
-
-    @classmethod
-    def of(cls, query_norm, key_norm, H, G):
-        """Fold Model.py's norms, which divide by the root of a mean: the root of a sum is root of D times as large."""
-        D = len(query_norm.weight)
-        gain = torch.cat((query_norm.weight.expand(H, D), (key_norm.weight * D ** 0.5).expand(G, D))).numpy()
-        bias = None
-        if getattr(query_norm, "bias", None) is not None:
-            bias = torch.cat(((query_norm.bias * D ** -0.5).expand(H, D), key_norm.bias.expand(G, D))).numpy()
-        return cls(gain, bias, _eps(query_norm))
-
-    def largest_score(self, H):
-        """Return an upper bound for the product of a query and a key.
-
-        A unit vector times a gain is no longer than the largest gain, and rotation keeps lengths.
-        """
-        lengths = np.abs(self.gain).max(-1) + (0 if self.bias is None else np.linalg.norm(self.bias, axis=-1))
-        return lengths[:H].max() * lengths[H:].max()
-
-    def __call__(self, heads):
-        """heads: (B, H + G, D) -> the same shape"""
-        heads = unit(heads, self.eps)
-        heads *= self.gain
-        if self.bias is not None:
-            heads += self.bias
-        return heads
-
-
-def swiglu(x):
-    """x: (B, 2 * hidden), half the gate, and up -> silu(gate) * up, (B, hidden) (Shazeer, 2020)"""
-    half, up = x[:, :x.shape[1] // 2], x[:, x.shape[1] // 2:]
-    y = np.tanh(half)               # silu(x) = x / (1 + exp(-x)) = x/2 (1 + tanh(x/2)), which cannot overflow
-    y += 1
-    y *= half
-    y *= up
-    return y
-
-
-def relu(x):
-    """x: (B, hidden) -> its positive part, in place"""
-    return np.maximum(x, 0, out=x)
-
-
-def relu2(x):
-    """x: (B, hidden) -> the square of its positive part (So et al., 2021), in place"""
-    return np.square(relu(x), out=x)
-
-
-def gelu(x):
-    """x: (B, hidden) -> GELU by Hendrycks and Gimpel's (2016) formula with tanh"""
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
-
-
-ACTIVATIONS = {"swiglu": swiglu, "relu": relu, "relu2": relu2, "gelu": gelu}
-
-
-# --- Weights to be folded: (in, out), with the bias as the last row, so that both are changed together ---
-
-def _rows(layers, norm=None):
-    """Return nn.Linear layers with the same input side by side, gain and bias of the norm before them folded in.
-
-    -> (in + 1, out)
-    """
-    matrix = torch.cat([layer.weight for layer in layers]).T
-    biases = [layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias for layer in layers]
-    bias = torch.cat(biases)
-    if norm is not None:
-        bias = bias if getattr(norm, "bias", None) is None else bias + norm.bias @ matrix
-        matrix = matrix * (norm.weight * len(norm.weight) ** 0.5)[:, None]
-    return torch.cat((matrix, bias[None]))
-
-
-def _bias(rows):
-    return rows[-1].numpy() if rows[-1].any() else None
-
-
-def _eps(norm):
-    """Return a norm's epsilon for a sum of squares instead of their mean."""
-    return norm.eps * len(norm.weight)
-
-
-def _centered(rows):
-    return rows - rows.mean(-1, keepdim=True)
-
-
-def _unchanged(rows):
-    return rows
-
-
-def _rotation(positions, head_len):
-    """Return the factors of both halves of a head, and of the halves exchanged (Su et al., 2021).
-
-    -> cosines: (block_size, 1, 1, D/2), sines: (block_size, 1, 2, D/2)
-    """
-    cos, sin = (part[:, None, None, :head_len // 2].numpy() for part in (positions.cos, positions.sin))
-    return cos, np.concatenate((-sin, sin), axis=2)

@@ -7,7 +7,6 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any

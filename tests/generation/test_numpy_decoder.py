@@ -13,7 +13,8 @@ from conftest import ROOT, run_python
 from folio.base.errors import FolioError
 from folio.generation import numpy_decoder
 from folio.generation.decoder import Decoder, Generation, Sequence, generate, window_start
-from folio.generation.numpy_decoder import HeadsNorm, Int8Linear, NumpyTransformer, in_numpy
+from folio.generation.numpy_decoder import NumpyTransformer, in_numpy
+from folio.generation.numpy_layers import HeadsNorm, Int8Linear
 from folio.networks.build import NETWORKS, build_network, in_type
 from Model_Params import GenerationParams, ModelParams
 from test_decoder import said_by
