@@ -24,7 +24,7 @@ from folio.generation.numpy_decoder import in_numpy
 from folio.generation.sampling import penalized, pick, probabilities
 from Model_Params import GenerationParams
 
-# Prompt tokens per forward pass: 256 MB for each 1,000 numbers that the network keeps of a token meanwhile.
+# Prompt tokens per forward pass of torch: 256 MB for each 1,000 numbers that the network keeps of a token meanwhile.
 PROMPT_TOKENS = 1 << 16
 # Kinds of device on which tokens are chosen as well; not MPS, which has no float64.
 CHOOSES = ("cuda",)
@@ -47,8 +47,8 @@ def window_start(length, block_size):
     return (restarts + 1) * (block_size + 1 - kept)
 
 
-def single_tokens(net, precision):
-    """Return the NumpyTransformer that computes single tokens, or None where `net` does that too.
+def numpy_transformer(net, precision):
+    """Return the NumpyTransformer that computes the tokens, or None where `net` does.
 
     Raises FolioError for a precision that the network does not have.
     """
@@ -73,7 +73,8 @@ class Decoder:
         self.net = net
         self.apart = apart
         self.device = next(net.parameters()).device
-        self.in_numpy = single_tokens(net, precision)
+        self.in_numpy = numpy_transformer(net, precision)
+        self.reads_in_numpy = self.in_numpy is not None and precision == "float32"     # else torch reads prompts
         self.tokens = []                                # of each sequence
         self.starts = []                                # of each sequence's window
         self.state = None                               # of the windows up to the last token
@@ -106,9 +107,9 @@ class Decoder:
             elif len(piece) > 1:
                 ahead[False, len(piece) - 1][row] = piece[:-1]
         if ahead:
-            others_wait = self.in_numpy is not None and self.state is not None
-            others_wait = others_wait and sum(map(len, ahead.values())) < len(self.tokens)
-            # Several threads would wait actively afterwards, and take the cores from the next products.
+            is_first = self.state is None or sum(map(len, ahead.values())) == len(self.tokens)
+            others_wait = self.in_numpy is not None and not self.reads_in_numpy and not is_first
+            # torch's threads would wait actively afterwards, and take the cores from NumPy's next products.
             with one_thread() if others_wait else nullcontext():
                 for (is_new, _), unread in ahead.items():
                     self._read_ahead(is_new, unread)
@@ -134,9 +135,9 @@ class Decoder:
         if not self.tokens or self.starts[0] != start:
             state, read = self.net.empty_state(1), start
         for place in range(read, len(tokens) - 1, part_len):
-            part = torch.tensor([tokens[place:min(place + part_len, len(tokens) - 1)]], device=self.device)
-            _, state = self.net.advance(state, part)
-            yield part.shape[1]
+            part = tokens[place:min(place + part_len, len(tokens) - 1)]
+            state = self._advance(state, [part])
+            yield len(part)
         self.tokens, self.starts, self.state = [tokens], [start], state
         self._predict()
 
@@ -162,10 +163,7 @@ class Decoder:
         """
         pieces = list(dict.fromkeys(map(tuple, unread.values()))) if is_new else list(unread.values())
         state = self.net.empty_state(len(pieces)) if is_new else self.state.select(list(unread))
-        inputs = torch.tensor(pieces, dtype=torch.long, device=self.device)
-        for part in inputs.split(max(1, PROMPT_TOKENS // len(pieces)), dim=1):
-            if part.shape[1]:
-                _, state = self.net.advance(state, part)
+        state = self._advance(state, pieces)
         if len(pieces) < len(unread):
             places = {piece: place for place, piece in enumerate(pieces)}
             state = state.select([places[tuple(piece)] for piece in unread.values()])
@@ -175,6 +173,16 @@ class Decoder:
             rows = len(self.tokens)
             self.state = self.net.empty_state(rows) if self.state is None else self.state.resize(rows)
             self.state.put(list(unread), state)
+
+    def _advance(self, state, pieces):
+        """Read equally many tokens of each sequence of a state, which is consumed. -> state"""
+        if self.reads_in_numpy:
+            return self.in_numpy.advance(state, np.array(pieces, np.int64))
+        inputs = torch.tensor(pieces, dtype=torch.long, device=self.device)
+        for part in inputs.split(max(1, PROMPT_TOKENS // len(pieces)), dim=1):
+            if part.shape[1]:
+                _, state = self.net.advance(state, part)
+        return state
 
     def _step(self, last):
         """Read one token of each sequence. -> logits: (sequences, vocabulary)"""

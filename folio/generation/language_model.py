@@ -24,7 +24,7 @@ from folio.evaluation.bits_per_byte import evaluate, predictions, window_len, wi
 from folio.formats import trained_model
 from folio.formats.find_weights import is_imported
 from folio.generation.beam import beam_search
-from folio.generation.decoder import Decoder, Generation, Sequence, single_tokens
+from folio.generation.decoder import Decoder, Generation, Sequence, numpy_transformer
 from folio.generation.healing import Healer, continuations
 from folio.generation.sampling import as_array, log_softmax
 from folio.generation.stop_strings import StopFilter
@@ -122,7 +122,7 @@ class LanguageModel:
                         f"number {number + 1}: give more beams."]
         if problems:
             raise FolioError("\n".join(problems))
-        single_tokens(self.net, params.weight_precision)       # may refuse the precision: now, before a prompt is shown
+        numpy_transformer(self.net, params.weight_precision)    # may refuse the precision: before a prompt is shown
         seed = new_seed if params.sampling_seed is None else params.sampling_seed
         params = replace(params, sampling_seed=seed).resolved()
         return self.after(prompt, params, number)

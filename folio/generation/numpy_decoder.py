@@ -1,4 +1,4 @@
-"""The next token of each sequence through a transformer, in plain NumPy: Model.py's equations, faster for small steps.
+"""Tokens through a transformer in plain NumPy: Model.py's equations, faster for small steps.
 
 With one token of a few sequences a small network spends its time on calls (torch: 5 us each, NumPy: less than 1) and on
 fetching weights. So every product with a constant is multiplied into the weights beforehand, and matrices that read the
@@ -20,12 +20,12 @@ same input are one. What remains of a network is
 A step waits for the bytes of the weights. In int8 they are a quarter: each row of a matrix is rounded to 255 steps of
 its own.
 
-Keys and values stay in the memory of the network's own state. So either can continue where the other stopped, and torch
-reads pieces of several tokens in one call: prompts, and windows that restart. Intermediate results have no memory of
-their own: NumPy allocates a few kilobytes as fast, and so several generations can share the matrices.
+Keys and values stay in the memory of the network's own state, so either can continue where the other stopped.
+Intermediate results have no memory of their own: NumPy allocates a few kilobytes as fast, and so several generations
+can share the matrices.
 
-Letters: B sequences, C channels (emb_len), H heads, G key/value heads, D channels per head, S positions seen,
-V vocabulary.
+Letters: B sequences, T tokens of each, C channels (emb_len), H heads, G key/value heads, D channels per head,
+S positions seen, V vocabulary.
 """
 
 import warnings
@@ -55,6 +55,8 @@ from Model import Transformer
 SEEN_STEP = 64
 # exp of this, summed over a whole context, is far from float32's largest number, exp(88), and exp of -60 is not 0.
 SMALL_SCORE = 60
+# Numbers that attention keeps of one pass over several tokens; more tokens are read in several passes.
+MOST_SCORES = 1 << 22
 # Tokens over which a fold is compared with its network, and once more at the end of the context.
 CHECKED_TOKENS = 4
 # Largest difference of log-probabilities that counts as rounding, as a share of the largest logit. Rounding, measured
@@ -65,7 +67,7 @@ ROUNDING = 2e-5
 
 
 def in_numpy(net, precision="float32"):
-    """Return the NumpyTransformer of a network as its weights are now, or None where torch computes single tokens too.
+    """Return the NumpyTransformer of a network as its weights are now, or None where torch generates.
 
     The one rule: NumPy computes a Transformer in float32, on the CPU, and not in training. (With 1 to 98 million
     parameters and 1 to 32 sequences it was at least 1.2 times as fast as torch.) Where the network computes something
@@ -114,7 +116,9 @@ def _same_in_numpy(net):
         for token in tokens.tolist():
             logits, state = folded.continue_from(state, [token])
             found.append(logits)
-        pairs = [(np.concatenate(found), own[0])]
+        at_once = folded.advance(net.empty_state(1), tokens[None, :-1].numpy())
+        found.append(folded.continue_from(at_once, tokens[-1:].tolist())[0])
+        pairs = [(np.concatenate(found), torch.cat((own[0], own[0, -1:])))]
         if net.context > len(tokens):
             repeated = torch.arange(len(tokens), net.context) % len(tokens)
             for part in (part for cache in own_state.caches for part in (cache.keys, cache.values)):
@@ -141,7 +145,7 @@ def _warn_of_difference():
 
 
 class NumpyTransformer:
-    """A Transformer for one token of each sequence. It is never changed, so several generations may share it."""
+    """A Transformer that generates. It is never changed, so several generations may share it."""
 
     @torch.no_grad()
     def __init__(self, net, precision="float32"):
@@ -149,7 +153,7 @@ class NumpyTransformer:
         linear = LINEAR[precision].of
         to_residual = centered if isinstance(net.norm, nn.LayerNorm) else unchanged
         rotation = rotation_of(net.positions, net.params.head_len) if net.params.positions == "rotary" else None
-        self.block_size = net.params.block_size
+        self.block_size, self.num_heads = net.params.block_size, net.params.num_heads
         self.embedding = to_residual(net.embedding.weight.detach()).numpy()                     # (V, C)
         self.positions = None
         if net.params.positions == "learned":
@@ -157,7 +161,6 @@ class NumpyTransformer:
         self.blocks = [Block(block, net.params, rotation, to_residual, linear) for block in net.blocks]
         self.head, self.eps = linear(rows_of([net.head], net.norm)), eps_of(net.norm)
 
-    @np.errstate(all="ignore")          # what is not finite shows in the logits
     def continue_from(self, state, tokens, apart=False):
         """Continue after the tokens that `state` has seen; it is consumed.
 
@@ -165,40 +168,56 @@ class NumpyTransformer:
         apart: compute each row by products of its own, so that its logits have the same bits in any batch
         """
         state.check_room(1, self.block_size)
-        span = Span.after(state.lengths, self.block_size if apart else None)
-        x = self.embedding[tokens]                                              # (B, C), a copy
+        span = Span.after(state.lengths, apart_within=self.block_size if apart else None)
+        x, state = self._run_blocks(state, tokens, span)
+        with np.errstate(all="ignore"):         # what is not finite shows in the logits
+            return self.head(unit(x, self.eps), span.apart), state
+
+    def advance(self, state, tokens):
+        """Read T tokens of each sequence without logits: tokens: (B, T) -> state. Raises ValueError like the above."""
+        B, T = tokens.shape
+        state.check_room(T, self.block_size)
+        part_len = max(1, MOST_SCORES // (B * self.num_heads * max(1, max(state.lengths) + T)))
+        for start in range(0, T, part_len):
+            part = tokens[:, start:start + part_len]
+            _, state = self._run_blocks(state, part.ravel(), Span.after(state.lengths, part.shape[1]))
+        return state
+
+    @np.errstate(all="ignore")
+    def _run_blocks(self, state, tokens, span):
+        """tokens: ids, (B * T,), sequence by sequence -> x: (B * T, C), what the last block adds to, and state"""
+        x = self.embedding[tokens]                                              # a copy
         if self.positions is not None:
             x += self.positions[span.indices]
         for block, cached in zip(self.blocks, state.caches):
             block.add_to(x, *cached.arrays, span)
-        return self.head(unit(x, self.eps), span.apart), State([length + 1 for length in state.lengths], state.caches)
+        return x, State([length + len(x) // len(state.lengths) for length in state.lengths], state.caches)
 
 
 class Span(NamedTuple):
-    """The positions of one token of each sequence: folio.kernels.cache.Span, in NumPy."""
-    indices: int | np.ndarray           # the same in all sequences; or that of each, (B,)
+    """The positions of the T tokens of each sequence: folio.kernels.cache.Span, in NumPy."""
+    indices: int | np.ndarray           # of all tokens where they are the same; or of each, (B * T,)
     at: tuple                           # the index of these positions in an array of (B, G, block_size, D)
     end: int                            # one more than the last of them
-    unseen: np.ndarray | None           # (B, 1, 1, S): positions beyond a shorter sequence's own, if lengths differ
+    unseen: np.ndarray | None           # (1 or B, 1, 1, T, S): positions after each token's own, if there are any
     apart: bool = False                 # each row is computed by products of its own
 
     @classmethod
-    def after(cls, lengths, apart_within=None):
-        """Return the next position of sequences that have seen `lengths` tokens (a list of integers).
+    def after(cls, lengths, time=1, apart_within=None):
+        """Return the next `time` positions of sequences that have seen `lengths` tokens (a list of integers).
 
         apart_within: None; or a context, within which each row is computed by products of its own: all read a multiple
             of SEEN_STEP positions, so that each sums in the same order beside longer ones
         """
-        start, last = lengths[0], max(lengths)
-        apart, end = apart_within is not None, last + 1
-        if apart:
-            end = min(apart_within, (last // SEEN_STEP + 1) * SEEN_STEP)
-        if all(length == start for length in lengths):
-            unseen = (np.arange(end) > start)[None, None, None] if end > last + 1 else None
-            return cls(start, (slice(None), slice(None), start), end, unseen, apart)
-        indices = np.array(lengths)
-        unseen = (np.arange(end) > indices[:, None])[:, None, None]
-        return cls(indices, (np.arange(len(indices)), slice(None), indices), end, unseen, apart)
+        start, end = lengths[0], max(lengths) + time
+        apart = apart_within is not None
+        read = min(apart_within, -(-end // SEEN_STEP) * SEEN_STEP) if apart else end
+        if time == 1 and all(length == start for length in lengths):
+            unseen = (np.arange(read) > start)[None, None, None, None] if read > end else None
+            return cls(start, (slice(None), slice(None), start), read, unseen, apart)
+        indices = (np.array(lengths)[:, None] + np.arange(time)).ravel()
+        unseen = np.arange(read) > indices.reshape(-1, 1, 1, time, 1)
+        return cls(indices, (np.arange(len(lengths)).repeat(time), slice(None), indices), read, unseen, apart)
 
 
 class Block:
@@ -233,35 +252,41 @@ class Block:
         self.down = linear(to_residual(rows_of([mlp.down])))
 
     def add_to(self, x, keys, values, span):
-        """Add the outputs of the branches to x, (B, C), in place.
+        """Add the outputs of the branches to x, (B * T, C), in place.
 
-        keys, values: (B, G, block_size, D), which are written at the span's position
+        keys, values: (B, G, block_size, D), which are written at the span's positions
         """
         rows = self.query_key_value(unit(x, self.attention_eps), span.apart)
         x += self.output(self.attend(rows, keys, values, span), span.apart)
         x += self.down(self.activation(self.up(unit(x, self.mlp_eps), span.apart)), span.apart)
 
     def attend(self, rows, keys, values, span):
-        """rows: query, key and value of the tokens, (B, (H + 2G) * D) -> the mean values, (B, H * D)"""
-        B, H, G, D = len(rows), self.num_heads, self.num_kv_heads, self.head_len
-        heads, values[span.at] = rows[:, :(H + G) * D].reshape(B, H + G, D), rows[:, (H + G) * D:].reshape(B, G, D)
+        """rows: query, key and value of the tokens, (B * T, (H + 2G) * D) -> the mean values, (B * T, H * D)"""
+        N, B, H, G, D = len(rows), len(keys), self.num_heads, self.num_kv_heads, self.head_len
+        T = N // B
+        heads, values[span.at] = rows[:, :(H + G) * D].reshape(N, H + G, D), rows[:, (H + G) * D:].reshape(N, G, D)
         if self.heads_norm is not None:
             heads = self.heads_norm(heads)
         if self.rotation is not None:
             cos, sin = self.rotation
-            halves = heads.reshape(B, H + G, 2, D // 2)
-            heads = (halves * cos[span.indices] + halves[:, :, ::-1] * sin[span.indices]).reshape(B, H + G, D)
+            halves = heads.reshape(N, H + G, 2, D // 2)
+            heads = (halves * cos[span.indices] + halves[:, :, ::-1] * sin[span.indices]).reshape(N, H + G, D)
         keys[span.at] = heads[:, H:]
-        query, keys, values = heads[:, :H].reshape(B, G, H // G, D), keys[:, :, :span.end], values[:, :, :span.end]
-        weights = _product(query, keys.swapaxes(2, 3), span.apart)                                  # (B, G, H/G, S)
+        query, keys, values = heads[:, :H], keys[:, :, :span.end], values[:, :, :span.end]
+        if T > 1:                                   # the tokens of a sequence side by side, head by head
+            query = query.reshape(B, T, H, D).swapaxes(1, 2)
+        query = query.reshape(B, G, H // G * T, D)
+        weights = _product(query, keys.swapaxes(2, 3), span.apart)                          # (B, G, H/G * T, S)
         if span.unseen is not None:
-            np.copyto(weights, -np.inf, where=span.unseen)
+            np.copyto(weights.reshape(B, G, H // G, T, span.end), -np.inf, where=span.unseen)
         if not self.scores_are_small:               # so that nothing becomes too large for exp
             weights -= np.maximum.reduce(weights, axis=-1, keepdims=True)
         np.exp(weights, out=weights)
-        mixed = _product(weights, values, span.apart)                                               # (B, G, H/G, D)
+        mixed = _product(weights, values, span.apart)                                       # (B, G, H/G * T, D)
         mixed /= _sums(weights, span.apart)         # the softmax's division, of D numbers per head
-        return mixed.reshape(B, H * D)
+        if T > 1:
+            mixed = mixed.reshape(B, H, T, D).swapaxes(1, 2)
+        return mixed.reshape(N, H * D)
 
 
 def _product(rows, matrices, apart):

@@ -81,16 +81,15 @@ def test_where_the_device_chooses_tokens_it_chooses_the_same(net, monkeypatch):
 
 @pytest.mark.parametrize("serves", ["numpy", "torch"])
 def test_sequences_are_computed_together_and_those_that_have_ended_no_more(net, serves, monkeypatch):
-    steps, prompts, step, advance = [], [], Decoder._step, net.advance
+    steps, prompts, step, advance = [], [], Decoder._step, Decoder._advance
     serve = in_numpy(net) if serves == "numpy" else None
     monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: serve)
     monkeypatch.setattr(Decoder, "_step", lambda self, last: steps.append(len(last)) or step(self, last))
 
-    def recorded(state, tokens):
-        if tokens.shape[1] > 1:
-            prompts.append(tuple(tokens.shape))
-        return advance(state, tokens)
-    monkeypatch.setattr(net, "advance", recorded)
+    def recorded(self, state, pieces):
+        prompts.append((len(pieces), len(pieces[0])))
+        return advance(self, state, pieces)
+    monkeypatch.setattr(Decoder, "_advance", recorded)
     asked = [([1, 2, 3], 2), ([1, 2, 3], 4), ([5, 6, 7], 4), ([1, 2, 3], 0), ([4] * 5, 3)]
     said_by(net, [Sequence(prompt, replace(WILD, tokens=tokens), number)
                   for number, (prompt, tokens) in enumerate(asked)])
@@ -116,7 +115,8 @@ def test_whatever_lengths_they_have_sequences_are_read_as_each_alone(net, serves
             torch.testing.assert_close(torch.as_tensor(logits).log_softmax(-1), expected, rtol=0, atol=1e-4)
 
 
-def test_a_window_that_restarts_beside_others_is_read_by_one_thread_and_all_windows_at_once_by_all(net, monkeypatch):
+def test_torch_reads_a_window_that_restarts_beside_others_by_one_thread_and_all_windows_at_once_by_all(
+        net, monkeypatch):
     threads, advance = [], net.advance
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: threads.append(count))
@@ -127,7 +127,7 @@ def test_a_window_that_restarts_beside_others_is_read_by_one_thread_and_all_wind
         return advance(state, tokens)
     monkeypatch.setattr(net, "advance", recorded)
     for prompts, expected in (([[1, 2], [1, 2, 3]], [1, "reads", 5] * 2), ([[1, 2, 3], [4, 5, 6]], ["reads"])):
-        both = Decoder(net, prompts)
+        both = Decoder(net, prompts, precision="int8")
         threads.clear()
         for _ in range(7 if len(prompts[0]) == 2 else 6):
             both.read([[7], [8]])

@@ -15,6 +15,7 @@ from folio.base.errors import FolioError
 from folio.generation import batch as batches
 from folio.generation import decoder
 from folio.generation import engine as engines
+from folio.generation.decoder import Decoder
 from folio.generation.engine import Adjustments, Engine, Full, Request
 from folio.generation.language_model import LanguageModel
 from folio.generation.sampling import log_softmax
@@ -238,8 +239,9 @@ def test_a_prompt_is_read_once_for_all_its_answers_and_in_parts_between_the_step
     monkeypatch.setattr(batches, "PART_PRODUCTS", 0)                    # parts of 8 tokens
     monkeypatch.setattr(engines, "STALL_SECONDS", 0.0)                  # one for each step
     model = tiny_model(block_size=4096)
-    parts, advance = [], model.net.advance
-    monkeypatch.setattr(model.net, "advance", lambda state, ids: parts.append(ids.shape[1]) or advance(state, ids))
+    parts, advance = [], Decoder._advance
+    monkeypatch.setattr(Decoder, "_advance", lambda self, state, pieces: parts.append(len(pieces[0])) or advance(
+        self, state, pieces))
     engine = started(model, rows=8)
     endless = Asked(engine, settings=replace(SHORT, tokens=10**9), adjustments=Adjustments(ignore_end=True))
     until(lambda: endless.events)
@@ -380,15 +382,15 @@ def test_a_step_that_fails_ends_what_runs_with_a_sentence_and_the_engine_goes_on
 
 def test_a_prompt_that_fails_ends_its_own_answers_alone(started, monkeypatch):
     model = tiny_model()
-    engine, advance = started(model, rows=3), model.net.advance
+    engine, advance = started(model, rows=3), Decoder._advance
     running = Asked(engine, ["a"], replace(SHORT, tokens=10**9), adjustments=Adjustments(ignore_end=True))
     until(lambda: running.events)
 
-    def failing(state, ids):
-        if ids[0, 0] == model.tokenizer.encode("z")[0]:
+    def failing(self, state, pieces):
+        if pieces[0][0] == model.tokenizer.encode("z")[0]:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return advance(state, ids)
-    monkeypatch.setattr(model.net, "advance", failing)
+        return advance(self, state, pieces)
+    monkeypatch.setattr(Decoder, "_advance", failing)
     failed = Asked(engine, ["zzz"], count=5)            # more than there are rows
     assert failed.finishes == ["failed"] * 5
     assert failed.events[4][-1].error == "There was not enough memory for this answer."

@@ -30,9 +30,11 @@ SHAPES = [dict(num_kv_heads=1, head_len=10), dict(head_len=14, hidden_len=20), d
                          ids=lambda parts: "-".join(map(str, parts.values())))
 def test_at_every_position_and_beyond_the_context_the_log_probabilities_are_those_of_the_model(parts, monkeypatch):
     net, tokens = network(replace(TINY, **parts)), some_tokens(TINY, 1, 40)
-    expected, pieces, compute = {}, [], net.advance
+    expected, pieces, advance = {}, [], NumpyTransformer.advance
     assert in_numpy(net.requires_grad_(False)) is not None      # and kept: all reading from here on is the decoder's
-    monkeypatch.setattr(net, "advance", lambda state, piece: pieces.append(piece.shape[1]) or compute(state, piece))
+    monkeypatch.setattr(net, "advance", None)                   # torch computes nothing
+    monkeypatch.setattr(NumpyTransformer, "advance", lambda self, state, tokens: pieces.append(tokens.shape) or advance(
+        self, state, tokens))
     decoder = Decoder(net, tokens[:, :1].tolist())
     for length in range(1, 41):
         logits = decoder.read(tokens[:, length - 1:length].tolist()) if length > 1 else decoder.logits
@@ -42,7 +44,7 @@ def test_at_every_position_and_beyond_the_context_the_log_probabilities_are_thos
             with torch.inference_mode():
                 expected[start] = net(tokens[:, start:start + TINY.block_size])[0]
         torch.testing.assert_close(found, expected[start][length - 1 - start].log_softmax(-1), rtol=0, atol=1e-4)
-    assert pieces == [7, 7, 7]          # torch computes the windows that restart, and nothing else
+    assert pieces == [(1, 0)] + 3 * [(1, 7)]        # nothing before the first token, and the windows that restart
 
 
 @pytest.mark.parametrize("norm", ["rms", "layer"])

@@ -11,9 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from folio.base.errors import FolioError
-from folio.generation import decoder
+from folio.generation import decoder, numpy_decoder
 from folio.generation.decoder import Decoder, generate, window_start
-from folio.generation.numpy_decoder import in_numpy
+from folio.generation.numpy_decoder import NumpyTransformer, in_numpy
 from folio.generation.sampling import penalized, pick, probabilities
 from folio.networks.build import build_network
 from Model_Params import GenerationParams, ModelParams
@@ -241,14 +241,25 @@ def test_a_decoder_may_read_in_pieces_of_any_lengths(net, lengths, random):
         np.testing.assert_allclose(reader.logits[0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_long_prompt_is_read_in_parts_where_all_at_once_would_take_much_memory(net, monkeypatch):
-    prompts, lengths, compute = torch.arange(16).view(2, 8).tolist(), [], net.advance
-    whole, folded = Decoder(net, prompts).logits, in_numpy(net)
-    monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: folded)
-    monkeypatch.setattr(decoder, "PROMPT_TOKENS", 3 * 2)
-    monkeypatch.setattr(net, "advance", lambda state, tokens: lengths.append(tokens.shape[1]) or compute(state, tokens))
-    np.testing.assert_allclose(Decoder(net, prompts).logits, whole, rtol=1e-4, atol=1e-4)
-    assert lengths == [3, 3, 1]             # and the last token by itself
+@pytest.mark.parametrize("reader", ["numpy", "torch"])
+def test_a_long_prompt_is_read_in_parts_where_all_at_once_would_take_much_memory(net, reader, monkeypatch):
+    prompts, lengths = torch.arange(16).view(2, 8).tolist(), []
+    whole = Decoder(net, prompts).logits
+    assert in_numpy(net.requires_grad_(False)) is not None      # and kept
+    if reader == "numpy":
+        run_blocks = NumpyTransformer._run_blocks
+        monkeypatch.setattr(numpy_decoder, "MOST_SCORES", 3 * 2 * net.params.num_heads * 7)
+        monkeypatch.setattr(NumpyTransformer, "_run_blocks", lambda self, state, tokens, span: lengths.append(
+            len(tokens) // 2) or run_blocks(self, state, tokens, span))
+    else:
+        advance = net.advance
+        monkeypatch.setattr(decoder, "in_numpy", lambda net, precision: None)
+        monkeypatch.setattr(decoder, "PROMPT_TOKENS", 3 * 2)
+        monkeypatch.setattr(net, "advance", lambda state, tokens: lengths.append(tokens.shape[1]) or advance(
+            state, tokens))
+    found = Decoder(net, prompts).logits
+    np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-4)
+    assert lengths == [3, 3, 1, 1]          # the last token by itself
 
 
 def test_the_same_seed_says_the_same_and_another_stream_something_else(net):
