@@ -37,8 +37,8 @@ def main():
     parser.check(text)
 
     from folio.data import corpus
-    from folio.data.mending import remarks
     from folio.formats.unfinished_runs import runs_needing
+    from folio.readers.mending import remarks
     if arguments.preset and not arguments.paths:
         supply_text(arguments.home)
     tokenizer, made = corpus.open_corpus(arguments.home, text, arguments.paths, runs_needing=runs_needing)

@@ -101,7 +101,7 @@ def read_prompt():
 
 def mended_prompt(prompt, where):
     """Return a prompt mended as training texts are, and say on stderr what was; where: its name in messages."""
-    from folio.data.mending import Mending, remarks
+    from folio.readers.mending import Mending, remarks
     mending = Mending(remedy="")
     [(prompt, _)] = mending([(prompt, True, where)])
     for remark in remarks(mending.found):

@@ -17,9 +17,9 @@ from folio.base.visible import harmless, on_one_line
 from folio.cli.command_line import Parser, front_door, given
 from folio.cli.screen import send, shows_colors, warmth
 from folio.data.corpus import ordinary_bytes
-from folio.data.mending import remarks
 from folio.evaluation.texts import doubts, find_project, held_out_text, read_text
 from folio.formats.find_weights import find_weights
+from folio.readers.mending import remarks
 from Model_Params import SHORT_NAMES, GenerationParams, TextParams
 
 # Temperature 1: the distribution of the model itself, not a safer choice from it.

@@ -99,7 +99,7 @@ def surprise(parser, words):
         parser.error("pass a text or a file, once")
     chunks = [(arguments.text, True)]
     if arguments.named is not None:
-        chunks = named_text(arguments.named, arguments.field, "replace")
+        chunks = named_text(arguments.named, TextParams(field=arguments.field, invalid_bytes="replace"))
     text, length = "", 0
     for chunk, _ in chunks:
         text += chunk[:MAX_CHARACTERS - len(text)]

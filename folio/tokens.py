@@ -16,11 +16,11 @@ from folio.base.lines import columns, cut, head, table
 from folio.base.visible import shown, shown_lines
 from folio.cli.command_line import Parser, front_door
 from folio.cli.screen import send, shows_colors
-from folio.data.mending import remarks
 from folio.data.named import named_text
 from folio.data.sources import Documents
 from folio.evaluation.census import KINDS, longest_tokens, most_fragmented, take_census
 from folio.kernels.splitting import to_bytes
+from folio.readers.mending import remarks
 from Model_Params import TextParams
 from tokenizer import load
 
@@ -34,7 +34,8 @@ def main():
     """Parse the arguments and print tokens and report."""
     arguments = _parse()
     named, home = arguments.named, arguments.home
-    chunks = [(arguments.text, True)] if named is None else named_text(named, arguments.field)
+    chunks = [(arguments.text, True)] if named is None else named_text(
+        named, TextParams(field=arguments.field, invalid_bytes="keep"))
     if not any(text for text, _ in chunks):
         raise FolioError("The text is empty: there are no tokens to show.")
     tokenizer = load(home.tokenizer)

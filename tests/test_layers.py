@@ -18,15 +18,16 @@ MAY_IMPORT = {
     "Model_Params": {"base"},
     "tokenizer": {"base", "kernels"},
     "Model": {"base", "kernels"},
-    "data": {"base", "kernels"} | TOP_LEVEL,
+    "readers": {"base", "Model_Params", "tokenizer"},
+    "data": {"base", "kernels", "readers"} | TOP_LEVEL,
     "networks": {"base"} | TOP_LEVEL,
-    "evaluation": {"base", "kernels", "data"} | TOP_LEVEL,
+    "evaluation": {"base", "kernels", "readers", "data"} | TOP_LEVEL,
     "formats": {"base", "networks"} | TOP_LEVEL,
     "generation": {"base", "kernels", "formats", "evaluation"} | TOP_LEVEL,
     "training": {"base", "kernels", "data", "networks", "evaluation", "formats", "generation"} | TOP_LEVEL,
     "cli": {"base"} | TOP_LEVEL,
     "pictures": {"base", "formats.run_log"},
-    "server": {"base", "kernels", "data", "evaluation", "formats", "generation"} | TOP_LEVEL,
+    "server": {"base", "kernels", "readers", "data", "evaluation", "formats", "generation"} | TOP_LEVEL,
 }
 EVERYTHING = {*MAY_IMPORT}
 COMMANDS = EVERYTHING - {"training"}        # folio/NAME.py, init.py and run.py; train.py alone reaches training

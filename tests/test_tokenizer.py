@@ -16,6 +16,8 @@ from folio.base.errors import FolioError
 from folio.data import sources
 from folio.kernels import merging, splitting
 from folio.kernels.splitting import SPLIT_PATTERNS, count_pretokens
+from folio.readers import source
+from Model_Params import TextParams
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, StreamingDecoder
 
 PATTERNS = sorted(SPLIT_PATTERNS)
@@ -211,8 +213,9 @@ def test_hugging_face_gives_the_text_of_our_ids(tokenizer, hugging_faces):
 @example(text="a  b   c\n \n d\n\n e ' s 's  's", block_bytes=3)
 def test_cutting_a_text_at_the_safe_places_changes_no_id(tokenizers, pattern, text, block_bytes):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "BLOCK_BYTES", block_bytes)
-        chunks = [chunk for chunk, _ in sources.Documents([InMemory(text.encode("utf-8"))], "keep")]
+        patch.setattr(source, "BLOCK_BYTES", block_bytes)
+        documents = sources.Documents([InMemory(text.encode("utf-8"))], TextParams(invalid_bytes="keep"))
+        chunks = [chunk for chunk, _ in documents]
     whole = "".join(chunks)
     split, encode = regex.compile(SPLIT_PATTERNS[pattern]).findall, tokenizers[pattern].encode
     assert [pretoken for chunk in chunks for pretoken in split(chunk)] == split(whole)
@@ -226,7 +229,7 @@ def test_cutting_a_text_at_the_safe_places_changes_no_id(tokenizers, pattern, te
        block_bytes=st.integers(1, 40), longest=st.integers(1, 30))
 def test_a_run_without_a_safe_place_is_cut_alike_in_any_chunks(tokenizers, pattern, parts, block_bytes, longest):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "BLOCK_BYTES", block_bytes)
+        patch.setattr(source, "BLOCK_BYTES", block_bytes)
         patch.setattr(sources, "LONGEST_RUN", longest)
         patch.setattr(splitting, "LONGEST_RUN", longest)
         chunks = [chunk for chunk, _ in sources.Documents([InMemory("".join(parts).encode("utf-8"))])]
@@ -245,7 +248,7 @@ def test_a_run_without_a_safe_place_is_cut_alike_in_any_chunks(tokenizers, patte
 
 
 def test_a_text_is_cut_once_a_block_where_words_are_short_and_never_inside_a_word(monkeypatch):
-    monkeypatch.setattr(sources, "BLOCK_BYTES", 10)
+    monkeypatch.setattr(source, "BLOCK_BYTES", 10)
     assert len(list(sources.Documents([InMemory(b"to be or not to be " * 10)]))) == 20
     # Without spaces, but with signs after letters.
     assert len(list(sources.Documents([InMemory("我能吞下玻璃，".encode() * 10)]))) > 5

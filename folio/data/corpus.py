@@ -320,7 +320,7 @@ def _refuse_unfit_text(tokenizer, survey):
 # --- What a home has ---
 
 def _documents(home, text, paths):
-    return Documents(find_files(paths, ignored=[home.tokens, home.downloads]), text.invalid_bytes, text.field)
+    return Documents(find_files(paths, ignored=[home.tokens, home.downloads]), text)
 
 
 def _stamps(documents):

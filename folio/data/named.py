@@ -16,19 +16,19 @@ _SUFFIXES = (".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parq
              ".log", ".py")
 
 
-def named_text(name, field=TextParams.field, invalid_bytes="keep"):
+def named_text(name, reading=TextParams(invalid_bytes="keep")):
     """Return the chunks of the text that `name` stands for: an iterable of (text, ends_document).
 
     It can be iterated more than once, and no chunk ends inside a pre-token.
     Raises FileNotFoundError for a name that looks like a path but does not exist.
     """
     if name in ("-", "/dev/stdin"):
-        return Documents([_BufferedInput("standard input", sys.stdin.buffer)], invalid_bytes)
+        return Documents([_BufferedInput("standard input", sys.stdin.buffer)], reading)
     if is_pipe(name):
         with open(name, "rb") as stream:
-            return Documents([_BufferedInput(name, stream)], invalid_bytes)
+            return Documents([_BufferedInput(name, stream)], reading)
     if os.path.exists(name):
-        return Documents(find_files([name]), invalid_bytes, field)
+        return Documents(find_files([name]), reading)
     if looks_like_a_path(name):
         raise FileNotFoundError(f"There is no {name}{nearest_path(Path(name)) or '.'} "
                                 f"To pass these characters as the text itself: --text {name}")

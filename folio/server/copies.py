@@ -62,7 +62,7 @@ class TrainingText:
         """Read it. Raises OSError or FolioError where there is none."""
         files, text = _files(home)
         self.stamps = _stamps(files)
-        survey = survey_text(Documents(files, text.invalid_bytes, text.field), text.val_fraction)
+        survey = survey_text(Documents(files, text), text.val_fraction)
         self.fingerprint, self.train_bytes = survey.fingerprint, survey.train_bytes
         self.places, self.parts = [], []
         searched = min(self.train_bytes, SEARCHED_BYTES)
@@ -78,7 +78,7 @@ class TrainingText:
         for path in files:
             has_lines = not _TEXT_PER_LINE.search(path.name)
             line, starts_document = 1, True
-            for chunk, ends_document in Documents([path], text.invalid_bytes, text.field):
+            for chunk, ends_document in Documents([path], text):
                 if starts_document:
                     self.places.append(Place(len(content), path.name, line, has_lines))
                 piece = chunk.encode("utf-8", errors="surrogateescape")[:wanted]

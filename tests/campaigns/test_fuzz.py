@@ -23,6 +23,7 @@ from folio.base.fields import takes_several, value_type
 from folio.data import sources
 from folio.generation import language_model
 from folio.kernels.splitting import SPLIT_PATTERNS
+from folio.readers import source
 from folio.training.loop import Run
 from Model_Params import GenerationParams, ModelParams, TextParams, TrainingParams
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, StreamingDecoder, from_dict
@@ -120,7 +121,7 @@ class DocumentFiles(_Fuzz):
 
     def set_up(self, folder):
         self.folder = folder
-        self.block_bytes = sources.BLOCK_BYTES
+        self.block_bytes = source.BLOCK_BYTES
         try:
             import pyarrow  # noqa: F401  (only whether it is there)
             self.formats = ["plain", "jsonl", "parquet"]
@@ -145,8 +146,8 @@ class DocumentFiles(_Fuzz):
         dirty = [content.replace(b"\n", line_end) for content in dirty]
         path = self._write(dirty, kind, b"\xef\xbb\xbf" if with_mark else b"", line_end, draw)
         self.case = f"{path.name}, {how}, {line_end}, mark {with_mark}, {dirty!r}"
-        sources.BLOCK_BYTES = draw.choice([3, 4, 7, 50, self.block_bytes])     # 3: a mark is not cut
-        read, refusal = answer_or_refusal(lambda: _together(sources.Documents([path], how)))
+        source.BLOCK_BYTES = draw.choice([3, 4, 7, 50, self.block_bytes])     # 3: a mark is not cut
+        read, refusal = answer_or_refusal(lambda: _together(sources.Documents([path], TextParams(invalid_bytes=how))))
         if is_refused != (refusal is not None):
             raise Fall("What is no text was not refused" if is_refused else f"Text was refused: {refusal}")
         if not is_refused:

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from conftest import InMemory
 from folio.base import parallel
 from folio.base.errors import FolioError
-from folio.data import corpus, encoding, sources
+from folio.data import corpus, encoding
 from folio.data.sources import Documents
 from folio.kernels import splitting
+from folio.readers import source
 from Model_Params import TextParams
 from small_texts import CHARACTERS, SMALL, WORDS, json_lines, texts_of, trained_on
 from tokenizer import END_OF_TEXT, BPETokenizer
@@ -81,7 +82,7 @@ def test_tiny_shakespeare_is_split_where_everybody_splits_it(home, tiny_shakespe
 @pytest.mark.parametrize("block_bytes", [50, 1 << 20])
 @pytest.mark.parametrize("shorter", [1, 7, 14, 28])         # so that the split meets each byte of a character
 def test_the_split_loses_nothing_and_cuts_no_character(home, monkeypatch, text, val_fraction, block_bytes, shorter):
-    monkeypatch.setattr(sources, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(source, "BLOCK_BYTES", block_bytes)
     text = text[:-shorter]
     tokenizer, made = corpus.open_corpus(home(text), TextParams(vocab_size=300, val_fraction=val_fraction))
     train, val = texts_of(tokenizer, made)
@@ -151,7 +152,7 @@ def test_two_processes_make_what_one_makes(home, plays, kind, monkeypatch):
     made = {}
     for processes in (1, 2):
         project = home({"a.txt": plays[:60_000], "b.txt": "Größe 数え \r\n" * 300, "c.txt": plays[60_000:90_000]})
-        monkeypatch.setattr(sources, "BLOCK_BYTES", 10_000)
+        monkeypatch.setattr(source, "BLOCK_BYTES", 10_000)
         monkeypatch.setattr(encoding, "_processes", lambda survey: processes)
         _, text = corpus.open_corpus(project, TextParams(tokenizer=kind))
         made[processes] = {path.name: path.read_bytes() for path in project.tokenizer.iterdir()}, text.tokens.tolist()

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from folio.data.named import named_text
+from Model_Params import TextParams
 
 
 def joined(chunks):
@@ -21,7 +22,7 @@ def test_a_file_is_read_with_its_invalid_bytes_kept_or_replaced(tmp_path):
     path = tmp_path / "text.txt"
     path.write_bytes(b"caf\xe9")
     assert joined(named_text(str(path))) == "caf\udce9"
-    assert joined(named_text(str(path), invalid_bytes="replace")) == "caf\ufffd"
+    assert joined(named_text(str(path), TextParams(invalid_bytes="replace"))) == "caf\ufffd"
 
 
 def test_standard_input_can_be_iterated_more_than_once(monkeypatch):

@@ -11,15 +11,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from conftest import InMemory, refusal, run_script
-from folio.data import corpus, mending, sources
+from folio.data import corpus
 from folio.data.paths import find_files
 from folio.data.sources import Documents
+from folio.readers import mending, parquet, source
+from Model_Params import TextParams
 from small_texts import SMALL, STORIES, WORDS, json_lines, message_of, parquet_file, texts_in, trained_on
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer
 
 
 def read(content, name="text.txt", invalid_bytes="refuse", field="text"):
-    return texts_in(Documents([InMemory(content, name)], invalid_bytes, field))
+    return texts_in(Documents([InMemory(content, name)], TextParams(invalid_bytes=invalid_bytes, field=field)))
 
 
 def as_mended(text):
@@ -47,7 +49,7 @@ def documents_of(text):
 @example(f"{END_OF_TEXT}\na\n{END_OF_TEXT}", 5)
 def test_a_line_of_end_of_text_alone_separates_documents_wherever_a_block_ends(text, block_bytes):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "BLOCK_BYTES", block_bytes)
+        patch.setattr(source, "BLOCK_BYTES", block_bytes)
         assert read(text.encode()) == documents_of(text)
         assert read(text.replace("\n", "\r\n").encode()) == documents_of(text)
         assert read(gzip.compress(text.encode()), "text.txt.gz") == documents_of(text)
@@ -120,7 +122,7 @@ def test_everything_else_is_plain_text(name):
 def test_json_lines_come_out_as_the_json_module_reads_them(texts, block_bytes, ascii_only, line_end):
     content = "".join(json.dumps({"text": text}, ensure_ascii=ascii_only) + line_end for text in texts).encode("utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "BLOCK_BYTES", block_bytes)
+        patch.setattr(source, "BLOCK_BYTES", block_bytes)
         expected = [mended for text in texts if (mended := as_mended(text.replace("\0", "\ufffd")))]
         assert read(content, "a.jsonl", "replace") == expected
         assert read(gzip.compress(content), "a.jsonl.gz", "replace") == expected
@@ -141,8 +143,8 @@ def test_a_line_too_long_to_be_held_is_read_as_any_other(data, block_bytes, long
     content = (mark + "\n".join(lines)).encode("utf-8", errors="surrogatepass")
     expected = read(content, "a.jsonl", "replace")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "BLOCK_BYTES", block_bytes)
-        patch.setattr(sources, "LONG_LINE", long_line)
+        patch.setattr(source, "BLOCK_BYTES", block_bytes)
+        patch.setattr("folio.readers.json_lines.LONG_LINE", long_line)
         assert read(content, "a.jsonl", "replace") == expected
 
 
@@ -160,9 +162,9 @@ def test_a_line_too_long_to_be_held_is_read_as_any_other(data, block_bytes, long
     (b'{"text": "caf\xe9"}', "is not UTF-8 text: byte 0xE9 at offset 3."),
 ], ids=lambda value: str(value[:30]))
 def test_a_long_line_that_has_no_text_is_named_as_well(monkeypatch, line, said):
-    monkeypatch.setattr(sources, "LONG_LINE", 0)
+    monkeypatch.setattr("folio.readers.json_lines.LONG_LINE", 0)
     for block_bytes in (1, 3):
-        monkeypatch.setattr(sources, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(source, "BLOCK_BYTES", block_bytes)
         message = message_of(read, b'{"text": "good"}\n\n' + line + b'\n{"text": "good"}\n', "a.jsonl")
         assert ", line 3," in message and said in message
 
@@ -179,7 +181,7 @@ def test_line_ends_and_byte_order_marks_are_mended_whatever_the_text_lies_in(tmp
 
 
 def test_a_separator_inside_a_line_is_counted_and_said(home, monkeypatch):
-    monkeypatch.setattr(sources, "BLOCK_BYTES", 7)
+    monkeypatch.setattr(source, "BLOCK_BYTES", 7)
     stories = f"<|startoftext|>Once.{END_OF_TEXT}\n" * 3 + f"{END_OF_TEXT}\n{END_OF_TEXT} \nThe end.\n{END_OF_TEXT}"
     for name, content, count in (("a.txt", stories.encode(), 4), ("a.jsonl", json_lines([stories]), 6),
                                  ("b.txt", WORDS.encode(), 0)):
@@ -208,7 +210,7 @@ def test_the_field_has_the_name_that_is_asked_for(home, tmp_path):
 def test_a_nul_in_a_json_line_and_half_a_pair_are_replaced_and_counted_when_asked_for():
     lines = b'{"text": "a\0b"}\n{"text": "c\\ud800"}\n'
     for invalid_bytes, texts, count in ("replace", ["a\ufffdb", "c\ufffd"], 2), ("keep", ["a\0b", "c\ufffd"], 1):
-        documents = Documents([InMemory(lines, "a.jsonl")], invalid_bytes)
+        documents = Documents([InMemory(lines, "a.jsonl")], TextParams(invalid_bytes=invalid_bytes))
         assert texts_in(documents) == texts and documents.mended == {"U+FFFD for what was no text": count}
 
 
@@ -245,7 +247,7 @@ def test_a_line_that_has_no_text_is_named_with_its_number_and_fields(line, said)
 
 def test_what_is_no_text_in_a_line_is_replaced_or_kept_when_asked_for():
     line = b'{"text": "a\\u0000\xe9\\ud83d\\ud83d\\ude00"}'
-    documents = Documents([InMemory(line, "a.jsonl")], "replace")
+    documents = Documents([InMemory(line, "a.jsonl")], TextParams(invalid_bytes="replace"))
     assert (texts_in(documents), documents.mended) == (["a\ufffd\ufffd\ufffd😀"], {"U+FFFD for what was no text": 3})
     assert read(line, "a.jsonl", "keep") == ["a\0\udce9\ufffd😀"]
 
@@ -285,7 +287,7 @@ def test_rows_are_documents_and_nulls_are_passed_over(tmp_path, monkeypatch):
         documents = Documents([file])
         assert texts_in(documents) == expected, column.type
         assert documents.bytes_read == documents.file_bytes
-    monkeypatch.setattr(sources, "BLOCK_BYTES", 10)
+    monkeypatch.setattr(parquet, "BLOCK_BYTES", 10)
     assert texts_in(documents) == expected
 
 
@@ -294,7 +296,7 @@ def test_a_missing_column_and_one_of_numbers_are_named_with_the_columns_there_ar
     assert message_of(list, Documents([file])) == (
         f"{file} has no column 'text', only 'id', 'body'. Say which one has the text: --field NAME.")
     assert f"{file} has int64 in its column 'id', not text. Its columns are 'id', 'body'." in message_of(
-        list, Documents([file], field="id"))
+        list, Documents([file], TextParams(field="id")))
 
 
 def zeros_inside(content):
@@ -315,8 +317,8 @@ def test_bytes_of_a_row_that_are_not_utf_8_are_named_with_the_row(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     file = parquet_file(tmp_path / "a.parquet", pyarrow.array([b"good", None, b"caf\xe9"]))
     assert f"{file}, row 3, is not UTF-8 text: byte 0xE9 at offset 3." in message_of(list, Documents([file]))
-    assert texts_in(Documents([file], "keep")) == ["good", "caf\udce9"]
-    assert texts_in(Documents([file], "replace")) == ["good", "caf\ufffd"]
+    assert texts_in(Documents([file], TextParams(invalid_bytes="keep"))) == ["good", "caf\udce9"]
+    assert texts_in(Documents([file], TextParams(invalid_bytes="replace"))) == ["good", "caf\ufffd"]
 
 
 def test_without_pyarrow_one_line_says_how_to_get_it(tmp_path, monkeypatch):

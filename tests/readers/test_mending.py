@@ -1,4 +1,4 @@
-"""folio/data/mending.py: line ends, byte order marks and invalid bytes, wherever a block ends."""
+"""folio/readers/mending.py: line ends, byte order marks and invalid bytes, wherever a block ends."""
 
 import pytest
 from hypothesis import given, settings
@@ -7,14 +7,16 @@ from hypothesis import strategies as st
 from conftest import InMemory, refusal
 from folio.base.errors import FolioError
 from folio.data import sources
+from folio.readers import source
+from Model_Params import TextParams
 from small_texts import WORDS, run_init
 
 
 def read(*contents, invalid_bytes="refuse", block_bytes=None):
     """Return the documents with a bar after each, and what was mended, of files with these contents."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "BLOCK_BYTES", block_bytes or sources.BLOCK_BYTES)
-        documents = sources.Documents(map(InMemory, contents), invalid_bytes)
+        patch.setattr(source, "BLOCK_BYTES", block_bytes or source.BLOCK_BYTES)
+        documents = sources.Documents(map(InMemory, contents), TextParams(invalid_bytes=invalid_bytes))
         return "".join(chunk + "|" * ends_document for chunk, ends_document in documents), dict(documents.mended)
 
 
@@ -57,7 +59,7 @@ def test_documents_may_be_read_again_and_count_only_what_the_last_pass_mended():
         "surrogate", "after byte order mark", "NUL"])
 def test_a_byte_that_is_not_utf_8_is_named_with_its_offset_in_the_file(tmp_path, monkeypatch, content, value, offset,
                                                                        block_bytes):
-    monkeypatch.setattr(sources, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(source, "BLOCK_BYTES", block_bytes)
     (tmp_path / "good.txt").write_bytes(b"all is well")
     (tmp_path / "wrong.txt").write_bytes(content)
     with pytest.raises(FolioError) as caught:
@@ -68,7 +70,7 @@ def test_a_byte_that_is_not_utf_8_is_named_with_its_offset_in_the_file(tmp_path,
 
 
 def test_a_wrong_byte_far_into_a_file_is_found(home):
-    before = "é line\n".encode() * (sources.BLOCK_BYTES // 4)
+    before = "é line\n".encode() * (source.BLOCK_BYTES // 4)
     message = refusal(run_init(home({"a.txt": WORDS, "b.txt": before + b"\xe9" + before})))
     assert f"b.txt is not UTF-8 text: byte 0xE9 at offset {len(before)}." in message
 

@@ -1,0 +1,169 @@
+"""JSON lines: each line is an object, and one of its fields a document. A line may be longer than memory."""
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import chain
+
+from folio.base.errors import FolioError
+from folio.readers.mending import Mending
+from folio.readers.records import text_of
+from folio.readers.source import Source, decoded
+from Model_Params import TextParams
+
+LONG_LINE = 1 << 22             # bytes: a longer line is scanned in parts; a shorter one takes little memory
+
+# In a JSON string: everything up to its end, or up to an incomplete escape; a surrogate pair counts as one escape.
+_STRING_PART = re.compile(r'''(?:[^"\\]+|\\[^u]|\\u(?![dD][89abAB])[^"\\]{4}'''
+                          r'''|\\u[dD][89abAB][^"\\]{2}(?:\\u[^"\\]{4}|(?=[^\\])|(?=\\[^u])))*+''')
+_OUTSIDE_STRINGS = re.compile(r'[^"{}\[\]]*')
+
+
+def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[str, bool, object]]:
+    """Yield (text, ends_document, where). FolioError names the line that is no JSON, or has no such field."""
+    return iter(_Lines(source, reading, mending))
+
+
+class _Lines:
+    def __init__(self, source, reading, mending):
+        self.source, self.mending = source, mending
+        self.field, self.invalid_bytes = reading.field, reading.invalid_bytes
+
+    def __iter__(self):
+        number, parts = 1, _lines(self.source.blocks())
+        for part, ends_line in parts:
+            where = f"{self.source}, line {number},"
+            if not ends_line:
+                yield from self._scan_line(chain([part], _rest_of_line(parts)), where)
+            elif part.strip():
+                line = self.mending.without_mark(part.decode("utf-8", errors="surrogateescape"))
+                yield text_of(self._parsed(line, line, where), self.field, where), True, where
+            number += 1
+
+    def _scan_line(self, parts, where):
+        """Yield the text of a line that is too long for memory, and check the line at its end."""
+        scanned = ScannedObject(self.field, strict=self.invalid_bytes == "refuse")
+        texts = filter(None, decoded(parts))
+        for text in chain([self.mending.without_mark(next(texts, ""))], texts):
+            try:
+                for found in scanned.feed(text):
+                    yield found, False, where
+            except ValueError as error:
+                self._refuse_line(text, where, error)
+        text_of(self._parsed("".join(scanned.outline), "", where), self.field, where)
+        yield "", True, where
+
+    def _parsed(self, line, shown, where):
+        try:
+            return json.loads(line, strict=self.invalid_bytes == "refuse")
+        except (ValueError, RecursionError) as error:
+            self._refuse_line(shown, where, error)
+
+    def _refuse_line(self, line, where, error):
+        if self.invalid_bytes == "refuse":
+            self.mending.as_text(line, where)       # if this refuses it, it says why it is not JSON
+        raise FolioError(f"{where} is not JSON ({error}). Mend it, or give the file another suffix, such as .txt, "
+                         "to read it as plain text.") from None
+
+
+class ScannedObject:
+    """Extract the string in one field of a JSON object that is too large for memory, from its text in parts.
+
+    Only an `outline` of the object is kept in memory. Parsing it at the end checks what this scan does not.
+
+    >>> scanned = ScannedObject("text", strict=True)
+    >>> [list(scanned.feed(part)) for part in ('{"id": [1, {}], "text": "Once', ' \\\\u00e', '9"}')]
+    [['Once'], [' '], ['é']]
+    >>> "".join(scanned.outline)
+    '{"id": [], "text": ""}'
+    """
+
+    LONGEST_ESCAPE, LONGEST_KEY = 12, 1000
+
+    def __init__(self, field, strict):
+        self.field, self.strict = field, strict
+        self.outline = []           # parts of the object without string values and without nested lists and objects
+        self._rest = ""             # the beginning of an escape
+        self._depth, self._in_string = 0, False
+        self._key, self._before = "", ""                # the last key of the object; the last character outside strings
+        self._is_wanted, self._found = False, False     # whether this string is that of the field; whether it has come
+
+    def feed(self, text):
+        """Yield what the next part of the JSON text has of the string. Raises ValueError if that is not JSON."""
+        text, place = self._rest + text, 0
+        while place < len(text):
+            start = place
+            if self._in_string:
+                place = _STRING_PART.match(text, place).end()
+                if start < place:
+                    yield from self._string_part(text[start:place])
+                elif text[place] != '"':
+                    break
+                if text[place:place + 1] == '"':
+                    self._in_string, place = False, place + 1
+                    self._keep('"')
+            else:
+                place = _OUTSIDE_STRINGS.match(text, place).end()
+                self._keep(text[start:place])
+                self._before = text[start:place].strip()[-1:] or self._before
+                if place < len(text):
+                    self._structure(text[place])
+                    place += 1
+        self._rest = text[place:]
+        if len(self._rest) > self.LONGEST_ESCAPE:
+            raise ValueError(f"Invalid \\escape: {self._rest[:6]}")
+
+    def _string_part(self, text):
+        if self._is_wanted:
+            yield json.loads(f'"{text}"', strict=self.strict)
+        elif self._depth == 1 and self._before != ":" and len(self._key) < self.LONGEST_KEY:
+            self._key += text
+            self._keep(text)
+
+    def _structure(self, character):
+        """Take one of the characters that structure an object: a quote that opens a string, or a bracket."""
+        if character == '"':
+            self._keep(character)
+            is_value = self._depth == 1 and self._before == ":"
+            self._is_wanted = is_value and json.loads(f'"{self._key}"', strict=False) == self.field
+            if self._is_wanted and self._found:
+                raise ValueError(f"it has two fields {self.field!r}")
+            self._found |= self._is_wanted
+            self._in_string, self._key = True, self._key if is_value else ""
+            return
+        self._depth -= character in "}]"
+        self._keep(character)
+        self._depth += character in "{["
+        self._before = character
+
+    def _keep(self, text):
+        if self._depth <= 1:
+            self.outline.append(text)
+
+
+def _lines(blocks):
+    """Turn a stream of blocks of bytes into (line, True).
+
+    A line longer than LONG_LINE comes in parts, with False for all but the last.
+
+    >>> list(_lines([b"one\\ntw", b"o\\n", b"three"]))
+    [(b'one', True), (b'two', True), (b'three', True)]
+    """
+    held, ended = b"", True
+    for block in blocks:
+        *lines, held = (held + block).split(b"\n")
+        for line in lines:
+            yield line, True
+            ended = True
+        if len(held) > LONG_LINE:
+            yield held, False
+            held, ended = b"", False
+    if held or not ended:
+        yield held, True
+
+
+def _rest_of_line(parts):
+    for part, ends_line in parts:
+        yield part
+        if ends_line:
+            return

@@ -1,0 +1,28 @@
+"""The kinds of files that can be read, and which of them a file is."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from folio.readers import json_lines, parquet, plain_text
+from folio.readers.mending import Mending
+from folio.readers.source import Source
+from Model_Params import TextParams
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of files."""
+    name: str                           # with its article, as in "... is a Word document"
+    suffixes: tuple[str, ...]           # in lower case, with the dot
+    read: Callable[[Source, TextParams, Mending], Iterator[tuple[str, bool, object]]]   # (text, ends_document, where)
+    separates: bool = False             # whether lines of <|endoftext|> separate documents in it
+
+
+PLAIN_TEXT = Kind("plain text", (".txt",), plain_text.read, separates=True)      # what no other suffix stands for
+KINDS = (PLAIN_TEXT, Kind("a file of JSON lines", (".jsonl", ".ndjson"), json_lines.read),
+         Kind("a Parquet file", (".parquet",), parquet.read))
+
+
+def kind_of(source: Source) -> Kind:
+    """Return the Kind of a file."""
+    return next((kind for kind in KINDS if source.suffix in kind.suffixes), PLAIN_TEXT)

@@ -1,0 +1,55 @@
+"""A file that is being read: its bytes, unpacked, a block at a time."""
+
+import codecs
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from pathlib import PurePath
+from typing import Any
+
+from folio.base.errors import FolioError
+
+# Bytes read at a time; memory stays a small multiple of this. Four times as many are hardly faster and take twice as
+# much memory.
+BLOCK_BYTES = 1 << 19
+
+
+class Source:
+    """A file, or anything that has its name, open("rb") and stat()."""
+
+    def __init__(self, path: Any):
+        self.path = path
+        self.bytes_read = 0             # of the file as it is on the disk
+
+    def __str__(self):
+        return str(self.path)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is in gzip, by its name."""
+        return self.path.name.lower().endswith(".gz")
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of its name in lower case, of what is packed where it is packed: ".jsonl"."""
+        return PurePath(self.path.name.lower().removesuffix(".gz")).suffix
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield its bytes, decompressed where it is packed. Raises FolioError where that is damaged."""
+        try:
+            with (self.path.open("rb") as file,
+                  gzip.GzipFile(fileobj=file) if self.is_packed else nullcontext(file) as unpacked):
+                while block := unpacked.read(BLOCK_BYTES):
+                    self.bytes_read = file.tell() if file.seekable() else 0         # a pipe cannot say
+                    yield block
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise FolioError(f"{self} is damaged, or no gzip file ({error}). Fetch it anew.") from None
+
+
+def decoded(blocks: Iterable[bytes]) -> Iterator[str]:
+    """Decode a stream of blocks of bytes, of any size, as UTF-8, with undecodable bytes as lone surrogates."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    for block in blocks:
+        yield decoder.decode(block)
+    yield decoder.decode(b"", final=True)
