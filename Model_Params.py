@@ -23,9 +23,16 @@ class TextParams:
                                     "(default: by the size of the text)", high=1 << 17)
     pattern: str = option("qwen2", "the split pattern: how bpe splits text into pre-tokens before it merges",
                           choices=("qwen2", "gpt2", "llama3", "smollm"))
-    val_fraction: float = option(0.1, "fraction of the text, at its end, held out for validation "
-                                 "(never more than 1 MB)", above=0, high=0.5)
-    field: str = option("text", "the field of .jsonl and .parquet files that holds the text")
+    val_fraction: float = option(0.1, "fraction of the text held out for validation (never more than 1 MB)",
+                                 above=0, high=0.5)
+    hold_out: str = option("documents", "what is held out: documents (whole ones, chosen by what is in them, or the "
+                           "end of the text where one is most of it) or end (of the text)",
+                           choices=("documents", "end"))
+    field: str = option("text", "the field of records (.jsonl, .json, .csv, .parquet...) that holds the text")
+    template: str | None = option(None, 'the text of a record, with names of its fields, as in "{tag}: {duty} kW" '
+                                  "(default: its text field; of a table all columns)")
+    encoding: str | None = option(None, "encoding of plain text and tables, such as windows-1252 (default: UTF-8, or "
+                                  "what a byte order mark says)")
     invalid_bytes: str = option("refuse", "what to do with bytes that are not UTF-8, and with NUL",
                                 choices=("refuse", "keep", "replace"))
 
@@ -41,7 +48,7 @@ class TextParams:
             yield "tokenizer=char needs characters: take invalid_bytes=replace, or tokenizer=bpe."
 
 
-READING = ("field", "invalid_bytes")        # fields of TextParams that say how files are read
+READING = ("field", "template", "encoding", "invalid_bytes")       # fields of TextParams that say how files are read
 
 
 # --- Model ---
@@ -434,15 +441,6 @@ def for_length(steps: int, shorter_first: bool = True) -> dict[str, Any]:
     return {"learning_rate": float(f"{learning_rate:.2g}"), "warmup_steps": min(20, max(3, steps // 20)),
             "length_warmup": min(250, steps // 2) if shorter_first else 0,
             "decay_fraction": 0.4 if steps < 200 else 0.7}
-
-
-def one_length(values: dict[str, Any]) -> dict[str, Any]:
-    """Return {field: value} in which a given one of steps, minutes and epochs sets the other two to None.
-    >>> one_length({"steps": 100})
-    {'minutes': None, 'epochs': None, 'steps': 100}
-    """
-    is_given = any(values.get(name) is not None for name in LENGTHS)
-    return ({name: None for name in LENGTHS if name not in values} if is_given else {}) | values
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ def measure(flags):
     import resource
 
     from folio.base.home import Home
-    from folio.cli.command_line import Parser, chosen, given
+    from folio.cli.command_line import Parser, chosen, given, one_length
     from folio.data import corpus
     from folio.training import plan, runs
-    from Model_Params import ModelParams, Params, TextParams, TrainingParams, one_length
+    from Model_Params import ModelParams, Params, TextParams, TrainingParams
     parser = Parser("Steps with these settings.")
     parser.add_fields("training", TrainingParams)
     parser.add_fields("model", ModelParams, without=["vocab_size"])

@@ -26,13 +26,13 @@ sys.path.insert(0, str(ROOT))
 
 from folio.base import hardware  # after the change of sys.path
 from folio.base.home import Home
-from folio.cli.command_line import chosen
+from folio.cli.command_line import chosen, one_length
 from folio.data import corpus
 from folio.data.batches import batch_at
 from folio.networks import build as networks
 from folio.networks.build import count_parameters
 from folio.training import runs
-from Model_Params import PRESETS, TextParams, one_length
+from Model_Params import PRESETS, TextParams
 
 # isort: split
 import torch  # after folio, which bounds its spinning threads

@@ -12,7 +12,7 @@ from folio.base.fields import takes_several, value_type
 from folio.base.home import Home
 from folio.base.spelling import nearest
 from folio.cli import configuration
-from folio.cli.command_line import Parser, chosen, given
+from folio.cli.command_line import Parser, chosen, given, one_length
 from Model_Params import (
     FAMILIES,
     MLPS,
@@ -24,7 +24,6 @@ from Model_Params import (
     Params,
     TextParams,
     TrainingParams,
-    one_length,
 )
 
 ALL = (TextParams, ModelParams, TrainingParams, GenerationParams)

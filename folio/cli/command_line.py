@@ -21,7 +21,7 @@ from folio.base.spelling import hint, nearest
 from folio.base.visible import harmless
 from folio.cli import configuration
 from folio.cli.screen import Output
-from Model_Params import PRESETS, one_length
+from Model_Params import LENGTHS, PRESETS
 
 
 class Parser(argparse.ArgumentParser):
@@ -189,6 +189,15 @@ def chosen(params, values):
     parts = {each.name: getattr(params, each.name) for each in fields(params)}
     return replace(params, **{name: chosen(part, values) if is_dataclass(part) else values.get(name, part)
                               for name, part in parts.items()})
+
+
+def one_length(values):
+    """Return {field: value} in which a given one of steps, minutes and epochs sets the other two to None.
+    >>> one_length({"steps": 100})
+    {'minutes': None, 'epochs': None, 'steps': 100}
+    """
+    is_given = any(values.get(name) is not None for name in LENGTHS)
+    return ({name: None for name in LENGTHS if name not in values} if is_given else {}) | values
 
 
 def given(arguments, *params):

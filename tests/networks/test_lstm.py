@@ -19,6 +19,7 @@ import folio
 import run as run_door
 from folio import evaluate, plot
 from folio.base.errors import FolioError
+from folio.cli.command_line import one_length
 from folio.data import corpus
 from folio.data.batches import batch_at, permuted, steps_per_epoch, windows_per_stream
 from folio.evaluation import bits_per_byte
@@ -26,7 +27,7 @@ from folio.formats import checkpoint, run_log
 from folio.generation import decoder
 from folio.networks.build import build_network, count_parameters
 from folio.training import optimizers, runs, settle, sizes
-from Model_Params import IN_BLOCKS, PRESETS, ModelParams, Params, TrainingParams, one_length
+from Model_Params import IN_BLOCKS, PRESETS, ModelParams, Params, TrainingParams
 from test_distributed import launch
 from training_runs import (  # noqa: F401
     VOCABULARY,

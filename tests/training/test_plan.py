@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from conftest import run_python
 from folio.base.errors import FolioError
+from folio.cli.command_line import one_length
 from folio.data import corpus
 from folio.networks import build as networks
 from folio.training import plan, runs, sizes, summary
 from folio.training.plan import Resources
-from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams, one_length
+from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams
 
 CPU = Resources("cpu", 16, units=2, memory_bytes=16e9)
 KINDS = st.sampled_from(["cpu", "cuda", "mps"])

@@ -9,10 +9,11 @@ import pytest
 from folio.base import hardware
 from folio.base.errors import FolioError
 from folio.base.hardware import Machine
+from folio.cli.command_line import one_length
 from folio.training import fastest
 from folio.training import settle as settling
 from folio.training.settle import bpe_dropout_for, pays_to_compile, settle
-from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams, one_length
+from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams
 
 HERE = Machine(devices=("cpu",), compilers=("cpu",), threads=2)
 TOKENIZER = SimpleNamespace(vocab_size=270)
