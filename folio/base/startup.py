@@ -18,6 +18,7 @@ TO_RUN = {
     "-m folio.tokens": "show how the tokenizer sees a text",
     "-m folio.evaluate": "measure how good a model is",
     "-m folio.runs": "list the runs: settings, quality, time, what is unfinished",
+    "-m folio.report": "write a report on runs as one HTML file: curves, samples, surprise, copying",
     "-m folio.serve": "serve models over HTTP: a page to write with, an API in OpenAI's form",
     "-m folio.plot": "draw what a run did, and what a model has inside",
     "-m folio.convert": "give a model to other programs, or take one of theirs",

@@ -11,9 +11,9 @@ const MARGIN = {left: 52, right: 14, top: 10, bottom: 26};
 
 class Curves {
   /* container: an element; height: pixels; title: of what is drawn; format(y) -> text; fromZero: the y axis begins at
-   * 0; onPick(x): a person has pointed at a place, and clicked with `isClick` */
-  constructor(container, {height, title, format, fromZero = false, onPick = () => {}}) {
-    Object.assign(this, {container, height, title, format, fromZero, onPick});
+   * 0; onPick(x): a person has pointed at a place, and clicked with `isClick`; unit: of the x axis */
+  constructor(container, {height, title, format, fromZero = false, onPick = () => {}, unit = "steps"}) {
+    Object.assign(this, {container, height, title, format, fromZero, onPick, unit});
     this.series = [];
     this.end = 0;                       // of the x axis, where it is beyond the last point
     this.cursor = null;                 // x
@@ -76,7 +76,7 @@ class Curves {
     for (const value of roundNumbers(0, this.last, Math.max(2, Math.round(width / 130)))) {
       const anchor = value === 0 ? "start" : this.x(value) > width - 40 ? "end" : "middle";
       this.svg.append(svgElement("text", {class: "tick", x: this.x(value), y: this.height - 8, "text-anchor": anchor},
-        `${value.toLocaleString("en")}${value === 0 ? " steps" : ""}`));
+        `${value.toLocaleString("en")}${value === 0 ? ` ${this.unit}` : ""}`));
     }
   }
 
@@ -105,11 +105,17 @@ class Curves {
     this.onPick(Math.min(1, Math.max(0, share)) * this.last, isClick);
   }
 
+  /* Return a place of the x axis in words. */
+  place(x) {
+    const shown = x.toLocaleString("en", {maximumFractionDigits: 1});
+    return this.unit === "steps" ? `step ${shown}` : `${shown} ${this.unit}`;
+  }
+
   /* Return what a screen reader says of the picture. */
   _summary() {
     const parts = this.series.filter((one) => !one.isFaint && one.points.length > 0).map(({name, points}) => {
       const [x, y] = points[points.length - 1];
-      return `${name}: ${this.format(points[0][1])} at step ${points[0][0]}, ${this.format(y)} at step ${x}`;
+      return `${name}: ${this.format(points[0][1])} at ${this.place(points[0][0])}, ${this.format(y)} at ${this.place(x)}`;
     });
     return `${this.title}. ${parts.join("; ") || "Nothing yet"}.`;
   }

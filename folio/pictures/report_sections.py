@@ -1,0 +1,378 @@
+"""The sections of a report on runs, as HTML. Where a section has nothing to show, it says why."""
+
+from folio.base.spelling import counted
+from folio.base.visible import on_one_line
+from folio.pictures.html import Html, element, joined
+
+COLORS = ("run-one", "run-two", "run-three", "run-four", "run-five", "run-six")        # classes of report.css
+MAX_RUNS = len(COLORS)
+# Bits from which a piece is painted, in levels, as folio/web/surprise.js has them: 1 chance in 4, 16, 128 and 1,024.
+SURPRISE_LEVELS = (2, 4, 7, 10)
+NATS = 1.4426950408889634           # bits in a nat
+SHOWN_TEXTS = 3                     # of those that the finished model wrote, without samples in the log
+
+
+def color_of(number):
+    """Return the class of a run's color, from its place among the runs."""
+    return COLORS[number % MAX_RUNS]
+
+
+# --- The whole ---
+
+def top(reports):
+    """Return the line above everything."""
+    names = [name_of(report, number) if len(reports) > 1 else report.name for number, report in enumerate(reports)]
+    about = "a run" if len(reports) == 1 else counted(len(reports), "run")
+    theme = element("button", Html("&#9680;"), element("span", "Dark or light", class_="hidden"), type="button",
+                    id="theme", title="Dark or light")
+    return element("header", element("h1", *_between(names, " "), class_="name"),
+                   element("p", f"Report on {about}", class_="facts"), element("div", theme, class_="tools"),
+                   class_="top")
+
+
+def _between(parts, separator):
+    """Return parts with a separator between two of them."""
+    return [each for part in parts for each in (separator, part)][1:]
+
+
+def all_of(reports, helps):
+    """Yield the sections of a report."""
+    yield summary(reports)
+    yield curves(reports)
+    yield samples(reports)
+    yield surprise(reports)
+    yield hardest(reports)
+    yield copying(reports)
+    yield scripts(reports)
+    yield settings(reports, helps)
+
+
+def bottom(made):
+    """Return the line below everything."""
+    return element("footer", element("p", made), class_="report-bottom")
+
+
+def section(id, title, lead, *content):
+    """Return a section with a heading and a sentence that says what it shows."""
+    return element("section", element("h2", title, id=f"{id}-title"), element("p", lead, class_="lead"), *content, id=id,
+                   class_="part", aria_labelledby=f"{id}-title")
+
+
+def name_of(report, number):
+    """Return the name of a run in its color."""
+    return element("span", report.name, class_=f"run-tag {color_of(number)}")
+
+
+def beside(reports, key, make):
+    """Return what `make` returns for each report, side by side; the reason where a report has nothing for it.
+
+    key: of RunReport.missing; make: RunReport, its number -> Html
+    """
+    cards = []
+    for number, report in enumerate(reports):
+        heading = element("h3", name_of(report, number)) if len(reports) > 1 else None
+        content = element("p", report.missing[key], class_="missing") if key in report.missing else make(report, number)
+        cards.append(element("div", heading, content, class_="column"))
+    return element("div", *cards, class_="columns" if len(reports) > 1 else None)
+
+
+def table(head, rows, class_=None, numbers=()):
+    """Return a table that scrolls sideways where the window is narrow. numbers: indices of columns of figures"""
+    def cells(kind, row):
+        return [element(kind, cell, class_="number" if place in numbers else None,
+                        scope="col" if kind == "th" else None) for place, cell in enumerate(row)]
+    return element("div", element("table", element("thead", element("tr", *cells("th", head))),
+                                  element("tbody", *(element("tr", *cells("td", row)) for row in rows))),
+                   class_=f"scroll {class_ or ''}".strip(), tabindex=0, role="group", aria_label=head[0] or "Table")
+
+
+# --- What came out ---
+
+def summary(reports):
+    """Return the main figures; for several runs in a table with what differed between them."""
+    if len(reports) > 1:
+        facts = [facts_of(report) for report in reports]
+        names = list(dict.fromkeys(name for each in facts for name in each))
+        rows = [(name, *(each.get(name, "") for each in facts)) for name in names if any(each.get(name) for each in facts)]
+        rows += [(flag(name), *(shown_value(report.run.settings.get(name)) for report in reports))
+                 for name in differing(reports)]
+        heads = [name_of(report, number) for number, report in enumerate(reports)]
+        figures = table(["Run", *heads], rows, "compared", numbers=range(1, len(reports) + 1))
+        lead = "What came out, and below it the settings in which these runs differ."
+    else:
+        report, facts = reports[0], facts_of(reports[0])
+        shown = [element("div", element("dt", name), element("dd", value)) for name, value in facts.items() if value]
+        figures = element("dl", *shown, class_="figures")
+        lead = headline(report)
+    notes = [element("p", f"{report.name}: {note}" if len(reports) > 1 else note, class_="missing")
+             for report in reports for note in [*report.run.problems, *report.notes]]
+    return section("summary", "What came out", lead, figures, *notes)
+
+
+def headline(report):
+    """Return a sentence on the quality and the state of a run."""
+    run, state = report.run, {"running": "is being trained now", "unfinished": "was stopped before its end",
+                              "imported": "comes from another program", "finished": "is finished",
+                              "weights only": "is there as its weights alone",
+                              "log only": "is there as its log alone"}.get(report.run.state, "is damaged")
+    quality = "" if run.bits_per_byte is None else (
+        f" Each byte of held-out text costs it {run.bits_per_byte:.2f} bits, where plain storage takes 8.")
+    return f"This run {state}.{quality}"
+
+
+def facts_of(report):
+    """Return {name: value} of what a run reached, all texts; "" for what is not known."""
+    run, measured = report.run, report.measured
+    settings = run.settings
+    planned = f" of {run.planned_steps:,}" if run.planned_steps and run.state in ("running", "unfinished") else ""
+    computed = [str(settings[name]) for name in ("device", "precision") if settings.get(name) is not None]
+    if settings.get("threads"):
+        computed.append(counted(settings["threads"], "thread"))
+    return {"bits per byte": "" if run.bits_per_byte is None else f"{run.bits_per_byte:.3f}",
+            "bits per byte, measured now": f"{measured['bits_per_byte']:.3f}" if measured else "",
+            "likeliest token is right": f"{100 * measured['accuracy']:.1f} %" if measured else "",
+            "parameters": "" if run.parameters is None else f"{run.parameters:,}",
+            "steps": "" if not run.steps or run.state == "imported" else f"{run.steps:,}{planned}",
+            "time": time_of(run.minutes), "tokens per second": rounded(run.tokens_per_second),
+            "trained on": "" if run.state == "imported" else ", ".join(computed),
+            "text": run.text.get("name") or (f"{rounded(run.text['train_bytes'])} bytes"
+                                             if run.text.get("train_bytes") else ""),
+            "started from": (run.started_from or {}).get("name", ""), "state": run.state,
+            "last change": (run.changed or "")[:16].replace("T", " ")}
+
+
+def time_of(minutes):
+    """Return a time in words.
+    >>> time_of(1.52), time_of(190), time_of(0.1)
+    ('1.5 minutes', '3.2 hours', '6 seconds')
+    """
+    if not minutes:
+        return ""
+    if minutes < 1:
+        return counted(f"{60 * minutes:.0f}", "second")
+    return counted(f"{minutes / 60:.1f}", "hour") if minutes >= 120 else counted(f"{minutes:.1f}", "minute")
+
+
+def rounded(number):
+    """Return a number in three digits.
+    >>> rounded(9416.3), rounded(52_435_000), rounded(None)
+    ('9,420', '52,400,000', '')
+    """
+    return "" if not number else f"{float(f'{number:.3g}'):,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+# --- Curves, samples ---
+
+def curves(reports):
+    """Return the places of the curves, which the program of the page draws."""
+    if not any("curves" not in report.missing for report in reports):
+        return section("curves", "Learning", reports[0].missing["curves"])
+    choice = element("div", _radio("axis", "step", "Steps", True), _radio("axis", "seconds", "Time"), class_="colors",
+                     role="radiogroup", aria_label="Horizontal axis")
+    parts = [element("div", element("h3", title), element("div", id=f"{name}-curves"), class_="run-part")
+             for name, title in (("speed", "Tokens per second"), ("rate", "Learning rate"))]
+    without = [element("p", f"{report.name}: {report.missing['curves']}", class_="missing") for report in reports
+               if "curves" in report.missing]
+    return section("curves", "Learning", "Loss in nats per byte: lower is better. On the validation text the model was "
+                   "never trained; where the training loss falls and that one rises, it learns by heart.",
+                   element("div", element("p", class_="run-readout", id="readout"), choice, class_="curves-head"),
+                   element("div", id="loss-curves"), element("div", *parts, class_="run-small"), *without)
+
+
+def _radio(name, value, label, checked=False):
+    return element("label", element("input", type="radio", name=name, value=value, checked=checked),
+                   element("span", label))
+
+
+def samples(reports):
+    """Return the slider over the samples of the logs, or what the finished models wrote."""
+    if any("samples" not in report.missing for report in reports):
+        slider = element("input", type="range", min=0, value=0, id="slider", class_="run-slider",
+                         aria_label="Sample after so many steps")
+        figures = [element("figure", element("blockquote", dir="auto"), element("figcaption"),
+                           class_=f"run-sample {color_of(number)}") for number in range(len(reports))]
+        return section("samples", "What it wrote while it learned", "Samples from the log of the run. Move the slider, "
+                       "or point at the curves above.", element("h3", id="sample-title"), slider,
+                       element("div", *figures, class_="run-samples", id="sample-texts"))
+    if not any(report.written for report in reports):
+        return section("samples", "What it wrote while it learned", reports[0].missing["samples"])
+    figures = [element("figure", element("blockquote", text, dir="auto"),
+                       element("figcaption", report.name, ", from nothing"), class_=f"run-sample {color_of(number)}")
+               for number, report in enumerate(reports) for text in report.written[:SHOWN_TEXTS]]
+    return section("samples", "What it writes", f"{reports[0].missing['samples']} Here is what it writes now, from "
+                   "nothing.", element("div", *figures, class_="run-samples"))
+
+
+# --- Where the model is unsure ---
+
+def surprise(reports):
+    """Return a passage of held-out text, colored by its cost."""
+    legend = element("p", "Surprise in bits: ", *(element("span", f"{bits}+", class_=f"surprise-{level}")
+                                                 for level, bits in enumerate(SURPRISE_LEVELS, 1)), class_="key")
+    return section("surprise", "What surprises it", "A typical passage of held-out text. The darker a piece, the less "
+                   "the model expected it; point at one, or use the arrow keys, to see what it expected instead.",
+                   legend, beside(reports, "surprise", _passage))
+
+
+def _passage(report, number):
+    spans = [element("span", _visible(piece.text), class_=level_class(piece.bits)) for piece in report.passage]
+    figure = element("div", *spans, class_="passage", dir="auto", tabindex=0, role="group", data_run=number,
+                     aria_label="Passage; the arrow keys go from piece to piece")
+    bits = sum(piece.bits for piece in report.passage)
+    size = sum(len(piece.text.encode("utf-8", errors="surrogateescape")) for piece in report.passage)
+    average = f"Here {bits / max(1, size):.2f} bits per byte on average."
+    return joined(element("p", average, class_="readout-line", data_readout=number, data_default=average,
+                          aria_live="polite"), figure)
+
+
+def level_class(bits):
+    """Return the class of a piece by its surprise; None for one that is not painted."""
+    level = sum(bits >= least for least in SURPRISE_LEVELS)
+    return f"surprise-{level}" if level else None
+
+
+def _visible(text):
+    """Return a text with a mark at each line end, which would have no background otherwise."""
+    *lines, rest = text.split("\n")
+    return [*((line, element("i", "⏎"), "\n") for line in lines), rest]
+
+
+def hardest(reports):
+    """Return the passages that cost most."""
+    lead = "The passages of the held-out text that cost most for each byte: where the model has most to learn."
+    return section("hardest", "Hardest passages", lead, beside(reports, "hardest", _hardest))
+
+
+def _hardest(report, number):
+    most = max((passage.nats_per_byte for passage in report.hardest), default=1) or 1
+    rows = [element("li", element("blockquote", *(element("span", _visible(text), class_=level_class(nats * NATS))
+                                                  for text, nats in passage.tokens), dir="auto"),
+                    element("div", bar(passage.nats_per_byte / most, color_of(number)),
+                            element("span", f"{passage.nats_per_byte * NATS:.2f} bits per byte"), class_="cost"))
+            for passage in report.hardest]
+    return element("ol", *rows, class_="hardest")
+
+
+def bar(share, color):
+    """Return a bar as long as a share, from 0 to 1, of its room."""
+    width = f"{100 * min(1, max(0, share)):.2f}%"
+    rectangle = element("rect", class_=color, x=0, y=0, width=width, height="100%", rx=3)
+    return element("svg", rectangle, class_="bar-of", aria_hidden="true")
+
+
+# --- Copying ---
+
+def copying(reports):
+    """Return how much of what a model writes is in its training text."""
+    lead = ("For each byte that it writes: how long is the longest stretch from there on that the training text has, "
+            "too? Held-out text shares phrases with the training text, so it is the yardstick.")
+    return section("copying", "Does it copy?", lead, beside(reports, "copying", _copying))
+
+
+def _copying(report, number):
+    found = report.copying
+    most = max(found.written.longest, found.held_out.longest, 1)
+    rows = []
+    for title, matches, color in (("what it writes", found.written, color_of(number)),
+                                  ("held-out text", found.held_out, "quiet")):
+        rows += [(title, measure, bar(value / most, color), shown) for measure, value, shown in (
+            ("on average", matches.mean, f"{matches.mean:.1f} bytes"),
+            ("at most", matches.longest, f"{matches.longest:,} bytes"))]
+    verdict = ("It copies no more than held-out text does." if found.written.mean <= 1.25 * found.held_out.mean
+               else "It copies more than held-out text does.")
+    searched = None
+    if found.searched_bytes < found.train_bytes:
+        searched = element("p", f"Looked for in the first {found.searched_bytes:,} of {found.train_bytes:,} bytes of "
+                           "the training text.", class_="missing")
+    rows = [element("tr", element("th", title, " ", element("small", measure), scope="row"),
+                    element("td", picture, class_="wide"), element("td", shown, class_="number"))
+            for title, measure, picture, shown in rows]
+    return joined(element("p", verdict, class_="verdict"),
+                  element("table", element("tbody", *rows), class_="bars"),
+                  element("p", "The longest copy: ", element("q", on_one_line(found.written.stretch), class_="quoted")),
+                  searched)
+
+
+# --- Tokens ---
+
+def scripts(reports):
+    """Return the scripts of the vocabulary and of the text."""
+    lead = "What the tokens of the vocabulary are made for, and what the tokens of the text are."
+    return section("scripts", "Tokens by script", lead, beside(reports, "scripts", _scripts))
+
+
+def _scripts(report, number):
+    vocabulary = sum(script.vocabulary for script in report.scripts) or 1
+    tokens = sum(script.tokens for script in report.scripts)
+    most = max(max(script.vocabulary / vocabulary, script.tokens / (tokens or 1)) for script in report.scripts)
+    rows = []
+    for script in report.scripts:
+        shares = [(script.vocabulary / vocabulary, "quiet")]
+        shares += [(script.tokens / tokens, color_of(number))] if tokens else []
+        each = f"{script.bytes / script.tokens:.2f}" if script.tokens else ""
+        rows.append(element(
+            "tr", element("th", script.name, scope="row"),
+            *(cell for share, color in shares for cell in (
+                element("td", bar(share / most, color), class_="wide"), element("td", percent(share), class_="number"))),
+            element("td", each, class_="number") if tokens else None))
+    heads = [element("th", "Script", scope="col"), element("th", "of the vocabulary", colspan=2, scope="colgroup")]
+    if tokens:
+        heads += [element("th", "of the text", colspan=2, scope="colgroup"), element("th", "bytes each", scope="col")]
+    without = element("p", report.missing["text scripts"], class_="missing") if "text scripts" in report.missing else None
+    return joined(element("div", element("table", element("thead", element("tr", *heads)),
+                                         element("tbody", *rows), class_="bars scripts"),
+                          class_="scroll", tabindex=0, role="group", aria_label="Tokens by script"), without)
+
+
+def percent(share):
+    """Return a share in percent; what is there is never 0.
+    >>> percent(0), percent(0.00001), percent(0.254)
+    ('–', '< 0.1 %', '25.4 %')
+    """
+    return "–" if not share else "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
+
+
+# --- Settings ---
+
+def settings(reports, helps):
+    """Return the settings that differ from the defaults, and all of them. helps: {setting: what it means}"""
+    def own(report, number):
+        rows = [(element("code", flag(name)), shown_value(value), helps.get(name, ""))
+                for name, value in report.run.differs.items()]
+        if not rows:
+            return element("p", "All settings are the defaults.", class_="verdict")
+        return table(["Setting", "Value", "Meaning"], rows, "settings")
+    names = list(dict.fromkeys(name for report in reports for name in report.run.settings))
+    every = [(element("code", flag(name)), *(shown_value(report.run.settings.get(name)) for report in reports),
+              helps.get(name, "")) for name in names]
+    heads = ["Setting", *(report.name if len(reports) > 1 else "Value" for report in reports), "Meaning"]
+    more = element("details", element("summary", f"All {counted(len(names), 'setting')}"),
+                   table(heads, every, "settings")) if names else None
+    return section("settings", "Settings", "Those that are not the defaults.", beside(reports, "settings", own), more)
+
+
+def differing(reports):
+    """Return the names of the settings in which runs differ, in their order."""
+    names = dict.fromkeys(name for report in reports for name in report.run.settings)
+    return [name for name in names
+            if len({repr(report.run.settings.get(name)) for report in reports if report.run.settings}) > 1]
+
+
+def flag(name):
+    """Return a setting as its flag is named.
+    >>> flag("emb_len")
+    'emb-len'
+    """
+    return name.replace("_", "-")
+
+
+def shown_value(value):
+    """Return a value of a setting as text.
+    >>> shown_value(True), shown_value(None), shown_value(0.0015), shown_value(20000)
+    ('yes', '–', '0.0015', '20,000')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or value == () or value == []:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)

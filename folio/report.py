@@ -1,0 +1,296 @@
+"""Write one HTML file about a run: curves, samples, surprise, hardest passages, copying, tokens, settings.
+
+    python -m folio.report                          # the newest run
+    python -m folio.report night default            # two runs side by side
+    python -m folio.report night --to night.html
+"""
+
+import platform
+import sys
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from folio.base.commands import command
+from folio.base.errors import FolioError
+from folio.base.files import refuse_foreign, replacing
+from folio.base.visible import harmless
+from folio.cli.command_line import Parser, front_door
+from folio.data.corpus import ordinary_bytes
+from folio.data.token_files import names_of_texts
+from folio.evaluate import SAMPLES, SAMPLING
+from folio.evaluation.census import KINDS, kinds_of_tokens, take_census
+from folio.evaluation.texts import Text, doubts, find_project, held_out_text
+from folio.formats import run_list, run_log
+from folio.pictures.report_page import MARK, Piece, RunReport, Script, report_page
+from folio.pictures.report_sections import MAX_RUNS
+from Model_Params import Params
+
+MEASURED_TOKENS = 1 << 18           # of the held-out text: seconds for a small model, a minute or two for a large one
+COUNTED_BYTES = 1 << 22             # of the training text, of which the tokens are counted by script
+PASSAGE_BYTES = 2000                # about a page
+HARDEST, HARDEST_BYTES = 6, 96      # passages, and the bytes of each: a line or two
+EXPECTED = 4                        # tokens that the model expected most, for each place of the passage
+CONTEXT_TOKENS = 512                # before the passage, at most
+TOKENS_AT_ONCE = 128                # read in one call, where the network takes as many
+PARTS_OF_CHARACTERS = "parts of characters"
+MEASURED = ("surprise", "hardest", "copying", "scripts")      # sections that need the weights
+ENDINGS = (".html", ".htm")
+
+
+def main():
+    """Parse the arguments, measure the runs, and write the report."""
+    arguments = _parse()
+    home = arguments.home
+    runs = find_runs(home, arguments.runs)
+    path = arguments.to or default_output(home, runs)
+    refuse_foreign(path, "a report of Folio", lambda head: MARK.encode("utf-8") in head)
+    reports = gather(home, runs, arguments.samples, arguments.device)
+    helps = {each.name: each.metadata["help"].partition(" (default: ")[0]
+             for part in fields(Params) for each in fields(part.type)}
+    page = report_page(reports, helps=helps, made=_made()).encode("utf-8")
+    with replacing(path) as file:
+        file.write(page)
+    names = ", ".join(harmless(run.name) for run in runs)
+    print(f"{names}: a report of {len(page) / 1000:,.0f} kB, for any browser -> {path}")
+
+
+def _parse():
+    parser = Parser("Write a report on a run as one HTML file: curves, samples, surprise, hardest passages, copying, "
+                    "tokens, settings; several runs side by side.", stray="a name of several words needs quotes")
+    parser.add_argument("runs", nargs="*", metavar="RUN",
+                        help='names of runs, or globs such as "night*" (default: the newest)')
+    parser.add_argument("--to", type=Path, metavar="FILE",
+                        help="path of the .html file (default: report-NAME.html beside the weights)")
+    parser.add_number("--samples", SAMPLES, "texts that each model writes for the search for copies; 0: do not search "
+                      f"(default: {SAMPLES})", low=0, high=4096)
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or mps (default: cpu)")
+    arguments = parser.parse()
+    if arguments.to and arguments.to.suffix.lower() not in ENDINGS:
+        parser.error(f"--to {arguments.to} has to end in .html")
+    return arguments
+
+
+def find_runs(home, words):
+    """Return the run_list.Runs that are meant, each once, in the order of the words; without words the newest.
+
+    Raises FileNotFoundError for a word that means no run, FolioError for more runs than fit side by side.
+    """
+    texts = names_of_texts(home)
+    if words:
+        found = {run.name: run for word in words for run in run_list.list_runs(home, [word], texts)}
+    else:
+        found = {run.name: run for run in run_list.list_runs(home, text_names=texts)[:1]}
+    if not found:
+        raise FileNotFoundError(f"There is no run in {home.saved_weights} yet. Train one: {command('train.py')}")
+    if len(found) > MAX_RUNS:
+        raise FolioError(f"{len(found)} runs are too many for one report: name {MAX_RUNS} or fewer.")
+    return list(found.values())
+
+
+def default_output(home, runs):
+    """Return the path of the report if none is given: beside the weights."""
+    others = f"-and-{len(runs) - 1}-more" if len(runs) > 1 else ""
+    return home.saved_weights / f"report-{runs[0].name}{others}.html"
+
+
+def _made():
+    """Return the sentence on when and where the report was made."""
+    return (f"Measured on {datetime.now().astimezone():%Y-%m-%d %H:%M} with Python {platform.python_version()} on "
+            f"{platform.system()} {platform.machine()}. This file asks no network for anything.")
+
+
+# --- What there is to say about the runs ---
+
+def gather(home, runs, samples, device="cpu"):
+    """Return a RunReport for each run. What cannot be measured is left out, with the reason in its place.
+
+    samples: number of texts for the search for copies
+    """
+    project, missing = None, None
+    if any("weights" in run.files for run in runs):
+        project, missing = find_project(home, say=lambda message: print(message, file=sys.stderr))
+    reports, start = [], None
+    for run in runs:
+        report = RunReport(run, _log_of(run))
+        _say_what_is_missing(report)
+        try:
+            model = _load(run, device)
+        except (FolioError, OSError) as error:
+            report.missing |= dict.fromkeys(MEASURED, str(error))
+        else:
+            start = _measure(report, model, project, missing, home, samples, start)
+        reports.append(report)
+    return reports
+
+
+def _log_of(run):
+    try:
+        return run_log.read(Path(run.files["log"]["path"])) if "log" in run.files else []
+    except OSError as error:
+        run.problems.append(f"The log cannot be read: {error.strerror}.")
+        return []
+
+
+def _say_what_is_missing(report):
+    if not report.log:
+        report.missing["curves"] = "There is no log of this run here, so nobody can tell how it learned."
+        report.missing["samples"] = "There is no log of this run here, so there are no samples of its training."
+    elif not any(isinstance(line.get("sample"), str) for line in report.log):
+        report.missing["samples"] = "There are no samples in the log of this run: it was not evaluated, or wrote none."
+    if not report.run.settings:
+        report.missing["settings"] = "No file of this run says what it was trained with."
+
+
+def _load(run, device):
+    if "weights" not in run.files:
+        raise FolioError("There are no weights of this run here, so nothing can be measured.")
+    # This imports torch; --help does not wait for it.
+    from folio.generation.language_model import load
+    return load(run.files["weights"]["path"], device)
+
+
+def _measure(report, model, project, missing, home, samples, start):
+    """Add to a report all that the model and the text of its project say.
+
+    start: of the passage, in bytes of the held-out text, or None to choose one. -> the start that was taken
+    """
+    from folio.evaluation.copying import measure_copying, sample_texts
+    report.scripts = _scripts(report, model.tokenizer, project)
+    written = sample_texts(model, samples, SAMPLING)
+    report.written = [text.decode("utf-8") for text in written if text]
+    if project is None:
+        gone = f"The text of this project is gone ({missing}), so nothing can be measured on it."
+        report.missing |= {"surprise": gone, "hardest": gone, "copying": gone, "text scripts": gone}
+        return start
+    try:
+        text = held_out_text(model, project)
+        start = _measure_text(report, model, text, start)
+    except FolioError as error:
+        report.missing |= dict.fromkeys(("surprise", "hardest", "copying"), str(error))
+        return start
+    report.notes += doubts(model, project, home)
+    report.copying = measure_copying(written, ordinary_bytes(model.tokenizer, text.tokens[1:]), project.text)
+    if report.copying is None:
+        report.missing["copying"] = ("Copies were not looked for (--samples 0)." if not samples else
+                                     "The model wrote nothing, so there is nothing to look for.")
+    return start
+
+
+# --- The held-out text ---
+
+def _measure_text(report, model, text, start):
+    """Measure a Text, and choose its passages. -> the start of the passage, in bytes"""
+    from folio.evaluation.passages import hardest_passages, measure
+    measured = Text(text.name, text.tokens[:MEASURED_TOKENS + 1], text.bytes)
+    costs = measure(model, measured)
+    ends = np.cumsum(costs.sizes)
+    if not ends[-1]:
+        raise FolioError("There is no text in the part that is held out.")
+    nats = costs.nats.sum(dtype=np.float64).item()
+    report.measured = {"bits_per_byte": nats / np.log(2).item() / ends[-1].item(),
+                       "accuracy": costs.correct.mean().item()}
+    if len(measured.tokens) < len(text.tokens):
+        report.notes.append(f"Measured on the first {len(measured.tokens) - 1:,} of {len(text.tokens) - 1:,} tokens of "
+                            "the held-out text.")
+    report.hardest = hardest_passages(costs, model.tokenizer, HARDEST, HARDEST_BYTES)
+    if start is None:
+        start = typical_start(costs, model.tokenizer, PASSAGE_BYTES)
+    first, last = np.searchsorted(ends, [start, start + PASSAGE_BYTES - 1], side="right")
+    report.passage = _passage(model, measured.tokens, int(first) + 1, min(int(last) + 2, len(measured.tokens)))
+    return start
+
+
+def typical_start(costs, tokenizer, length):
+    """Return where a passage of `length` bytes begins that costs about as much per byte as the whole text, in bytes.
+
+    costs: TokenCosts. It begins with a line, if a line is long enough before the end; equal ones: the first.
+    """
+    ends = np.cumsum(costs.sizes)
+    starts = ends - costs.sizes
+    summed = np.concatenate([[0.0], np.cumsum(costs.nats, dtype=np.float64)])
+    ends_line = np.array([token.endswith(b"\n") for token in tokenizer.token_bytes])[costs.tokens]
+    fits = starts + length <= ends[-1]
+    after_line = fits & np.concatenate([[True], ends_line[:-1]])
+    places = np.flatnonzero(after_line if after_line.any() else fits)
+    if not len(places):
+        return 0
+    last = np.minimum(np.searchsorted(ends, starts[places] + length), len(ends) - 1)
+    nats_per_byte = (summed[last + 1] - summed[places]) / (ends[last] - starts[places])
+    return starts[places[np.argmin(abs(nats_per_byte - summed[-1] / ends[-1]))]].item()
+
+
+def _passage(model, tokens, first, end):
+    """Return the Pieces of tokens[first:end], with what the model expected; it sees the tokens before them, too."""
+    from folio.generation.scoring import scored
+    from tokenizer import StreamingDecoder
+    before = max(0, first - CONTEXT_TOKENS)
+    scores = _finished(scored(model.net, tokens[before:end].tolist(), EXPECTED, TOKENS_AT_ONCE))[first - before:]
+    decoder, pieces, bits = StreamingDecoder(model.tokenizer), [], 0.0
+    names = model.tokenizer.token_bytes
+    for token, (logprob, expected) in zip(tokens[first:end].tolist(), scores):
+        bits -= (logprob or 0.0) / np.log(2).item()
+        if text := decoder.add(token):
+            likeliest = [(names[other].decode("utf-8", errors="replace"), np.exp(value).item())
+                         for other, value in expected]
+            pieces.append(Piece(text, bits, likeliest))
+            bits = 0.0
+    return pieces
+
+
+def _finished(steps):
+    """Run a generator to its end. -> what it returns"""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            return ended.value
+
+
+# --- Tokens by script ---
+
+def _scripts(report, tokenizer, project):
+    """Return the Scripts of a vocabulary and of the training text, the largest first."""
+    vocabulary = vocabulary_kinds(tokenizer)
+    tokens = sizes = np.zeros(len(KINDS), np.int64)
+    if project is not None:
+        try:
+            census = take_census(tokenizer, _first_bytes(project.text.training_text(), COUNTED_BYTES))
+            tokens, sizes = census.kind_tokens, census.kind_bytes
+        except FolioError as error:
+            report.missing["text scripts"] = str(error)
+    found = [Script(name, vocabulary.get(name, 0), int(count), int(size))
+             for name, count, size in zip(KINDS, tokens, sizes)]
+    found.append(Script(PARTS_OF_CHARACTERS, vocabulary.get(PARTS_OF_CHARACTERS, 0), 0, 0))
+    return sorted((script for script in found if script.vocabulary or script.tokens),
+                  key=lambda script: (-script.tokens, -script.vocabulary))
+
+
+def vocabulary_kinds(tokenizer):
+    """Return {kind: tokens of the vocabulary}; kinds are those of the census, and PARTS_OF_CHARACTERS."""
+    whole, counts = [], {}
+    for token in tokenizer.token_bytes:
+        try:
+            if text := token.decode("utf-8"):
+                whole.append(text)
+        except UnicodeDecodeError:
+            counts[PARTS_OF_CHARACTERS] = counts.get(PARTS_OF_CHARACTERS, 0) + 1
+    lengths = np.array([len(text.encode("utf-8")) for text in whole])
+    kinds = np.bincount(kinds_of_tokens("".join(whole), lengths), minlength=len(KINDS))
+    return counts | {name: int(count) for name, count in zip(KINDS, kinds)}
+
+
+def _first_bytes(chunks, most):
+    """Yield (text, True) of the first chunks of bytes, up to about `most` bytes."""
+    for content in chunks:
+        content = content[:most]
+        yield content.decode("utf-8", errors="surrogateescape"), True
+        most -= len(content)
+        if most <= 0:
+            return
+
+
+if __name__ == "__main__":
+    front_door(main)
