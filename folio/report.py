@@ -30,7 +30,7 @@ from Model_Params import Params
 
 MEASURED_TOKENS = 1 << 18           # of the held-out text: seconds for a small model, a minute or two for a large one
 COUNTED_BYTES = 1 << 22             # of the training text, of which the tokens are counted by script
-PASSAGE_BYTES = 2000                # about a page
+PASSAGE_BYTES = 1500                # about a page
 HARDEST, HARDEST_BYTES = 6, 96      # passages, and the bytes of each: a line or two
 EXPECTED = 4                        # tokens that the model expected most, for each place of the passage
 CONTEXT_TOKENS = 512                # before the passage, at most

@@ -27,7 +27,7 @@ def top(reports):
                     id="theme", title="Dark or light")
     return element("header", element("h1", *_between(names, " "), class_="name"),
                    element("p", f"Report on {about}", class_="facts"), element("div", theme, class_="tools"),
-                   class_="top")
+                   class_="report-top")
 
 
 def _between(parts, separator):
@@ -76,14 +76,22 @@ def beside(reports, key, make):
     return element("div", *cards, class_="columns" if len(reports) > 1 else None)
 
 
-def table(head, rows, class_=None, numbers=()):
-    """Return a table that scrolls sideways where the window is narrow. numbers: indices of columns of figures"""
+def table(head, *bodies, class_=None, numbers=()):
+    """Return a table that scrolls sideways where the window is narrow.
+
+    bodies: lists of rows; numbers: indices of columns of figures
+    """
     def cells(kind, row):
         return [element(kind, cell, class_="number" if place in numbers else None,
                         scope="col" if kind == "th" else None) for place, cell in enumerate(row)]
-    return element("div", element("table", element("thead", element("tr", *cells("th", head))),
-                                  element("tbody", *(element("tr", *cells("td", row)) for row in rows))),
-                   class_=f"scroll {class_ or ''}".strip(), tabindex=0, role="group", aria_label=head[0] or "Table")
+    return scrolling(element("table", element("thead", element("tr", *cells("th", head))),
+                             *(element("tbody", *(element("tr", *cells("td", row)) for row in rows))
+                               for rows in bodies if rows), class_=class_), head[0])
+
+
+def scrolling(content, label):
+    """Return what may be wider than the window, in a part of its own that scrolls. label: for screen readers"""
+    return element("div", content, class_="scroll", tabindex=0, role="group", aria_label=label)
 
 
 # --- What came out ---
@@ -94,10 +102,10 @@ def summary(reports):
         facts = [facts_of(report) for report in reports]
         names = list(dict.fromkeys(name for each in facts for name in each))
         rows = [(name, *(each.get(name, "") for each in facts)) for name in names if any(each.get(name) for each in facts)]
-        rows += [(flag(name), *(shown_value(report.run.settings.get(name)) for report in reports))
-                 for name in differing(reports)]
+        differ = [(element("code", flag(name)), *(shown_value(report.run.settings.get(name)) for report in reports))
+                  for name in differing(reports)]
         heads = [name_of(report, number) for number, report in enumerate(reports)]
-        figures = table(["Run", *heads], rows, "compared", numbers=range(1, len(reports) + 1))
+        figures = table(["Run", *heads], rows, differ, class_="compared", numbers=range(1, len(reports) + 1))
         lead = "What came out, and below it the settings in which these runs differ."
     else:
         report, facts = reports[0], facts_of(reports[0])
@@ -128,9 +136,13 @@ def facts_of(report):
     computed = [str(settings[name]) for name in ("device", "precision") if settings.get(name) is not None]
     if settings.get("threads"):
         computed.append(counted(settings["threads"], "thread"))
+    now = f"{measured['bits_per_byte']:.3f}" if measured else ""
+    if run.bits_per_byte is not None and now == f"{run.bits_per_byte:.3f}":
+        now = ""                        # the text is the one that training measured
     return {"bits per byte": "" if run.bits_per_byte is None else f"{run.bits_per_byte:.3f}",
-            "bits per byte, measured now": f"{measured['bits_per_byte']:.3f}" if measured else "",
-            "likeliest token is right": f"{100 * measured['accuracy']:.1f} %" if measured else "",
+            "nats per byte": "" if run.nats_per_byte is None else f"{run.nats_per_byte:.3f}",
+            "bits per byte of the text now": now,
+            "next token guessed right": f"{100 * measured['accuracy']:.1f} %" if measured else "",
             "parameters": "" if run.parameters is None else f"{run.parameters:,}",
             "steps": "" if not run.steps or run.state == "imported" else f"{run.steps:,}{planned}",
             "time": time_of(run.minutes), "tokens per second": rounded(run.tokens_per_second),
@@ -231,10 +243,13 @@ def level_class(bits):
     return f"surprise-{level}" if level else None
 
 
-def _visible(text):
-    """Return a text with a mark at each line end, which would have no background otherwise."""
+def _visible(text, line_end="\n"):
+    """Return a text with a mark at each line end, which would have no background otherwise.
+
+    line_end: what follows the mark; a space keeps the text on one line.
+    """
     *lines, rest = text.split("\n")
-    return [*((line, element("i", "⏎"), "\n") for line in lines), rest]
+    return [*((line, element("i", "⏎"), line_end) for line in lines), rest]
 
 
 def hardest(reports):
@@ -244,12 +259,14 @@ def hardest(reports):
 
 
 def _hardest(report, number):
-    most = max((passage.nats_per_byte for passage in report.hardest), default=1) or 1
-    rows = [element("li", element("blockquote", *(element("span", _visible(text), class_=level_class(nats * NATS))
-                                                  for text, nats in passage.tokens), dir="auto"),
-                    element("div", bar(passage.nats_per_byte / most, color_of(number)),
-                            element("span", f"{passage.nats_per_byte * NATS:.2f} bits per byte"), class_="cost"))
-            for passage in report.hardest]
+    rows = []
+    for passage in report.hardest:
+        times = passage.nats_per_byte * NATS / max(1e-9, report.measured["bits_per_byte"])
+        pieces = [element("span", _visible(text, " "), class_=level_class(nats * NATS))
+                  for text, nats in passage.tokens]
+        rows.append(element("li", element("blockquote", *pieces, dir="auto"),
+                            element("p", element("b", f"{passage.nats_per_byte * NATS:.2f}"),
+                                    f" bits per byte, {times:.1f} times the average", class_="cost")))
     return element("ol", *rows, class_="hardest")
 
 
@@ -289,7 +306,7 @@ def _copying(report, number):
             for title, measure, picture, shown in rows]
     return joined(element("p", verdict, class_="verdict"),
                   element("table", element("tbody", *rows), class_="bars"),
-                  element("p", "The longest copy: ", element("q", on_one_line(found.written.stretch), class_="quoted")),
+                  element("p", "The longest copy: ", element("q", on_one_line(found.written.stretch.strip(" ")), class_="quoted")),
                   searched)
 
 
@@ -310,18 +327,14 @@ def _scripts(report, number):
         shares = [(script.vocabulary / vocabulary, "quiet")]
         shares += [(script.tokens / tokens, color_of(number))] if tokens else []
         each = f"{script.bytes / script.tokens:.2f}" if script.tokens else ""
-        rows.append(element(
-            "tr", element("th", script.name, scope="row"),
-            *(cell for share, color in shares for cell in (
-                element("td", bar(share / most, color), class_="wide"), element("td", percent(share), class_="number"))),
-            element("td", each, class_="number") if tokens else None))
-    heads = [element("th", "Script", scope="col"), element("th", "of the vocabulary", colspan=2, scope="colgroup")]
-    if tokens:
-        heads += [element("th", "of the text", colspan=2, scope="colgroup"), element("th", "bytes each", scope="col")]
-    without = element("p", report.missing["text scripts"], class_="missing") if "text scripts" in report.missing else None
-    return joined(element("div", element("table", element("thead", element("tr", *heads)),
-                                         element("tbody", *rows), class_="bars scripts"),
-                          class_="scroll", tabindex=0, role="group", aria_label="Tokens by script"), without)
+        rows.append([element("th", script.name, scope="row"),
+                     *(element("td", bar(share / most, color), element("span", percent(share)), class_="barred")
+                       for share, color in shares), element("td", each, class_="number") if tokens else None])
+    heads = ["Script", "of the vocabulary", *(["of the text", "bytes each"] if tokens else [])]
+    content = element("table", element("thead", element("tr", *(element("th", head, scope="col") for head in heads))),
+                      element("tbody", *(element("tr", *row) for row in rows)), class_="bars scripts")
+    without = report.missing.get("text scripts")
+    return joined(scrolling(content, "Tokens by script"), without and element("p", without, class_="missing"))
 
 
 def percent(share):
@@ -341,13 +354,13 @@ def settings(reports, helps):
                 for name, value in report.run.differs.items()]
         if not rows:
             return element("p", "All settings are the defaults.", class_="verdict")
-        return table(["Setting", "Value", "Meaning"], rows, "settings")
+        return table(["Setting", "Value", "Meaning"], rows, class_="settings")
     names = list(dict.fromkeys(name for report in reports for name in report.run.settings))
     every = [(element("code", flag(name)), *(shown_value(report.run.settings.get(name)) for report in reports),
               helps.get(name, "")) for name in names]
     heads = ["Setting", *(report.name if len(reports) > 1 else "Value" for report in reports), "Meaning"]
     more = element("details", element("summary", f"All {counted(len(names), 'setting')}"),
-                   table(heads, every, "settings")) if names else None
+                   table(heads, every, class_="settings")) if names else None
     return section("settings", "Settings", "Those that are not the defaults.", beside(reports, "settings", own), more)
 
 

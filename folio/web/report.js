@@ -29,9 +29,9 @@ class ReportCurves {
     this.axis = "step";
     this.cursor = null;                 // a step
     this.loss = new Curves(at("loss-curves"), {height: 320, title: "Loss in nats per byte", format: nats, onPick});
-    this.speed = new Curves(at("speed-curves"), {height: 130, title: "Tokens per second", fromZero: true, onPick,
+    this.speed = new Curves(at("speed-curves"), {height: 150, title: "Tokens per second", fromZero: true, onPick,
       format: (value) => short.format(value)});
-    this.rate = new Curves(at("rate-curves"), {height: 130, title: "Learning rate", fromZero: true, onPick,
+    this.rate = new Curves(at("rate-curves"), {height: 150, title: "Learning rate", fromZero: true, onPick,
       format: (value) => (value === 0 ? "0" : String(Number(value.toPrecision(2))))});
     for (const radio of document.querySelectorAll("input[name=axis]")) {
       radio.addEventListener("change", () => {
@@ -59,7 +59,7 @@ class ReportCurves {
     const training = isAlone ? lines(TRAINING, {color: "run-training", name: "training text"}) : [];
     const scores = lines(SCORE, isAlone ? {name: "validation text"} : {});
     const shown = scores.some(({points}) => points.length > 0) ? scores : lines(RUNNING);
-    this.loss.show([...running, ...training, ...shown]);
+    this.loss.show([...running, ...training, ...shown.reverse()]);
     this.speed.show(lines("tokens_per_second"));
     this.rate.show(lines("learning_rate"));
     this._say(null);
