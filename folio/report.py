@@ -162,8 +162,9 @@ def _measure(report, model, project, missing, home, samples, start):
     written = sample_texts(model, samples, SAMPLING)
     report.written = [text.decode("utf-8") for text in written if text]
     if project is None:
-        gone = f"The text of this project is gone ({missing}), so nothing can be measured on it."
-        report.missing |= {"surprise": gone, "hardest": gone, "copying": gone, "text scripts": gone}
+        gone = f"There is no held-out text here to measure on: {missing}."
+        report.missing |= {"surprise": gone, "hardest": gone, "copying": gone,
+                           "text scripts": f"There is no text here whose tokens could be counted: {missing}."}
         return start
     try:
         text = held_out_text(model, project)

@@ -161,7 +161,7 @@ def test_folio_itself_imports_nothing_before_it_is_asked():
 @pytest.mark.parametrize("module", [
     "Model_Params", "tokenizer", "folio", "folio.data.sources", "folio.data.corpus", "folio.formats.tokenizers",
     "folio.convert", "folio.tokens",
-    "folio.runs", "folio.plot", "folio.evaluate", "folio.evaluation.suffixes", "init",
+    "folio.runs", "folio.plot", "folio.report", "folio.evaluate", "folio.evaluation.suffixes", "init",
     *(module for module in FILES if module.startswith("folio.cli."))])
 def test_text_and_parameters_do_without_torch(module):
     waiting, seen = [module], set()

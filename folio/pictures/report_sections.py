@@ -54,8 +54,9 @@ def bottom(made):
 
 def section(id, title, lead, *content):
     """Return a section with a heading and a sentence that says what it shows."""
-    return element("section", element("h2", title, id=f"{id}-title"), element("p", lead, class_="lead"), *content, id=id,
-                   class_="part", aria_labelledby=f"{id}-title")
+    heading = element("h2", title, id=f"{id}-title")
+    return element("section", heading, element("p", lead, class_="lead"), *content, id=id, class_="part",
+                   aria_labelledby=f"{id}-title")
 
 
 def name_of(report, number):
@@ -63,17 +64,20 @@ def name_of(report, number):
     return element("span", report.name, class_=f"run-tag {color_of(number)}")
 
 
-def beside(reports, key, make):
-    """Return what `make` returns for each report, side by side; the reason where a report has nothing for it.
+def measured_section(id, title, lead, reports, make, key=""):
+    """Return a section with what `make` returns for each report, side by side.
 
-    key: of RunReport.missing; make: RunReport, its number -> Html
+    Where a report has nothing for it, its place has the reason; where none has, that is all there is in the section.
+    make: RunReport, its number -> Html; key: legend above all, Html
     """
+    if all(id in report.missing for report in reports):
+        return section(id, title, " ".join(dict.fromkeys(report.missing[id] for report in reports)))
     cards = []
     for number, report in enumerate(reports):
         heading = element("h3", name_of(report, number)) if len(reports) > 1 else None
-        content = element("p", report.missing[key], class_="missing") if key in report.missing else make(report, number)
+        content = element("p", report.missing[id], class_="missing") if id in report.missing else make(report, number)
         cards.append(element("div", heading, content, class_="column"))
-    return element("div", *cards, class_="columns" if len(reports) > 1 else None)
+    return section(id, title, lead, key, element("div", *cards, class_="columns" if len(reports) > 1 else None))
 
 
 def table(head, *bodies, class_=None, numbers=()):
@@ -100,13 +104,12 @@ def summary(reports):
     """Return the main figures; for several runs in a table with what differed between them."""
     if len(reports) > 1:
         facts = [facts_of(report) for report in reports]
-        names = list(dict.fromkeys(name for each in facts for name in each))
-        rows = [(name, *(each.get(name, "") for each in facts)) for name in names if any(each.get(name) for each in facts)]
+        rows = [(name, *(each[name] for each in facts)) for name in facts[0] if any(each[name] for each in facts)]
         differ = [(element("code", flag(name)), *(shown_value(report.run.settings.get(name)) for report in reports))
                   for name in differing(reports)]
         heads = [name_of(report, number) for number, report in enumerate(reports)]
         figures = table(["Run", *heads], rows, differ, class_="compared", numbers=range(1, len(reports) + 1))
-        lead = "What came out, and below it the settings in which these runs differ."
+        lead = "The figures of each run" + (", and below them the settings in which they differ." if differ else ".")
     else:
         report, facts = reports[0], facts_of(reports[0])
         shown = [element("div", element("dt", name), element("dd", value)) for name, value in facts.items() if value]
@@ -117,15 +120,19 @@ def summary(reports):
     return section("summary", "What came out", lead, figures, *notes)
 
 
+STATES = {"running": "This run is being trained now.", "unfinished": "This run was stopped before its end.",
+          "finished": "This run is finished.", "imported": "This model was imported: another program trained it.",
+          "weights only": "Of this run the weights are left.", "log only": "Of this run only the log is left.",
+          "damaged": "The files of this run are damaged."}
+
+
 def headline(report):
-    """Return a sentence on the quality and the state of a run."""
-    run, state = report.run, {"running": "is being trained now", "unfinished": "was stopped before its end",
-                              "imported": "comes from another program", "finished": "is finished",
-                              "weights only": "is there as its weights alone",
-                              "log only": "is there as its log alone"}.get(report.run.state, "is damaged")
+    """Return sentences on the state and the quality of a run."""
+    run = report.run
     quality = "" if run.bits_per_byte is None else (
         f" Each byte of held-out text costs it {run.bits_per_byte:.2f} bits, where plain storage takes 8.")
-    return f"This run {state}.{quality}"
+    resume = f" To go on: {run.go_on}" if run.go_on else ""
+    return f"{STATES[run.state]}{quality}{resume}"
 
 
 def facts_of(report):
@@ -221,9 +228,9 @@ def surprise(reports):
     """Return a passage of held-out text, colored by its cost."""
     legend = element("p", "Surprise in bits: ", *(element("span", f"{bits}+", class_=f"surprise-{level}")
                                                  for level, bits in enumerate(SURPRISE_LEVELS, 1)), class_="key")
-    return section("surprise", "What surprises it", "A typical passage of held-out text. The darker a piece, the less "
-                   "the model expected it; point at one, or use the arrow keys, to see what it expected instead.",
-                   legend, beside(reports, "surprise", _passage))
+    lead = ("A typical passage of held-out text. The darker a piece, the less the model expected it; point at one, or "
+            "use the arrow keys, to see what it expected instead.")
+    return measured_section("surprise", "What surprises it", lead, reports, _passage, legend)
 
 
 def _passage(report, number):
@@ -255,7 +262,7 @@ def _visible(text, line_end="\n"):
 def hardest(reports):
     """Return the passages that cost most."""
     lead = "The passages of the held-out text that cost most for each byte: where the model has most to learn."
-    return section("hardest", "Hardest passages", lead, beside(reports, "hardest", _hardest))
+    return measured_section("hardest", "Hardest passages", lead, reports, _hardest)
 
 
 def _hardest(report, number):
@@ -283,7 +290,7 @@ def copying(reports):
     """Return how much of what a model writes is in its training text."""
     lead = ("For each byte that it writes: how long is the longest stretch from there on that the training text has, "
             "too? Held-out text shares phrases with the training text, so it is the yardstick.")
-    return section("copying", "Does it copy?", lead, beside(reports, "copying", _copying))
+    return measured_section("copying", "Does it copy?", lead, reports, _copying)
 
 
 def _copying(report, number):
@@ -304,10 +311,9 @@ def _copying(report, number):
     rows = [element("tr", element("th", title, " ", element("small", measure), scope="row"),
                     element("td", picture, class_="wide"), element("td", shown, class_="number"))
             for title, measure, picture, shown in rows]
-    return joined(element("p", verdict, class_="verdict"),
-                  element("table", element("tbody", *rows), class_="bars"),
-                  element("p", "The longest copy: ", element("q", on_one_line(found.written.stretch.strip(" ")), class_="quoted")),
-                  searched)
+    longest = element("q", on_one_line(found.written.stretch.strip(" ")), class_="quoted")
+    return joined(element("p", verdict, class_="verdict"), element("table", element("tbody", *rows), class_="bars"),
+                  element("p", "The longest copy: ", longest), searched)
 
 
 # --- Tokens ---
@@ -315,7 +321,7 @@ def _copying(report, number):
 def scripts(reports):
     """Return the scripts of the vocabulary and of the text."""
     lead = "What the tokens of the vocabulary are made for, and what the tokens of the text are."
-    return section("scripts", "Tokens by script", lead, beside(reports, "scripts", _scripts))
+    return measured_section("scripts", "Tokens by script", lead, reports, _scripts)
 
 
 def _scripts(report, number):
@@ -360,8 +366,9 @@ def settings(reports, helps):
               helps.get(name, "")) for name in names]
     heads = ["Setting", *(report.name if len(reports) > 1 else "Value" for report in reports), "Meaning"]
     more = element("details", element("summary", f"All {counted(len(names), 'setting')}"),
-                   table(heads, every, class_="settings")) if names else None
-    return section("settings", "Settings", "Those that are not the defaults.", beside(reports, "settings", own), more)
+                   table(heads, every, class_="settings"))
+    return joined(measured_section("settings", "Settings", "Those that are not the defaults.", reports, own),
+                  element("div", more, class_="all-settings") if names else None)
 
 
 def differing(reports):
