@@ -167,6 +167,7 @@ class Passage {
       if (!by) return;
       event.preventDefault();
       this.show(this.place === null ? 0 : Math.min(this.spans.length - 1, Math.max(0, this.place + by)));
+      this.spans[this.place].scrollIntoView({block: "nearest"});
     });
   }
 
