@@ -29,7 +29,7 @@ from folio.pictures.report_sections import MAX_RUNS
 from Model_Params import Params
 
 MEASURED_TOKENS = 1 << 18           # of the held-out text: seconds for a small model, a minute or two for a large one
-COUNTED_BYTES = 1 << 22             # of the training text, of which the tokens are counted by script
+COUNTED_CHARACTERS = 4_000_000      # of the training text, of which the tokens are counted by script
 PASSAGE_BYTES = 1500                # about a page
 HARDEST, HARDEST_BYTES = 6, 96      # passages, and the bytes of each: a line or two
 EXPECTED = 4                        # tokens that the model expected most, for each place of the passage
@@ -167,7 +167,7 @@ def _measure(report, model, project, missing, home, samples, start):
                            "text scripts": f"There is no text here whose tokens could be counted: {missing}."}
         return start
     try:
-        text = held_out_text(model, project)
+        text = _beginning_of(held_out_text(model, project), report)
         start = _measure_text(report, model, text, start)
     except FolioError as error:
         report.missing |= dict.fromkeys(("surprise", "hardest", "copying"), str(error))
@@ -182,25 +182,30 @@ def _measure(report, model, project, missing, home, samples, start):
 
 # --- The held-out text ---
 
+def _beginning_of(text, report):
+    """Return as much of a Text as is measured; `report` gets a note where that is not all of it."""
+    if len(text.tokens) <= MEASURED_TOKENS + 1:
+        return text
+    report.notes.append(f"Measured on the first {MEASURED_TOKENS:,} of {len(text.tokens) - 1:,} tokens of the held-out "
+                        "text.")
+    return Text(text.name, text.tokens[:MEASURED_TOKENS + 1], text.bytes)
+
+
 def _measure_text(report, model, text, start):
     """Measure a Text, and choose its passages. -> the start of the passage, in bytes"""
     from folio.evaluation.passages import hardest_passages, measure
-    measured = Text(text.name, text.tokens[:MEASURED_TOKENS + 1], text.bytes)
-    costs = measure(model, measured)
+    costs = measure(model, text)
     ends = np.cumsum(costs.sizes)
     if not ends[-1]:
         raise FolioError("There is no text in the part that is held out.")
     nats = costs.nats.sum(dtype=np.float64).item()
     report.measured = {"bits_per_byte": nats / np.log(2).item() / ends[-1].item(),
                        "accuracy": costs.correct.mean().item()}
-    if len(measured.tokens) < len(text.tokens):
-        report.notes.append(f"Measured on the first {len(measured.tokens) - 1:,} of {len(text.tokens) - 1:,} tokens of "
-                            "the held-out text.")
     report.hardest = hardest_passages(costs, model.tokenizer, HARDEST, HARDEST_BYTES)
     if start is None:
         start = typical_start(costs, model.tokenizer, PASSAGE_BYTES)
     first, last = np.searchsorted(ends, [start, start + PASSAGE_BYTES - 1], side="right")
-    report.passage = _passage(model, measured.tokens, int(first) + 1, min(int(last) + 2, len(measured.tokens)))
+    report.passage = _passage(model, text.tokens, int(first) + 1, min(int(last) + 2, len(text.tokens)))
     return start
 
 
@@ -258,7 +263,7 @@ def _scripts(report, tokenizer, project):
     tokens = sizes = np.zeros(len(KINDS), np.int64)
     if project is not None:
         try:
-            census = take_census(tokenizer, _first_bytes(project.text.training_text(), COUNTED_BYTES))
+            census = take_census(tokenizer, _beginning(project.text.training_text(), COUNTED_CHARACTERS))
             tokens, sizes = census.kind_tokens, census.kind_bytes
         except FolioError as error:
             report.missing["text scripts"] = str(error)
@@ -283,12 +288,12 @@ def vocabulary_kinds(tokenizer):
     return counts | {name: int(count) for name, count in zip(KINDS, kinds)}
 
 
-def _first_bytes(chunks, most):
-    """Yield (text, True) of the first chunks of bytes, up to about `most` bytes."""
+def _beginning(chunks, most):
+    """Yield (text, True) of chunks of bytes, up to `most` characters together."""
     for content in chunks:
-        content = content[:most]
-        yield content.decode("utf-8", errors="surrogateescape"), True
-        most -= len(content)
+        text = content.decode("utf-8", errors="surrogateescape")[:most]
+        yield text, True
+        most -= len(text)
         if most <= 0:
             return
 

@@ -17,9 +17,11 @@ WEB = Path(__file__).resolve().parent.parent / "web"
 STYLES = ("page.css", "server.css", "report.css")
 SCRIPTS = ("curves.js", "report.js")
 MARK = '<meta name="generator" content="Folio, a report on runs">'          # says that a file is one of ours
-MOST_REPORTS = 1500             # without an evaluation: more cannot be told apart in a picture
+MOST_REPORTS = 1500             # more cannot be told apart in a picture
+MOST_SAMPLES = 200              # of a log: places of a slider on a telephone
+SCORE = "val_nats_per_byte"
 # What the page's curves show of a log; the first two are the axes that one may choose.
-CURVES = ("step", "seconds", "val_nats_per_byte", "train_eval_nats_per_byte", "train_nats_per_byte",
+CURVES = ("step", "seconds", SCORE, "train_eval_nats_per_byte", "train_nats_per_byte",
           "tokens_per_second", "learning_rate")
 
 
@@ -84,7 +86,7 @@ def report_page(reports, *, helps, made) -> str:
 def data_of(reports):
     """Return what report.js draws, as plain values."""
     return {"runs": [{"name": harmless(report.name), "color": sections.color_of(number),
-                      "curves": {name: [_number(line.get(name)) for line in thinned(report.log)] for name in CURVES},
+                      "curves": curves_of(report.log),
                       "samples": samples_of(report),
                       "pieces": [[round(piece.bits, 2), [[harmless(text), round(likely, 4)]
                                                          for text, likely in piece.expected]]
@@ -93,15 +95,33 @@ def data_of(reports):
 
 
 def samples_of(report):
-    """Return [[step, text]] of the samples that the log of a run has."""
-    return [[line["step"], harmless(line["sample"])] for line in report.log if isinstance(line.get("sample"), str)]
+    """Return [[step, text]] of the samples that the log of a run has; of too many some are left out."""
+    return thinned([[line["step"], harmless(line["sample"])] for line in report.log
+                    if isinstance(line.get("sample"), str)], MOST_SAMPLES)
 
 
-def thinned(log):
-    """Return the reports of a log with a finite step, without some that have no evaluation if they are too many."""
-    every = max(1, math.ceil(len(log) / MOST_REPORTS))
-    return [line for number, line in enumerate(log)
-            if number % every == 0 or number == len(log) - 1 or "val_nats_per_byte" in line]
+def curves_of(log):
+    """Return {field: [value of each report, or None]} of a log; of too many reports some are left out."""
+    evaluated = [line for line in log if SCORE in line or "val_bpb" in line]
+    kept = {line["step"]: line for line in thinned(log, MOST_REPORTS) + thinned(evaluated, MOST_REPORTS)}
+    lines = [_with_nats(kept[step]) for step in sorted(kept)]
+    return {name: [_number(line.get(name)) for line in lines] for name in CURVES}
+
+
+def thinned(values, most):
+    """Return about `most` values of a list, evenly spread, with the first and the last.
+    >>> thinned(list(range(8)), 4)
+    [0, 2, 4, 6, 7]
+    """
+    every = max(1, math.ceil(len(values) / most))
+    return [value for number, value in enumerate(values) if number % every == 0 or number == len(values) - 1]
+
+
+def _with_nats(line):
+    """Return a report with its validation loss in nats per byte; older runs have it in bits alone."""
+    if SCORE in line or _number(line.get("val_bpb")) is None:
+        return line
+    return line | {SCORE: math.log(2) * line["val_bpb"]}
 
 
 def _number(value):

@@ -413,6 +413,23 @@ def test_numbers_that_json_does_not_have_are_left_out():
     assert run["curves"]["step"] == [1] and run["curves"]["seconds"] == run["curves"]["learning_rate"] == [None]
 
 
+def test_a_long_log_is_thinned_and_an_old_one_has_its_loss_in_nats():
+    log = [{"step": step, "val_bpb" if step % 9 == 0 else "train_loss": 1.0, "sample": "x"} for step in range(1, 9001)]
+    [run] = report_page.data_of([report_page.RunReport(Run("night"), log)])["runs"]
+    curves = run["curves"]
+    assert 1000 < len(curves["step"]) <= 2 * report_page.MOST_REPORTS + 2 and curves["step"][-1] == 9000
+    losses = {step: loss for step, loss in zip(curves["step"], curves["val_nats_per_byte"]) if loss is not None}
+    assert len(losses) == 1000 and set(losses.values()) == {0.693147}
+    assert len(run["samples"]) <= report_page.MOST_SAMPLES + 1 and run["samples"][-1][0] == 9000
+
+
+def test_a_long_held_out_text_is_measured_in_part(twins, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "MEASURED_TOKENS", 900)
+    path = tmp_path / "part.html"
+    assert run_report(monkeypatch, capsys, "--home", twins.folder, NAME, "--to", path, "--samples", 0)[0] == 0
+    assert re.search(r"Measured on the first 900 of [\d,]+ tokens of the held-out text\.", path.read_text("utf-8"))
+
+
 @pytest.mark.slow
 def test_the_report_on_the_shipped_model_is_small(tmp_path):
     done = run_python("-m", "folio.report", "pretrained", "--to", tmp_path / "shipped.html")
