@@ -144,8 +144,8 @@ def facts_of(report):
     if settings.get("threads"):
         computed.append(counted(settings["threads"], "thread"))
     now = f"{measured['bits_per_byte']:.3f}" if measured else ""
-    if run.bits_per_byte is not None and now == f"{run.bits_per_byte:.3f}":
-        now = ""                        # the text is the one that training measured
+    if now and run.bits_per_byte and abs(measured["bits_per_byte"] / run.bits_per_byte - 1) < 0.005:
+        now = ""                        # the text is the one that training measured, in another precision perhaps
     return {"bits per byte": "" if run.bits_per_byte is None else f"{run.bits_per_byte:.3f}",
             "nats per byte": "" if run.nats_per_byte is None else f"{run.nats_per_byte:.3f}",
             "bits per byte of the text now": now,
