@@ -115,7 +115,8 @@ class Curves {
   _summary() {
     const parts = this.series.filter((one) => !one.isFaint && one.points.length > 0).map(({name, points}) => {
       const [x, y] = points[points.length - 1];
-      return `${name}: ${this.format(points[0][1])} at ${this.place(points[0][0])}, ${this.format(y)} at ${this.place(x)}`;
+      const [first, above] = points[0];
+      return `${name}: ${this.format(above)} at ${this.place(first)}, ${this.format(y)} at ${this.place(x)}`;
     });
     return `${this.title}. ${parts.join("; ") || "Nothing yet"}.`;
   }
