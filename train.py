@@ -23,7 +23,7 @@ if __name__ == "__main__":
     STARTED_AT = time.perf_counter()        # before the imports: what --minutes promises includes them
     startup.require("train.py")
 
-from folio.base.commands import called_as_folio, command
+from folio.base.commands import command
 from folio.base.run_files import one_file, run_name
 from folio.cli import configuration
 from folio.cli.command_line import Parser, chosen, front_door
@@ -104,11 +104,11 @@ def train_sweep(parser, arguments, words):
     prefix = arguments.name or arguments.preset or ("tuned" if arguments.start_from else "sweep")
     swept = combinations(parser, arguments.sweep, prefix)
     runs = {name: command_line(words, combination) for name, combination in swept.items()}
-    home = ["--home", str(arguments.home.folder)] if called_as_folio() else []
-    sweep = Sweep(arguments.home, runs, [sys.executable, str(Path(__file__).resolve()), *home])
+    home = f"--home={arguments.home.folder}"
+    sweep = Sweep(arguments.home, runs, [sys.executable, str(Path(__file__).resolve()), home])
     settings = sweep.settings()
     for name, of_run in runs.items():
-        _, flags, _ = settings_of(parser, parser.parse([*of_run, "--name", name]))
+        _, flags, _ = settings_of(parser, parser.parse([*of_run, home, "--name", name]))
         has = settings.get(name, {})
         if other := [field for field, value in flags.items() if value is not None and has.get(field, value) != value]:
             parser.error(f"{name} was trained with {other[0]}={has[other[0]]}, not {flags[other[0]]}: give this sweep "

@@ -31,8 +31,8 @@ def combinations(parser, sweep, prefix):
 
 
 def command_line(words, combination):
-    """Return the command line of one run of a sweep, without its --name. words: the sweep's own"""
-    return [*without_flags(words, ("--sweep", "--name")),
+    """Return the command line of one run of a sweep, without --name and --home. words: the sweep's own"""
+    return [*without_flags(words, ("--sweep", "--name", "--home")),
             *(_flag(field, value) for field, value in combination.items())]
 
 
