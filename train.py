@@ -93,7 +93,7 @@ def train_sweep(parser, arguments, words):
 
     words: the command line. All combinations are checked before anything is trained.
     """
-    from folio.cli.sweep import combinations, command_line, lines_of
+    from folio.cli.sweep import combinations, command_line, lines_of, without_flags
     from folio.training.sweep import Sweep
     for flag in ("resume", "save_config"):
         if getattr(arguments, flag):
@@ -117,7 +117,8 @@ def train_sweep(parser, arguments, words):
     if trained := sweep.ranked():
         print("\n".join(["", *lines_of(trained, swept, shutil.get_terminal_size().columns)]))
     if code > 1:
-        print(f"Stopped; all that is trained is kept. The same command goes on: {command('train.py', *words)}")
+        same = command("train.py", *without_flags(words, ("--home",)))
+        print(f"Stopped; all that is trained is kept. The same command goes on: {same}")
     return code
 
 
