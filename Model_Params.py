@@ -251,6 +251,8 @@ class TrainingParams:
                                  low=0, high=MOST_TOKENS, may_change=True)
     tensorboard: bool = option(False, "also write the log as events for TensorBoard, in Saved_Weights/tensorboard",
                                may_change=True)
+    track: str | None = option(None, "also forward the log, samples included, to wandb, trackio or mlflow",
+                               choices=("wandb", "trackio", "mlflow"), may_change=True)
     seed: int = option(1, "the run's random choices; the same seed gives the same run", low=0, high=2**63 - 1)
     device: str = option("auto", "where to compute: auto, cpu, cuda, mps")
     precision: str = option("auto", "number format of matrix products: auto, fp32, bf16, fp16",

@@ -5,12 +5,17 @@
     python train.py --resume            # continue a stopped or killed run
     python train.py --start-from NAME   # fine-tune: begin with trained weights
     python train.py --preset personal --home personal       # prepares what is missing as well
+    python train.py --sweep learning_rate=1e-3,3e-3 --minutes 5     # a run for each value, and a table
 """
 
+import os
 import re
+import shutil
+import sys
 import time
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 
 from folio.base import startup
 
@@ -45,11 +50,27 @@ def main(started_at=None):
                         "(a run's name, a file in Saved_Weights, a path, or a glob that means one of these)")
     parser.add_argument("--resume", action="store_true",
                         help="continue the newest unfinished run, or the one that --name says (also as a glob)")
+    parser.add_argument("--sweep", action="append", default=[], metavar="FIELD=VALUE,VALUE",
+                        help="train a run for each value, one after another; given several times, for each "
+                        "combination. --minutes, --steps and --epochs are those of each run; the same command goes on "
+                        "with a sweep that was stopped")
     parser.add_configuration()
     parser.add_fields("training", TrainingParams)
     parser.add_fields("model", ModelParams, without=["vocab_size"])
     parser.add_fields("text, where init.py has not prepared it", TextParams)
-    arguments = parser.parse()
+    words = sys.argv[1:]
+    arguments = parser.parse(words)
+    if arguments.sweep:
+        return train_sweep(parser, arguments, words)
+    preset, flags, params = settings_of(parser, arguments)
+
+    from folio.training import distributed  # imports torch: --help need not wait for it
+    with distributed.joined():
+        return train(arguments, preset, flags, params, started_at)
+
+
+def settings_of(parser, arguments):
+    """Return the name of the preset, {field: value} as given, and the Params of both. Exits where one is wrong."""
     preset = parser.preset_of(arguments)
     is_new_name = arguments.name is not None and not arguments.resume
     if arguments.name == "" or is_new_name and not re.fullmatch(r"\w[\w.-]*", arguments.name):
@@ -64,10 +85,41 @@ def main(started_at=None):
     params = chosen(PRESETS[preset], FINE_TUNING | flags if is_tuned else flags)
     # A resumed run has its own settings, which these are compared with, and with --start-from the model is in the file.
     parser.check(params, one_by_one=arguments.resume or is_tuned)
+    return preset, flags, params
 
-    from folio.training import distributed  # imports torch: --help need not wait for it
-    with distributed.joined():
-        return train(arguments, preset, flags, params, started_at)
+
+def train_sweep(parser, arguments, words):
+    """Train a run for each combination of the values that --sweep gives, and print a table. -> exit code
+
+    words: the command line. All combinations are checked before anything is trained.
+    """
+    from folio.cli.sweep import combinations, command_line, lines_of, without_flags
+    from folio.training.sweep import Sweep
+    for flag in ("resume", "save_config"):
+        if getattr(arguments, flag):
+            parser.error(f"--sweep is several runs, and --{flag.replace('_', '-')} is for one; leave it out (the same "
+                         "command continues a sweep)")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        parser.error("--sweep starts processes itself: call it by python, not by torchrun")
+    prefix = arguments.name or arguments.preset or ("tuned" if arguments.start_from else "sweep")
+    swept = combinations(parser, arguments.sweep, prefix)
+    runs = {name: command_line(words, combination) for name, combination in swept.items()}
+    home = f"--home={arguments.home.folder}"
+    sweep = Sweep(arguments.home, runs, [sys.executable, str(Path(__file__).resolve()), home])
+    settings = sweep.settings()
+    for name, of_run in runs.items():
+        _, flags, _ = settings_of(parser, parser.parse([*of_run, home, "--name", name]))
+        has = settings.get(name, {})
+        if other := [field for field, value in flags.items() if value is not None and has.get(field, value) != value]:
+            parser.error(f"{name} was trained with {other[0]}={has[other[0]]}, not {flags[other[0]]}: give this sweep "
+                         "another --name")
+    code = sweep.train()
+    if trained := sweep.ranked():
+        print("\n".join(["", *lines_of(trained, swept, shutil.get_terminal_size().columns)]))
+    if code > 1:
+        same = command("train.py", *without_flags(words, ("--home",)))
+        print(f"Stopped; all that is trained is kept. The same command goes on: {same}")
+    return code
 
 
 def train(arguments, preset, flags, params, started_at):

@@ -56,6 +56,11 @@ class Home:
         """Return the folder with the log as events for TensorBoard."""
         return self.saved_weights / "tensorboard" / name
 
+    @property
+    def tracking(self):
+        """The folder for what experiment trackers keep (train.py --track)."""
+        return self.saved_weights / "tracking"
+
     def lock(self, name):
         """Return the lock file that the process holds that trains this run."""
         return self.saved_weights / f".lock-{name}"

@@ -39,24 +39,29 @@ class RunLog:
     Each is handed to the system at once: a killed process loses none, a power cut perhaps the last ones.
     """
 
-    def __init__(self, path, events=None):
-        """events: a tensorboard.Events that shows the same reports, or None."""
-        self.path, self.events = path, events
+    def __init__(self, path, followers=()):
+        """followers: told of every report, by append(report), replace(all reports so far) and close()"""
+        self.path, self.followers = path, list(followers)
 
     def append(self, **report):
         """Write one line."""
         with self.path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(report) + "\n")
-        if self.events:
-            self.events.append(report)
+        for follower in self.followers:
+            follower.append(report)
+
+    def close(self):
+        """Tell the followers that nothing more comes."""
+        for follower in self.followers:
+            follower.close()
 
     def cut_back(self, step):
         """Remove the reports after a step, and a line that a kill left half-written. -> the reports that are left"""
         kept = [report for report in read(self.path) if report["step"] <= step]
         with replacing(self.path) as file:
             file.write("".join(json.dumps(report) + "\n" for report in kept).encode("utf-8"))
-        if self.events:
-            self.events.replace(kept)
+        for follower in self.followers:
+            follower.replace(kept)
         return kept
 
 

@@ -27,6 +27,7 @@ from folio.training.report import Evaluator, Reporter
 from folio.training.schedules import Schedule, decay_start_for
 from folio.training.step import LAST_GOOD, MasterWeights, MicroBatches, TrainStep
 from folio.training.tensorboard import Events
+from folio.training.tracking import Tracking
 
 SAVE_SECONDS = 60               # a killed run loses at most about this much
 REPORTS_PER_EVALUATION = 10     # in the log
@@ -132,7 +133,10 @@ class Run:
         self.evaluator = Evaluator(training, self.precision, self.micro_batches, corpus, tokenizer, self.opening)
         self.token_bytes = torch.from_numpy(self.evaluator.token_bytes).to(training.device)
         self.deadline = Deadline(training, self.progress, self.schedule, self.stopwatch, self.evaluator)
-        log = RunLog(home.log(name), Events(home.tensorboard(name)) if training.tensorboard else None)
+        followers = [Events(home.tensorboard(name))] if training.tensorboard else []
+        if training.track and distributed.is_first():
+            followers.append(Tracking(training.track, home.tracking, name, params.values()))
+        log = RunLog(home.log(name), followers)
         self.reporter = Reporter(name, training, log, self.progress, self.schedule, self.stopwatch,
                                  self.tokens_per_step)
         self.grad_norm = None               # of the last step

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import fields, replace
 from itertools import chain, count
 from typing import Any
@@ -52,7 +52,8 @@ def new_run(home: Home, name: str, params: Params, tokenizer, corpus, started_at
         say(summary.describe(run))
         if start:
             say(f"Before the first step: {run.keep_start().bits_per_byte:.4f} bits/byte on the text held out.")
-        yield run
+        with closing(run.reporter.log):
+            yield run
 
 
 def tuned_model(start, flags: dict[str, Any]) -> ModelParams:
@@ -110,7 +111,8 @@ def resumed_run(home: Home, name: str | None, preset: Params | None, flags: dict
             say(f"{home.weights(name).name} is gone, so the best weights are looked for anew from here.")
             run.progress.best_nats = run.progress.best_step = None
         say(summary.describe(run))
-        yield run
+        with closing(run.reporter.log):
+            yield run
 
 
 def _changed(training, flags, processes, say):
