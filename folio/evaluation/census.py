@@ -83,15 +83,21 @@ def kinds_of_tokens(text, token_lengths):
     >>> [KINDS[kind] for kind in kinds_of_tokens(" (да 2)", [4, 1, 1, 1, 2])]   # " (д", two halves of "а", " ", "2)"
     ['Cyrillic', 'Cyrillic', 'Cyrillic', 'white space', 'digits']
     """
-    codes = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), np.uint32)
-    sizes = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
-    sizes[(codes >= 0xDC80) & (codes < 0xDD00)] = 1         # undecodable bytes are lone surrogates (PEP 383)
+    codes, sizes = codes_and_sizes(text)
     kinds = _kinds_of_characters()[codes].repeat(sizes)     # of each byte of the text
     starts = np.cumsum(token_lengths) - token_lengths
     # Letters of all scripts rank equal and before the rest. The low 32 bits hold the position, so that among equals the
     # minimum is the first.
     order = np.maximum(kinds, KINDS.index("other letters")).astype(np.int64) << 32 | np.arange(len(kinds))
     return kinds[np.minimum.reduceat(order, starts) & (1 << 32) - 1]
+
+
+def codes_and_sizes(text):
+    """Return the code point of each character, and its bytes in UTF-8; both (characters,)."""
+    codes = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), np.uint32)
+    sizes = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
+    sizes[(codes >= 0xDC80) & (codes < 0xDD00)] = 1         # undecodable bytes are lone surrogates (PEP 383)
+    return codes, sizes
 
 
 @cache
