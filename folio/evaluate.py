@@ -138,6 +138,9 @@ def study(arguments, reading):
     paths = [find_weights(arguments.home, arguments.weights)]
     if arguments.compare:
         paths.append(find_weights(arguments.home, arguments.compare))
+        if paths[0] == paths[1]:
+            raise FolioError(f"--compare {arguments.compare} names the weights that are measured already; "
+                             "name others, or choose the first with --weights.")
     if arguments.files:
         texts = texts_in(arguments.files, reading)
     else:

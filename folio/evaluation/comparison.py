@@ -19,7 +19,7 @@ FEWEST_PARTS = 20
 MOST_PARTS = 1000                   # neighboring documents are taken together beyond that
 STRETCH_BYTES = 512                 # about 90 words: costs of neighboring words correlate over a sentence or two
 MOST_STRETCHES = 400
-_DRAWN_AT_ONCE = 500                # times MOST_PARTS 64-bit counts: 4 MB
+_DRAWN_AT_ONCE = 500                # times MOST_PARTS 64-bit numbers: 4 MB, three times
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def parts_of(documents):
     length = max(STRETCH_BYTES, total / MOST_STRETCHES)
     parts = []
     for document in documents:
-        sizes = document[0]
-        groups = ((np.cumsum(sizes) - sizes) // length).astype(np.int64)
+        starts, whole = np.cumsum(document[0]) - document[0], document[0].sum()
+        groups = (starts * max(1, round(whole / length)) // whole).astype(np.int64)
         parts += _summed(groups, np.column_stack(document))
     return "stretches", parts
 
@@ -87,10 +87,10 @@ def interval(differences, sizes, seed=0):
     random, parts = np.random.default_rng(seed), len(sizes)
     ratios = []
     for first in range(0, DRAWS, _DRAWN_AT_ONCE):
-        counts = random.multinomial(parts, np.full(parts, 1 / parts), size=min(_DRAWN_AT_ONCE, DRAWS - first))
-        ratios.append(counts @ differences / (counts @ sizes))
+        drawn = random.integers(parts, size=(min(_DRAWN_AT_ONCE, DRAWS - first), parts))
+        ratios.append(differences[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     normal = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    t = normal + (normal ** 3 + normal) / (4 * (parts - 1))         # Cornish and Fisher: 0.2 % off for 20 parts
+    t = normal + (normal ** 3 + normal) / (4 * (parts - 1))         # Cornish and Fisher: 0.4 % off for 20 parts
     tail = NormalDist().cdf(-t * (parts / (parts - 1)) ** 0.5)
     low, high = np.quantile(np.concatenate(ratios), [tail, 1 - tail])
     return low.item(), high.item()

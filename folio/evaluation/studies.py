@@ -249,11 +249,14 @@ def _perplexity(bits):
 
 def lines_of_study(study, width):
     """Return the lines of a Study, at most `width` columns wide."""
-    rows = [(harmless(file.file), f"{file.documents:,}", f"{file.words:,}", f"{file.tokens:,}",
+    names = [Path(file.file).name for file in study.files]
+    if len(set(names)) < len(names):
+        names = [file.file for file in study.files]
+    rows = [(harmless(name), f"{file.documents:,}", f"{file.words:,}", f"{file.tokens:,}",
              f"{file.bits_per_byte:.4f}", _figure(file.bits_per_word), _figure(file.perplexity_per_word, 1),
-             _figure(file.perplexity_per_token, 1)) for file in study.files]
+             _figure(file.perplexity_per_token, 1)) for name, file in zip(names, study.files)]
     blocks = [[cut(f"{study.weights}: windows slide by {counted(study.stride, 'token')}", width)],
-              table([("", "documents", "words", "tokens", "bits/byte", "bits/word", "ppl/word", "ppl/token"), *rows],
+              table([("", "docs", "words", "tokens", "bits/byte", "bits/word", "ppl/word", "ppl/token"), *rows],
                     "<>>>>>>>", width)]
     if study.comparison:
         blocks.append(folded(sentence_of(study), width))
