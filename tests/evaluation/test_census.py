@@ -86,8 +86,8 @@ def test_every_letter_that_unicode_gives_to_a_script_is_named():
 
 
 @pytest.mark.parametrize("token, kind", [
-    ("Дa", "Cyrillic"), ("aД", "Latin"), (" 中a", "Han"), ("(հa", "Armenian"), ("(µa", "other letters"), (".\n", "punctuation"),
-    (" 2", "digits"),
+    ("Дa", "Cyrillic"), ("aД", "Latin"), (" 中a", "Han"), ("(հa", "Armenian"), ("(µa", "other letters"),
+    (".\n", "punctuation"), (" 2", "digits"),
 ])
 def test_the_kind_of_a_token_is_that_of_its_first_letter(token, kind):
     assert KINDS[kinds_of_tokens(token, [len(token.encode())])[0]] == kind
