@@ -147,7 +147,7 @@ def study(arguments, reading):
         project, missing = find_project(arguments.home, say=lambda message: print(message, file=sys.stderr))
         if project is None:
             raise FolioError(f"There is no held-out text to measure on ({missing}). Pass a file.")
-        texts = [HeldOutText("the held-out text", project)]
+        texts = [HeldOutText("held-out text", project)]
     models = [load(path, arguments.device) for path in paths]
     stride = arguments.stride or max(1, min(window_len(model.net) for model in models) // 2)
     for model in models:

@@ -141,7 +141,7 @@ def test_without_a_file_the_held_out_text_is_measured(project, ask):
     report = json.loads(ask(project, "--weights=tiny", "--compare=other", "--json").out)
     text = corpus.open_corpus(project)[1]
     [file] = report["files"]
-    assert (file["file"], file["tokens"]) == ("the held-out text", text.val_tokens)
+    assert (file["file"], file["tokens"]) == ("held-out text", text.val_tokens)
     comparison = report["comparison"]
     assert comparison["difference"] == pytest.approx(
         comparison["first_bits_per_byte"] - comparison["second_bits_per_byte"])
