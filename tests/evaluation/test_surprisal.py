@@ -124,6 +124,13 @@ def test_words_are_those_between_white_space_whatever_the_tokens(tokenizer, text
     assert measured.tokens_of_words.sum() == (measured.word_of_token < len(measured.words)).sum()
 
 
+def test_nothing_is_moved_where_white_space_is_split_between_tokens():
+    measured = measure_document(model_of(BPETokenizer([]), block_size=32), "sea\u3000air of")
+    moved = measured.of_words - measured.uncorrected
+    assert moved[0] == 0 and moved[1] == pytest.approx(measured.boundary[9])        # before the space
+    assert moved[2] == pytest.approx(measured.boundary[-1] - measured.boundary[9])
+
+
 def test_undecodable_bytes_are_a_byte_each():
     measured = measure_document(model_of(BPETokenizer([]), block_size=32), "caf\udce9 au")
     assert measured.word_ends.tolist() == [4, 7] and measured.tokens_of_words.tolist() == [4, 3]
