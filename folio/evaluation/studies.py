@@ -21,6 +21,7 @@ Tokens, a row each:
 
 import csv
 import io
+import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +35,10 @@ from folio.base.lines import cut, folded, table
 from folio.base.spelling import counted
 from folio.base.visible import harmless
 from folio.data.corpus import ordinary_bytes
-from folio.data.paths import find_files, nearest_path
 from folio.data.sources import Documents
 from folio.evaluation.comparison import FEWEST_PARTS, STRETCH_BYTES, compare
 from folio.evaluation.surprisal import measure_document
+from folio.evaluation.texts import documents_at
 from folio.readers.mending import remarks
 
 WORD_COLUMNS = ("file", "document", "number", "word", "start", "tokens", "surprisal", "uncorrected")
@@ -173,10 +174,7 @@ class HeldOutText:
 
 def texts_in(paths, reading):
     """Return a FileText for each path. Raises FileNotFoundError where there is none."""
-    for path in paths:
-        if not Path(path).exists():
-            raise FileNotFoundError(f"There is no {path}{nearest_path(Path(path)) or '.'}")
-    return [FileText(str(path), Documents(find_files([path]), reading)) for path in paths]
+    return [FileText(str(path), documents_at(path, reading)) for path in paths]
 
 
 # --- Words and tokens ---
@@ -225,7 +223,6 @@ def _rows(stack, target, columns):
     if target is None:
         return lambda rows: None
     if target == STANDARD_OUTPUT:
-        import sys
         return _writer(sys.stdout, columns)
     refuse_foreign(target, f"a table with the columns {', '.join(columns)}",
                    lambda head: head.startswith(",".join(columns).encode("utf-8")))

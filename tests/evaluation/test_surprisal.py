@@ -148,7 +148,10 @@ def test_a_document_is_measured_like_a_file_of_its_own(tmp_path, plays):
 
 @pytest.mark.slow
 def test_minicons_finds_the_same_on_the_exported_model(tmp_path):
-    """minicons counts only tokens with a space as the beginning of a word; here it is told of line ends and the end."""
+    """minicons counts only tokens with a space as the beginning of a word; here it is told of line ends and the end.
+
+    In an environment of its own: pip install minicons transformers (0.3.39 and 5.23.0 were tried).
+    """
     scorer = pytest.importorskip("minicons.scorer")
     from folio.formats import hugging_face, trained_model
     path = ROOT / "Saved_Weights" / "weights-pretrained.pth"
