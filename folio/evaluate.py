@@ -2,6 +2,8 @@
 
     python -m folio.evaluate                            # the newest weights, on the validation part of the text
     python -m folio.evaluate --weights night --text other.txt
+    python -m folio.evaluate items.txt --csv words.csv  # for studies: surprisal per word
+    python -m folio.evaluate --weights night --compare day
 """
 
 import json
@@ -30,6 +32,9 @@ SAMPLES = 8
 def main():
     """Parse the arguments, measure, and print the report."""
     arguments, sampling, reading = _parse()
+    if arguments.files or arguments.csv or arguments.csv_tokens or arguments.compare:
+        _print_study(study(arguments, reading), arguments)
+        return
     report = evaluate(arguments, sampling, reading)
     if arguments.json:
         print(json.dumps(asdict(report), indent=1))
@@ -42,13 +47,23 @@ def _parse():
     """-> the arguments, GenerationParams, TextParams"""
     parser = Parser("Measure a trained model: how well it predicts a text, which passages are hardest, "
                     "and how much of what it writes is copied.")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE",
+                        help="for studies: files or folders to measure document by document, with a line of figures "
+                        "for each")
+    parser.add_argument("--csv", metavar="FILE",
+                        help="write the surprisal of every word there, in bits; -: standard output (without a FILE to "
+                        "measure: of the validation part of the project's text)")
+    parser.add_argument("--csv-tokens", metavar="FILE", help="write the surprisal of every token there")
+    parser.add_argument("--compare", metavar="WEIGHTS",
+                        help="measure these weights too, and say whether the difference is more than chance")
     parser.add_argument("--weights", metavar="FILE",
                         help="a run's name, a file in Saved_Weights, a path, or a glob that means one of these "
                         "(default: the newest)")
     parser.add_argument("--text", type=Path, metavar="FILE",
                         help="measure on this file or folder (default: the validation part of the project's text)")
     parser.add_number("--stride", None, "tokens from the start of one window to the next; a smaller stride gives each "
-                      "token more context and takes longer (default: windows do not overlap, as in training)",
+                      "token more context and takes longer (default: windows do not overlap, as in training; for "
+                      "studies half a window)",
                       low=1, high=1 << 24)
     parser.add_number("--samples", SAMPLES, "texts to generate for the search for copies; 0: do not search "
                       f"(default: {SAMPLES})", low=0, high=4096)
@@ -62,6 +77,10 @@ def _parse():
     reading = replace(TextParams(), **given(arguments, TextParams))
     parser.check(sampling)
     parser.check(reading)
+    if arguments.csv == arguments.csv_tokens == "-":
+        parser.error("--csv and --csv-tokens cannot both go to standard output")
+    if arguments.text and (arguments.files or arguments.csv or arguments.csv_tokens or arguments.compare):
+        parser.error(f"--text is for the report on one model; name the file itself: {arguments.text} without --text")
     return arguments, sampling, reading
 
 
@@ -78,9 +97,7 @@ def evaluate(arguments, sampling, reading):
     path = find_weights(home, arguments.weights)
     model = load(path, arguments.device)
     stride = arguments.stride or window_len(model.net)
-    if stride > window_len(model.net):
-        raise FolioError(f"--stride {stride} would skip tokens: a window has {window_len(model.net)}, "
-                         "so pass at most that.")
+    _check_stride(stride, model.net)
     project, missing, notes = None, None, []
     if arguments.samples or not arguments.text:
         project, missing = find_project(home, say=lambda message: print(message, file=sys.stderr))
@@ -102,6 +119,56 @@ def evaluate(arguments, sampling, reading):
         notes.append(f"Copies cannot be searched for without the training text ({missing}).")
     return make_report(path.name, model, text, costs, parameters=count_parameters(model.net), stride=stride,
                        copying=copying, notes=notes)
+
+
+def _check_stride(stride, net):
+    from folio.evaluation.bits_per_byte import window_len
+    if stride > window_len(net):
+        raise FolioError(f"--stride {stride} would skip tokens: a window has {window_len(net)}, "
+                         "so pass at most that.")
+
+
+# --- For studies ---
+
+def study(arguments, reading):
+    """Measure the files, or the held-out text, with one or two models. -> folio.evaluation.studies.Study"""
+    from folio.evaluation.bits_per_byte import window_len
+    from folio.evaluation.studies import HeldOutText, measure_files, texts_in
+    from folio.generation.language_model import load
+    paths = [find_weights(arguments.home, arguments.weights)]
+    if arguments.compare:
+        paths.append(find_weights(arguments.home, arguments.compare))
+        if paths[0] == paths[1]:
+            raise FolioError(f"--compare {arguments.compare} names the weights that are measured already; "
+                             "name others, or choose the first with --weights.")
+    if arguments.files:
+        texts = texts_in(arguments.files, reading)
+    else:
+        project, missing = find_project(arguments.home, say=lambda message: print(message, file=sys.stderr))
+        if project is None:
+            raise FolioError(f"There is no held-out text to measure on ({missing}). Pass a file.")
+        texts = [HeldOutText("held-out text", project)]
+    models = [load(path, arguments.device) for path in paths]
+    stride = arguments.stride or max(1, min(window_len(model.net) for model in models) // 2)
+    for model in models:
+        _check_stride(stride, model.net)
+    found = measure_files(models, [path.name for path in paths], texts, stride=stride, words=arguments.csv,
+                          tokens=arguments.csv_tokens)
+    if not arguments.files:
+        for model in models:
+            found.notes.extend(doubts(model, project, arguments.home))
+    return found
+
+
+def _print_study(found, arguments):
+    """Print a Study, on stderr where stdout has the table."""
+    from folio.evaluation.studies import lines_of_study
+    stream = sys.stderr if "-" in (arguments.csv, arguments.csv_tokens) else sys.stdout
+    if arguments.json:
+        text = json.dumps(asdict(found), indent=1)
+    else:
+        text = "\n".join(lines_of_study(found, max(40, shutil.get_terminal_size().columns)))
+    print(text, file=stream)
 
 
 # --- The report ---

@@ -2,9 +2,12 @@
 
     python -m folio.tokens "To be, or not to be"
     python -m folio.tokens novel.txt --only report
+    python -m folio.tokens --compare-sizes 512,1024,4096        # which vocabulary size suits the text
 """
 
 import shutil
+import sys
+from argparse import ArgumentTypeError
 from itertools import chain, islice, pairwise
 
 import numpy as np
@@ -12,19 +15,23 @@ import regex
 from tqdm import tqdm
 
 from folio.base.errors import FolioError
+from folio.base.fields import bounds_problem
 from folio.base.lines import columns, cut, head, table
 from folio.base.visible import shown, shown_lines
 from folio.cli.command_line import Parser, front_door
 from folio.cli.screen import send, shows_colors
+from folio.data.corpus import read_corpus
 from folio.data.named import named_text
 from folio.data.sources import Documents
 from folio.evaluation.census import KINDS, longest_tokens, most_fragmented, take_census
+from folio.evaluation.vocabulary_sizes import compare_sizes, count_parts, count_project
 from folio.kernels.splitting import to_bytes
 from folio.readers.mending import remarks
 from Model_Params import TextParams
 from tokenizer import load
 
 SHOWN_LINES = 60
+SMALLEST_SIZE, LARGEST_SIZE = 257, 1 << 20      # of a vocabulary: all bytes and the separator; more than anybody needs
 PALETTE = (153, 223, 157, 225)      # light backgrounds of the 256-color palette, for black letters
 _BLACK, _GRAY, _RESET = "\x1b[38;5;16m", "\x1b[38;5;243m", "\x1b[0m"
 _MARKS = regex.compile("[·→⏎◌]+")
@@ -34,12 +41,19 @@ def main():
     """Parse the arguments and print tokens and report."""
     arguments = _parse()
     named, home = arguments.named, arguments.home
+    width = max(20, shutil.get_terminal_size().columns)
+    if arguments.compare_sizes and named is None and arguments.text is None:
+        print("\n".join(_sizes_of_project(home, arguments.compare_sizes, width)))
+        return
     chunks = [(arguments.text, True)] if named is None else named_text(
         named, TextParams(field=arguments.field, invalid_bytes="keep"))
     if not any(text for text, _ in chunks):
         raise FolioError("The text is empty: there are no tokens to show.")
+    if arguments.compare_sizes:
+        counts = count_parts(chunks, TextParams.pattern)
+        print("\n".join(lines_of_sizes(*counts, arguments.compare_sizes, TextParams.pattern, width)))
+        return
     tokenizer = load(home.tokenizer)
-    width = max(20, shutil.get_terminal_size().columns)
     census = None
     if arguments.only != "tokens":      # before anything is printed: it may refuse the text
         census = take_census(tokenizer, _with_bar(chunks))
@@ -68,12 +82,27 @@ def _parse():
                       low=0, high=10**9)
     parser.add_argument("--field", default=TextParams.field, metavar="NAME",
                         help="the field with the text in .jsonl and .parquet files (default: text)")
+    parser.add_argument("--compare-sizes", type=_sizes, metavar="N,N",
+                        help="compare these vocabulary sizes on the last tenth of the text, learning from the rest "
+                        "(without a text: on the held-out part of the project's)")
     arguments = parser.parse()
-    if arguments.named is None and arguments.text is None:
+    if arguments.named is None and arguments.text is None and not arguments.compare_sizes:
         parser.error("pass a text or a file, or - for standard input")
     if arguments.named is not None and arguments.text is not None:
         parser.error("pass a text or a file, once")
     return arguments
+
+
+def _sizes(words):
+    """Return the sizes in "512,1024,4096". Raises argparse.ArgumentTypeError where one is no number or too small."""
+    try:
+        sizes = [int(word) for word in words.split(",")]
+    except ValueError:
+        raise ArgumentTypeError(f"{words} is no list of sizes such as 512,1024,4096") from None
+    for size in sizes:
+        if problem := bounds_problem(size, SMALLEST_SIZE, high=LARGEST_SIZE):
+            raise ArgumentTypeError(problem.removesuffix("."))
+    return sizes
 
 
 def _with_bar(chunks):
@@ -119,6 +148,24 @@ def report(tokenizer, census, width):
     if words:
         tables.append(table([("costly words", "times", "tokens", "in pieces"), *words], "<>><", width))
     return [line for lines in tables for line in ["", *lines]][1:]
+
+
+def _sizes_of_project(home, sizes, width):
+    """Return the lines of lines_of_sizes for the text of a project."""
+    tokenizer, text = read_corpus(home, say=lambda message: print(message, file=sys.stderr))
+    pattern = tokenizer.pattern or TextParams.pattern
+    return lines_of_sizes(*count_project(text, tokenizer, pattern), sizes, pattern, width)
+
+
+def lines_of_sizes(learned, held_out, sizes, pattern, width):
+    """Return a table of vocabulary sizes. learned, held_out: {pre-token: occurrences}; see compare_sizes"""
+    def text_bytes(counts):
+        return sum(len(piece) * times for piece, times in counts.items())
+
+    rows = [(f"{found.vocab_size:,}", f"{found.bytes_per_token:.3f}", f"{found.tokens:,}", f"{found.unused:,}",
+             f"{found.train_bytes_per_token:.3f}") for found in compare_sizes(learned, held_out, sizes, pattern)]
+    return [cut(f"learned from {text_bytes(learned):,} bytes, measured on {text_bytes(held_out):,} others", width), "",
+            *table([("vocabulary", "bytes per token", "tokens", "unused", "where learned"), *rows], "<>>>>", width)]
 
 
 def _percent(part, whole):

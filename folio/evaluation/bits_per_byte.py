@@ -24,6 +24,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from folio.base.errors import FolioError
+
 UNENDING = 4096             # the logits of a window with a vocabulary of 1,024 take 16 MB
 # Logits per forward pass where nothing else decides: 16 MB, whatever the vocabulary. For blocks over 32 MB glibc asks
 # the system for memory each time.
@@ -116,6 +118,22 @@ def predictions(net, tokens, *, block_size, batch_size, device, stride=None):
     for logits, targets in _windows(net, tokens, starts, counted_from, block_size, batch_size, device):
         counted = targets != _NOT_COUNTED
         yield _losses(logits, targets)[counted].cpu().numpy(), (logits.argmax(-1) == targets)[counted].cpu().numpy()
+
+
+@torch.inference_mode()
+def counted_logits(net, tokens, *, block_size, batch_size, device, stride=None):
+    """Yield the logits and targets behind `predictions`, batch by batch: (tokens, vocabulary) float32, (tokens,)."""
+    starts, counted_from = _sliding(len(tokens), block_size, stride)
+    for logits, targets in _windows(net, tokens, starts, counted_from, block_size, batch_size, device):
+        counted = targets != _NOT_COUNTED
+        yield logits[counted], targets[counted]
+
+
+def check_finite(values):
+    """Raise FolioError where costs, an array, are not finite."""
+    if not np.isfinite(values).all():
+        raise FolioError("The model's output is not finite: its weights are unusable. "
+                         "Train it again with a lower learning rate.")
 
 
 def bytes_of_tokens(tokenizer):

@@ -14,12 +14,28 @@ EXAMPLES = 10                       # rows of a table of examples
 # The kind of a character: letters and combining marks by script, then everything else. A character that several scripts
 # share, such as an accent of Latin and Greek or the long-vowel mark of both kana, belongs to the first of them here
 # (scx: Unicode's Script_Extensions).
-SCRIPTS = {"Latin": "Latin", "Cyrillic": "Cyrillic", "Greek": "Greek", "Arabic": "Arabic", "Hebrew": "Hebrew",
-           "Devanagari": "Devanagari", "Thai": "Thai", "Han": "Han", "Hiragana": "kana", "Katakana": "kana",
-           "Hangul": "Hangul"}
+_SHARED_FIRST = {"Latin": "Latin", "Cyrillic": "Cyrillic", "Greek": "Greek", "Arabic": "Arabic", "Hebrew": "Hebrew",
+                 "Devanagari": "Devanagari", "Thai": "Thai", "Han": "Han", "Hiragana": "kana", "Katakana": "kana",
+                 "Hangul": "Hangul"}
+# All others of Unicode 18 that have letters or marks.
+_OTHERS = """
+    Adlam Ahom Anatolian_Hieroglyphs Armenian Avestan Balinese Bamum Bassa_Vah Batak Bengali Beria_Erfe Bhaiksuki
+    Bopomofo Brahmi Buginese Buhid Canadian_Aboriginal Carian Caucasian_Albanian Chakma Cham Cherokee Chorasmian Coptic
+    Cuneiform Cypriot Cypro_Minoan Deseret Dives_Akuru Dogra Duployan Egyptian_Hieroglyphs Elbasan Elymaic Ethiopic
+    Garay Georgian Glagolitic Gothic Grantha Gujarati Gunjala_Gondi Gurmukhi Gurung_Khema Hanifi_Rohingya Hanunoo Hatran
+    Imperial_Aramaic Inscriptional_Pahlavi Inscriptional_Parthian Javanese Jurchen Kaithi Kannada Kawi Kayah_Li
+    Kharoshthi Khitan_Small_Script Khmer Khojki Khudawadi Kirat_Rai Lao Lepcha Limbu Linear_A Linear_B Lisu Lycian
+    Lydian Mahajani Makasar Malayalam Mandaic Manichaean Marchen Masaram_Gondi Medefaidrin Meetei_Mayek Mende_Kikakui
+    Meroitic_Cursive Meroitic_Hieroglyphs Miao Modi Mongolian Mro Multani Myanmar Nabataean Nag_Mundari Nandinagari Newa
+    New_Tai_Lue Nko Nushu Nyiakeng_Puachue_Hmong Ogham Ol_Chiki Old_Hungarian Old_Italic Old_North_Arabian Old_Permic
+    Old_Persian Old_Sogdian Old_South_Arabian Old_Turkic Old_Uyghur Ol_Onal Oriya Osage Osmanya Pahawh_Hmong Palmyrene
+    Pau_Cin_Hau Phags_Pa Phoenician Psalter_Pahlavi Rejang Runic Samaritan Saurashtra Seal Sharada
+    Shavian Siddham Sidetic SignWriting Sinhala Sogdian Sora_Sompeng Soyombo Sundanese Sunuwar Syloti_Nagri Syriac
+    Tagalog Tagbanwa Tai_Le Tai_Tham Tai_Viet Tai_Yo Takri Tamil Tangsa Tangut Telugu Thaana Tibetan Tifinagh Tirhuta
+    Todhri Tolong_Siki Toto Tulu_Tigalari Ugaritic Vai Vithkuqi Wancho Warang_Citi Yezidi Yi Zanabazar_Square""".split()
+SCRIPTS = _SHARED_FIRST | {script: script.replace("_", " ") for script in _OTHERS}
 # The last pattern that matches decides.
-_PATTERNS = {r"\s": "white space", r"[\p{P}\p{S}]": "punctuation", r"\p{N}": "digits", r"[\p{L}\p{M}]": "other letters",
-             **{rf"[\p{{scx={script}}}&&[\p{{L}}\p{{M}}]]": kind for script, kind in reversed(SCRIPTS.items())}}
+_PATTERNS = {r"\s": "white space", r"[\p{P}\p{S}]": "punctuation", r"\p{N}": "digits", r"[\p{L}\p{M}]": "other letters"}
 KINDS = (*dict.fromkeys(SCRIPTS.values()), "other letters", "digits", "punctuation", "white space", "other")
 
 
@@ -83,9 +99,7 @@ def kinds_of_tokens(text, token_lengths):
     >>> [KINDS[kind] for kind in kinds_of_tokens(" (да 2)", [4, 1, 1, 1, 2])]   # " (д", two halves of "а", " ", "2)"
     ['Cyrillic', 'Cyrillic', 'Cyrillic', 'white space', 'digits']
     """
-    codes = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), np.uint32)
-    sizes = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
-    sizes[(codes >= 0xDC80) & (codes < 0xDD00)] = 1         # undecodable bytes are lone surrogates (PEP 383)
+    codes, sizes = codes_and_sizes(text)
     kinds = _kinds_of_characters()[codes].repeat(sizes)     # of each byte of the text
     starts = np.cumsum(token_lengths) - token_lengths
     # Letters of all scripts rank equal and before the rest. The low 32 bits hold the position, so that among equals the
@@ -94,14 +108,27 @@ def kinds_of_tokens(text, token_lengths):
     return kinds[np.minimum.reduceat(order, starts) & (1 << 32) - 1]
 
 
+def codes_and_sizes(text):
+    """Return the code point of each character, and its bytes in UTF-8; both (characters,)."""
+    codes = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), np.uint32)
+    sizes = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
+    sizes[(codes >= 0xDC80) & (codes < 0xDD00)] = 1         # undecodable bytes are lone surrogates (PEP 383)
+    return codes, sizes
+
+
 @cache
 def _kinds_of_characters():
     """Return the kind of every code point: (CODE_POINTS,) uint8."""
     inhabited = np.arange(INHABITED, dtype="<u4").tobytes().decode("utf-32-le", errors="surrogatepass")
     table = np.full(CODE_POINTS, KINDS.index("other"), np.uint8)
     for pattern, kind in _PATTERNS.items():
-        for run in regex.finditer(f"{pattern}+", inhabited, regex.V1):          # V1: the syntax that has &&
+        for run in regex.finditer(f"{pattern}+", inhabited):
             table[run.start():run.end()] = KINDS.index(kind)
+    places = np.flatnonzero(table == KINDS.index("other letters"))
+    letters = "".join(map(chr, places.tolist()))
+    for script, kind in reversed(SCRIPTS.items()):
+        for run in regex.finditer(rf"\p{{scx={script}}}+", letters):
+            table[places[run.start():run.end()]] = KINDS.index(kind)
     return table
 
 

@@ -5,8 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from folio.base.errors import FolioError
-from folio.evaluation.bits_per_byte import bytes_of_tokens, predictions, window_len, windows_at_once
+from folio.evaluation.bits_per_byte import (
+    bytes_of_tokens,
+    check_finite,
+    predictions,
+    window_len,
+    windows_at_once,
+)
 from tokenizer import StreamingDecoder
 
 PASSAGES = 5
@@ -38,9 +43,7 @@ def measure(model, text, stride=None):
             correct.append(batch_correct)
             bar.update(len(batch_nats))
     nats = np.concatenate(nats)
-    if not np.isfinite(nats).all():
-        raise FolioError("The model's output is not finite: its weights are unusable. "
-                         "Train it again with a lower learning rate.")
+    check_finite(nats)
     tokens = text.tokens[1:]
     return TokenCosts(tokens, nats, np.concatenate(correct), bytes_of_tokens(model.tokenizer)[tokens])
 

@@ -57,9 +57,7 @@ def read_text(model, path, reading=TextParams()):
     Documents are separated as in the text that the model learned from.
     Raises FileNotFoundError or FolioError where there is no text, or a character that the tokenizer does not know.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"There is no {path}{nearest_path(path) or '.'}")
-    documents = Documents(find_files([path]), reading)
+    documents = documents_at(path, reading)
     # A model that has never seen a separator has only seen line ends between documents.
     separator = [token for token in model.opening if token == model.tokenizer.end_of_text]
     parts, text_bytes, between_documents = [model.opening[-1:]], 0, False
@@ -75,6 +73,13 @@ def read_text(model, path, reading=TextParams()):
         raise FolioError(f"There is nothing in {path}: no text to measure.")
     tokens = np.concatenate([np.asarray(part, model.tokenizer.dtype) for part in parts])
     return Text(str(path), tokens, text_bytes), documents.mended
+
+
+def documents_at(path, reading):
+    """Return the Documents in a file, or in all files of a folder. Raises FileNotFoundError where there is none."""
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {path}{nearest_path(path) or '.'}")
+    return Documents(find_files([path]), reading)
 
 
 def doubts(model, project, home):

@@ -44,7 +44,7 @@ def kinds_by_definition(tokenizer, text):
     return kinds
 
 
-ALL_KINDS = "aßДаλمـ\u064eאनि一あアー한ա\u0301٤9,·😀 \u200d\t\n\udcff"
+ALL_KINDS = "াꝊ\u0f71aßДаλمـ\u064eאनि一あアー한ա\u0301٤9,·😀 \u200d\t\n\udcff"
 
 
 @given(st.one_of(TEXTS, st.lists(st.sampled_from(ALL_KINDS)).map("".join)))
@@ -66,7 +66,8 @@ def test_the_census_equals_a_plain_count(text):
 @pytest.mark.parametrize("text, kind", [
     ("Straße", "Latin"), ("Дом", "Cyrillic"), ("λόγος", "Greek"), ("سَلـام", "Arabic"), ("שלום", "Hebrew"),
     ("नमस्ते", "Devanagari"), ("ไทย", "Thai"),
-    ("中文", "Han"), ("ラーメン", "kana"), ("한국어", "Hangul"), ("Հայ", "other letters"), ("4٤४", "digits"),
+    ("中文", "Han"), ("ラーメン", "kana"), ("한국어", "Hangul"), ("Հայ", "Armenian"), ("বাংলা", "Bengali"),
+    ("ኢትዮ", "Ethiopic"), ("𐌰𐌹", "Gothic"), ("ᠮᠣᠩ", "Mongolian"), ("µʻ", "other letters"), ("4٤४", "digits"),
     ("«—€😀", "punctuation"),
     (" \n\t", "white space"), ("\0\u200d", "other"), ("\udcff\udce4", "other"),
 ])
@@ -76,9 +77,17 @@ def test_every_byte_of_a_character_has_its_kind(text, kind):
     assert dict(zip(KINDS, census.kind_bytes.tolist()))[kind] == census.bytes == census.tokens
 
 
+def test_every_letter_that_unicode_gives_to_a_script_is_named():
+    inhabited = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x40000)]))
+    letters = "".join(regex.findall(r"[[\p{L}\p{M}]--\p{scx=Common}--\p{scx=Inherited}]", inhabited, regex.V1))
+    kinds = kinds_of_tokens(letters, [len(letter.encode()) for letter in letters])
+    assert [letter for letter, kind in zip(letters, kinds) if KINDS[kind] == "other letters"] == []
+    assert {KINDS[kind] for kind in kinds} == set(SCRIPTS.values()) and len(letters) > 140_000
+
+
 @pytest.mark.parametrize("token, kind", [
-    ("Дa", "Cyrillic"), ("aД", "Latin"), (" 中a", "Han"), ("(հa", "other letters"), (".\n", "punctuation"),
-    (" 2", "digits"),
+    ("Дa", "Cyrillic"), ("aД", "Latin"), (" 中a", "Han"), ("(հa", "Armenian"), ("(µa", "other letters"),
+    (".\n", "punctuation"), (" 2", "digits"),
 ])
 def test_the_kind_of_a_token_is_that_of_its_first_letter(token, kind):
     assert KINDS[kinds_of_tokens(token, [len(token.encode())])[0]] == kind
