@@ -99,7 +99,7 @@ def _with_last(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
 
 
 def _refuse_encoding(source, content, start, offset, others):
-    """Raise FolioError if a text is in another encoding than UTF-8. Return if most of it is in UTF-8.
+    """Raise FolioError if a text is in another encoding than UTF-8. Return if most of it is UTF-8, or it is no text.
 
     content: its bytes around the first invalid one, at `start`; offset: of `content` in the text; others: how many
     characters that are not ASCII came before.
@@ -108,7 +108,7 @@ def _refuse_encoding(source, content, start, offset, others):
     text = content[:start + _SAMPLE_BYTES].decode("utf-8", errors="surrogateescape")
     invalid = len(re.findall(r"[\udc80-\udcff]", text))
     valid = others + sum(not c.isascii() for c in text) - invalid
-    if 2 * valid > invalid:             # a character has two bytes or more
+    if 2 * valid > invalid or b"\0" in content:             # a character has two bytes or more
         return
     sample = content[content.rfind(b"\n", 0, start) + 1:start] + sample
     offer = _offer(source, sample, guess(sample))
@@ -207,8 +207,8 @@ def _offer(source, sample, encoding):
     """Return the sentences that offer to read a text in an encoding, None for one that could not be guessed."""
     if encoding is None:
         line = repeated("--encoding", "windows-1252", instead=("init.py", source))
-        return ("It is in another encoding. Texts from Windows are often windows-1252, older ones from elsewhere koi8-r, "
-                f"shift_jis, gb18030 or mac-roman. Name it: {line}")
+        return ("It is in another encoding. Texts from Windows are often windows-1252, older ones from elsewhere "
+                f"koi8-r, shift_jis, gb18030 or mac-roman. Name it: {line}")
     line = repeated("--encoding", encoding, instead=("init.py", source))
     return f'It reads well as {encoding}: "{_shown(sample, encoding)}". If that is right: {line}'
 

@@ -54,7 +54,7 @@ class Mending:
             at_line_start = ends_document or (text.endswith("\n") if text else at_line_start)
             self._mojibake.look_at(text)
             yield text, ends_document
-        self.found.update(self._mojibake.remark())
+        self._mojibake.tell(self.found)
 
     def as_text(self, text, where, offset=0):
         """Return the text with what is not text kept or replaced, and how many bytes it had.
@@ -111,8 +111,9 @@ class Mending:
         elif what.startswith("U+"):
             reason = "Half of a surrogate pair is no character: take it out."
         else:
-            reason = ("It may be in another encoding, such as Latin-1: save it as UTF-8." if isinstance(where, str) else
-                      "Most of what is not ASCII in it is UTF-8, so this is damage, or comes from another text: mend it.")
+            reason = "It may be in another encoding, such as Latin-1: save it as UTF-8."
+            if not isinstance(where, str):      # charsets.decoded has looked at whole files
+                reason = "Most of it is UTF-8, so this is damage, or comes from another text: mend it."
         raise FolioError(f"{where} is not UTF-8 text: {what} at offset {offset}. {reason}{self.remedy}")
 
 

@@ -11,7 +11,9 @@ _LONGEST_LINE = 2000    # characters of a line that are looked at
 # The first byte of a character in UTF-8 and the one after it, as Windows-1252 or Latin-1 show them. "â€" begins quotes.
 _AFTER = "\x80-\xbf\u20ac\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160\u2039\u0152\u017d\u2018\u2019\u201c" \
          "\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\u017e\u0178"
-_SUSPICIOUS = re.compile(f"[\u00c2-\u00f4][{_AFTER}]{{1,3}}|[\u0420\u0421\u0413\u0432][\u0080-\u00bf\u0400-\u045f\u2010-\u2122]")
+# Windows-1251 shows most Cyrillic letters as the letters Er or Es and one more.
+_SUSPICIOUS = re.compile(f"[\u00c2-\u00f4][{_AFTER}]{{1,3}}"
+                         "|[\u0420\u0421\u0413\u0432][\u0080-\u00bf\u0400-\u045f\u2010-\u2122]")
 
 
 class Mojibake:
@@ -20,6 +22,7 @@ class Mojibake:
     def __init__(self):
         self._left = _SAMPLE
         self._found = Counter()         # (what stands there, what is meant) -> places
+        self._told = None
 
     def look_at(self, text: str) -> None:
         """Look at the next part of a text, until enough has been seen."""
@@ -45,15 +48,16 @@ class Mojibake:
             if (meant := fix_encoding(line)) != line:
                 self._found.update(_differences(line, meant))
 
-    def remark(self) -> dict[str, int]:
-        """Return {sentence for Mending.found: places}, empty if there is nothing to say."""
-        count = self._found.total()
-        if count < _LEAST:
-            return {}
+    def tell(self, found: Counter) -> None:
+        """Set the sentence about it in Mending.found, in place of the one that was there before, if there is any."""
+        found.pop(self._told, None)
+        if (count := self._found.total()) < _LEAST:
+            return
         (wrong, meant), times = self._found.most_common(1)[0]
-        often = f", as {wrong!r} where {meant!r} is meant ({times:,} of them)"
-        return {f"{{count|place looks|places look}} like UTF-8 that was saved in a wrong encoding{often}. "
-                "The text is read as it is. ftfy mends such files: python -m ftfy FILE": count}
+        self._told = (f"{wrong!r} stands {times:,} times where {meant!r} is meant: {{count|place|places}} in the part "
+                      "that was looked at are UTF-8 that was read in a wrong encoding once and saved like that. It is "
+                      "read as it stands; to mend a file: ftfy FILE --output NEW")
+        found[self._told] = count
 
 
 def _differences(line, meant):
