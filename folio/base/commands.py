@@ -50,8 +50,10 @@ def remember_home(folder):
 
 
 def remember_line(program, words):
-    """Have `repeated` return this command line. program: "python init.py"; words: what follows it, not quoted yet."""
-    _LINE.set((program, list(words)))
+    """Have `repeated` return this command line. program: "python init.py", None for no command line; words: what
+    follows it, not quoted yet.
+    """
+    _LINE.set(program and (program, list(words)))
 
 
 def repeated(*words, instead=("init.py",)):
