@@ -48,6 +48,9 @@ class InMemory:
     def __init__(self, content, name="text.txt"):
         self.content, self.name = content, name
 
+    def __str__(self):
+        return self.name
+
     def open(self, mode):
         return io.BytesIO(self.content)
 

@@ -4,6 +4,7 @@ import codecs
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from itertools import chain, pairwise
 
 from folio.base.commands import repeated
@@ -25,7 +26,7 @@ _USUAL = ("cp1252", "cp1251", "cp932", "gb18030", "cp949", "cp1250", "big5", "eu
           "cp1256", "cp1257", "cp1258", "koi8_r", "cp874", "iso8859_2", "mac_roman", "cp850", "cp437")
 # A guess is scored by charset-normalizer's disorder, less its likeness to a language (both 0 to 1), and the share of
 # capitals inside words. The weights are the ones that found nearly all of 14 languages, each a line and 30 lines long.
-_LIKENESS, _RARITY = 0.1, 0.001
+_LIKENESS, _RARITY = 0.1, 0.0005
 
 
 def decoded(source: Source, reading: TextParams, found: Counter | None = None) -> Iterator[str]:
@@ -207,8 +208,10 @@ def _offer(source, sample, encoding):
     """Return the sentences that offer to read a text in an encoding, None for one that could not be guessed."""
     if encoding is None:
         line = repeated("--encoding", "windows-1252", instead=("init.py", source))
+        advice = "" if find_spec("charset_normalizer") else (" (To have it guessed: python -m pip install "
+                                                             "charset-normalizer)")
         return ("It is in another encoding. Texts from Windows are often windows-1252, older ones from elsewhere "
-                f"koi8-r, shift_jis, gb18030 or mac-roman. Name it: {line}")
+                f"koi8-r, shift_jis, gb18030 or mac-roman. Name it: {line}{advice}")
     line = repeated("--encoding", encoding, instead=("init.py", source))
     return f'It reads well as {encoding}: "{_shown(sample, encoding)}". If that is right: {line}'
 
