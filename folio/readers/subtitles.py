@@ -18,8 +18,7 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
     before, count = [], 0
     for cue in _cues(lines_of(decoded(source, reading, mending.found))):
         count += 1
-        # Captions that roll, as YouTube makes them, have the last line of the cue before once more.
-        new = [line for line in cue if line not in before]
+        new = cue[_repeated(before, cue):] if source.suffix == ".vtt" else cue
         before = cue
         if new:
             yield _joined(new), False, source
@@ -50,6 +49,15 @@ def _cues(lines: Iterable[str]) -> Iterator[list[str]]:
             cue.append(said)
     if cue and is_cue:
         yield cue
+
+
+def _repeated(before, cue):
+    """Return how many lines a cue begins with that end the one before: captions that roll, as YouTube makes them.
+
+    >>> _repeated(["one", "two"], ["two", "three"]), _repeated([], ["one"])
+    (1, 0)
+    """
+    return next((count for count in range(min(len(before), len(cue)), 0, -1) if before[-count:] == cue[:count]), 0)
 
 
 def _joined(lines):

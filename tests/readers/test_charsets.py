@@ -1,6 +1,8 @@
 """folio/readers/charsets.py and mojibake.py: bytes in any encoding become the same text, or a guess is offered."""
 
 import codecs
+import gzip
+import re
 import shlex
 import subprocess
 import sys
@@ -59,8 +61,8 @@ def test_a_marked_text_reads_as_it_does_in_utf_8_whatever_the_size_of_the_blocks
 
 
 @settings(max_examples=200)
-@given(st.text(st.sampled_from("aé “”—Ж中\n")), st.sampled_from(["gb18030", "utf-16-le", "utf-7", "utf_8_sig", "utf-8"]),
-       st.integers(1, 9))
+@given(st.text(st.sampled_from("aé “”—Ж中\n")),
+       st.sampled_from(["gb18030", "utf-16-le", "utf-7", "utf_8_sig", "utf-8"]), st.integers(1, 9))
 def test_a_named_encoding_reads_what_was_written_in_it(text, encoding, block_bytes):
     assert texts(text.encode(encoding), block_bytes, encoding=encoding) == texts(text.encode())
 
@@ -80,7 +82,7 @@ def test_a_file_in_utf_8_stays_that_beside_one_in_the_named_encoding():
 def test_what_a_named_encoding_cannot_read_is_refused_with_its_place_or_replaced():
     content = "“a”".encode("cp1252") + b"\x81b"
     for block_bytes in (1, 2, 1 << 19):
-        with pytest.raises(FolioError, match="is not cp1252 throughout: byte 0x81 at offset 3 .*--invalid-bytes replace"):
+        with pytest.raises(FolioError, match="is not cp1252 throughout: byte 0x81 at offset 3 .*-bytes replace"):
             texts(content, block_bytes, encoding="cp1252")
         assert texts(content, block_bytes, encoding="cp1252", invalid_bytes="replace") == ["“a”\ufffdb"]
     with pytest.raises(FolioError, match="is not utf-16 throughout: byte 0x62 at offset 4 "):
@@ -107,8 +109,9 @@ def test_every_text_codec_of_python_is_an_encoding():
 def test_another_encoding_is_guessed_and_shown(encoding):
     message = message_of((CORPUS[encoding] * 20).encode(encoding))
     assert f"is not UTF-8. It reads well as {encoding}: \"" in message and "--invalid-bytes" not in message
-    line = CORPUS[encoding].splitlines()[0]
-    assert line[:20] in message and message.count("\n") == 0
+    assert message.count("\n") == 0
+    shown = re.search('"…?(.+?)…?"\\.', message)[1]
+    assert shown in CORPUS[encoding] and len(shown) > 20
 
 
 @pytest.mark.parametrize("quote", ["’", "“", "—", "…", "é", "ñ"])
@@ -165,7 +168,6 @@ def test_a_flag_is_added_before_what_is_no_flag():
 # --- The same in every kind of file ---
 
 def test_marks_and_line_ends_of_windows_are_mended_in_json_lines_and_in_every_part_of_a_gzip_file():
-    import gzip
     lines = b'{"text": "\\ufeffone\\r\\ntwo"}\n'
     assert texts(lines, name="a.jsonl") == ["one\ntwo"]
     parts = b"".join(gzip.compress("\ufeffone\r\n".encode()) for _ in range(2))
