@@ -142,7 +142,7 @@ def _seconds(match, order):
 
 def _records(source, texts):
     """Yield the objects in every list named "messages", a part of the file at a time."""
-    decoder, start = json.JSONDecoder(strict=False), re.compile(r'(?<!\\)"messages"\s*:\s*\[')
+    decoder, start = json.JSONDecoder(strict=False), re.compile(r'"messages"\s*:\s*\[')
     held, place, inside = "", 0, False
     for text in texts:
         held, place = held[place:] + text, 0

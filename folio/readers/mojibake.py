@@ -11,7 +11,7 @@ _LONGEST_LINE = 2000    # characters of a line that are looked at
 # The first byte of a character in UTF-8 and the one after it, as Windows-1252 or Latin-1 show them. "â€" begins quotes.
 _AFTER = "\x80-\xbf\u20ac\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160\u2039\u0152\u017d\u2018\u2019\u201c" \
          "\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\u017e\u0178"
-# Windows-1251 shows them as a Cyrillic capital with a sign or a letter that Russian hardly has, Mac Roman as a root with
+# Windows-1251 shows them as a Cyrillic capital with a sign or a letter that Russian hardly has, Mac Roman as a root and
 # a letter.
 _SUSPICIOUS = re.compile(f"[\u00c2-\u00f4][{_AFTER}]{{1,3}}|\u221a[^\0-\x7f]|\u201a\u00c4[^\0-\x7f]"
                          "|[\u0412\u0413\u0420\u0421][\u00a1-\u00bf\u0401-\u040f\u0451-\u045f\u0490\u0491\u2010-\u2122]")

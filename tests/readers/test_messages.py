@@ -79,6 +79,11 @@ def test_damaged_mail_gives_what_it_has(body, text):
     assert texts == ([f"From: a@b.org\nSubject: é\n\n{text}\n"] if text else [])
 
 
+def test_a_line_that_begins_with_from_in_a_paragraph_begins_no_message():
+    texts, _ = read(b"From a@b Mon Jan  1 12:00:00 2024\nSubject: x\n\nI come\nFrom there.\n", "a.mbox")
+    assert texts == ["Subject: x\n\nI come\nFrom there.\n"]
+
+
 def test_what_is_no_mailbox_is_refused():
     with pytest.raises(FolioError, match="a.mbox is no mailbox: it does not begin with a line such as"):
         read("Once upon a time\n", "a.mbox")
@@ -212,6 +217,11 @@ def test_subtitles_are_what_is_said(name, content, block_bytes):
     texts, said = read(content, name, block_bytes)
     assert texts == ["Not now, she said.\n- Is it 1984?\n- No & yes.\n2001\n"]
     assert "3 subtitles read without their numbers, times and tags." in said
+
+
+def test_a_number_of_a_subtitle_without_an_empty_line_before_it_is_none_of_its_words():
+    times = "00:00:01,000 --> 00:00:02,000\n"
+    assert read(f"1\n{times}One\n2\n{times}Two\n\n3\n{times}3\n", "a.srt")[0] == ["One\nTwo\n3\n"]
 
 
 @settings(max_examples=100)
