@@ -5,7 +5,7 @@ from collections import Counter
 
 # Characters searched in one pass over the files, and those in suspicious lines that ftfy looks at: at the most 0.1 and
 # 0.4 seconds, as ftfy takes five seconds for a million. What comes often enough to matter is in them.
-_SEARCHED, _LOOKED_AT = 1 << 22, 1 << 16
+_SEARCHED, _LOOKED_AT = 1 << 21, 1 << 16
 _LEAST = 3              # places: fewer may be a text about encodings, or a typing error
 _LONGEST_LINE = 2000    # characters of a line that are looked at
 # The first byte of a character in UTF-8 and the one after it, as Windows-1252 or Latin-1 show them. "â€" begins quotes.

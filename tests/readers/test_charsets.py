@@ -137,12 +137,6 @@ def test_the_place_of_a_bad_byte_counts_also_what_a_block_before_left_over(monke
         texts(b"aaa\x81\x20", 4, encoding="cp932")
 
 
-def test_capitals_inside_words_speak_against_a_guess():
-    text = "Er wälzte sich, überlegte, löste sich schließlich und hörte, wie es draußen läutete.\n"
-    assert charsets._case_changes("trŠumen") > 0 and charsets._case_changes("Träume RÄUME") == 0
-    assert charsets.guess((text * 3).encode("mac-roman")) == "mac-roman"
-
-
 def test_an_encoding_that_begins_late_in_a_file_is_found():
     content = WORDS.encode() * (2 * source.BLOCK_BYTES // len(WORDS)) + (RUSSIAN * 50).encode("cp1251")
     assert 'is not UTF-8. It reads well as windows-1251: "Все счастливые' in message_of(content)
