@@ -24,8 +24,8 @@ _SHOWN = 60             # characters of the sample line in a message
 # Encodings in the order of how often they are met on the Web (W3Techs' surveys); then what old computers had.
 _USUAL = ("cp1252", "cp1251", "cp932", "gb18030", "cp949", "cp1250", "big5", "euc_jp", "cp1254", "cp1253", "cp1255",
           "cp1256", "cp1257", "cp1258", "koi8_r", "cp874", "iso8859_2", "mac_roman", "cp850", "cp437")
-# A guess is scored by charset-normalizer's disorder, less its likeness to a language (both 0 to 1), and by its rank here.
-# The weights are the ones that found nearly all of 28 pairs of a language and an encoding, each a line and 30 lines long.
+# A guess is scored by charset-normalizer's disorder, less its likeness to a language (both 0 to 1), and by its rank
+# above. These weights found nearly all of 28 pairs of a language and an encoding, each a line and 30 lines long.
 _LIKENESS, _RARITY = 0.1, 0.0005
 
 
