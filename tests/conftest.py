@@ -48,6 +48,9 @@ class InMemory:
     def __init__(self, content, name="text.txt"):
         self.content, self.name = content, name
 
+    def __str__(self):
+        return self.name
+
     def open(self, mode):
         return io.BytesIO(self.content)
 
@@ -75,6 +78,7 @@ def one_thread():
 def no_home_remembered():
     """A process has one command line; the tests have many."""
     commands.remember_home(None)
+    commands.remember_line(None, ())
 
 
 @pytest.fixture

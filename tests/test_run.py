@@ -118,6 +118,15 @@ def test_a_prompt_is_mended_as_a_text_is_and_that_is_said(ask):
         assert "Mended" not in expected.err
 
 
+def test_a_prompt_is_read_in_the_encoding_of_its_mark_or_of_the_flag(ask):
+    how = ("--seed", 3, "--tokens", 10)
+    expected = ask("“MERRAN”", *how).out
+    assert ask("-", *how, stdin="“MERRAN”".encode("utf-16")).out == expected        # as PowerShell writes it
+    assert ask("-", *how, "--encoding", "windows-1252", stdin="“MERRAN”".encode("cp1252")).out == expected
+    with pytest.raises(SystemExit):
+        ask("-", *how, "--encoding", "hex", stdin="x")
+
+
 def test_the_prompt_flag_is_the_same_also_for_one_that_begins_with_a_hyphen(ask):
     how = ("--seed", 3, "--tokens", 10)
     assert ask("--prompt", PROMPT, *how).out == ask(PROMPT, *how).out
