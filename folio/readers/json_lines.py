@@ -41,9 +41,9 @@ class _Lines:
         self.texts = Texts(source, reading, mending, noun="line")
 
     def __iter__(self):
-        number, parts = 1, _lines(self.source.blocks())
+        number, name, parts = 1, str(self.source), _lines(self.source.blocks())
         for part, ends_line in parts:
-            where = f"{self.source}, line {number},"
+            where = f"{name}, line {number},"
             if not ends_line and not self.has_template:
                 yield from self._scan_line(chain([part], _rest_of_line(parts)), where)
             else:

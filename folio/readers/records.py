@@ -55,11 +55,11 @@ class Template:
         if not names:
             raise FolioError(f"The template {text!r} names no field; a name stands in braces, as in {{tag}}.")
         parts.append(text[end:].replace("%", "%%"))
-        self.names, self._format = tuple(names), "".join(parts)
+        self.names, self.format = tuple(names), "".join(parts)
 
     def fill(self, values: Sequence[str | None]) -> str:
         """Return the text with these values, in the order of `names`; nothing stands for a missing one."""
-        return self._format % tuple(values if all(values) else [value or "" for value in values])
+        return self.format % tuple(value or "" for value in values)
 
 
 class Lines:
@@ -72,19 +72,18 @@ class Lines:
     def __init__(self, names: Sequence[str]):
         self.names = tuple(names)
         self._labels = [f"{name}: " for name in names]
-        self._format = "\n".join(label.replace("%", "%%") + "%s" for label in self._labels)
+        self.format = "\n".join(label.replace("%", "%%") + "%s" for label in self._labels)
 
     def fill(self, values: Sequence[str | None]) -> str:
         """Return the lines; values: in the order of `names`."""
-        if all(values):
-            return self._format % tuple(values)
         return "\n".join(label + value for label, value in zip(self._labels, values) if value)
 
 
 class Texts:
     """Make the texts of one file's records, and count what they lack.
 
-    names: the fields whose values make up a text, in the order in which `of` takes them.
+    names: the fields whose values make up a text, in the order in which `of` takes them. format: the text of a record
+    that lacks none, `format % values`: this saves half of the time that millions of rows take.
     """
 
     def __init__(self, source: Source, reading: TextParams, mending: Mending,
@@ -104,7 +103,7 @@ class Texts:
             raise self._no_such_field(self.field, columns)
         else:
             self._form = Lines(columns)
-        self.names = self._form.names
+        self.names, self.format = self._form.names, self._form.format
         for name in self.names if columns is not None else ():
             if name not in columns:
                 raise self._no_such_field(name, columns)
@@ -121,12 +120,13 @@ class Texts:
     def of(self, values: Sequence[str | None]) -> str | None:
         """Return the text of a record; None if it has no value for any of `names`, and so is left out."""
         self._records += 1
-        if not all(values):
-            for place, value in enumerate(values):
-                self._missing[place] += not value
-            if not any(values):
-                self._left_out += 1
-                return None
+        if all(values):
+            return self.format % tuple(values)
+        for place, value in enumerate(values):
+            self._missing[place] += not value
+        if not any(values):
+            self._left_out += 1
+            return None
         return self._form.fill(values)
 
     def of_object(self, record: Any, where: object) -> str | None:
@@ -146,8 +146,12 @@ class Texts:
         return self.of([value if type(value) is str else self._written(name, value, record, where)
                         for name, value in zip(self.names, values)])
 
-    def finish(self) -> None:
-        """Count in mending.found what the records lacked. Raises FolioError where no record had a field."""
+    def finish(self, others: int = 0) -> None:
+        """Count in mending.found what the records lacked. Raises FolioError where no record had a field.
+
+        others: how many records there were that `of` was not asked about
+        """
+        self._records += others
         if self._first_lacking and self._unseen:
             raise self._no_such_field(min(self._unseen, key=self.names.index), self._seen, self._first_lacking)
         found, noun = self.mending.found, self.noun
@@ -200,7 +204,7 @@ class _One:
     """The value of one field as it is."""
 
     def __init__(self, name):
-        self.names = (name,)
+        self.names, self.format = (name,), "%s"
 
     def fill(self, values):
         return values[0]

@@ -47,16 +47,25 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
         names = [f"column {number}" for number in range(1, layout.width + 1)]
     texts = Texts(source, reading, mending, names)
     mending.found[f"file: read as {layout.description}"] += 1
+    places, width = [names.index(name) for name in texts.names], len(names)
+    choose = tuple if places == list(range(width)) else itemgetter(*places)
+    form, whole_rows, name = texts.format, 0, str(source)
     try:
-        for text in _texts(rows, names, texts, mending):
-            yield text, True, f"{source}, line {skipped + rows.line_num},"
+        for row in rows:                # millions: what is rare is elsewhere
+            if len(row) == width and all(row) and "nan" not in row and "NaN" not in row:
+                text = form % choose(row)
+                whole_rows += 1
+            else:
+                text = _text_of_unusual(row, texts, places, width, mending)
+            if text is not None:
+                yield text, True, f"{name}, line {skipped + rows.line_num},"
     except csv.Error as error:
         line = skipped + rows.line_num
         if "limit" in str(error):
             raise FolioError(f"{source}, line {line}, has a cell of more than {LONGEST_CELL:,} characters: a quote "
                              "before it may have no end.") from None
         raise FolioError(f"{source}, line {line}, cannot be read as a row of a table ({error}).") from None
-    texts.finish()
+    texts.finish(whole_rows)
 
 
 def _start(blocks: Iterator[str]) -> tuple[str, bool]:
@@ -70,36 +79,20 @@ def _start(blocks: Iterator[str]) -> tuple[str, bool]:
     return "".join(parts), True
 
 
-def _texts(rows: Iterable[list[str]], names: list[str], texts: Texts, mending: Mending) -> Iterator[str]:
-    """Yield the text of every row that has one."""
-    width = len(names)
-    choose = _chooser([names.index(name) for name in texts.names], width)
-    for row in rows:
-        extra = ""
-        if len(row) != width:
-            if not row:
-                continue            # an empty line
-            if len(row) < width:
-                mending.found["row: with fewer cells than there are columns"] += 1
-                row += [""] * (width - len(row))
-            elif more := [(number, cell) for number, cell in enumerate(row[width:], width + 1) if cell]:
-                mending.found["row: with more cells than there are columns"] += 1
-                if texts.is_lines:
-                    extra = "".join(f"\ncolumn {number}: {cell}" for number, cell in more)
-        if not _NOT_A_NUMBER.isdisjoint(row):
-            row = ["" if cell in _NOT_A_NUMBER else cell for cell in row]
-        text = texts.of(choose(row))
-        if text is not None or extra:
-            yield (text or "") + extra
-
-
-def _chooser(places, width):
-    """Return a function from a row to its cells at some places, as a sequence."""
-    if places == list(range(width)):
-        return itemgetter(slice(width))
-    if len(places) == 1:
-        return itemgetter(slice(places[0], places[0] + 1))
-    return itemgetter(*places)
+def _text_of_unusual(row, texts, places, width, mending):
+    """Return the text, or None, of a row that lacks values, or has more or fewer cells than there are columns."""
+    if not row:
+        return None                     # an empty line
+    more = []
+    if len(row) < width:
+        mending.found["row: with fewer cells than there are columns"] += 1
+        row = row + [""] * (width - len(row))
+    elif more := [(number, cell) for number, cell in enumerate(row[width:], width + 1) if cell]:
+        mending.found["row: with more cells than there are columns"] += 1
+    text = texts.of(["" if row[place] in _NOT_A_NUMBER else row[place] for place in places])
+    if texts.is_lines and more:
+        return "\n".join(filter(None, [text, *(f"column {number}: {cell}" for number, cell in more)]))
+    return text
 
 
 def _lines(blocks: Iterable[str], source: Source) -> Iterator[str]:
