@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from folio.readers import json_lines, parquet, plain_text, tables
+from folio.readers import json_lines, parquet, plain_text, spreadsheets, tables
 from folio.readers.mending import Mending
 from folio.readers.source import Source
 from Model_Params import TextParams
@@ -20,7 +20,8 @@ class Kind:
 
 PLAIN_TEXT = Kind("plain text", (".txt",), plain_text.read, separates=True)      # what no other suffix stands for
 KINDS = (PLAIN_TEXT, Kind("a file of JSON lines", (".jsonl", ".ndjson"), json_lines.read),
-         Kind("a Parquet file", (".parquet",), parquet.read), Kind("a table", (".csv", ".tsv"), tables.read))
+         Kind("a Parquet file", (".parquet",), parquet.read), Kind("a table", (".csv", ".tsv"), tables.read),
+         Kind("an Excel workbook", (".xlsx",), spreadsheets.read))
 
 
 def kind_of(source: Source) -> Kind:

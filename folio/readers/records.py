@@ -117,6 +117,11 @@ class Texts:
         """Whether a text is the "column: value" lines of all columns."""
         return isinstance(self._form, Lines)
 
+    @property
+    def empty_columns(self) -> list[str]:
+        """The names that no record so far had a value for."""
+        return [name for name, count in zip(self.names, self._missing) if count == self._records > 0]
+
     def of(self, values: Sequence[str | None]) -> str | None:
         """Return the text of a record; None if it has no value for any of `names`, and so is left out."""
         self._records += 1
@@ -158,8 +163,7 @@ class Texts:
         if self._left_out:
             without = f"without a value in {self.names[0]!r}" if len(self.names) == 1 else "without any value"
             found[f"{noun}: {without}, left out"] += self._left_out
-        empty = [name for name, count in zip(self.names, self._missing) if count == self._records]
-        for name in empty[:COLUMNS_SAID]:
+        for name in self.empty_columns[:COLUMNS_SAID]:
             found[f"file: with nothing in the {self.kind} {name!r}"] += 1
         lacking = [(name, count - self._left_out) for name, count in zip(self.names, self._missing)
                    if self._left_out < count < self._records]
