@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from folio.readers import json_lines, parquet, plain_text, spreadsheets, tables
+from folio.readers import json_array, json_lines, parquet, plain_text, spreadsheets, tables
 from folio.readers.mending import Mending
 from folio.readers.source import Source
 from Model_Params import TextParams
@@ -21,6 +21,7 @@ class Kind:
 PLAIN_TEXT = Kind("plain text", (".txt",), plain_text.read, separates=True)      # what no other suffix stands for
 KINDS = (PLAIN_TEXT, Kind("a file of JSON lines", (".jsonl", ".ndjson"), json_lines.read),
          Kind("a Parquet file", (".parquet",), parquet.read), Kind("a table", (".csv", ".tsv"), tables.read),
+         Kind("a JSON file", (".json",), json_array.read),
          Kind("an Excel workbook", (".xlsx",), spreadsheets.read))
 
 
