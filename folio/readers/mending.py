@@ -4,7 +4,6 @@ import re
 from collections import Counter
 
 from folio.base.errors import FolioError
-from folio.base.spelling import counted
 from tokenizer import END_OF_TEXT
 
 STRAY_SEPARATOR = f"{END_OF_TEXT} inside a line"
@@ -23,8 +22,7 @@ _MARKS_AT_LINE_STARTS, _MARKS_AFTER_LINE_ENDS = re.compile(r"(?m)^\ufeff+"), re.
 class Mending:
     """Convert line ends to LF, remove byte order marks at line starts, and refuse, keep or replace what is not text.
 
-    `found` counts the corrections: "byte order mark", "CRLF", "CR", and what was replaced; and what readers have to say
-    beside, as "NOUN: REST".
+    `found` counts the corrections: "byte order mark", "CRLF", "CR", and what was replaced.
     invalid_bytes: as in TextParams; remedy: the advice at the end of a refusal.
     """
 
@@ -115,17 +113,12 @@ def remarks(found):
 
     >>> list(remarks({"CRLF": 1200}))
     ['Mended while reading: 1,200 x CRLF.']
-    >>> list(remarks({"row: without a value in 'duty'": 12}))      # "NOUN: REST" is what a reader of records counts
-    ["12 rows without a value in 'duty'."]
     """
     for what, count in found.items():
         if what == STRAY_SEPARATOR:
             yield (f"{END_OF_TEXT} stands {count:,} times inside a line, where it is ordinary text and ends no "
                    "document. To separate documents it needs a line of its own, without blanks; in .jsonl and "
                    ".parquet, where each text is a document already, take it out.")
-        elif ": " in what:
-            noun, _, rest = what.partition(": ")
-            yield f"{counted(count, noun)} {rest}."
         else:
             yield f"Mended while reading: {count:,} x {what}."
 
