@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from folio.base.encodings import encoding_problem
 from folio.base.fields import field_problems, option
 
 # --- Text ---
@@ -46,6 +47,8 @@ class TextParams:
                    "vocabulary.")
         if self.tokenizer == "char" and self.invalid_bytes == "keep":
             yield "tokenizer=char needs characters: take invalid_bytes=replace, or tokenizer=bpe."
+        if isinstance(self.encoding, str) and (problem := encoding_problem(self.encoding)):
+            yield problem
 
 
 READING = ("field", "template", "encoding", "invalid_bytes")       # fields of TextParams that say how files are read

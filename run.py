@@ -13,12 +13,13 @@ from folio.base import startup
 if __name__ == "__main__":
     startup.require("run.py")
 
+from folio.base.encodings import encoding_problem
 from folio.base.visible import harmless, unescaped
 from folio.cli import configuration
 from folio.cli.command_line import Parser, front_door
 from folio.cli.screen import BOLD, Screen
 from folio.formats.find_weights import find_weights
-from Model_Params import SHORT_NAMES, GenerationParams
+from Model_Params import SHORT_NAMES, GenerationParams, TextParams
 
 
 def make_parser():
@@ -36,6 +37,8 @@ def make_parser():
     parser.add_number("--samples", 1, "answers to a prompt (default: 1)", low=1, high=4096)
     parser.add_argument("--device", default="cpu", metavar="NAME",
                         help="where to compute: cpu, cuda, mps (default: cpu)")
+    parser.add_argument("--encoding", metavar="NAME", help="encoding of standard input, such as windows-1252 "
+                        "(default: UTF-8, or what a byte order mark says)")
     parser.add_configuration()
     parser.add_fields("generation", GenerationParams, short_names=SHORT_NAMES)
     return parser
@@ -49,6 +52,8 @@ def main():
         arguments.stop = list(map(unescaped, arguments.stop))
     settings = parser.settings(arguments, GenerationParams)
     parser.check(GenerationParams(**settings))
+    if arguments.encoding is not None and (problem := encoding_problem(arguments.encoding)):
+        parser.error(problem)
     if arguments.prompt is not None and arguments.prompt_flag is not None:
         parser.error("the prompt was given both as an argument and with --prompt; pass one")
     if arguments.samples > (settings.get("beams") or arguments.samples):
@@ -65,7 +70,7 @@ def main():
         configuration.save(arguments.save_config, asdict(GenerationParams(**settings)))
     asks = prompt is None and sys.stdin.isatty() and sys.stdout.isatty()
     if prompt == "-" or prompt is None and not asks:
-        prompt = read_prompt()
+        prompt = read_prompt(arguments.encoding)
     elif prompt:
         prompt = mended_prompt(prompt, "The prompt")
 
@@ -91,11 +96,18 @@ def load_model(arguments):
                    f"vocabulary of {model.tokenizer.vocab_size:,} tokens")
 
 
-def read_prompt():
-    """Return all of standard input, mended, less its last newline. Raises FolioError where it is no text."""
+def read_prompt(encoding=None):
+    """Return all of standard input, mended, less its last newline. Raises FolioError where it is no text.
+
+    encoding: as in TextParams
+    """
+    from folio.data.named import BufferedInput
+    from folio.readers.charsets import decoded
+    from folio.readers.source import Source
     if sys.stdin.isatty():
         print("Type the beginning of a text. Ctrl-D ends it.", file=sys.stderr)
-    text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
+    source = Source(BufferedInput("Standard input", sys.stdin.buffer))
+    text = "".join(decoded(source, TextParams(encoding=encoding, invalid_bytes="keep")))
     return mended_prompt(text, "Standard input").removesuffix("\n")
 
 

@@ -75,6 +75,7 @@ def one_thread():
 def no_home_remembered():
     """A process has one command line; the tests have many."""
     commands.remember_home(None)
+    commands.remember_line(None, ())
 
 
 @pytest.fixture

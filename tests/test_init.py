@@ -184,13 +184,13 @@ def test_flags_may_be_written_with_underscores(home):
     (b"", "There is nothing in"),
     (b"a", "too short"),
     (b"\xef\xbb\xbf", "There is nothing in"),
-    (b"Gr\xf6\xdfe " * 100, "byte 0xF6 at offset 2"),
+    (b"Gr\xf6\xdfe " * 100, 'is not UTF-8. It reads well as windows-1252: "Größe Größe '),
     (b"text \0 text" * 100, "byte 0x00 at offset 5. It looks like a binary file"),
     (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "It looks like a binary file"),
-    (WORDS.encode("utf-16"), "It looks like UTF-16"),
-    (WORDS.encode("utf-16-be"), "byte 0x00 at offset 0"),
+    (WORDS.encode("utf-16") + b"\n", "is not utf-16 throughout: byte 0x0A at offset"),
+    (WORDS.encode("utf-16-be"), "It reads well as utf-16-be: "),
 ], ids=["no folder", "hidden files only", "empty file", "one letter", "byte order mark only", "Latin-1", "NUL", "PNG",
-        "UTF-16", "UTF-16 unmarked"])
+        "UTF-16 with half a character", "UTF-16 unmarked"])
 @pytest.mark.parametrize("kind", ["bpe", "char"])
 def test_a_text_that_cannot_be_used_is_refused_and_nothing_is_written(home, kind, texts, said):
     project = home(texts)

@@ -8,6 +8,8 @@ from contextvars import ContextVar
 
 # The --home of the command line that is being carried out; None: the scripts' own project, which needs no flag.
 _HOME = ContextVar("home", default=None)
+# (program, words) of the command line that is being carried out: ("python init.py", ["novel.txt"]).
+_LINE = ContextVar("line", default=None)
 
 
 def command(script, *words, launcher="python"):
@@ -45,6 +47,27 @@ def remember_home(folder):
     `front_door` runs each command line in a context of its own, so that nothing of it outlives it.
     """
     _HOME.set(folder)
+
+
+def remember_line(program, words):
+    """Have `repeated` return this command line. program: "python init.py", None for no command line; words: what
+    follows it, not quoted yet.
+    """
+    _LINE.set(program and (program, list(words)))
+
+
+def repeated(*words, instead=("init.py",)):
+    """Return the command line that is being carried out with `words` added; it can be pasted.
+
+    instead: the words of `command`, before these, where no command line is being carried out.
+    >>> repeated("--encoding", "koi8-r", instead=("init.py", "novel.txt"))
+    'python init.py novel.txt --encoding koi8-r'
+    """
+    if _LINE.get() is None:
+        return command(*instead, *words)
+    program, given = _LINE.get()
+    end = given.index("--") if "--" in given else len(given)        # after it, nothing is a flag
+    return " ".join([program, *map(quoted, [*given[:end], *words, *given[end:]])])
 
 
 def quoted(word, windows=os.name == "nt"):

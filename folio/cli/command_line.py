@@ -97,10 +97,12 @@ class Parser(argparse.ArgumentParser):
 
         words: default sys.argv[1:]. The commands that later messages name have the same --home.
         """
-        arguments, unknown = self.parse_known_args(self._unambiguous(list(sys.argv[1:] if words is None else words)))
+        words = list(sys.argv[1:] if words is None else words)
+        arguments, unknown = self.parse_known_args(self._unambiguous(list(words)))
         if unknown:
             self.error(self._unknown(unknown))
         commands.remember_home(None if arguments.home == self.get_default("home") else arguments.home)
+        commands.remember_line(self.prog, words)
         arguments.home = Home(arguments.home)
         if getattr(arguments, "save_config", None):         # now, rather than when the work is done
             configuration.refuse_other(arguments.save_config)

@@ -23,10 +23,10 @@ def named_text(name, reading=TextParams(invalid_bytes="keep")):
     Raises FileNotFoundError for a name that looks like a path but does not exist.
     """
     if name in ("-", "/dev/stdin"):
-        return Documents([_BufferedInput("standard input", sys.stdin.buffer)], reading)
+        return Documents([BufferedInput("standard input", sys.stdin.buffer)], reading)
     if is_pipe(name):
         with open(name, "rb") as stream:
-            return Documents([_BufferedInput(name, stream)], reading)
+            return Documents([BufferedInput(name, stream)], reading)
     if os.path.exists(name):
         return Documents(find_files([name]), reading)
     if looks_like_a_path(name):
@@ -43,7 +43,7 @@ def looks_like_a_path(name):
     return not regex.search(r"\s", name) and (name.lower().endswith(_SUFFIXES) or "/" in name or os.sep in name)
 
 
-class _BufferedInput:
+class BufferedInput:
     """The part of pathlib.Path that Documents uses, over input that can be read only once."""
 
     def __init__(self, name, file):

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from folio.base.errors import FolioError
+from folio.readers.charsets import decoded
 from folio.readers.json_lines import LONGEST_RECORD, decoder_for
 from folio.readers.mending import Mending
-from folio.readers.records import Number, Texts
-from folio.readers.source import Source, decoded
+from folio.readers.records import Number, Texts, remark
+from folio.readers.source import Source
 from Model_Params import TextParams
 
 SMALL_FILE = 1 << 22            # characters: a file with fewer is looked at whole
@@ -27,11 +28,11 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
 
     Raises FolioError where a large file or an array is no JSON, no record has the wanted field, or one is too long.
     """
-    stream = _Stream(source, decoded(source.blocks()), reading, mending)
+    stream = _Stream(source, decoded(source, reading, mending.found), reading, mending)
     records = _records(stream, reading) if stream.is_whole else _streamed(stream)
     if records is None:
         if stream.text.strip():
-            mending.found["file: of JSON without a list of records, read as plain text"] += 1
+            mending.found[remark("file", "of JSON without a list of records, read as plain text")] += 1
         yield stream.text, True, source
         return
     name, texts = str(source), Texts(source, reading, mending, noun="record")
@@ -41,7 +42,7 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
         if text := record if is_text else texts.of_object(record, where):
             yield text, True, where
         elif is_text:
-            mending.found["record: empty, left out"] += 1
+            mending.found[remark("record", "empty, left out")] += 1
     texts.finish()
 
 
@@ -226,5 +227,5 @@ class _Stream:
         shown = self.text[place:place + 30]
         if self._refuses:
             self.mending.as_text(self.text[self._place:], f"{self.name}, a record,")   # it says why it is not JSON
-        raise FolioError(f"{self.name} is not JSON ({reason} at {shown!r}). Mend it, or give it another suffix, such as "
-                         ".txt, to read it as plain text.") from None
+        raise FolioError(f"{self.name} is not JSON ({reason} at {shown!r}). Mend it, or give it another suffix, such "
+                         "as .txt, to read it as plain text.") from None

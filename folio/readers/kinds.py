@@ -3,7 +3,17 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from folio.readers import json_array, json_lines, parquet, plain_text, spreadsheets, tables
+from folio.readers import (
+    chats,
+    json_array,
+    json_lines,
+    messages,
+    parquet,
+    plain_text,
+    spreadsheets,
+    subtitles,
+    tables,
+)
 from folio.readers.mending import Mending
 from folio.readers.source import Source
 from Model_Params import TextParams
@@ -20,11 +30,14 @@ class Kind:
 
 PLAIN_TEXT = Kind("plain text", (".txt",), plain_text.read, separates=True)      # what no other suffix stands for
 KINDS = (PLAIN_TEXT, Kind("a file of JSON lines", (".jsonl", ".ndjson"), json_lines.read),
-         Kind("a Parquet file", (".parquet",), parquet.read), Kind("a table", (".csv", ".tsv"), tables.read),
-         Kind("a JSON file", (".json",), json_array.read),
-         Kind("an Excel workbook", (".xlsx",), spreadsheets.read))
+         Kind("a JSON file", (".json",), json_array.read), Kind("a Parquet file", (".parquet",), parquet.read),
+         Kind("a table", (".csv", ".tsv"), tables.read), Kind("an Excel workbook", (".xlsx",), spreadsheets.read),
+         Kind("a mailbox", (".mbox", ".mbx"), messages.read), Kind("a mail", (".eml",), messages.read_one),
+         Kind("subtitles", (".srt", ".vtt"), subtitles.read))
 
 
 def kind_of(source: Source) -> Kind:
     """Return the Kind of a file."""
+    if read := chats.reader_of(Source(source.path)):
+        return Kind("a chat", (), read)
     return next((kind for kind in KINDS if source.suffix in kind.suffixes), PLAIN_TEXT)

@@ -4,6 +4,8 @@ import re
 from collections import Counter
 
 from folio.base.errors import FolioError
+from folio.base.spelling import counted
+from folio.readers.mojibake import Mojibake
 from tokenizer import END_OF_TEXT
 
 STRAY_SEPARATOR = f"{END_OF_TEXT} inside a line"
@@ -15,6 +17,7 @@ _REMEDY = " Or pass --invalid-bytes keep (as they are) or --invalid-bytes replac
 _NOT_TEXT = {"refuse": re.compile(r"[\0\ud800-\udfff]"), "keep": re.compile(r"[\ud800-\udc7f\udd00-\udfff]"),
              "replace": re.compile(r"[\udc80-\udcff]+|[\0\ud800-\udfff]")}
 
+_COUNT = re.compile(r"\{count\|([^|{}]*)\|([^|{}]*)\}")
 _UNDECODABLE_BYTE = re.compile(r"[\udc80-\udcff]")
 _MARKS_AT_LINE_STARTS, _MARKS_AFTER_LINE_ENDS = re.compile(r"(?m)^\ufeff+"), re.compile(r"(?<=\n)\ufeff+")
 
@@ -22,13 +25,15 @@ _MARKS_AT_LINE_STARTS, _MARKS_AFTER_LINE_ENDS = re.compile(r"(?m)^\ufeff+"), re.
 class Mending:
     """Convert line ends to LF, remove byte order marks at line starts, and refuse, keep or replace what is not text.
 
-    `found` counts the corrections: "byte order mark", "CRLF", "CR", and what was replaced.
+    `found` counts the corrections: "byte order mark", "CRLF", "CR", and what was replaced. Readers add what they have
+    to say as sentences, see `remarks`.
     invalid_bytes: as in TextParams; remedy: the advice at the end of a refusal.
     """
 
     def __init__(self, invalid_bytes="refuse", remedy=_REMEDY):
         self.invalid_bytes, self.remedy = invalid_bytes, remedy
         self.found = Counter()
+        self._mojibake = Mojibake()
 
     def __call__(self, chunks):
         """Turn a stream of (text, ends_document, where) into one of (text, ends_document), in chunks of any size.
@@ -47,7 +52,9 @@ class Mending:
             if "\ufeff" in text:
                 text = self._without_marks(text, _MARKS_AT_LINE_STARTS if at_line_start else _MARKS_AFTER_LINE_ENDS)
             at_line_start = ends_document or (text.endswith("\n") if text else at_line_start)
+            self._mojibake.look_at(text)
             yield text, ends_document
+        self._mojibake.tell(self.found)
 
     def as_text(self, text, where, offset=0):
         """Return the text with what is not text kept or replaced, and how many bytes it had.
@@ -105,20 +112,25 @@ class Mending:
             reason = "Half of a surrogate pair is no character: take it out."
         else:
             reason = "It may be in another encoding, such as Latin-1: save it as UTF-8."
+            if not isinstance(where, str):      # charsets.decoded has looked at whole files
+                reason = "Most of it is UTF-8, so this is damage, or comes from another text: mend it."
         raise FolioError(f"{where} is not UTF-8 text: {what} at offset {offset}. {reason}{self.remedy}")
 
 
 def remarks(found):
     """Yield a sentence for the user about each correction. found: Mending.found, Documents.mended or Corpus.mended
 
-    >>> list(remarks({"CRLF": 1200}))
-    ['Mended while reading: 1,200 x CRLF.']
+    A key is what was mended, or a sentence with {count|row|rows} where the number belongs, with its noun.
+    >>> list(remarks({"CRLF": 1200, "{count|row|rows} without a value in 'text', left out.": 1}))
+    ['Mended while reading: 1,200 x CRLF.', "1 row without a value in 'text', left out."]
     """
     for what, count in found.items():
         if what == STRAY_SEPARATOR:
             yield (f"{END_OF_TEXT} stands {count:,} times inside a line, where it is ordinary text and ends no "
                    "document. To separate documents it needs a line of its own, without blanks; in .jsonl and "
                    ".parquet, where each text is a document already, take it out.")
+        elif _COUNT.search(what):
+            yield _COUNT.sub(lambda place, count=count: counted(count, *place.groups()), what)
         else:
             yield f"Mended while reading: {count:,} x {what}."
 

@@ -56,7 +56,8 @@ def _column(column, name, reading, path, columns):
         pass
     try:
         if reading.template is not None:
-            return _numbers(column) if pyarrow.types.is_floating(column.type) else list(map(written, column.to_pylist()))
+            is_fraction = pyarrow.types.is_floating(column.type)
+            return _numbers(column) if is_fraction else list(map(written, column.to_pylist()))
     except TypeError:
         pass
     advice = "" if reading.template is not None else (f" Its columns are {listed(columns)}. "

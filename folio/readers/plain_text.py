@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterable, Iterator
 
+from folio.readers.charsets import decoded
 from folio.readers.mending import Mending
-from folio.readers.source import Source, decoded
+from folio.readers.source import Source
 from Model_Params import TextParams
 from tokenizer import END_OF_TEXT
 
@@ -15,7 +16,7 @@ _SEPARATOR = re.compile(rf"{_LINE}(?<=\n{_LINE})")
 
 def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[str, bool, object]]:
     """Yield (text, ends_document, where) of a file of plain text; `separate` cuts what becomes of it."""
-    for text in decoded(source.blocks()):
+    for text in decoded(source, reading, mending.found):
         yield text, False, source
     yield "", True, source
 

@@ -1,4 +1,4 @@
-"""Records to texts: a row or a JSON object becomes a text by a template, by its text field, or as "column: value" lines.
+"""Records to texts: a row or a JSON object as a template shows it, its text field, or "column: value" lines.
 
 A value is missing where it is null, NaN, an empty string, or not there at all: all formats treat these alike.
 """
@@ -19,7 +19,7 @@ _JSON_TYPES = {dict: "an object", list: "a list", str: "a string", int: "a numbe
                bool: "a truth value", type(None): "null"}
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
 _CONVERSATIONS = ("messages", "conversations", "conversation")
-RECORDS_BEFORE_REFUSAL = 1000       # without the wanted field: a few may lack it, where null is written by leaving it out
+RECORDS_BEFORE_REFUSAL = 1000       # without the wanted field: some writers leave out what is null
 COLUMNS_SAID = 5                    # so many columns that lack values are named for a file; the others are counted
 
 
@@ -162,15 +162,15 @@ class Texts:
         found, noun = self.mending.found, self.noun
         if self._left_out:
             without = f"without a value in {self.names[0]!r}" if len(self.names) == 1 else "without any value"
-            found[f"{noun}: {without}, left out"] += self._left_out
+            found[remark(noun, f"{without}, left out")] += self._left_out
         for name in self.empty_columns[:COLUMNS_SAID]:
-            found[f"file: with nothing in the {self.kind} {name!r}"] += 1
+            found[remark("file", f"with nothing in the {self.kind} {name!r}")] += 1
         lacking = [(name, count - self._left_out) for name, count in zip(self.names, self._missing)
                    if self._left_out < count < self._records]
         for name, count in lacking[:COLUMNS_SAID]:
-            found[f"{noun}: without a value in {name!r}"] += count
+            found[remark(noun, f"without a value in {name!r}")] += count
         if others := sum(count for _, count in lacking[COLUMNS_SAID:]):
-            found[f"value: missing in other {self.kind}s"] += others
+            found[remark("value", f"missing in other {self.kind}s")] += others
 
     def _look_for_fields(self, record, where):
         self._seen |= dict.fromkeys(list(record)[:100])
@@ -212,6 +212,15 @@ class _One:
 
     def fill(self, values):
         return values[0]
+
+
+def remark(noun: str, rest: str) -> str:
+    """Return the key of Mending.found for so many things of some kind, of which `rest` says something.
+
+    >>> remark("row", "without a value in 'duty'")
+    "{count|row|rows} without a value in 'duty'."
+    """
+    return f"{{count|{noun}|{noun}s}} {rest}."
 
 
 def written(value: Any) -> str | None:

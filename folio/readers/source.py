@@ -53,3 +53,20 @@ def decoded(blocks: Iterable[bytes]) -> Iterator[str]:
     for block in blocks:
         yield decoder.decode(block)
     yield decoder.decode(b"", final=True)
+
+
+def lines_of(texts: Iterable[str]) -> Iterator[str]:
+    """Turn a stream of text into lines without their line ends, which are LF, CRLF or CR.
+
+    >>> list(lines_of(["one\\r", "\\ntw", "o\\rthree"]))
+    ['one', 'two', 'three']
+    """
+    held = ""
+    for text in texts:
+        held += text
+        end = len(held) - held.endswith("\r")           # its LF may come next
+        *lines, rest = held[:end].replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        yield from lines
+        held = rest + held[end:]
+    if held:
+        yield held.removesuffix("\r")

@@ -7,7 +7,7 @@ from typing import Any
 
 from folio.base.errors import FolioError
 from folio.readers.mending import Mending
-from folio.readers.records import Texts, column_names, written
+from folio.readers.records import Texts, column_names, remark, written
 from folio.readers.sniffing import header_of
 from folio.readers.source import Source
 from Model_Params import TextParams
@@ -52,7 +52,7 @@ def _rows_of_sheets(openpyxl, file, source, reading, mending):
     refusal, has_rows = None, False
     for sheet in workbook.worksheets:
         if sheet.sheet_state != "visible":
-            mending.found["sheet: hidden, left out"] += 1
+            mending.found[remark("sheet", "hidden, left out")] += 1
             continue
         rows, names = _table(sheet)
         if not names:
@@ -63,10 +63,10 @@ def _rows_of_sheets(openpyxl, file, source, reading, mending):
             texts = Texts(source, reading, mending, names)
         except FolioError as error:
             refusal = refusal or error
-            mending.found["sheet: without the columns that are wanted, left out"] += 1
+            mending.found[remark("sheet", "without the columns that are wanted, left out")] += 1
             continue
         has_rows = True
-        mending.found["sheet: read as a table"] += 1
+        mending.found[remark("sheet", "read as a table")] += 1
         yield from _texts(rows, names, texts, f"{source}, sheet {sheet.title!r}")
         if texts.empty_columns and _has_formulas(openpyxl, file, sheet.title):
             raise _no_values(source, sheet)

@@ -7,10 +7,11 @@ from itertools import chain, islice
 from operator import itemgetter
 
 from folio.base.errors import FolioError
+from folio.readers.charsets import decoded
 from folio.readers.mending import Mending
-from folio.readers.records import Texts, column_names
+from folio.readers.records import Texts, column_names, remark
 from folio.readers.sniffing import SAMPLE_CHARACTERS, sniff
-from folio.readers.source import Source, decoded
+from folio.readers.source import Source
 from Model_Params import TextParams
 
 # Characters. A cell may be a whole book; behind a quote that never ends comes the rest of the file. The csv module
@@ -26,13 +27,13 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
     Raises FolioError where the table lacks a column that is wanted, or a cell is too long.
     """
     csv.field_size_limit(LONGEST_CELL)
-    blocks = decoded(source.blocks())
+    blocks = decoded(source, reading, mending.found)
     start, is_whole = _start(blocks)
     start = mending.without_mark(start)
     layout = sniff(start[:SAMPLE_CHARACTERS], is_whole and len(start) <= SAMPLE_CHARACTERS, source.suffix == ".tsv")
     if layout is None:
         if start.strip():
-            mending.found["file: with the name of a table but no columns, read as plain text"] += 1
+            mending.found[remark("file", "with the name of a table but no columns, read as plain text")] += 1
         for text in chain([start], blocks):
             yield text, False, source
         yield "", True, source
@@ -46,7 +47,7 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
     else:
         names = [f"column {number}" for number in range(1, layout.width + 1)]
     texts = Texts(source, reading, mending, names)
-    mending.found[f"file: read as {layout.description}"] += 1
+    mending.found[remark("file", f"read as {layout.description}")] += 1
     places, width = [names.index(name) for name in texts.names], len(names)
     choose = tuple if places == list(range(width)) else itemgetter(*places)
     form, whole_rows, name = texts.format, 0, str(source)
@@ -85,10 +86,10 @@ def _text_of_unusual(row, texts, places, width, mending):
         return None                     # an empty line
     more = []
     if len(row) < width:
-        mending.found["row: with fewer cells than there are columns"] += 1
+        mending.found[remark("row", "with fewer cells than there are columns")] += 1
         row = row + [""] * (width - len(row))
     elif more := [(number, cell) for number, cell in enumerate(row[width:], width + 1) if cell]:
-        mending.found["row: with more cells than there are columns"] += 1
+        mending.found[remark("row", "with more cells than there are columns")] += 1
     text = texts.of(["" if row[place] in _NOT_A_NUMBER else row[place] for place in places])
     if texts.is_lines and more:
         return "\n".join(filter(None, [text, *(f"column {number}: {cell}" for number, cell in more)]))

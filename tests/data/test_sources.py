@@ -174,7 +174,7 @@ def test_lines_without_the_field_are_left_out_unless_all_are(monkeypatch, long_l
     lacking = b'{"title": "x", "body": [{"text": 1}]}\n{"text": null}\n{"text": ""}\n'
     documents = Documents([InMemory(b'{"text": "good"}\n' + lacking, "a.jsonl")])
     assert texts_in(documents) == ["good"]
-    assert documents.mended == {"line: without a value in 'text', left out": 3}
+    assert documents.mended == {"{count|line|lines} without a value in 'text', left out.": 3}
     assert (", line 1, has no field 'text', only 'title', 'body'. Say which one has the text: --field NAME."
             in message_of(read, lacking.splitlines()[0], "a.jsonl"))
     assert ", line 1, has no field 'text', only none at all." in message_of(read, b"{}", "a.jsonl")
