@@ -68,14 +68,14 @@ def sniff(sample: str, is_whole: bool, prefers_tabs: bool = False) -> Layout | N
     return best and replace(best, skipped_lines=best.skipped_lines + bool(named))
 
 
-def header_of(rows: list[list[str]]) -> list[str] | None:
+def header_of(rows: list[list[str]], are_all: bool = True) -> list[str] | None:
     """Return the first row if its cells name the columns; None where it is a row as the others.
 
     It names them unless one of its cells is a number or a date, comes again in its column, or all are empty. Years may
-    name columns which have none in them.
+    name columns which have none in them. A row that is all there is does not. are_all: whether no other rows follow
     """
     first, others = rows[0], [row for row in rows[1:] if row != rows[0]]
-    if not others or not any(cell.strip() for cell in first):
+    if are_all and not others or not any(cell.strip() for cell in first):
         return None
     for place, cell in enumerate(first):
         below = [row[place] for row in others if place < len(row)]
@@ -133,7 +133,7 @@ def _layout(body, options, is_whole):
     short = [cell for row in table for cell in row if len(cell) <= LONGEST_NUMBER]
     commas, points = (sum(map(bool, map(form.fullmatch, short))) for form in (_DECIMAL_COMMA, _DECIMAL_POINT))
     is_usual = len(options) - ("skipinitialspace" in options) == 1
-    return Layout(options, width, ends[start - 1] if start else 0, header_of(table), commas > points,
+    return Layout(options, width, ends[start - 1] if start else 0, header_of(table, is_whole), commas > points,
                   (share, -start, len(rows), is_usual))
 
 
@@ -156,11 +156,11 @@ def _rows(body, options, is_whole):
 
 
 def _is_quoted_by(body, options):
-    """Whether many cells begin and end with the quote of `options`."""
+    """Whether as many cells end with the quote of `options` as begin with it."""
     rows, _ = _rows(body, {"delimiter": options["delimiter"], "quoting": csv.QUOTE_NONE}, True)
-    cells = [cell for row in rows for cell in row if cell]
-    quoted = sum(len(cell) > 1 and cell[0] == cell[-1] == options["quotechar"] for cell in cells)
-    return quoted * 3 > len(cells)
+    cells = [cell for row in rows for cell in row]
+    begins, ends = (sum(form(cell, options["quotechar"]) for cell in cells) for form in (str.startswith, str.endswith))
+    return begins == ends > 0
 
 
 def _one_column(body, layouts):
