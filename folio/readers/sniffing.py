@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 SAMPLE_CHARACTERS = 1 << 18     # at the start of a file: hundreds of rows, and of long texts still some
 SAMPLE_ROWS = 1000
 CONSISTENT = 0.8                # of the rows must have equally many cells; prose with commas reaches 0.5
+MOST_LINES_OF_A_CELL = 500      # at the end of the sample: if it has more, its quote was just a sign
 LONGEST_NUMBER = 40             # characters: a longer cell is text
 MOST_TITLE_LINES = 10           # above the names of the columns, as reports have them
 NAMES_OF_SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars"}
@@ -59,7 +60,7 @@ def sniff(sample: str, is_whole: bool, prefers_tabs: bool = False) -> Layout | N
     named = _SEP_LINE.match(sample)
     body = sample[named.end():] if named else sample
     separators = [named[1]] if named else ["\t", ";", "|", ","] if prefers_tabs else [";", "\t", "|", ","]
-    layouts = [layout for options in _ways(separators, body)
+    layouts = [layout for options in _ways(separators, body, is_whole)
                if (layout := _layout(body, options, is_whole)) is not None]
     several = [layout for layout in layouts if layout.width > 1]
     best = max(several, key=lambda layout: layout._score, default=None)
@@ -98,17 +99,30 @@ def is_number(cell: str) -> bool:
     return len(cell) <= LONGEST_NUMBER and bool(_NUMBER.fullmatch(cell) or _DATE.fullmatch(cell))
 
 
-def _ways(separators, body):
+def _ways(separators, body, is_whole):
     """Yield options for csv.reader that a table may be written with, the usual ones first."""
     for separator in separators:
         plain = {"delimiter": separator}
-        yield plain
+        if separator in "\t|" and '"' in body and not _are_quotes(body, separator, is_whole):
+            yield plain | {"quoting": csv.QUOTE_NONE}
+        else:
+            yield plain
         if '\\"' in body:
             yield plain | {"escapechar": "\\", "doublequote": False}
-        if '"' in body and separator in "\t|":
-            yield plain | {"quoting": csv.QUOTE_NONE}
         elif "'" in body and '"' not in body:
             yield plain | {"quotechar": "'"}
+
+
+def _are_quotes(body, separator, is_whole):
+    """Whether the quotes in a text are those around cells: one that opens has one that closes, at the cell's end."""
+    reader, line = csv.reader(io.StringIO(body, newline=""), delimiter=separator, strict=True), 0
+    try:
+        for _ in reader:
+            line = reader.line_num
+    except csv.Error as error:
+        is_cut = "unexpected end" in str(error) and not is_whole
+        return is_cut and reader.line_num - line < MOST_LINES_OF_A_CELL
+    return True
 
 
 def _layout(body, options, is_whole):
@@ -134,7 +148,7 @@ def _layout(body, options, is_whole):
     commas, points = (sum(map(bool, map(form.fullmatch, short))) for form in (_DECIMAL_COMMA, _DECIMAL_POINT))
     is_usual = len(options) - ("skipinitialspace" in options) == 1
     return Layout(options, width, ends[start - 1] if start else 0, header_of(table, is_whole), commas > points,
-                  (share, -start, len(rows), is_usual))
+                  (share, -start, is_usual))
 
 
 def _rows(body, options, is_whole):

@@ -5,7 +5,7 @@ import gzip
 import io
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from conftest import InMemory
@@ -45,7 +45,7 @@ def rows_of(content, columns, name="a.csv"):
     ('a,b\n"two\nlines, ""quoted""",2\nx,3\n', ["a", "b"], [['two\nlines, "quoted"', "2"], ["x", "3"]], "by commas"),
     ('a,b\n"say \\"hi\\", now",2\n"x",3\n', ["a", "b"], [['say "hi", now', "2"], ["x", "3"]], "by commas"),
     ("a,b\n'x, y',2\n'z',3\n", ["a", "b"], [["x, y", "2"], ["z", "3"]], "by commas"),
-    ('part\tsize\nbolt\t"5 inch\nnut\t6"\n', ["part", "size"], [["bolt", '"5 inch'], ["nut", '6"']], "by tabs"),
+    ('part\tsize\nbolt\t"5" inch\nnut\t6"\n', ["part", "size"], [["bolt", '"5" inch'], ["nut", '6"']], "by tabs"),
     ("a, b\n1, 2\nx, y\n", ["a", "b"], [["1", "2"], ["x", "y"]], "by commas"),
     ("1,2\n3,4\n", ["column 1", "column 2"], [["1", "2"], ["3", "4"]], "without names of columns"),
     ("red,yes\nblue,no\nred,no\n", ["column 1", "column 2"], [["red", "yes"], ["blue", "no"], ["red", "no"]],
@@ -91,6 +91,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_character
     st.sampled_from(',;\t|"\' \n.a1é'))
 
 
+@settings(max_examples=60)
 @given(st.data(), st.sampled_from(",;\t|"), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
        st.sampled_from(["\n", "\r\n"]), st.integers(1, 40), st.integers(2, 4))
 def test_any_table_that_the_csv_module_writes_is_read_back_exactly(data, delimiter, quoting, line_end, block_bytes, width):
@@ -183,6 +184,7 @@ def test_a_quote_behind_the_sample_is_seen_in_the_same_way(monkeypatch):
     assert rows_of(table, ["tag", "note"])[-1] == ["P,2", "two\nlines"]
 
 
+@settings(max_examples=60)
 @given(st.text(max_size=200) | st.text(st.sampled_from(',;\t|"\'\n\r a1\\'), max_size=60), st.booleans())
 def test_any_text_is_a_table_or_none_without_an_accident(text, is_whole):
     layout = sniff(text, is_whole)
