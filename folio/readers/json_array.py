@@ -75,9 +75,8 @@ def _records(stream, reading):
 
 
 def _has_records(values):
-    """Whether a value is a list that begins with objects, or with texts."""
-    return (isinstance(values, list) and values != []
-            and any(all(type(value) is kind for value in values[:10]) for kind in (dict, str)))
+    """Whether a value is a list that begins with an object or a text."""
+    return isinstance(values, list) and values != [] and type(values[0]) in (dict, str)
 
 
 def _is_conversation(messages):
@@ -89,7 +88,7 @@ def _streamed(stream):
     if stream.next_character() == "[":
         yield from stream.elements()
         stream.end()
-    elif stream.next_character() == "{" and not stream.has_whole_value():
+    elif stream.next_character() == "{" and not stream.others_follow():
         yield from _records_of_object(stream)
     else:
         yield from stream.values()
@@ -130,7 +129,7 @@ class _Stream:
         self.mending, self._refuses = mending, reading.invalid_bytes == "refuse"
         self.text, self._place = mending.without_mark(next(blocks, "")), 0
         self._more(SMALL_FILE - len(self.text))
-        self.is_whole = len(self.text) < SMALL_FILE
+        self.is_whole = len(self.text) < SMALL_FILE or not self._more()
 
     def next_character(self):
         """Go to the next character that is not blank, and return it; "" where there is none."""
@@ -194,13 +193,13 @@ class _Stream:
                     self._refuse("Expecting value")
         self.take("]")
 
-    def has_whole_value(self):
-        """Whether the text that is held has all of the next value."""
+    def others_follow(self):
+        """Whether the text that is held has all of the next value, and a part of another one."""
         try:
-            self._decode(self.text, self._place)
+            _, end = self._decode(self.text, self._place)
         except (json.JSONDecodeError, RecursionError):
             return False
-        return True
+        return _BLANKS.match(self.text, end).end() < len(self.text)
 
     def starts_list_of_objects(self):
         """Whether the next value is a list, and its first element an object."""

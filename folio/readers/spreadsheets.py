@@ -1,6 +1,5 @@
 """Excel workbooks: each row of each visible sheet is a document, as in any other table."""
 
-import zipfile
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
@@ -29,8 +28,7 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
         import openpyxl
     except ImportError:
         raise FolioError(f"{path} is an Excel workbook; to read it takes openpyxl, which is not installed: "
-                         "python -m pip install openpyxl") from None
-    from openpyxl.utils.exceptions import InvalidFileException
+                         "python -m pip install openpyxl==3.1.5") from None
     with path.open("rb") as file:
         if file.read(8) == _OLD_OR_ENCRYPTED:
             raise FolioError(f"{path} is a workbook of Excel before 2007, or has a password: save it as .xlsx without "
@@ -38,9 +36,11 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
         file.seek(0)
         try:
             yield from _rows_of_sheets(openpyxl, file, source, reading, mending)
-        except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, SyntaxError) as error:
-            if isinstance(error, FolioError):
-                raise
+        except (FolioError, MemoryError):
+            raise
+        except Exception as error:      # openpyxl lets through what zipfile, zlib, XML and its own conversions raise
+            if isinstance(error, OSError) and error.errno:
+                raise                   # from the system
             reason = " ".join(str(error).split())
             raise FolioError(f"{path} is damaged, or no Excel workbook ({reason}). Fetch it anew.") from None
     source.bytes_read = path.stat().st_size
@@ -49,6 +49,8 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
 def _rows_of_sheets(openpyxl, file, source, reading, mending):
     """Yield (text, True, where) of every visible sheet. A sheet without the wanted columns is said, unless all are."""
     workbook = openpyxl.load_workbook(file, read_only=True, data_only=True)
+    if not workbook.worksheets:
+        raise FolioError(f"{source} is damaged, or has no sheet with cells. Fetch it anew.")
     refusal, has_rows = None, False
     for sheet in workbook.worksheets:
         if sheet.sheet_state != "visible":
