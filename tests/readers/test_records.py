@@ -172,8 +172,8 @@ VALUES = st.recursive(st.none() | st.booleans() | st.integers() | FLOATS | st.te
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.dictionaries(st.text(), VALUES, max_size=3), min_size=1, max_size=4), st.integers(1, 30), st.booleans(),
-       st.sampled_from([None, 1]), st.booleans())
+@given(st.lists(st.dictionaries(st.text(), VALUES, max_size=3), min_size=1, max_size=4), st.integers(1, 30),
+       st.booleans(), st.sampled_from([None, 1]), st.booleans())
 def test_an_array_is_read_in_blocks_as_the_json_module_reads_it(records, size, ascii_only, indent, in_object):
     records = [record | {"text": f"document {number}"} for number, record in enumerate(records)]
     value = {"version": -12.5e3, "records": records, "x": [1, [2]]} if in_object else records
@@ -236,7 +236,7 @@ def test_sheets_without_the_columns_are_left_out_unless_all_are(tmp_path):
 
 @pytest.mark.parametrize("rows", [[["tag", "duty"], ["P-1", "=1+2"]], [["=1", "=1+2"]]])
 def test_formulas_without_values_are_refused(tmp_path, rows):
-    with pytest.raises(FolioError, match="sheet 'S', has formulas whose values are not in the file: open it in a spread"):
+    with pytest.raises(FolioError, match="sheet 'S', has formulas whose values are not in the file: open it"):
         documents_of(workbook(tmp_path / "a.xlsx", ("S", rows)))
 
 
@@ -264,7 +264,7 @@ def test_a_damaged_workbook_is_one_sentence_or_right(tmp_path):
 def test_without_the_package_one_sentence_says_what_installs_it(tmp_path, monkeypatch):
     path = workbook(tmp_path / "a.xlsx", ("S", [["tag"], ["P-1"]]))
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(FolioError, match=r"a\.xlsx is an Excel workbook; .*openpyxl.*: python -m pip install openpyxl==3"):
+    with pytest.raises(FolioError, match=r"a\.xlsx is an Excel workbook; .*: python -m pip install openpyxl==3"):
         documents_of(path)
     assert os.listdir(tmp_path) == ["a.xlsx"]
 

@@ -94,7 +94,8 @@ CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_character
 @settings(max_examples=60)
 @given(st.data(), st.sampled_from(",;\t|"), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
        st.sampled_from(["\n", "\r\n"]), st.integers(1, 40), st.integers(2, 4), st.sampled_from([9, 18]))
-def test_any_table_that_the_csv_module_writes_is_read_back_exactly(data, delimiter, quoting, line_end, size, width, sample):
+def test_any_table_that_the_csv_module_writes_is_read_back_exactly(data, delimiter, quoting, line_end, size, width,
+                                                                   sample):
     rows = data.draw(st.lists(st.lists(CELLS, min_size=width, max_size=width), min_size=1, max_size=6))
     assume(all(any(row) and not {"nan", "NaN"} & {*row} for row in rows))
     names = ["tag", "duty", "flow rate", "Größe"][:width]
@@ -148,7 +149,7 @@ def test_rows_with_more_or_fewer_cells_are_kept_and_counted():
     ({"template": "tag"}, "The template 'tag' names no field"),
     ({"template": "{tag.__class__}"}, "has no column 'tag.__class__'"),
     ({"template": "{tag!r:>{duty}}"}, "without its partner"),
-    ({"field": "storry"}, "a.csv has no column 'storry', only 'tag', 'duty'. Say which one has the text: --field NAME."),
+    ({"field": "storry"}, "a.csv has no column 'storry', only 'tag', 'duty'. Say which one has the text: --field"),
     ({"field": "dutyy"}, "a.csv has no column 'dutyy'; did you mean duty? Its columns are 'tag', 'duty'. Say which"),
 ])
 def test_a_column_that_is_not_there_is_one_sentence_with_the_nearest_name(tmp_path, reading, said):
