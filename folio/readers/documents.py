@@ -6,13 +6,14 @@ markup of an EPUB to its user. The price: about 3 s of computing and 90 to 350 M
 Nothing in a file is executed or fetched: pandoc runs in its sandbox, and gets the file on its standard input.
 """
 
+import re
 import subprocess
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import NoReturn
 
 from folio.base.errors import FolioError
 from folio.readers.contents import whole
@@ -29,9 +30,13 @@ KEPT_CHARACTERS = 1 << 26       # of texts that were converted: init.py reads a 
 INSTALL = "python -m pip install pypandoc-binary==1.17 pypdf==7.1.1"
 
 _FILTER = Path(__file__).with_name("plain.lua")
+_SMALLER = "save its text as .txt, or divide it."
 
+_ENCRYPTION, _MANIFEST = "META-INF/encryption.xml", "META-INF/manifest.xml"     # of EPUB; of OpenDocument
+_RIGHTS = {"META-INF/rights.xml", "META-INF/license.lcpl", "META-INF/sinf.xml"}     # Adobe, Readium, Apple
+_ALGORITHM = re.compile(rb"""EncryptionMethod\s[^>]*Algorithm\s*=\s*["']([^"']*)""")
 # Encryption that hides only an EPUB's fonts; its text is open (EPUB 3.3, font obfuscation, and Adobe's).
-_FONTS_ONLY = (b"http://www.idpf.org/2008/embedding", b"http://ns.adobe.com/pdf/enc#RC")
+_FONTS_ONLY = {b"http://www.idpf.org/2008/embedding", b"http://ns.adobe.com/pdf/enc#RC"}
 
 _converted: dict[tuple, str] = {}       # texts by path, size and time of change
 
@@ -47,7 +52,8 @@ def damaged(source: Source, name: str, reason: object) -> FolioError:
     return FolioError(f"{source} is {name}, but damaged ({reason}). Fetch it anew, or save its text as .txt.")
 
 
-def one_document(source: Source, convert) -> Iterator[tuple[str, bool, object]]:
+def one_document(source: Source, convert: Callable[[], str]
+                 ) -> Iterator[tuple[str, bool, object]]:
     """Yield (text, True, source) of a file. convert: called without arguments, returns the text unless it is known."""
     key = _identity(source)
     text = _converted.get(key) if key else None
@@ -95,8 +101,6 @@ def pandoc(source: Source, kind_name: str, form: str, content: bytes) -> str:
     return done.stdout.decode("utf-8", errors="replace")
 
 
-_SMALLER = "save its text as .txt, or divide it."
-
 
 def _read(kind_name: str, form: str, source: Source, reading: TextParams, mending: Mending
           ) -> Iterator[tuple[str, bool, object]]:
@@ -109,39 +113,20 @@ def _read(kind_name: str, form: str, source: Source, reading: TextParams, mendin
 
 
 def _check(source, kind_name, content):
-    """Raise FolioError for an archive that is damaged, or that is encrypted against copying."""
+    """Raise FolioError for a document that is damaged, or encrypted."""
     try:
         with zipfile.ZipFile(BytesIO(content)) as packed:
             names = set(packed.namelist())
-            encryption = packed.read(_ENCRYPTION) if _ENCRYPTION in names else b""
-            if any(member.flag_bits & 1 for member in packed.infolist()):
-                raise FolioError(f"{source} is {kind_name} with a password: save a copy without it.")
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, FolioError):
-            raise
+            has_password = any(member.flag_bits & 1 for member in packed.infolist())
+            encryption, manifest = (b"" if name not in names or has_password else packed.read(name)
+                                    for name in (_ENCRYPTION, _MANIFEST))
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
         raise damaged(source, kind_name, error) from None
-    hidden = encryption.count(b"EncryptionMethod ") - sum(map(encryption.count, _FONTS_ONLY))
-    if hidden > 0 or names & _RIGHTS:
-        _refuse_protected(source, kind_name)
-    if "encryption-data" in _manifest(content, names):
+    if has_password or b"encryption-data" in manifest:
         raise FolioError(f"{source} is {kind_name} with a password: open it, and save a copy without the password.")
-
-
-_ENCRYPTION = "META-INF/encryption.xml"
-_RIGHTS = {"META-INF/rights.xml", "META-INF/license.lcpl", "META-INF/sinf.xml"}     # Adobe, Readium, Apple
-
-
-def _manifest(content, names):
-    """Return OpenDocument's list of files, which says whether they are encrypted; "" for other formats."""
-    if "META-INF/manifest.xml" not in names:
-        return ""
-    with zipfile.ZipFile(BytesIO(content)) as packed, packed.open("META-INF/manifest.xml") as file:
-        return file.read(1 << 20).decode("utf-8", errors="replace")
-
-
-def _refuse_protected(source, kind_name) -> NoReturn:
-    raise FolioError(f"{source} is {kind_name} with copy protection (DRM), which nothing but its own app can read: "
-                     "take a copy without it.")
+    if names & _RIGHTS or set(_ALGORITHM.findall(encryption)) - _FONTS_ONLY:
+        raise FolioError(f"{source} is {kind_name} with copy protection (DRM), and only its own app can read it: "
+                         "take a copy without it.")
 
 
 read_docx = partial(_read, "a Word document", "docx")
