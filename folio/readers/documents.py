@@ -27,7 +27,7 @@ _HEAP_EXHAUSTED = 251           # how pandoc exits then
 
 KEPT_CHARACTERS = 1 << 26       # of texts that were converted: init.py reads a file three times
 
-INSTALL = "python -m pip install pypandoc-binary==1.17 pypdf==7.1.1"
+INSTALL = "python -m pip install pypandoc-binary==1.17 pypdf==7.1.1 cryptography==50.0.2"
 
 _FILTER = Path(__file__).with_name("plain.lua")
 _SMALLER = "save its text as .txt, or divide it."

@@ -19,7 +19,7 @@ _BLOCKS = frozenset("""address article aside blockquote body caption center dd d
     table tr ul""".split())
 _APART = frozenset("p h1 h2 h3 h4 h5 h6 blockquote pre table ul ol dl figure".split())     # with an empty line around
 # What has no text that a browser shows; the parser never sees it, so that its length does not matter.
-_HIDDEN = re.compile(r"<(script|style|template|noscript|svg|iframe|object|head)(?=[\s/>])|<!--", re.IGNORECASE)
+_HIDDEN = re.compile(r"<(script|style|template|noscript|svg|iframe|object|title)(?=[\s/>])(?![^<>]*/>)|<!--", re.IGNORECASE)
 _LONGEST_TAG = 1 << 20      # characters: an unfinished tag that is longer is dropped; pictures in tags may be long
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w-]+)""", re.IGNORECASE)
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
@@ -66,7 +66,7 @@ def _encoding(head):
 
 
 def without_hidden(texts: Iterable[str]) -> Iterator[str]:
-    """Leave out scripts, styles, comments and the head of a page, wherever the parts of its text are cut.
+    """Leave out scripts, styles, comments and the title of a page, wherever the parts of its text are cut.
 
     >>> "".join(without_hidden(["a<scr", "ipt>b</sc", "ript>c<!-- d", " -->e"]))
     'ace'
@@ -102,17 +102,23 @@ class _Page(HTMLParser):
         self.parts = []                 # of the text, since the last call
         self.line_ends = 2              # at the end of the text so far; a text begins as if an empty line had been
         self.wanted, self.space = 0, False      # line ends to write before the next word; whether a blank comes before
-        self.in_pre = 0
+        self.lists, self.bullet = [], ""        # the numbers of the open lists, None without; to write before a word
+        self.in_pre, self.in_long_tag = 0, False
 
     def feed_part(self, text):
         """Return the text that a further part of the page has."""
+        if self.in_long_tag:
+            _, end, text = text.partition(">")
+            self.in_long_tag = not end
         self.feed(text)
         if len(self.rawdata) > _LONGEST_TAG:
-            self.rawdata = ""
+            self.rawdata, self.in_long_tag = "", True
         return self._taken()
 
     def finish(self):
         """Return the last of the text."""
+        if self.rawdata.startswith("<"):        # an unfinished tag, in which the parser would search again and again
+            self.rawdata = ""
         self.close()
         return self._taken() + ("\n" if self.line_ends == 0 else "")
 
@@ -124,16 +130,30 @@ class _Page(HTMLParser):
         if tag == "br":
             self.wanted, self.space = min(2, self.wanted + 1), False
         elif tag in ("td", "th"):
-            self._write("\t") if self.line_ends + self.wanted == 0 else None
+            self.bullet = "" if self.line_ends + self.wanted else "\t"
+            self.space = False
         else:
             self._break_at(tag)
-        if tag == "li":
-            self._write("- ")
+        if tag in ("ol", "ul"):
+            self.lists.append(0 if tag == "ol" else None)
+        elif tag == "li":
+            self._start_item()
+        elif tag == "hr":
+            self._write("* * *")
+            self._break_at("p")
         self.in_pre += tag == "pre"
+
+    def _start_item(self):
+        self.bullet = "- "
+        if self.lists and self.lists[-1] is not None:
+            self.lists[-1] += 1
+            self.bullet = f"{self.lists[-1]}. "
 
     def handle_endtag(self, tag):
         self._break_at(tag)
         self.in_pre = max(0, self.in_pre - (tag == "pre"))
+        if tag in ("ol", "ul") and self.lists:
+            self.lists.pop()
 
     def _break_at(self, tag):
         if tag in _BLOCKS:
@@ -142,7 +162,7 @@ class _Page(HTMLParser):
     def handle_data(self, data):
         if self.in_pre:
             self._write(data.replace("\xa0", " "))
-            self.line_ends = len(data) - len(data.rstrip("\n"))
+            self.line_ends = min(2, len(data) - len(data.rstrip("\n")))
             return
         words = re.split(r"[ \t\n\r\f]+", data)
         for number, word in enumerate(words):
@@ -155,5 +175,6 @@ class _Page(HTMLParser):
             self.parts.append("\n" * missing)
         elif self.space and not self.wanted and self.line_ends == 0:
             self.parts.append(" ")
-        self.parts.append(text)
+        self.parts.append(self.bullet + text)
+        self.bullet = ""
         self.wanted, self.space, self.line_ends = 0, False, 0
