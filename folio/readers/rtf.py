@@ -34,7 +34,7 @@ def mended(content: bytes) -> bytes:
     r"""Return RTF that pandoc reads rightly: characters of code pages as \u, with a blank after each \u.
 
     >>> mended(rb"{\rtf1\ansicpg1251 \u8220?\'ef}")
-    b"{\\rtf1\\ansicpg1252 \\u8220 ?\\u1087 ?}"
+    b'{\\rtf1\\ansicpg1252 \\u8220 ?\\u1087 ?}'
     """
     return _Mender().mended(content)
 
