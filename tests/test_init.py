@@ -186,7 +186,7 @@ def test_flags_may_be_written_with_underscores(home):
     (b"\xef\xbb\xbf", "There is nothing in"),
     (b"Gr\xf6\xdfe " * 100, "byte 0xF6 at offset 2"),
     (b"text \0 text" * 100, "byte 0x00 at offset 5. It looks like a binary file"),
-    (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "It looks like a binary file"),
+    (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "input.txt is a PNG picture: there is no text in it"),
     (WORDS.encode("utf-16"), "It looks like UTF-16"),
     (WORDS.encode("utf-16-be"), "byte 0x00 at offset 0"),
 ], ids=["no folder", "hidden files only", "empty file", "one letter", "byte order mark only", "Latin-1", "NUL", "PNG",

@@ -1,7 +1,7 @@
 """Word, OpenDocument and EPUB to text, through pandoc (package pypandoc-binary); each file is one document.
 
-Why pandoc: one program reads all of them with their notes, lists and tables, and every word of a manuscript of 4,000
-words in each. python-docx leaves out footnotes and the place of tables between the paragraphs; ebooklib leaves the
+Why pandoc: one program reads all of them with their notes, lists and tables, and every word of a manuscript
+of 4,000 words in each. python-docx leaves out footnotes and the place of tables between the paragraphs; ebooklib leaves the
 markup of an EPUB to its user. The price: about 3 s of computing and 90 to 350 MB of memory per MB of text.
 Nothing in a file is executed or fetched: pandoc runs in its sandbox, and gets the file on its standard input.
 """
@@ -22,7 +22,7 @@ from folio.readers.source import Source
 from Model_Params import TextParams
 
 LONGEST_CONVERSION = 600        # seconds; 5 MB of text take 20 to 50
-LARGEST_HEAP = "3g"             # of pandoc; 5 MB of text take up to 1.8 GB
+LARGEST_HEAP = 3 << 30          # bytes, of pandoc; 5 MB of text take up to 1.8 GB
 _HEAP_EXHAUSTED = 251           # how pandoc exits then
 
 KEPT_CHARACTERS = 1 << 26       # of texts that were converted: init.py reads a file three times
@@ -95,7 +95,7 @@ def pandoc(source: Source, kind_name: str, form: str, content: bytes) -> str:
     except subprocess.TimeoutExpired:
         raise FolioError(f"{source} takes more than {LONGEST_CONVERSION // 60} minutes to read: {_SMALLER}") from None
     if done.returncode == _HEAP_EXHAUSTED:
-        raise FolioError(f"{source} takes more than {LARGEST_HEAP[:-1]} GB of memory to read: {_SMALLER}")
+        raise FolioError(f"{source} takes more than {LARGEST_HEAP >> 30} GB of memory to read: {_SMALLER}")
     if done.returncode:
         raise damaged(source, kind_name, done.stderr.decode("utf-8", errors="replace"))
     return done.stdout.decode("utf-8", errors="replace")

@@ -41,7 +41,7 @@ def _text(source):
         pages = pypdf.PdfReader(BytesIO(content))
         # Many PDFs are encrypted with an empty password, only to forbid printing; whoever can open them may read them.
         is_locked = pages.is_encrypted and not pages.decrypt("")
-        text = "" if is_locked else "\n".join(page.extract_text() for page in pages.pages)
+        text = "" if is_locked else "\n".join(page.extract_text().strip("\n") for page in pages.pages)
     except DependencyError:
         raise FolioError(f"{source} is a PDF encrypted with AES, which takes one more package to read: "
                          "python -m pip install cryptography") from None

@@ -17,7 +17,7 @@ from Model_Params import TextParams
 _BLOCKS = frozenset("""address article aside blockquote body caption center dd details dialog div dl dt fieldset
     figcaption figure footer form h1 h2 h3 h4 h5 h6 header hr html legend li main menu nav ol p pre section summary
     table tr ul""".split())
-_APART = frozenset("p h1 h2 h3 h4 h5 h6 blockquote pre table ul ol dl figure".split())     # with an empty line around
+_APART = frozenset("p h1 h2 h3 h4 h5 h6 blockquote pre table ul ol dl figure hr".split())     # with an empty line around
 # What has no text that a browser shows; the parser never sees it, so that its length does not matter.
 _HIDDEN = re.compile(r"<(script|style|template|noscript|svg|iframe|object|title)(?=[\s/>])(?![^<>]*/>)|<!--", re.IGNORECASE)
 _LONGEST_TAG = 1 << 20      # characters: an unfinished tag that is longer is dropped; pictures in tags may be long
@@ -140,7 +140,7 @@ class _Page(HTMLParser):
             self._start_item()
         elif tag == "hr":
             self._write("* * *")
-            self._break_at("p")
+            self._break_at(tag)
         self.in_pre += tag == "pre"
 
     def _start_item(self):

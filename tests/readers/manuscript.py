@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 WORD = re.compile(r"[^\W_]+(?:[’-][^\W_]+)*")
 
 _VOCABULARY = """der Fluß über Wälder Straße naïve café the river wandered quietly don’t it’s well-known house lantern
-    Ægir œuvre façade señor Łódź Dvořák žlutý 1848 3.14 twenty-one evening letters window schönes größer Mädchen
+    Ægir œuvre façade señor Łódź Dvořák žlutý 1848 314 twenty-one evening letters window schönes größer Mädchen
     harbour fishermen sailed towards distant islands whispering ancient melodies beneath silver moonlight""".split()
 _FORMS = ["{}", "{}", "{}", "{}", "{}", "{}", "*{}*", "**{}**", "“{}”", "‘{}’", "({})", "{},", "{}…", "„{}“"]
 
@@ -17,7 +17,7 @@ _FORMS = ["{}", "{}", "{}", "{}", "{}", "{}", "*{}*", "**{}**", "“{}”", "‘
 def manuscript(paragraphs=60):
     """Return (Markdown, words): headings, emphasis, quotes, notes, lists, a table. The words of notes come last."""
     chance = random.Random(7)
-    parts, words, notes = [], [], []
+    parts, words, notes, definitions = [], [], [], []
 
     def sentence(length):
         chosen = [chance.choice(_VOCABULARY) for _ in range(length)]
@@ -37,11 +37,11 @@ def manuscript(paragraphs=60):
             note = " ".join(chance.choice(_VOCABULARY) for _ in range(9))
             notes.append(note)
             text += f"[^{number}]"
-            parts.append(f"[^{number}]: {note}.")
+            definitions.append(f"[^{number}]: {note}.")
         if number % 15 == 4:
             text = "> " + text
         parts.append(text)
-    return "\n\n".join(parts) + "\n", words + " ".join(notes).split()
+    return "\n\n".join(parts + definitions) + "\n", words + " ".join(notes).split()
 
 
 def write(folder, suffix, markdown):

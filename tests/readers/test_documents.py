@@ -69,12 +69,11 @@ def test_a_table_becomes_lines_with_tabs_and_rules_and_pictures_no_noise(tmp_pat
 @pytest.mark.parametrize("written, text", [
     (rb"\u8220?hi\u8221?", "“hi”"), (rb"\u8220\'93hi\u8221\'94", "“hi”"), (rb"\'93hi\'94", "“hi”"),
     (rb"\ansicpg1251 \'ef\'f0\'e8", "при"), (rb"{\fonttbl{\f0 A;}{\f1\fcharset204 B;}}\f1 \'ef{\f0\'ef}\'ef", "пïп"),
-    (rb"\ansicpg932 \'93\'fa", "日"), (rb"C:\\u8220", "C:\\u8220"), (rb"a{\super\chftn}{\*\footnote note}", "a[1] note"),
+    (rb"\ansicpg932 \'93\'fa", "日"), (rb"C:\\u8220", "C:\\u8220"), (rb"a{\super\chftn}{\*\footnote note}", "a[1] [1] note"),
 ], ids=["question mark", "byte", "Windows-1252", "Cyrillic", "a font's", "Japanese", "backslash", "note"])
 def test_characters_and_notes_of_rtf(tmp_path, written, text):
     (tmp_path / "a.rtf").write_bytes(rb"{\rtf1\ansi" + (b"" if written.startswith(b"\\a") else b" ") + written + b"}")
-    assert "".join(text_of(tmp_path / "a.rtf").split()).replace("[1]note", "note") == "".join(text.split()).replace(
-        "[1]note", "[1]note")
+    assert text_of(tmp_path / "a.rtf").split() == text.split()
     assert mended(mended(written)) == mended(written)
 
 
@@ -84,7 +83,7 @@ def test_characters_and_notes_of_rtf(tmp_path, written, text):
     ("<title>T</title><p>one<p>two<br>three", "one\n\ntwo\nthree\n"),
     ("<head><style>p {}</style><body>a &amp; b&nbsp;&eacute;", "a & b\xa0é\n"),
     ("a<script>if (1 < 2) '<p>x</p>'</script>b<!-- <p>c -->d", "abd\n"),
-    ("<ul><li><p>one</p></li><li>two</ul><ol><li>x<li>y</ol>", "- one\n- two\n\n1. x\n2. y\n".replace("one\n", "one\n\n")),
+    ("<ul><li><p>one</p></li><li>two</ul><ol><li>x<li>y</ol>", "- one\n\n- two\n\n1. x\n2. y\n"),
     ("<table><tr><th>A</th> <th>B</th></tr><tr><td>1</td><td>2</td></table>", "A\tB\n1\t2\n"),
     ("<pre>a\n  b</pre>c", "a\n  b\n\nc\n"), ("one <b>two</b>\n three<hr>four", "one two three\n\n* * *\n\nfour\n"),
     ("1 < 2 <b", "1 < 2\n")])
@@ -190,12 +189,12 @@ def test_a_damaged_document_is_one_sentence(tmp_path, suffix, damage):
 
 
 def test_pandoc_has_a_limit_of_time_and_of_memory(tmp_path, monkeypatch):
-    file = word_file(tmp_path, "One\n\n" * 20_000)
+    file = word_file(tmp_path, "One\n\n" * 5_000)
     monkeypatch.setattr(documents, "LONGEST_CONVERSION", 0.05)
     assert f"{file} takes more than" in message_of(list, Documents([file]))
     monkeypatch.undo()
-    monkeypatch.setattr(documents, "LARGEST_HEAP", "8m")
-    assert f"{file} takes more than 8m" in message_of(list, Documents([file]))
+    monkeypatch.setattr(documents, "LARGEST_HEAP", 8 << 20)
+    assert f"{file} takes more than 0 GB of memory" in message_of(list, Documents([file]))
 
 
 def test_a_document_is_converted_once_for_all_passes_and_anew_when_it_has_changed(tmp_path, monkeypatch):
