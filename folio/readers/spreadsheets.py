@@ -12,13 +12,12 @@ from folio.readers.source import Source
 from Model_Params import TextParams
 
 HEADER_ROWS = 100               # that are looked at to see whether the first one has the names of the columns
-_OLD_OR_ENCRYPTED = bytes.fromhex("d0cf11e0a1b11ae1")       # an OLE file: .xls has this form, and what has a password
 
 
 def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[str, bool, object]]:
     """Yield (text, True, where) for every row. The values of formulas are those that were last computed.
 
-    Raises FolioError where the file is damaged or has a password, no sheet has a column that is wanted, or formulas
+    Raises FolioError where the file is damaged, no sheet has a column that is wanted, or formulas
     have no values.
     """
     path = source.path
@@ -30,10 +29,6 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
         raise FolioError(f"{path} is an Excel workbook; to read it takes openpyxl, which is not installed: "
                          "python -m pip install openpyxl==3.1.5") from None
     with path.open("rb") as file:
-        if file.read(8) == _OLD_OR_ENCRYPTED:
-            raise FolioError(f"{path} is a workbook of Excel before 2007, or has a password: save it as .xlsx without "
-                             "one.")
-        file.seek(0)
         try:
             yield from _rows_of_sheets(openpyxl, file, source, reading, mending)
         except (FolioError, MemoryError):

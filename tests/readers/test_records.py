@@ -241,8 +241,8 @@ def test_formulas_without_values_are_refused(tmp_path, rows):
 
 
 @pytest.mark.parametrize("content, said", [
-    (b"PK\x03\x04 and more", "is damaged, or no Excel workbook"), (b"", "is damaged, or no Excel workbook"),
-    (bytes.fromhex("d0cf11e0a1b11ae1") * 99, "is a workbook of Excel before 2007, or has a password"),
+    (b"PK\x03\x04 and more", "is damaged: it begins as an Excel workbook"), (b"", "is empty, and no Excel workbook"),
+    (bytes.fromhex("d0cf11e0a1b11ae1") * 99, "is an old Office document"), (b"tag,duty", "is not an Excel workbook"),
 ])
 def test_what_is_no_workbook_is_refused(tmp_path, content, said):
     (tmp_path / "a.xlsx").write_bytes(content)
