@@ -186,7 +186,7 @@ def test_flags_may_be_written_with_underscores(home):
     (b"\xef\xbb\xbf", "There is nothing in"),
     (b"Gr\xf6\xdfe " * 100, 'is not UTF-8. It reads well as windows-1252: "Größe Größe '),
     (b"text \0 text" * 100, "byte 0x00 at offset 5. It looks like a binary file"),
-    (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "It looks like a binary file"),
+    (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "input.txt is a PNG picture: there is no text in it"),
     (WORDS.encode("utf-16") + b"\n", "is not utf-16 throughout: byte 0x0A at offset"),
     (WORDS.encode("utf-16-be"), "It reads well as utf-16-be: "),
 ], ids=["no folder", "hidden files only", "empty file", "one letter", "byte order mark only", "Latin-1", "NUL", "PNG",

@@ -47,6 +47,10 @@ class Documents:
             is_empty = True         # the document so far
             tail = ""               # its last characters, which may be the beginning of a separator
             for chunk, ends_document in _cut_safely(self._read(path)):
+                if is_empty and ends_document and END_OF_TEXT not in chunk:         # as most rows of a table
+                    if chunk:
+                        yield chunk, True
+                    continue
                 is_empty = is_empty and not chunk
                 if strays := (tail + chunk).count(END_OF_TEXT):
                     self.mended[STRAY_SEPARATOR] += strays
@@ -68,8 +72,10 @@ def _cut_safely(texts):
     waiting, size = [], 0                   # texts since the last safe cut, and the characters in them
     for text, ends_document in texts:
         if ends_document:
-            yield "".join(waiting) + text, True
-            waiting, size = [], 0
+            if waiting:
+                text = "".join(waiting) + text
+                waiting, size = [], 0
+            yield text, True
             continue
         before = waiting[-1][-1:] if waiting else ""
         if cut := LAST_SAFE_CUT.search(before + text):

@@ -1,4 +1,4 @@
-"""JSON lines: each line is an object, and one of its fields a document. A line may be longer than memory."""
+"""JSON lines: each line is an object and a document. A line may be longer than memory where one field is the text."""
 
 import json
 import re
@@ -7,11 +7,12 @@ from itertools import chain
 
 from folio.base.errors import FolioError
 from folio.readers.mending import Mending
-from folio.readers.records import text_of
+from folio.readers.records import Number, Texts
 from folio.readers.source import Source, decoded
 from Model_Params import TextParams
 
 LONG_LINE = 1 << 22             # bytes: a longer line is scanned in parts; a shorter one takes little memory
+LONGEST_RECORD = 1 << 26        # bytes of a line that is needed whole
 
 # In a JSON string: everything up to its end, or up to an incomplete escape; a surrogate pair counts as one escape.
 _STRING_PART = re.compile(r'''(?:[^"\\]+|\\[^u]|\\u(?![dD][89abAB])[^"\\]{4}'''
@@ -24,38 +25,68 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
     return iter(_Lines(source, reading, mending))
 
 
+def decoder_for(reading: TextParams) -> json.JSONDecoder:
+    """Return a decoder that keeps numbers as they are written. Control characters in strings are JSON to most writers
+    but not to the standard: they are refused with what else is refused.
+    """
+    return json.JSONDecoder(strict=reading.invalid_bytes == "refuse", parse_int=Number, parse_float=Number,
+                            parse_constant=lambda name: None if name == "NaN" else Number(name))
+
+
 class _Lines:
     def __init__(self, source, reading, mending):
         self.source, self.mending = source, mending
-        self.field, self.invalid_bytes = reading.field, reading.invalid_bytes
+        self.field, self.invalid_bytes, self.has_template = reading.field, reading.invalid_bytes, bool(reading.template)
+        self.decode = decoder_for(reading).decode
+        self.texts = Texts(source, reading, mending, noun="line")
 
     def __iter__(self):
-        number, parts = 1, _lines(self.source.blocks())
+        number, name, parts = 1, str(self.source), _lines(self.source.blocks())
         for part, ends_line in parts:
-            where = f"{self.source}, line {number},"
-            if not ends_line:
+            where = f"{name}, line {number},"
+            if not ends_line and not self.has_template:
                 yield from self._scan_line(chain([part], _rest_of_line(parts)), where)
-            elif part.strip():
-                line = self.mending.without_mark(part.decode("utf-8", errors="surrogateescape"))
-                yield text_of(self._parsed(line, line, where), self.field, where), True, where
+            else:
+                if not ends_line:
+                    part = self._held(chain([part], _rest_of_line(parts)), where)
+                if part.strip():
+                    line = self.mending.without_mark(part.decode("utf-8", errors="surrogateescape"))
+                    text = self.texts.of_object(self._parsed(line, line, where), where)
+                    if text is not None:
+                        yield text, True, where
             number += 1
+        self.texts.finish()
 
     def _scan_line(self, parts, where):
         """Yield the text of a line that is too long for memory, and check the line at its end."""
         scanned = ScannedObject(self.field, strict=self.invalid_bytes == "refuse")
-        texts = filter(None, decoded(parts))
+        texts, has_text = filter(None, decoded(parts)), False
         for text in chain([self.mending.without_mark(next(texts, ""))], texts):
             try:
                 for found in scanned.feed(text):
                     yield found, False, where
+                    has_text = True
             except ValueError as error:
                 self._refuse_line(text, where, error)
-        text_of(self._parsed("".join(scanned.outline), "", where), self.field, where)
+        record = self._parsed("".join(scanned.outline), "", where)
+        if has_text:
+            record[self.field] = "..."          # its text has gone
+        self.texts.of_object(record, where)
         yield "", True, where
+
+    def _held(self, parts, where):
+        """Return the bytes of a line whose fields are all needed at once."""
+        held = bytearray()
+        for part in parts:
+            held += part
+            if len(held) > LONGEST_RECORD:
+                raise FolioError(f"{where} has more than {LONGEST_RECORD:,} bytes. With a template a line has to fit "
+                                 "in memory; without one the text of --field may be of any length.")
+        return bytes(held)
 
     def _parsed(self, line, shown, where):
         try:
-            return json.loads(line, strict=self.invalid_bytes == "refuse")
+            return self.decode(line)
         except (ValueError, RecursionError) as error:
             self._refuse_line(shown, where, error)
 

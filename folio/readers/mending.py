@@ -43,7 +43,13 @@ class Mending:
         """
         held_back = ""                      # a CR at the end of a chunk: the next one may begin with its LF
         offset, at_line_start = 0, True     # bytes of the document so far; whether the next chunk starts a line
+        is_within = False                   # a document
         for text, ends_document, where in chunks:
+            # Half of the time that millions of short documents take: there is nothing to mend in most of them.
+            if ends_document and not is_within and text.isascii() and "\r" not in text and "\0" not in text:
+                yield text, True
+                continue
+            is_within = not ends_document
             mended, size = self.as_text(text, where, offset)
             offset = 0 if ends_document else offset + size
             text = held_back + mended

@@ -1,0 +1,123 @@
+"""Excel workbooks: each row of each visible sheet is a document, as in any other table."""
+
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any
+
+from folio.base.errors import FolioError
+from folio.readers.mending import Mending
+from folio.readers.records import Texts, column_names, remark, written
+from folio.readers.sniffing import header_of
+from folio.readers.source import Source
+from Model_Params import TextParams
+
+HEADER_ROWS = 100               # that are looked at to see whether the first one has the names of the columns
+
+
+def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[str, bool, object]]:
+    """Yield (text, True, where) for every row. The values of formulas are those that were last computed.
+
+    Raises FolioError where the file is damaged, no sheet has a column that is wanted, or formulas
+    have no values.
+    """
+    path = source.path
+    if source.is_packed:
+        raise FolioError(f"{path} is an Excel workbook inside gzip, which has to be unpacked first: gunzip {path.name}")
+    try:
+        import openpyxl
+    except ImportError:
+        raise FolioError(f"{path} is an Excel workbook; to read it takes openpyxl, which is not installed: "
+                         "python -m pip install openpyxl==3.1.5") from None
+    with path.open("rb") as file:
+        try:
+            yield from _rows_of_sheets(openpyxl, file, source, reading, mending)
+        except (FolioError, MemoryError):
+            raise
+        except Exception as error:      # openpyxl lets through what zipfile, zlib, XML and its own conversions raise
+            if isinstance(error, OSError) and error.errno:
+                raise                   # from the system
+            reason = " ".join(str(error).split())
+            raise FolioError(f"{path} is damaged, or no Excel workbook ({reason}). Fetch it anew.") from None
+    source.bytes_read = path.stat().st_size
+
+
+def _rows_of_sheets(openpyxl, file, source, reading, mending):
+    """Yield (text, True, where) of every visible sheet. A sheet without the wanted columns is said, unless all are."""
+    workbook = openpyxl.load_workbook(file, read_only=True, data_only=True)
+    if not workbook.worksheets:
+        raise FolioError(f"{source} is damaged, or has no sheet with cells. Fetch it anew.")
+    refusal, has_rows = None, False
+    for sheet in workbook.worksheets:
+        if sheet.sheet_state != "visible":
+            mending.found[remark("sheet", "hidden, left out")] += 1
+            continue
+        rows, names = _table(sheet)
+        if not names:
+            if _has_formulas(openpyxl, file, sheet.title):
+                raise _no_values(source, sheet)
+            continue
+        try:
+            texts = Texts(source, reading, mending, names)
+        except FolioError as error:
+            refusal = refusal or error
+            mending.found[remark("sheet", "without the columns that are wanted, left out")] += 1
+            continue
+        has_rows = True
+        mending.found[remark("sheet", "read as a table")] += 1
+        yield from _texts(rows, names, texts, f"{source}, sheet {sheet.title!r}")
+        if texts.empty_columns and _has_formulas(openpyxl, file, sheet.title):
+            raise _no_values(source, sheet)
+        texts.finish()
+    if refusal and not has_rows:
+        raise refusal
+
+
+def _texts(rows, names, texts, place):
+    """Yield (text, True, where) of the rows of a sheet that have one."""
+    places = [names.index(name) for name in texts.names]
+    for number, cells in rows:
+        if any(cells):
+            cells += [None] * (len(names) - len(cells))
+            text = texts.of([cells[place] for place in places])
+            if text is not None:
+                yield text, True, f"{place}, row {number},"
+
+
+def _table(sheet: Any) -> tuple[Iterator[tuple[int, list]], list[str]]:
+    """Return the rows of a sheet as (number, cells), and the names of its columns; none where it is empty."""
+    sheet.reset_dimensions()            # some programs write wrong ones
+    rows = ((number, [_shown(value) for value in values])
+            for number, values in enumerate(sheet.iter_rows(values_only=True), 1))
+    rows = ((number, cells) for number, cells in rows if any(cells))
+    first = list(islice(rows, HEADER_ROWS))
+    if not first:
+        return iter(()), []
+    width = max(len(cells) - next(place for place, cell in enumerate(reversed(cells)) if cell) for _, cells in first)
+    # A title over the table has fewer cells than the table.
+    start = next(index for index, (_, cells) in enumerate(first)
+                 if 2 * sum(map(bool, cells)) > width or index == len(first) - 1)
+    table = [[cell or "" for cell in cells[:width]] + [""] * (width - len(cells)) for _, cells in first[start:]]
+    header = header_of(table)
+    names = column_names(header or [""] * width)
+    return chain(first[start + bool(header):], rows), names
+
+
+def _shown(value):
+    """Return the value of a cell as text; None for none, and for an error such as #N/A."""
+    text = written(value)
+    if text and text.startswith("#") and text in ("#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"):
+        return None
+    return None if text in ("NaN", "nan") else text
+
+
+def _has_formulas(openpyxl, file, title):
+    """Whether a sheet has formulas, by a second look at it: the first one sees their values only."""
+    file.seek(0)
+    sheet = openpyxl.load_workbook(file, read_only=True)[title]
+    sheet.reset_dimensions()
+    return any(cell.data_type == "f" for row in sheet.iter_rows() for cell in row)
+
+
+def _no_values(source, sheet):
+    return FolioError(f"{source}, sheet {sheet.title!r}, has formulas whose values are not in the file: open it in a "
+                      "spreadsheet program and save it, or export the sheet as .csv.")

@@ -1,0 +1,117 @@
+"""Tables in plain text, .csv and .tsv: each row is a document. How the table is written is found out from its start."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from operator import itemgetter
+
+from folio.base.errors import FolioError
+from folio.readers.charsets import decoded
+from folio.readers.mending import Mending
+from folio.readers.records import Texts, column_names, remark
+from folio.readers.sniffing import SAMPLE_CHARACTERS, sniff
+from folio.readers.source import Source
+from Model_Params import TextParams
+
+# Characters. A cell may be a whole book; behind a quote that never ends comes the rest of the file. The csv module
+# takes four bytes for each.
+LONGEST_CELL = 1 << 24
+
+_NOT_A_NUMBER = frozenset({"NaN", "nan"})       # as pandas and NumPy write a missing number
+
+
+def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[str, bool, object]]:
+    """Yield (text, True, where) for every row; the text of a file that is no table as one document.
+
+    Raises FolioError where the table lacks a column that is wanted, or a cell is too long.
+    """
+    csv.field_size_limit(LONGEST_CELL)
+    blocks = decoded(source, reading, mending.found)
+    start, is_whole = _start(blocks)
+    start = mending.without_mark(start)
+    layout = sniff(start[:SAMPLE_CHARACTERS], is_whole and len(start) <= SAMPLE_CHARACTERS, source.suffix == ".tsv")
+    if layout is None:
+        if start.strip():
+            mending.found[remark("file", "with the name of a table but no columns, read as plain text")] += 1
+        for text in chain([start], blocks):
+            yield text, False, source
+        yield "", True, source
+        return
+    lines = _lines(chain([start], blocks), source)
+    skipped = sum(1 for _ in islice(lines, layout.skipped_lines))
+    rows = csv.reader(lines, **layout.options)
+    if layout.names is not None:
+        next(row for row in rows if row)
+        names = column_names(layout.names)
+    else:
+        names = [f"column {number}" for number in range(1, layout.width + 1)]
+    texts = Texts(source, reading, mending, names)
+    mending.found[remark("file", f"read as {layout.description}")] += 1
+    places, width = [names.index(name) for name in texts.names], len(names)
+    choose = tuple if places == list(range(width)) else itemgetter(*places)
+    form, whole_rows, name = texts.format, 0, str(source)
+    try:
+        for row in rows:                # millions: what is rare is elsewhere
+            if len(row) == width and all(row) and "nan" not in row and "NaN" not in row:
+                text = form % choose(row)
+                whole_rows += 1
+            else:
+                text = _text_of_unusual(row, texts, places, width, mending)
+            if text is not None:
+                yield text, True, f"{name}, line {skipped + rows.line_num},"
+    except csv.Error as error:
+        line = skipped + rows.line_num
+        if "limit" in str(error):
+            raise FolioError(f"{source}, line {line}, has a cell of more than {LONGEST_CELL:,} characters: a quote "
+                             "before it may have no end.") from None
+        raise FolioError(f"{source}, line {line}, cannot be read as a row of a table ({error}).") from None
+    texts.finish(whole_rows)
+
+
+def _start(blocks: Iterator[str]) -> tuple[str, bool]:
+    """Return the first characters of a text, enough to see how a table is written, and whether they are all."""
+    parts, size = [], 0
+    for block in blocks:
+        parts.append(block)
+        size += len(block)
+        if size >= SAMPLE_CHARACTERS:
+            return "".join(parts), False
+    return "".join(parts), True
+
+
+def _text_of_unusual(row, texts, places, width, mending):
+    """Return the text, or None, of a row that lacks values, or has more or fewer cells than there are columns."""
+    if not row:
+        return None                     # an empty line
+    more = []
+    if len(row) < width:
+        mending.found[remark("row", "with fewer cells than there are columns")] += 1
+        row = row + [""] * (width - len(row))
+    elif more := [(number, cell) for number, cell in enumerate(row[width:], width + 1) if cell]:
+        mending.found[remark("row", "with more cells than there are columns")] += 1
+    text = texts.of(["" if row[place] in _NOT_A_NUMBER else row[place] for place in places])
+    if texts.is_lines and more:
+        return "\n".join(filter(None, [text, *(f"column {number}: {cell}" for number, cell in more)]))
+    return text
+
+
+def _lines(blocks: Iterable[str], source: Source) -> Iterator[str]:
+    r"""Cut a stream of text into lines with their ends: \n, \r\n or \r. Raises FolioError where one is too long."""
+    return chain.from_iterable(_whole_lines(blocks, source))
+
+
+def _whole_lines(blocks, source):
+    """Yield files in memory that end with a line. What is behind the last line end waits for the next block."""
+    waiting = ""
+    for block in blocks:
+        text = waiting + block
+        end = text.rfind("\n") + 1 or text.rfind("\r", 0, -1) + 1      # a final \r may be half a line end
+        waiting = text[end:]
+        if len(waiting) > LONGEST_CELL:
+            raise FolioError(f"{source} has a line of more than {LONGEST_CELL:,} characters, which is no row of a "
+                             "table. Give it the suffix .txt to read it as plain text.")
+        if end:
+            yield io.StringIO(text[:end], newline="")
+    if waiting:
+        yield io.StringIO(waiting, newline="")
