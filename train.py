@@ -142,7 +142,10 @@ def report_end(run):
     weights = run.home.weights(run.name)
     best = f"The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte"
     say(f"Done. {best}, are in {weights}")
-    if run.training.closing_tokens and distributed.is_first():
+    if not distributed.is_first():
+        return
+    say(f"Quality:  {summary.quality(run)}")
+    if run.training.closing_tokens:
         screen = Screen()
         screen.write("\n")
         model = language_model.load(weights)

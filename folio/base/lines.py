@@ -204,7 +204,8 @@ def folded(text, width):
 _LABEL = re.compile(r" *\S+  +(?=\S)")
 # A command line as folio.base.commands writes it, flags and quoted values included, or a word: neither is broken.
 _VALUE = r"""(?:\$?'[^']*'|"[^"]*"|[^\s'"])+"""
-_UNBROKEN = re.compile(rf"(?:python|folio|pip|tensorboard)(?: -m)? [\w.-]+(?: --?[a-z][\w-]*(?:[ =](?!-){_VALUE})?)+|\S+")
+_FLAG = rf"--?[a-z][\w-]*(?:[ =](?!-){_VALUE})?"
+_UNBROKEN = re.compile(rf"( *)((?:(?:python|folio)(?: -m)? [\w.-]+|tensorboard)(?: {_FLAG})+|--[a-z-]+ \d\S*|\S+)")
 
 
 def terminal_width(stream) -> int | None:
@@ -238,10 +239,9 @@ def _wrapped_line(line, width):
         return line
     indent = " " * columns(label) if columns(label) + NARROWEST_PARAGRAPH <= width else ""
     lines, current = [], label
-    for word in _UNBROKEN.findall(line[len(label):]):
-        is_first = current in (label, indent)
-        if not is_first and columns(current) + 1 + columns(word) > width:
+    for space, word in _UNBROKEN.findall(line[len(label):]):
+        if current not in (label, indent) and columns(current + space + word) > width:
             lines.append(current)
-            current, is_first = indent, True
-        current += word if is_first else " " + word
+            current, space = indent, ""
+        current += space + word
     return "\n".join([*lines, current])
