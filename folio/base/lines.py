@@ -205,7 +205,7 @@ _LABEL = re.compile(r" *\S+  +(?=\S)")
 # A command line as folio.base.commands writes it, flags and quoted values included, or a word: neither is broken.
 _VALUE = r"""(?:\$?'[^']*'|"[^"]*"|[^\s'"])+"""
 _FLAG = rf"--?[a-z][\w-]*(?:[ =](?!-){_VALUE})?"
-_UNBROKEN = re.compile(rf"( *)((?:(?:python|folio)(?: -m)? [\w.-]+|tensorboard)(?: {_FLAG})+|--[a-z-]+ \d\S*|\S+)")
+_UNBROKEN = re.compile(rf"( *)((?:(?:python|folio)(?: -m)? [\w.-]+|tensorboard)(?: {_FLAG})*|--[a-z-]+ \d\S*|\S+)")
 
 
 def terminal_width(stream) -> int | None:
