@@ -140,7 +140,7 @@ def lines_of(report, width, colored=False):
 def _lines_of_baselines(report, width):
     rows = [(baseline.name, f"{baseline.bits_per_byte:.4f}", f"{report.bits_per_byte / baseline.bits_per_byte:.2f}")
             for baseline in report.baselines.measured if baseline.bits_per_byte > 0]
-    return table([("yardsticks: the same text by", "bits per byte", "the model's share"), *rows], "<>>", width)
+    return table([("yardsticks: the same text by", "bits per byte", "ratio"), *rows], "<>>", width)
 
 
 def _limits_of_baselines(baselines):
