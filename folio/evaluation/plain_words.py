@@ -30,8 +30,8 @@ def in_plain_words(nats_per_byte: float, baselines: Baselines) -> str:
         return FORM
     if nats_per_byte > nats_of(baselines, ORDERS[0]):
         return WORST
-    share = nats_per_byte / nats_of(baselines, best_order(baselines))
-    return next((words for bound, words in SCALE if share > bound), BEST)
+    best = nats_of(baselines, best_order(baselines))
+    return next((words for share, words in SCALE if nats_per_byte > share * best), BEST)
 
 
 def best_order(baselines: Baselines) -> int:

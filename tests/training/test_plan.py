@@ -288,31 +288,34 @@ def test_the_plan_is_said_before_the_first_step(home, plays):
 
 
 @pytest.fixture
-def longest_start(home, plays):
-    """What is said at the start where there is most to say: a resumed run of a long name, all kinds of advice."""
+def longest_start(home, plays, monkeypatch):
+    """What is said where there is most to say: of a new run, of it resumed, and with all settings; and the run."""
+    monkeypatch.setattr(plan.hardware, "memory_bytes", lambda device: 350e6)
     made, said = home(plays[:20_000]), []
     tokenizer, text = corpus.open_corpus(made, TextParams(vocab_size=270))
-    params = Params(model=ModelParams(emb_len=512), training=TrainingParams(minutes=6000.0, compile=False, device="cpu",
-                                                                            batch_size=4096, tensorboard=True))
+    params = Params(model=ModelParams(emb_len=32, num_layers=1), training=TrainingParams(
+        minutes=6000.0, compile=False, device="cpu", threads=1, precision="fp32", tensorboard=True))
     name = "a-name-that-somebody-took-pains-over"
     with runs.new_run(made, name, params, tokenizer, text, 0.0, say=said.append) as run:
+        new = summary.describe(run)
         run.progress.step, run.progress.seconds = 1_234_567, 123_456.0
         run.progress.started_from = {"name": "another-name-of-this-kind", "fingerprint": "0123456789abcdef"}
-        yield summary.describe(run), summary.describe(run, verbose=True), run
+        yield new, summary.describe(run), summary.describe(run, verbose=True), run
 
 
-@pytest.mark.parametrize("columns", [60, 80, 120])
-def test_the_start_fits_a_small_terminal(longest_start, columns):
-    lines = wrapped(longest_start[0], columns).split("\n")
-    command = next(line for line in lines if "tensorboard" in line)         # is not broken, however long the path is
-    assert all(len(line) <= columns for line in lines if line is not command)
-    assert len(lines) + len(command) // columns <= 24
-    titles = [line[:10].strip() for line in lines]
-    assert list(dict.fromkeys(filter(None, titles))) == ["run", "text", "model", "machine", "time", "events", "advice"]
+def test_the_start_fits_a_small_terminal(longest_start):
+    assert [text.count("\nadvice") for text in longest_start[:2]] == [3, 2]
+    for columns, text in [(columns, text) for columns in (60, 80, 120) for text in longest_start[:2]]:
+        lines = wrapped(text, columns).split("\n")
+        command = next(line for line in lines if "tensorboard" in line)     # is not broken, however long the path is
+        assert all(len(line) <= columns for line in lines if line is not command)
+        assert len(lines) + len(command) // columns <= 24
+        titles = filter(None, (line[:10].strip() for line in lines))
+        assert list(dict.fromkeys(titles)) == ["run", "text", "model", "machine", "time", "events", "advice"]
 
 
 def test_verbose_adds_every_setting(longest_start):
-    brief, verbose, run = longest_start
+    _, brief, verbose, run = longest_start
     line, ratio = [line for line in verbose.split("\n") if line not in brief.split("\n")]
     assert line.split()[0] == "settings"
     assert {f"{name}={value}" for name, value in run.settings.items()} == set(line.split()[1:])
@@ -320,15 +323,14 @@ def test_verbose_adds_every_setting(longest_start):
 
 
 def test_a_resumed_run_says_that_its_minutes_are_in_all_and_how_many_are_made(longest_start):
-    assert "about 4.2 days in all, 34 hours of them made, starting from 'another" in longest_start[0]
+    assert "about 4.2 days in all, 34 hours of them made, starting from 'another" in longest_start[1]
 
 
-@pytest.mark.parametrize("minutes, said", [
-    (1.0, "about 1 minute"), (0.05, "about 3 seconds"), (1e7, "about 6,900 days")])
-def test_the_length_of_a_run_is_said_in_the_unit_that_suits_it(longest_start, minutes, said):
-    run = longest_start[2]
-    run._params = replace(run._params, training=replace(run.training, minutes=minutes))
-    assert f": {said} in all," in summary.describe(run)
+def test_the_length_of_a_run_is_said_in_the_unit_that_suits_it(longest_start):
+    run = longest_start[-1]
+    for minutes, said in ((1.0, "about 1 minute"), (0.05, "about 3 seconds"), (1e7, "about 6,900 days")):
+        run._params = replace(run._params, training=replace(run.training, minutes=minutes))
+        assert f": {said} in all," in summary.describe(run)
 
 
 @pytest.mark.parametrize("before", range(60, 120))
