@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 ORDERS = (2, 3, 4, 5)
-# 5 MB in all take about 500 MB of memory, and xz, which looks back 8 MB, several seconds.
+# Measured for as much: 250 MB of memory, 1.7 s for the models of characters and 6 s for the compressors.
 LEARNED_BYTES, MEASURED_BYTES = 4_000_000, 1_000_000
 COMMON = 255                # characters: all of any alphabet, a third to two thirds of a Chinese text
 SYMBOLS = 256 + COMMON

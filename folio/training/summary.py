@@ -84,8 +84,8 @@ def shortfall(run) -> str | None:
 def quality(run) -> str:
     """Return in plain words how well the best weights write, by the text's own yardsticks.
 
-    Takes about 0.2 s per megabyte of text, at most a second; compressors, which take ten times as long, are for
-    folio.evaluate.
+    Takes about 0.2 s for a megabyte of text, and at most 1.7 s. The compressors, which take several times as long, are
+    left to folio.evaluate.
     """
     corpus = run.corpus
 
