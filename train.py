@@ -27,7 +27,7 @@ from folio.base.commands import command
 from folio.base.run_files import one_file, run_name
 from folio.cli import configuration
 from folio.cli.command_line import Parser, chosen, front_door
-from folio.cli.screen import Screen
+from folio.cli.screen import Screen, say
 from folio.formats.find_weights import find_weights
 from Model_Params import FINE_TUNING, PRESETS, READING, ModelParams, TextParams, TrainingParams
 
@@ -54,6 +54,8 @@ def main(started_at=None):
                         help="train a run for each value, one after another; given several times, for each "
                         "combination. --minutes, --steps and --epochs are those of each run; the same command goes on "
                         "with a sweep that was stopped")
+    parser.add_argument("--verbose", action="store_true",
+                        help="show every setting at the start (the run's log has them in any case)")
     parser.add_configuration()
     parser.add_fields("training", TrainingParams)
     parser.add_fields("model", ModelParams, without=["vocab_size"])
@@ -140,26 +142,27 @@ def opened_run(arguments, preset, flags, params, started_at):
     from folio.data import corpus
     from folio.generation import language_model
     from folio.training import distributed, runs
-    home = arguments.home
+    home, telling = arguments.home, {"say": say, "verbose": arguments.verbose}
     wanted = {name: value for name, value in flags.items() if hasattr(params.text, name)}
     if arguments.preset:                # it says how a text becomes tokens, but not how files are read
         wanted = {name: value for name, value in asdict(params.text).items() if name not in READING} | wanted
     if arguments.start_from is not None:
         start = language_model.load(find_weights(home, arguments.start_from))
         model = replace(runs.tuned_model(start, flags), vocab_size=None)            # the tokenizer's, as always
-        opening = partial(corpus.open_corpus, home, wanted=wanted, tokenizer=start.tokenizer)
+        opening = partial(corpus.open_corpus, home, wanted=wanted, tokenizer=start.tokenizer, say=say)
         _, text = distributed.after_the_first(opening)
         params = replace(params, text=text.text, model=model)
-        opened = runs.new_run(home, arguments.name or "tuned", params, start.tokenizer, text, started_at, start=start)
+        opened = runs.new_run(home, arguments.name or "tuned", params, start.tokenizer, text, started_at, start=start,
+                              **telling)
     elif arguments.resume:
-        tokenizer, text = distributed.after_the_first(corpus.open_corpus, home)
+        tokenizer, text = distributed.after_the_first(partial(corpus.open_corpus, home, say=say))
         own_preset = PRESETS[preset] if arguments.preset else None
         name = run_to_resume(home, arguments.name)
-        opened = runs.resumed_run(home, name, own_preset, flags, tokenizer, text, started_at)
+        opened = runs.resumed_run(home, name, own_preset, flags, tokenizer, text, started_at, **telling)
     else:
-        tokenizer, text = distributed.after_the_first(partial(corpus.open_corpus, home, wanted=wanted))
+        tokenizer, text = distributed.after_the_first(partial(corpus.open_corpus, home, wanted=wanted, say=say))
         params = replace(params, text=text.text)
-        opened = runs.new_run(home, arguments.name or preset, params, tokenizer, text, started_at)
+        opened = runs.new_run(home, arguments.name or preset, params, tokenizer, text, started_at, **telling)
     if arguments.save_config and distributed.is_first():
         configuration.save(arguments.save_config, params.values())
     return opened
@@ -179,7 +182,7 @@ def report_stop(run):
     """Print where a run that a signal stopped has got to, and how to continue it."""
     from folio.training import distributed
     resume = command("train.py", "--resume", "--name", run.name, launcher=distributed.launcher())
-    print(f"Stopped after step {run.progress.step:,}; everything is saved. To go on: {resume}")
+    say(f"Stopped after step {run.progress.step:,}; everything is saved. To go on: {resume}")
 
 
 def report_end(run):
@@ -187,11 +190,14 @@ def report_end(run):
     from folio.generation import language_model
     from folio.training import distributed, summary
     if missed := summary.shortfall(run):
-        print(missed)
+        say(missed)
     weights = run.home.weights(run.name)
     best = f"The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte"
-    print(f"Done. {best}, are in {weights}")
-    if run.training.closing_tokens and distributed.is_first():
+    say(f"Done. {best}, are in {weights}")
+    if not distributed.is_first():
+        return
+    say(f"Quality:  {summary.quality(run)}")
+    if run.training.closing_tokens:
         screen = Screen()
         screen.write("\n")
         model = language_model.load(weights)
@@ -199,7 +205,7 @@ def report_end(run):
             screen.write(text)
         screen.end_line()
         screen.write("\n")
-    print(f"Next: {command('run.py')}")
+    say(f"Next: {command('run.py')}")
 
 
 if __name__ == "__main__":

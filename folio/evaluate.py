@@ -87,6 +87,7 @@ def _parse():
 def evaluate(arguments, sampling, reading):
     """Measure the model that the arguments name. -> folio.evaluation.report.Report"""
     # These import torch; --help does not wait for it.
+    from folio.evaluation.baselines import measure_baselines
     from folio.evaluation.bits_per_byte import window_len
     from folio.evaluation.copying import measure_copying, sample_texts
     from folio.evaluation.passages import measure
@@ -109,16 +110,18 @@ def evaluate(arguments, sampling, reading):
     else:
         raise FolioError(f"There is no held-out text to measure on ({missing}). Pass a text: --text FILE")
     costs = measure(model, text, stride)
-    copying = None
+    baselines = copying = None
     if project:
         notes += doubts(model, project, home)
+        content = ordinary_bytes(model.tokenizer, text.tokens[1:])
+        baselines = measure_baselines(project.text.training_text(), project.text.train_bytes, content)
     if arguments.samples and project:
         written = sample_texts(model, arguments.samples, sampling)
-        copying = measure_copying(written, ordinary_bytes(model.tokenizer, text.tokens[1:]), project.text)
+        copying = measure_copying(written, content, project.text)
     elif arguments.samples:
         notes.append(f"Copies cannot be searched for without the training text ({missing}).")
     return make_report(path.name, model, text, costs, parameters=count_parameters(model.net), stride=stride,
-                       copying=copying, notes=notes)
+                       baselines=baselines, copying=copying, notes=notes)
 
 
 def _check_stride(stride, net):
@@ -188,6 +191,9 @@ def lines_of(report, width, colored=False):
                      ("likeliest token is right", "", f"{100 * report.accuracy:.1f} %")], "<>>", width),
               _lines_of_passages(report.hardest, width, colored)]
     notes = list(report.notes)
+    if report.baselines:
+        blocks[-1:-1] = [folded(f"in plain words: {report.quality}", width), _lines_of_baselines(report, width)]
+        notes += _limits_of_baselines(report.baselines)
     if copying := report.copying:
         blocks.append(_lines_of_copying(copying, width))
         if copying.searched_bytes < copying.train_bytes:
@@ -196,6 +202,21 @@ def lines_of(report, width, colored=False):
     if notes:
         blocks.append([line for note in notes for line in folded(harmless(note), width)])
     return [line for block in blocks for line in ["", *block]][1:]
+
+
+def _lines_of_baselines(report, width):
+    rows = [(baseline.name, f"{baseline.bits_per_byte:.4f}", f"{report.bits_per_byte / baseline.bits_per_byte:.2f}")
+            for baseline in report.baselines.measured if baseline.bits_per_byte > 0]
+    return table([("yardsticks: the same text by", "bits per byte", "ratio"), *rows], "<>>", width)
+
+
+def _limits_of_baselines(baselines):
+    """Yield a sentence where the yardsticks have not seen all of the text."""
+    parts = ((baselines.learned_bytes, baselines.train_bytes, "training text"),
+             (baselines.measured_bytes, baselines.val_bytes, "measured text"))
+    limits = [f"the first {seen:,} of {total:,} bytes of the {name}" for seen, total, name in parts if seen < total]
+    if limits:
+        yield f"The yardsticks have seen only {' and '.join(limits)}."
 
 
 def _lines_of_passages(passages, width, colored):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 import math
 import os
 import re
@@ -24,7 +25,7 @@ from folio.base.lines import columns as columns_of
 from folio.base.lines import table
 from folio.base.visible import on_one_line
 from folio.data import corpus
-from folio.evaluation import bits_per_byte, copying
+from folio.evaluation import baselines, bits_per_byte, copying
 from folio.evaluation.texts import read_text
 from folio.formats import checkpoint
 from folio.training import runs
@@ -110,6 +111,32 @@ def test_figures_on_the_held_out_text_are_those_of_training(project, tell):
     assert report["perplexity_per_token"] == pytest.approx(math.exp(sum(nats) / text.val_tokens), rel=1e-4)
     assert report["accuracy"] == pytest.approx(sum(right) / len(right)) and 0 < sum(right) < len(right)
     assert report["notes"] == [] and report["stride"] == 32
+
+
+def test_the_yardsticks_learn_from_the_training_part_alone(project, tell, ask, plays):
+    report, content = tell(project, "--samples", 0), plays[:20_000].encode()
+    split = corpus.open_corpus(project)[1].train_bytes
+    found = {each["name"]: each["bits_per_byte"] for each in report["baselines"]["measured"]}
+    bits = baselines.order_bits(content[:split], content[split:], 5)
+    assert [found[f"order-{order} model"] for order in (2, 3, 4, 5)] == pytest.approx(bits[2:])
+    added = len(lzma.compress(content)) - len(lzma.compress(content[:split]))
+    assert found["xz"] == pytest.approx(8 * added / (len(content) - split))
+    shown = ask(project, "--samples", 0)
+    assert re.search(rf"^xz +{found['xz']:.4f} +{report['bits_per_byte'] / found['xz']:.2f}$", shown, re.MULTILINE)
+    assert f"in plain words: {report['quality']}\n" in shown and "have seen only" not in shown
+
+
+def test_what_the_yardsticks_have_not_seen_is_said(project, ask, monkeypatch):
+    monkeypatch.setattr(baselines, "LEARNED_BYTES", 5000)
+    assert "The yardsticks have seen only the first 5,000 of 18,0" in ask(project, "--samples", 0)
+
+
+def test_without_the_training_text_there_are_no_yardsticks(project, tell, copy_of, tmp_path):
+    made = copy_of(project)
+    shutil.rmtree(made.train_data)
+    (tmp_path / "other.txt").write_text("A text.", encoding="utf-8")
+    report = tell(made, "--text", tmp_path / "other.txt")
+    assert (report["baselines"], report["quality"]) == (None, None)
 
 
 def test_with_a_stride_the_window_slides(project, tell):

@@ -1,11 +1,14 @@
 """Text on lines of a given width: its columns, cut to fit, in tables, wrapped between words as it streams in."""
 
+import os
 import re
 import unicodedata
 from itertools import groupby
 
 NARROWEST = 8                       # columns that a text in a table is cut to, and no further
 TAB = 8                             # columns from one tab stop to the next, as terminals have them
+NARROWEST_PARAGRAPH = 24            # columns beside an indent; where there are fewer, continued lines have no indent
+USUAL_WIDTH = 80                    # columns, where a terminal does not say
 _PLAIN = "\x1b[0m"                  # ends a style
 
 # The spaces at which a line may end: Unicode's, less those that forbid it.
@@ -193,3 +196,52 @@ def folded(text, width):
     """Return the lines of a text wrapped as one paragraph."""
     wrap = WordWrap(width)
     return [line.rstrip(" ") for line in (wrap.add(" ".join(text.split())) + wrap.end()).split("\n")]
+
+
+# --- Messages ---
+
+# What is before the text of a line, and has its own column: "model     ", "   1:23  "; continued lines leave it empty.
+_LABEL = re.compile(r" *\S+  +(?=\S)")
+# A command line as folio.base.commands writes it, flags and quoted values included, or a word: neither is broken.
+_VALUE = r"""(?:\$?'[^']*'|"[^"]*"|[^\s'"])+"""
+_FLAG = rf"--?[a-z][\w-]*(?:[ =](?!-){_VALUE})?"
+_UNBROKEN = re.compile(rf"( *)((?:(?:python|folio)(?: -m)? [\w.-]+|tensorboard)(?: {_FLAG})*|--[a-z-]+ \d\S*|\S+)")
+
+
+def terminal_width(stream) -> int | None:
+    """Return the columns of the terminal that a stream writes to; None where it writes to a file or a pipe."""
+    try:
+        if not stream.isatty():
+            return None
+        return os.get_terminal_size(stream.fileno()).columns or USUAL_WIDTH
+    except (OSError, ValueError, AttributeError):       # no file descriptor, or a closed one
+        return None
+
+
+def wrapped(text: str, width: int | None) -> str:
+    """Return messages with each line wrapped between words; width: columns, None to leave the text as it is.
+
+    Words and command lines stay whole, so that they can be copied; one that is wider than a line is the only text
+    beyond `width`. Continued lines begin below the text after a label. Lines within `width` are not changed, nor are
+    indented ones without a label, such as those of a table or a traceback.
+    >>> print(wrapped("model     small, 2 heads; see: python run.py --home here", 36))
+    model     small, 2 heads; see:
+              python run.py --home here
+    """
+    if width is None:
+        return text
+    return "\n".join(line if columns(line) <= width else _wrapped_line(line, width) for line in text.split("\n"))
+
+
+def _wrapped_line(line, width):
+    label = match[0] if (match := _LABEL.match(line)) else ""
+    if not label and line.startswith(" "):
+        return line
+    indent = " " * columns(label) if columns(label) + NARROWEST_PARAGRAPH <= width else ""
+    lines, current = [], label
+    for space, word in _UNBROKEN.findall(line[len(label):]):
+        if current not in (label, indent) and columns(current + space + word) > width:
+            lines.append(current)
+            current, space = indent, ""
+        current += space + word
+    return "\n".join([*lines, current])

@@ -129,6 +129,17 @@ def _mistakes(word, right):
     return row[-1]
 
 
+def figure(number):
+    """Return an estimate in about two significant digits, never with an exponent: 0.5, 1.5, 17, 1,200.
+    >>> [figure(number) for number in (0.001, 0.0512, 1.0, 9.96, 1234.5, 1e6)]
+    ['less than 0.01', '0.051', '1', '10', '1,200', '1,000,000']
+    """
+    if number >= 9.95:
+        whole = round(number)
+        return f"{round(whole, min(0, 2 - len(str(whole)))):,}"
+    return f"{number:.2g}" if number >= 0.01 else "less than 0.01"
+
+
 def counted(number, noun, plural=None):
     """Return a number with its noun, in the singular or the plural.
 

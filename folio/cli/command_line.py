@@ -280,7 +280,8 @@ def _harmless_streams(outlives_reader):
     before = sys.stdout, sys.stderr
     unread = "Nobody reads what is written here any more; the work goes on without it."
     sys.stdout = Output(sys.stdout, (lambda: print(unread, file=sys.stderr)) if outlives_reader else None)
-    sys.stderr = Output(sys.stderr, lambda: None, keep=r"\r|\x1b\[A")          # tqdm moves its bars with these
+    # tqdm moves its bars with these.
+    sys.stderr = Output(sys.stderr, lambda: None, keep=r"\r|\x1b\[A", wraps=True)
     try:
         yield
     finally:

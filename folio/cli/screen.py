@@ -5,10 +5,9 @@ import os
 import re
 import sys
 
-from folio.base.lines import WordWrap
+from folio.base.lines import USUAL_WIDTH, WordWrap, terminal_width, wrapped
 from folio.base.visible import harmless
 
-USUAL_WIDTH = 80                    # columns, where the terminal does not say
 WRITTEN_AT_ONCE = 1 << 16           # characters: a longer text is wrapped piece by piece
 BOLD, DIM = "\x1b[1m", "\x1b[2m"    # styles: each is written before the text
 # Nats -> a light background among the 256 colors of a terminal: one in 20, one in 400, one in 8,000.
@@ -22,20 +21,22 @@ class Output:
 
     `write` makes a text harmless first; `send` writes one that already is, with styles. When nobody reads the
     stream any more, `reader_left` is called or, where it is None, ReaderLeft raised; what is written from then on
-    is lost. keep: a pattern of sequences that pass, such as those that move a progress bar.
+    is lost. keep: a pattern of sequences that pass, such as those that move a progress bar; wraps: whether what has
+    none of them is messages, which are wrapped at the terminal's width.
     """
 
     class ReaderLeft(BrokenPipeError):
         """Nobody reads the stream any more, as after `| head`."""
 
-    def __init__(self, stream, reader_left=None, keep=None):
-        self.stream, self._reader_left, self._keep = stream, reader_left, keep
+    def __init__(self, stream, reader_left=None, keep=None, wraps=False):
+        self.stream, self._reader_left, self._keep, self._wraps = stream, reader_left, keep, wraps
 
     def write(self, text):
         """Write a text, made harmless. -> its length"""
         parts = re.split(f"({self._keep})", text) if self._keep else [text]
         # re.split puts what the group matched, to be kept, at the odd places.
-        self.send("".join(part if place % 2 else harmless(part) for place, part in enumerate(parts)))
+        shown = "".join(part if place % 2 else harmless(part) for place, part in enumerate(parts))
+        self.send(wrapped(shown, terminal_width(self.stream)) if self._wraps and len(parts) == 1 else shown)
         return len(text)
 
     def send(self, text):
@@ -73,6 +74,11 @@ def send(text):
     """Write text that has been made harmless, with its styles, to stdout."""
     getattr(sys.stdout, "send", sys.stdout.write)(text)
     sys.stdout.flush()
+
+
+def say(message):
+    """Print a message, wrapped at the terminal's width; into a file or a pipe as it is."""
+    print(wrapped(harmless(message), terminal_width(sys.stdout)))
 
 
 # --- Colors ---

@@ -17,6 +17,7 @@ A resumed run cuts the file back to its step. The fields of a report:
     decay_start         the step from which on the learning rate falls: in the first report that knows it
     total_steps         the step at which the run is to end, each time that the clock decides it: when the learning rate
                         begins to fall, and when the end is moved because the machine has become faster or slower
+    settings            {field of Model_Params: value} in effect: in the first report, and where they are new
     train_eval_nats_per_byte    at an evaluation, if the run is long enough for it: a fixed sample of the training text,
                                 measured as the validation set is: without dropout, as it is encoded, in windows that
                                 do not overlap. Far below val_nats_per_byte while that one rises: overfitting

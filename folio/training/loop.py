@@ -162,6 +162,11 @@ class Run:
         return replace(self._params, training=self.training)
 
     @property
+    def settings(self):
+        """Return {field: value} of every setting that is in effect, as the log has them."""
+        return {name: value for name, value in self.params.values().items() if value is not None}
+
+    @property
     def done(self):
         """Return whether the last step has been made, or the run is out of patience."""
         total_steps = self.schedule.total_steps
@@ -257,7 +262,7 @@ class Run:
 
     def _report(self, evaluates, decided):
         """Write a report to the log; evaluates: also measure, keep the best weights, and print a sample"""
-        report = self.reporter.report(self.grad_norm, self.micro_batches.size, decided)
+        report = self.reporter.report(self.grad_norm, self.micro_batches.size, decided, self.settings)
         if evaluates:
             trained, score = self.evaluator.measure_training_text(self.progress.step), self.evaluate()
             is_best = self.progress.count_validation(score.nats_per_byte)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from folio.base import hardware
-from folio.base.spelling import counted
+from folio.base.spelling import counted, figure
 from folio.kernels.attention import FUSED_ATTENTION_LEN
 from folio.training import sizes
 from Model_Params import ModelParams, TrainingParams
@@ -83,11 +83,9 @@ class Plan:
     advice: tuple[str, ...]         # sentences
 
     def line(self) -> str:
-        """Return the figures on one line."""
-        length = counted(_round(self.steps), "step") if self.by_the_clock else _duration(self.minutes)
-        passes = f"{_round(self.passes):,}" if self.passes >= 9.5 else f"{self.passes:.1g}"
-        return (f"about {length}, {counted(passes, 'pass', 'passes')} over the text, "
-                f"{self.tokens_per_parameter:.2g} tokens a parameter, {self.memory_bytes / 1e9:.1f} GB of memory")
+        """Return how long the run takes, in the unit that it was not given in, and how often it reads the text."""
+        length = counted(_round(self.steps), "step") if self.by_the_clock else duration(self.minutes)
+        return f"about {length}, {counted(figure(self.passes), 'pass', 'passes')} over the text"
 
 
 def make(model: ModelParams, training: TrainingParams, corpus, resources: Resources, a_step: float | None = None,
@@ -226,9 +224,9 @@ def _round(number):
     return round(number, min(0, 2 - len(str(number))))
 
 
-def _duration(minutes):
+def duration(minutes: float) -> str:
     """Return a length of time in the unit that suits it.
-    >>> [_duration(minutes) for minutes in (0.4, 1.0, 2.94, 60 * 24, 1e7)]
+    >>> [duration(minutes) for minutes in (0.4, 1.0, 2.94, 60 * 24, 1e7)]
     ['24 seconds', '1 minute', '2.9 minutes', '24 hours', '6,900 days']
     """
     units = (("second", 1 / 60, 59.5), ("minute", 1, 99.5), ("hour", 60, 98.5))

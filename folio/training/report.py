@@ -1,10 +1,13 @@
 """What a run measures of itself, writes to its log and prints."""
 
+import json
 import math
+import sys
 
 from tqdm import tqdm
 
 from folio.base.errors import FolioError
+from folio.base.lines import folded, terminal_width, wrapped
 from folio.evaluation.bits_per_byte import (
     Score,
     bytes_of_tokens,
@@ -22,6 +25,7 @@ TRAIN_EVAL_SHARE = 0.01         # of the time, for the training text in it: a sh
 OVERFITTING = 3                 # validations in a row that are no better: one or two may be chance
 OVERFITTING_MESSAGE = ("The model is overfitting: it gets no better on the validation text. The best weights so far "
                        "are kept; more text, more --bpe-dropout or fewer steps help.")
+MARGIN = "         | "          # of a sample: below the step, which is after the time
 SAMPLE_TEMPERATURE = 0.8        # a little below 1 reads better than the model's own distribution
 
 
@@ -107,7 +111,7 @@ class Reporter:
         self.progress, self.schedule, self.stopwatch = progress, schedule, stopwatch
         self.tokens_per_step = tokens_per_step
         self.bar = None
-        self._logged_decay_start = None
+        self._logged_decay_start = self._logged_settings = None
         self._last_report = None        # the clock, and the step
 
     def bar_of_run(self):
@@ -127,9 +131,13 @@ class Reporter:
         kept = self.log.cut_back(self.progress.step) if distributed.is_first() else []
         self._logged_decay_start = next((report["decay_start"] for report in reversed(kept)
                                          if "decay_start" in report), None)
+        self._logged_settings = next((report["settings"] for report in reversed(kept) if "settings" in report), None)
 
-    def report(self, grad_norm, micro_batch_size, decided):
-        """Return the report of the steps since the last one. decided: whether the end of the run was just decided"""
+    def report(self, grad_norm, micro_batch_size, decided, settings):
+        """Return the report of the steps since the last one.
+
+        decided: whether the end of the run was just decided; settings: {field: value}, reported where they are new
+        """
         progress, total_steps = self.progress, self.schedule.total_steps
         reported_at, reported_step = self._last_report
         seconds = max(self.stopwatch.clock() - reported_at, 1e-9)
@@ -141,6 +149,9 @@ class Reporter:
                   "learning_rate": self.schedule.learning_rate(progress.step - 1),
                   "bpe_dropout": self.schedule.bpe_dropout(progress.step - 1), "gradient_length": grad_norm,
                   "micro_batch_size": micro_batch_size, "tokens_per_second": round(tokens / seconds)}
+        settings = json.loads(json.dumps(settings))         # as they are read back
+        if settings != self._logged_settings:
+            report["settings"] = self._logged_settings = settings
         is_new = self.training.schedule == "trapezoid" and progress.decay_start not in (None, self._logged_decay_start)
         if decided or is_new:
             report["decay_start"] = self._logged_decay_start = progress.decay_start
@@ -160,23 +171,23 @@ class Reporter:
         report |= {"val_nats_per_byte": score.nats_per_byte, "val_bpb": score.bits_per_byte,
                    "seconds": round(self.stopwatch.seconds, 2)}             # now with the time of the evaluation
         best = "  best" if is_best else ""
-        tqdm.write(f"{clock_time(self.stopwatch.seconds):>7}  step {self.progress.step:<6,}  "
-                   f"{training_figure(report)}  validation {score.nats_per_byte:.4f} nats/byte "
-                   f"= {score.bits_per_byte:.4f} bits/byte{best}")
+        _print(f"{clock_time(self.stopwatch.seconds):>7}  step {self.progress.step:<6,}  "
+               f"{training_figure(report)}  validation {score.nats_per_byte:.4f} nats/byte "
+               f"= {score.bits_per_byte:.4f} bits/byte{best}")
 
     def add_sample(self, report, sample):
         """Add to a report what the network writes, and print that."""
         report["sample"] = sample
-        tqdm.write(with_margin(sample))
+        tqdm.write(with_margin(sample, terminal_width(sys.stdout)))
 
     def warn_of_overfitting(self, out_of_patience):
         """Print a message where validations in a row were no better."""
         progress = self.progress
         if progress.validations_since_best == OVERFITTING:
-            tqdm.write(OVERFITTING_MESSAGE)
+            _print(OVERFITTING_MESSAGE)
         if out_of_patience:
-            tqdm.write(f"{progress.validations_since_best} validations in a row were no better than step "
-                       f"{progress.best_step}'s: stopping here.")
+            _print(f"{progress.validations_since_best} validations in a row were no better than step "
+                   f"{progress.best_step}'s: stopping here.")
 
     def write(self, report):
         """Append a report to the log, and start to collect the next one."""
@@ -224,9 +235,20 @@ def training_figure(report):
     return "training -" if running is None else f"training {running:.4f} (running mean)"
 
 
-def with_margin(text):
-    """Return a text to print with a margin, without any character that could command the terminal."""
-    return "\n".join("         | " + "".join(c if c.isprintable() else " " for c in line) for line in text.split("\n"))
+def _print(message):
+    """Print a message above the progress bar, wrapped at the terminal's width."""
+    tqdm.write(wrapped(message, terminal_width(sys.stdout)))
+
+
+def with_margin(text, width=None):
+    """Return a text to print with a margin, without any character that could command the terminal.
+
+    width: of the lines in columns, None to break none.
+    """
+    lines = ["".join(c if c.isprintable() else " " for c in line) for line in text.split("\n")]
+    if width is not None:
+        lines = [part for line in lines for part in folded(line, max(1, width - len(MARGIN)))]
+    return "\n".join(MARGIN + line for line in lines)
 
 
 def clock_time(seconds):

@@ -29,11 +29,12 @@ from Model_Params import LENGTHS, READING, ModelParams, Params, TextParams, Trai
 
 @contextmanager
 def new_run(home: Home, name: str, params: Params, tokenizer, corpus, started_at: float,
-            say: Callable[[str], None] = print, start=None) -> Iterator[Run]:
+            say: Callable[[str], None] = print, start=None, verbose: bool = False) -> Iterator[Run]:
     """Yield a Run under `name`, or the next free name, with `params` settled for the text and the machine.
 
     started_at: when the run's minutes began, by time.perf_counter; start: the LanguageModel whose weights it starts
-    from, with params.model from `tuned_model` (default: random weights); say: is told all about the run.
+    from, with params.model from `tuned_model` (default: random weights); say: is told all about the run; verbose:
+        with every setting.
     """
     wanted = replace(params, text=corpus.text, model=replace(params.model, vocab_size=None))
     ends_at = started_at + 60 * (params.training.minutes or 0) - CLOSING_SECONDS
@@ -49,7 +50,7 @@ def new_run(home: Home, name: str, params: Params, tokenizer, corpus, started_at
             run.precision.copy_weights()
             fingerprint = checkpoint.checksum(start.net.state_dict())[:16]
             run.progress.started_from = {"name": str(start.name), "fingerprint": fingerprint}
-        say(summary.describe(run))
+        say(summary.describe(run, verbose))
         if start:
             say(f"Before the first step: {run.keep_start().bits_per_byte:.4f} bits/byte on the text held out.")
         with closing(run.reporter.log):
@@ -82,7 +83,7 @@ def tuned_model(start, flags: dict[str, Any]) -> ModelParams:
 
 @contextmanager
 def resumed_run(home: Home, name: str | None, preset: Params | None, flags: dict[str, Any], tokenizer, corpus,
-                started_at: float, say: Callable[[str], None] = print) -> Iterator[Run]:
+                started_at: float, say: Callable[[str], None] = print, verbose: bool = False) -> Iterator[Run]:
     """Yield the Run `name` (None: the newest unfinished one) as its resume file has it.
 
     preset, flags ({field: value}): as the command line has them; steps, minutes and reporting may be new.
@@ -110,7 +111,7 @@ def resumed_run(home: Home, name: str | None, preset: Params | None, flags: dict
         if run.progress.best_step is not None and not home.weights(name).exists():
             say(f"{home.weights(name).name} is gone, so the best weights are looked for anew from here.")
             run.progress.best_nats = run.progress.best_step = None
-        say(summary.describe(run))
+        say(summary.describe(run, verbose))
         with closing(run.reporter.log):
             yield run
 

@@ -59,6 +59,8 @@ class Events:
         """Yield the fields of an event for every value of a report."""
         from torch.utils.tensorboard import summary
         for name, value in report.items():
+            if isinstance(value, dict):
+                value = "\n".join(f"{field}={setting}" for field, setting in value.items())
             if isinstance(value, str):
                 # Four spaces make it a block of code in Markdown, shown as it is.
                 value = summary.text(name, "".join(f"    {line}\n" for line in value.splitlines()))

@@ -1,14 +1,17 @@
 """What the terminal shows: lines between words at any width, whatever the pieces, and nothing but the text."""
 
+import io
+import os
 import re
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from folio.base.lines import WordWrap, columns
+from folio.base import lines as folio_lines
+from folio.base.lines import WordWrap, columns, terminal_width
 from folio.base.visible import harmless
-from folio.cli.screen import BOLD
+from folio.cli.screen import BOLD, Output
 
 SPACES = " \u3000"
 LETTERS = st.one_of(st.sampled_from("aab   -.é中。「」ー👍🏽\u0301\u200d\u3000\u00a0"),
@@ -94,3 +97,61 @@ def test_a_word_is_shown_as_soon_as_its_place_is_certain():
     wrap = WordWrap(10)
     assert [wrap.add(piece) for piece in ("The", " har", "bour", "er", "s and", " ")] == ["", "The ", "\nharbour",
                                                                                           "er", "s\nand", " "]
+
+
+# --- Messages ---
+
+WORDS = st.text("ab中é", min_size=1, max_size=9)
+
+
+@given(st.lists(WORDS, min_size=1), st.integers(10, 60), st.sampled_from(["", "advice    ", "   1:23  "]))
+def test_a_wrapped_message_keeps_its_words_and_the_width(words, width, label):
+    message = label + " ".join(words)
+    lines = folio_lines.wrapped(message, width).split("\n")
+    assert " ".join(lines).split() == message.split()
+    longest = max(map(columns, [*words, label]))
+    assert all(columns(line) <= max(width, len(label) + longest) for line in lines)
+    if width >= len(label) + 24:
+        assert all(columns(line) <= width and line.startswith(" " * len(label)) for line in lines[1:])
+
+
+@pytest.mark.parametrize("command", [
+    "python train.py --resume --name night --home 'my project'", "python -m folio.plot night --home=-x",
+    "folio run --home /a/b", "tensorboard --logdir '/a folder/tensorboard'", "--steps 1600"])
+@pytest.mark.parametrize("before", [0, 20, 30, 37])
+def test_a_command_is_never_broken(command, before):
+    assert command.partition(" night --home=-x")[0] in folio_lines.wrapped(f"{'x' * before} to go on: {command}", 40)
+
+
+def test_what_fits_or_is_a_table_stays_as_it_is():
+    table = "  a long row of a table, and wider than all\nshort,  with  blanks"
+    assert folio_lines.wrapped(table, 30) == table and folio_lines.wrapped("x " * 100, None) == "x " * 100
+
+
+def test_blanks_inside_a_wrapped_line_stay():
+    assert folio_lines.wrapped("   1:23  step 4   training 2.4  validation 2.5", 40) == (
+        "   1:23  step 4   training 2.4\n         validation 2.5")
+
+
+def test_only_a_terminal_has_a_width(tmp_path):
+    with open(tmp_path / "file", "w") as file:
+        assert terminal_width(file) is None
+    assert terminal_width(file) is None and terminal_width(io.StringIO()) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+def test_a_terminal_says_its_width():
+    import fcntl
+    import struct
+    import termios
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    with open(theirs, "w") as stream:
+        assert terminal_width(stream) == 60
+        output = Output(stream, wraps=True, keep="\r")
+        output.write("It is " + "very " * 20 + "long.")
+        output.write("\n\r" + "y" * 70)
+        output.flush()
+        first, second = os.read(ours, 4096).decode().split("\n\r")
+    os.close(ours)
+    assert max(map(len, first.splitlines())) <= 60 and len(first.splitlines()) == 2 and second == "y" * 70

@@ -95,7 +95,7 @@ def test_a_text_may_be_read_in_another_way_later(home):
 
 def test_a_preset_reads_a_text_as_it_was_prepared(home, monkeypatch):
     asked_for = {}
-    monkeypatch.setattr(corpus, "open_corpus", lambda home, wanted: asked_for.update(wanted) or sys.exit(0))
+    monkeypatch.setattr(corpus, "open_corpus", lambda home, wanted, say: asked_for.update(wanted) or sys.exit(0))
     words = ["--home", str(home(PROSE).folder), "--preset", "personal", "--invalid-bytes", "replace"]
     monkeypatch.setattr(sys, "argv", ["train.py", *words])
     with pytest.raises(SystemExit):

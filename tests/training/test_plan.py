@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from conftest import run_python
 from folio.base.errors import FolioError
+from folio.base.lines import wrapped
 from folio.cli.command_line import one_length
 from folio.data import corpus
 from folio.networks import build as networks
@@ -165,7 +166,7 @@ def test_a_run_of_steps_says_its_minutes_and_a_run_of_minutes_its_steps():
     assert by_steps.steps == 1400 and "about " in line and "minutes" in line and "steps" not in line
     by_minutes = planned(minutes=by_steps.minutes)
     assert by_minutes.steps == pytest.approx(1400, abs=1)
-    assert re.match("about 1,400 steps, 17 passes over the text, 0.16 tokens a parameter", by_minutes.line())
+    assert by_minutes.line() == "about 1,400 steps, 17 passes over the text"
     assert by_steps.passes == pytest.approx(1400 * 8 * 256 / text_of(500_000).train_tokens)
 
 
@@ -193,6 +194,7 @@ MEASURE = """
 import re, sys, time
 from pathlib import Path
 from folio.base.errors import FolioError
+from folio.base.lines import wrapped
 from folio.data import corpus
 from folio.training import plan, runs
 from folio.base.home import Home
@@ -279,19 +281,65 @@ def test_the_plan_is_said_before_the_first_step(home, plays):
     with runs.new_run(made, "test", params, tokenizer, text, 0.0, say=said.append):
         pass
     lines = said[-1].splitlines()
-    assert re.match(r"plan      about [\d,]+ steps, [\d,]+ passes over the text, 0.0\d+ tokens a parameter, "
-                    r"0.\d GB of memory$", lines[4])
-    advice = "\n".join(lines[lines.index(next(line for line in lines if line.startswith("advice"))):])
-    assert re.search(r"--steps \d+", advice) and max(map(len, lines)) <= 118
+    assert [line.split()[0] for line in lines] == ["run", "text", "model", "machine", "time", "advice"]
+    assert re.search(r"; about 0\.\d GB of memory$", lines[3])
+    assert re.match(r"time      about [\d,]+ steps, [\d,]+ passes over the text$", lines[4])
+    assert re.search(r"--steps \d+", lines[5])
+
+
+@pytest.fixture
+def longest_start(home, plays, monkeypatch):
+    """What is said where there is most to say: of a new run, of it resumed, and with all settings; and the run."""
+    monkeypatch.setattr(plan.hardware, "memory_bytes", lambda device: 350e6)
+    made, said = home(plays[:20_000]), []
+    tokenizer, text = corpus.open_corpus(made, TextParams(vocab_size=270))
+    params = Params(model=ModelParams(emb_len=32, num_layers=1), training=TrainingParams(
+        minutes=6000.0, compile=False, device="cpu", threads=1, precision="fp32", tensorboard=True))
+    name = "a-name-that-somebody-took-pains-over"
+    with runs.new_run(made, name, params, tokenizer, text, 0.0, say=said.append) as run:
+        new = summary.describe(run)
+        run.progress.step, run.progress.seconds = 1_234_567, 123_456.0
+        run.progress.started_from = {"name": "another-name-of-this-kind", "fingerprint": "0123456789abcdef"}
+        yield new, summary.describe(run), summary.describe(run, verbose=True), run
+
+
+def test_the_start_fits_a_small_terminal(longest_start):
+    assert [text.count("\nadvice") for text in longest_start[:2]] == [3, 2]
+    for columns, text in [(columns, text) for columns in (60, 80, 120) for text in longest_start[:2]]:
+        lines = wrapped(text, columns).split("\n")
+        command = next(line for line in lines if "tensorboard" in line)     # is not broken, however long the path is
+        assert all(len(line) <= columns for line in lines if line is not command)
+        assert len(lines) + len(command) // columns <= 24
+        titles = filter(None, (line[:10].strip() for line in lines))
+        assert list(dict.fromkeys(titles)) == ["run", "text", "model", "machine", "time", "events", "advice"]
+
+
+def test_verbose_adds_every_setting(longest_start):
+    _, brief, verbose, run = longest_start
+    line, ratio = [line for line in verbose.split("\n") if line not in brief.split("\n")]
+    assert line.split()[0] == "settings"
+    assert {f"{name}={value}" for name, value in run.settings.items()} == set(line.split()[1:])
+    assert re.fullmatch(r"ratio     .*\d tokens of text a parameter", ratio)
+
+
+def test_a_resumed_run_says_that_its_minutes_are_in_all_and_how_many_are_made(longest_start):
+    assert "about 4.2 days in all, 34 hours of them made, starting from 'another" in longest_start[1]
+
+
+def test_the_length_of_a_run_is_said_in_the_unit_that_suits_it(longest_start):
+    run = longest_start[-1]
+    for minutes, said in ((1.0, "about 1 minute"), (0.05, "about 3 seconds"), (1e7, "about 6,900 days")):
+        run._params = replace(run._params, training=replace(run.training, minutes=minutes))
+        assert f": {said} in all," in summary.describe(run)
 
 
 @pytest.mark.parametrize("before", range(60, 120))
 def test_no_flag_is_torn_apart_at_the_end_of_a_line(before):
-    assert "--micro-batch-size" in summary.paragraph("advice", "x" * before + " --micro-batch-size 4").split()
+    assert "--micro-batch-size" in wrapped("advice    " + "x " * before + " --micro-batch-size 4", 118).split()
 
 
 @pytest.mark.parametrize("passes, steps, minutes, said", [
-    (1.0, 1, 1.0, "about 1 step, 1 pass over"), (9.6, 20, 1.0, "about 20 steps, 10 passes over"),
+    (1.0, 1, 1.0, "about 1 step, 1 pass over"), (9.96, 20, 1.0, "about 20 steps, 10 passes over"),
     (0.5, 20, 1.0, "about 20 steps, 0.5 passes over"), (2.0, None, 1.0, "about 1 minute, 2 passes over"),
     (2.0, None, 60.0, "about 60 minutes, 2 passes"), (2.0, None, 1 / 60, "about 1 second, 2 passes")])
 def test_a_plan_counts_in_the_singular_and_the_plural(passes, steps, minutes, said):

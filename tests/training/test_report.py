@@ -235,24 +235,19 @@ def test_the_weights_file_has_the_best_step_and_its_score(uninterrupted):
     assert folio.load(made.weights("default")).tokenizer.fingerprint == corpus.open_corpus(made)[0].fingerprint
 
 
-def test_the_effective_settings_are_printed_before_the_first_step(uninterrupted):
-    out = uninterrupted[3]
+def test_the_effective_settings_are_in_the_log(uninterrupted):
+    out, log = uninterrupted[3], uninterrupted[2]
     head = out[:out.index("step 50")]
-    assert "run       default: 300 steps" in head
-    for setting in (
-        "emb_len=32",
-        "head_len=16",
-        "dropout=0.1",
-        "threads=1",
-        "device=cpu",
-        "learning_rate=0.01",
-        "block_size=32",
-        "val_fraction=0.1",
-    ):
-        assert setting in head.split()
+    assert "run       default: 300 steps" in head and "settings" not in head
+    expected = {"emb_len": 32, "head_len": 16, "dropout": 0.1, "threads": 1, "device": "cpu", "learning_rate": 0.01,
+                "block_size": 32, "val_fraction": 0.1}
+    assert {name: log[0]["settings"][name] for name in expected} == expected
+    assert not any("settings" in report for report in log[1:])
     assert f"{networks.count_parameters(folio.load(uninterrupted[0].weights('default')).net):,} parameters" in head
     assert out.splitlines()[-1] == f"Next: python run.py --home {uninterrupted[0].folder}"
-    assert str(uninterrupted[0].weights("default")) in out.splitlines()[-2]
+    done, quality = out.splitlines()[-3:-1]
+    assert str(uninterrupted[0].weights("default")) in done
+    assert re.match(r"Quality:  \w.* \(\d\.\d{3} nats per byte; counting \d characters back reaches \d", quality)
 
 
 def test_a_sample_is_written_without_dropout(make_run):
@@ -346,7 +341,7 @@ def test_the_lecture_preset_prints_its_number_of_parameters(home):
     preset, said = PRESETS["shakespeare-10m"], []
     tokenizer, text = corpus.open_corpus(made, preset.text)
     with runs.new_run(made, "test", preset, tokenizer, text, time.perf_counter(), say=said.append):
-        assert "family=classic" in "\n".join(said)
+        assert "classic, " in "\n".join(said)
         assert "5,000 steps" in "\n".join(said)
         assert "10,788,929 parameters" in "\n".join(said)
 

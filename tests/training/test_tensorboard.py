@@ -39,9 +39,12 @@ def seen(folder):
 def said(reports):
     """The same, of a log."""
     numbers = {(report["step"], name): value for report in reports for name, value in report.items()
-               if name not in POSITIONS and not isinstance(value, str)}
+               if name not in POSITIONS and not isinstance(value, str | dict)}
     texts = {(report["step"], f"{name}/text_summary"): "".join(f"    {line}\n" for line in value.splitlines())
              for report in reports for name, value in report.items() if isinstance(value, str)}
+    texts |= {(report["step"], "settings/text_summary"): "".join(f"    {name}={value}\n" for name, value in
+                                                                 report["settings"].items())
+              for report in reports if "settings" in report}
     return pytest.approx(numbers, rel=1e-6), texts          # TensorBoard keeps 32 bits
 
 
