@@ -225,6 +225,21 @@ def test_the_log_has_no_message_of_an_exception_since_it_may_be_a_text(monkeypat
     assert "in test_the_log" in written.getvalue() and TEXT not in written.getvalue()
 
 
+@pytest.mark.parametrize("path, fields", [
+    ("/v1/completions", {"prompt": "a"}), ("/v1/completions", {"prompt": "a", "stream": True}),
+    ("/v1/completions", {"prompt": "a", "echo": True, "logprobs": 1, "max_tokens": 0}),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}),
+    ("/folio/generate", {"prompt": "a"}), ("/folio/surprise", {"text": "a"})])
+def test_an_engine_that_is_closing_sends_clients_away_for_a_moment(project, path, fields):
+    models = Models(project)
+    with running(models) as server:
+        models.load_first().engine.close()
+        status, headers, content = ask(server.port, path, "POST", json.dumps(fields).encode())
+    assert (status, headers["retry-after"]) == (503, "1")
+    assert content["error"] == {"message": "The engine is closed.", "type": "server_error", "param": None,
+                                "code": "shutting_down"}
+
+
 # --- While it trains ---
 
 def test_new_weights_are_served_and_a_stream_ends_on_the_old_ones(project, tmp_path, monkeypatch):
