@@ -72,7 +72,11 @@ def test_lm_eval_finds_what_the_model_says(tmp_path, plays):
 
 
 def nats_of(server, text, end):
-    """The log-probability of the end of a text. To lm-eval, spaces between the two belong to the end."""
+    """The log-probability of the end of a text, in the tokens that lm-eval sends: it encodes the beginning alone, too.
+
+    To lm-eval, spaces between the two belong to the end.
+    """
     encode = server.model.tokenizer.encode
-    scores = server.engine.score(encode(text + end)).result(60)
-    return math.fsum(logprob for logprob, _ in scores[len(encode(text.rstrip())):])
+    beginning = encode(text.rstrip())
+    scores = server.engine.score([*beginning, *encode(text + end)[len(beginning):]]).result(60)
+    return math.fsum(logprob for logprob, _ in scores[len(beginning):])
