@@ -109,6 +109,7 @@ def test_special_tokens_are_read_only_where_they_are_wanted(server):
 def test_the_tokenizer_describes_itself(server):
     found = server.client.get("/tokenizer_info").json()
     assert found["eos_token"] == "<|endoftext|>" and found["chat_template"] is None
+    assert (found["vocab_size"], found["eos_token_id"]) == (1024, server.model.tokenizer.end_of_text)
     assert (found["bos_token"], post(server, "/tokenize", prompt="\n")["tokens"]) == ("\n", server.model.opening[-1:])
 
 
@@ -117,4 +118,3 @@ def test_the_name_of_a_special_token_alone_is_this_token_and_inside_a_text_it_is
     assert post(server, "/tokenize", prompt="<|endoftext|>")["tokens"] == [end]
     for body in ({"prompt": "a<|endoftext|>"}, {"content": "<|endoftext|>"}):
         assert end not in post(server, "/tokenize", **body)["tokens"]
-    assert (found["vocab_size"], found["eos_token_id"]) == (1024, server.model.tokenizer.end_of_text)
