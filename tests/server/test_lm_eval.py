@@ -54,7 +54,7 @@ def test_lm_eval_finds_what_the_model_says(tmp_path, plays):
         done = subprocess.run(
             [command, "run", "--model", "local-completions", "--tasks", "own_text,own_choices", "--include_path", ".",
              "--output_path", "out", "--log_samples", "--model_args",
-             f"base_url={server.address}/v1/completions,model={NAME},tokenizer_backend=remote,max_length=257"],
+             f"base_url={server.address}/v1/completions,model={NAME},tokenizer_backend=remote,max_length=258"],
             cwd=tmp_path, env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")},
             capture_output=True, encoding="utf-8")
         assert done.returncode == 0, done.stderr
