@@ -121,6 +121,10 @@ def test_key_files_that_cannot_be_used_are_one_sentence(project, monkeypatch, tm
     (tmp_path / "keys.txt").write_text("short\n", encoding="utf-8")
     said = refused(monkeypatch, "--home", project.folder, "--api-key-file", tmp_path / "keys.txt")
     assert said.startswith(f"Key 1 of {tmp_path / 'keys.txt'} is not one") and "short" not in said
+    (tmp_path / "keys.txt").write_bytes(b"bytes-that-are-no-text-\xff\xfe\n")
+    said = refused(monkeypatch, "--home", project.folder, "--api-key-file", tmp_path / "keys.txt")
+    assert said.startswith(f"Key 1 of {tmp_path / 'keys.txt'} is not one") and "bytes" not in said
+    assert str(tmp_path) in refused(monkeypatch, "--home", project.folder, "--api-key-file", tmp_path)
 
 
 def test_without_weights_or_with_damaged_ones_it_does_not_begin(monkeypatch, tmp_path):
