@@ -159,6 +159,7 @@ def test_every_flag_that_is_named_exists():
              "benchmarks/first_steps.py", "benchmarks/quality.py"]
     helps = "".join(run_python(*call.split(), "--help").stdout for call in calls)
     known = {*re.findall(r"--[a-z][\w-]*", helps), "--help", "--index-url"}           # the last one: of pip
+    known |= {"--model", "--model_args", "--tasks", "--include_path"}                   # of lm_eval
     named = {flag for text in PAGES.values() for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", text)}
     assert named - known == set()
 

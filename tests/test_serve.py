@@ -121,6 +121,10 @@ def test_key_files_that_cannot_be_used_are_one_sentence(project, monkeypatch, tm
     (tmp_path / "keys.txt").write_text("short\n", encoding="utf-8")
     said = refused(monkeypatch, "--home", project.folder, "--api-key-file", tmp_path / "keys.txt")
     assert said.startswith(f"Key 1 of {tmp_path / 'keys.txt'} is not one") and "short" not in said
+    (tmp_path / "keys.txt").write_bytes(b"bytes-that-are-no-text-\xff\xfe\n")
+    said = refused(monkeypatch, "--home", project.folder, "--api-key-file", tmp_path / "keys.txt")
+    assert said.startswith(f"Key 1 of {tmp_path / 'keys.txt'} is not one") and "bytes" not in said
+    assert str(tmp_path) in refused(monkeypatch, "--home", project.folder, "--api-key-file", tmp_path)
 
 
 def test_without_weights_or_with_damaged_ones_it_does_not_begin(monkeypatch, tmp_path):
@@ -223,6 +227,21 @@ def test_the_log_has_no_message_of_an_exception_since_it_may_be_a_text(monkeypat
         logging.getLogger("folio.generation.engine").exception("A step failed.")
     assert "A step failed." in written.getvalue() and written.getvalue().endswith("ValueError\n")
     assert "in test_the_log" in written.getvalue() and TEXT not in written.getvalue()
+
+
+@pytest.mark.parametrize("path, fields", [
+    ("/v1/completions", {"prompt": "a"}), ("/v1/completions", {"prompt": "a", "stream": True}),
+    ("/v1/completions", {"prompt": "a", "echo": True, "logprobs": 1, "max_tokens": 0}),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}),
+    ("/folio/generate", {"prompt": "a"}), ("/folio/surprise", {"text": "a"})])
+def test_an_engine_that_is_closing_sends_clients_away_for_a_moment(project, path, fields):
+    models = Models(project)
+    with running(models) as server:
+        models.load_first().engine.close()
+        status, headers, content = ask(server.port, path, "POST", json.dumps(fields).encode())
+    assert (status, headers["retry-after"]) == (503, "1")
+    assert content["error"] == {"message": "The engine is closed.", "type": "server_error", "param": None,
+                                "code": "shutting_down"}
 
 
 # --- While it trains ---

@@ -30,7 +30,7 @@ from folio.generation.language_model import LanguageModel
 from folio.generation.scoring import scored
 from Model_Params import GenerationParams
 
-__all__ = ["Adjustments", "Engine", "Event", "Full", "Request", "Stats", "Ticket", "TokenEvent"]
+__all__ = ["Adjustments", "Closed", "Engine", "Event", "Full", "Request", "Stats", "Ticket", "TokenEvent"]
 
 # A step's time counts a tenth in the mean: it follows the load within a second.
 PACE_SHARE = 0.1
@@ -44,6 +44,10 @@ class Full(Exception):
         """retry_after: whole seconds after which a place may be free"""
         super().__init__(f"Too many requests are waiting; try again in {retry_after} s.")
         self.retry_after = retry_after
+
+
+class Closed(FolioError):
+    """The engine is closing or has ended, and takes no more requests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +145,7 @@ class Engine:
     def submit(self, request: Request) -> Ticket:
         """Accept a request. -> its Ticket
 
-        Raises Full where the queue is full, FolioError where a setting is wrong or the engine is closing.
+        Raises Full where the queue is full, Closed where the engine is closing, FolioError where a setting is wrong.
         """
         self._check_open()
         seed = random.SystemRandom().getrandbits(32)
@@ -223,10 +227,8 @@ class Engine:
             self._condition.notify()
 
     def _check_open(self):
-        if self._dead is not None:
-            raise FolioError(self._dead)
-        if self._is_closing:
-            raise FolioError("The engine is closing and takes no more requests.")
+        if self._dead or self._is_closing:
+            raise Closed(self._dead or "The engine is closing and takes no more requests.")
 
     def _check(self, request, settings):
         """Raise FolioError with a sentence for everything that is wrong."""
@@ -435,8 +437,8 @@ class Engine:
         for batch in list(self._batches.values()):
             batch.clear()
         for future, _, _ in jobs:
-            if not future.cancel():
-                future.set_exception(FolioError(self._dead))
+            if future.running() or future.set_running_or_notify_cancel():       # else nobody waits for it any more
+                future.set_exception(Closed(self._dead))
 
 
 def _sentence(error):

@@ -8,10 +8,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from folio.base.errors import FolioError
-from folio.generation.engine import Full
+from folio.generation.engine import Closed, Full
 from folio.server.models import ModelUnavailable, UnknownModel
 
 INVALID, BUSY, OURS = "invalid_request_error", "rate_limit_exceeded", "server_error"      # OpenAI's words for `type`
+CLOSED_RETRY = 1        # seconds: by then the engine that replaces a closed one takes requests
 
 
 class ApiError(Exception):
@@ -48,6 +49,9 @@ def explain(error: BaseException) -> ApiError:
             seconds = max(1, round(error.retry_after))
             return ApiError(429, "The queue is full: more requests wait than this server takes. Try again in "
                             f"{seconds} s.", BUSY, code=BUSY, headers={"retry-after": str(seconds)})
+        case Closed():
+            return ApiError(503, str(error), OURS, code="shutting_down",
+                            headers={"retry-after": str(CLOSED_RETRY)})
         case FolioError():
             return ApiError(400, str(error), code="invalid_value")
         case HTTPException():

@@ -53,7 +53,9 @@ async def tokenize(request: HttpRequest) -> Response:
     if wanted.messages is not None:
         goes_on = wanted.continue_final_message or wanted.messages[-1].role == "assistant"
         text = text_of(wanted.messages, goes_on, wanted.add_generation_prompt)
-    ids = await aside(len(text), tokenizer.encode, text, wanted.parse_special)
+    # vLLM reads the name of a special token as this token; clients ask so for its id. Inside a text it stays text.
+    is_name = wanted.prompt is not None and text == _token(tokenizer, tokenizer.end_of_text)
+    ids = await aside(len(text), tokenizer.encode, text, wanted.parse_special or is_name)
     if wanted.content is not None:
         return Json({"tokens": [_with_piece(token, tokenizer) for token in ids] if wanted.with_pieces else ids})
     made = {"tokens": ids, "count": len(ids), "max_model_len": served.model.net.context}
@@ -81,14 +83,21 @@ async def detokenize(request: HttpRequest) -> Response:
 
 
 async def tokenizer_info(request: HttpRequest) -> Response:
-    """GET /tokenizer_info: what clients that count tokens by themselves want to know."""
+    """GET /tokenizer_info: what clients that count tokens by themselves want to know.
+
+    bos_token is what the model sees before the first token of a text; nothing adds it to a prompt that is not empty.
+    """
     served = await request.app.state.models.get(request.query_params.get("model"))
     tokenizer = served.model.tokenizer
-    end = tokenizer.end_of_text
+    end, beginning = tokenizer.end_of_text, next(reversed(served.model.opening), None)
     return Json({"tokenizer_class": type(tokenizer).__name__, "vocab_size": tokenizer.vocab_size,
-                 "model_max_length": served.model.net.context, "bos_token": None,
-                 "eos_token": None if end is None else token_text(tokenizer.token_bytes[end]), "eos_token_id": end,
-                 "pad_token": None, "chat_template": None})
+                 "model_max_length": served.model.net.context, "bos_token": _token(tokenizer, beginning),
+                 "eos_token": _token(tokenizer, end), "eos_token_id": end, "pad_token": None, "chat_template": None})
+
+
+def _token(tokenizer: Tokenizer, token: int | None) -> str | None:
+    """Return the text of a token."""
+    return None if token is None else token_text(tokenizer.token_bytes[token])
 
 
 def routes() -> list[Route]:

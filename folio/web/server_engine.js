@@ -101,7 +101,7 @@ class Connection {
     const response = await fetch(path, options).catch((error) => this._failed(error, signal));
     this._found();
     if (response.status === 401 && this.askKey !== null) {
-      const sentence = await sentenceOf(response);
+      const sentence = key === null ? "This server wants an API key." : "The API key is not right.";
       if (this.key === key) {           // else another request has asked meanwhile
         this._keyAsked ??= this.askKey(sentence);
         this.key = await this._keyAsked;

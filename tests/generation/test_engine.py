@@ -16,7 +16,7 @@ from folio.generation import batch as batches
 from folio.generation import decoder
 from folio.generation import engine as engines
 from folio.generation.decoder import Decoder
-from folio.generation.engine import Adjustments, Engine, Full, Request
+from folio.generation.engine import Adjustments, Closed, Engine, Full, Request
 from folio.generation.language_model import LanguageModel
 from folio.generation.sampling import log_softmax
 from Model_Params import GenerationParams
@@ -404,7 +404,7 @@ def test_close_lets_what_runs_end_within_its_grace_and_cancels_the_rest(tiny):
     ends = [Asked(engine, ["ab"], count=3), Asked(engine)]
     assert engine.close(grace=30)
     assert [len(request.texts) for request in ends] == [3, 1] and "cancelled" not in ends[0].finishes
-    with pytest.raises(FolioError, match="engine is closed"):
+    with pytest.raises(Closed, match="engine is closed"):
         Asked(engine)
     engine = Engine(tiny, rows=1)
     endless = Asked(engine, settings=replace(SHORT, tokens=10**9), adjustments=Adjustments(ignore_end=True))
@@ -412,6 +412,29 @@ def test_close_lets_what_runs_end_within_its_grace_and_cancels_the_rest(tiny):
     assert not engine.close(grace=0.2)
     assert 0.2 <= time.perf_counter() - until_then < 5
     assert (endless.finishes, waits.finishes) == (["cancelled"], ["cancelled"])
+
+
+def test_what_comes_to_an_engine_that_is_closing_is_told_so_and_no_call_is_forgotten(tiny):
+    engine = Engine(tiny, rows=1)
+    endless = Asked(engine, settings=replace(SHORT, tokens=10**9), adjustments=Adjustments(ignore_end=True))
+
+    def forever():
+        while True:
+            yield
+    calls = [engine.call(forever), engine.call(forever)]
+    closing = threading.Thread(target=engine.close, args=(60,))
+    closing.start()
+    until(lambda: engine._is_closing)
+    for ask in (lambda: Asked(engine), lambda: engine.call(print), lambda: engine.score([1])):
+        with pytest.raises(Closed, match="closing and takes no more requests"):
+            ask()
+    endless.ticket.cancel()
+    assert endless.finishes == ["cancelled"]
+    engine.close()
+    closing.join()
+    for call in calls:
+        with pytest.raises(Closed, match="engine is closed"):
+            call.result(0)
 
 
 def test_functions_are_called_between_steps_and_generators_once_per_step(started, tiny):

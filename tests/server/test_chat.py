@@ -85,7 +85,7 @@ def test_an_answer_is_as_long_as_the_context_and_the_server_allow(server):
     assert "maximum context length is 256 tokens" in error["message"]
 
 
-@pytest.mark.parametrize("text", ["", "The sea", "é\n中 \U0001f469\u200d\U0001f4bb\0", "<|endoftext|>", " " * 50])
+@pytest.mark.parametrize("text", ["", "The sea", "é\n中 \U0001f469\u200d\U0001f4bb\0", "a<|endoftext|>", " " * 50])
 def test_tokens_and_texts_in_both_forms(server, text):
     tokenizer = server.model.tokenizer
     ids = tokenizer.encode(text)
@@ -108,5 +108,13 @@ def test_special_tokens_are_read_only_where_they_are_wanted(server):
 
 def test_the_tokenizer_describes_itself(server):
     found = server.client.get("/tokenizer_info").json()
-    assert found["eos_token"] == "<|endoftext|>" and found["bos_token"] is found["chat_template"] is None
+    assert found["eos_token"] == "<|endoftext|>" and found["chat_template"] is None
     assert (found["vocab_size"], found["eos_token_id"]) == (1024, server.model.tokenizer.end_of_text)
+    assert (found["bos_token"], post(server, "/tokenize", prompt="\n")["tokens"]) == ("\n", server.model.opening[-1:])
+
+
+def test_the_name_of_a_special_token_alone_is_this_token_and_inside_a_text_it_is_text(server):
+    end = server.model.tokenizer.end_of_text
+    assert post(server, "/tokenize", prompt="<|endoftext|>")["tokens"] == [end]
+    for body in ({"prompt": "a<|endoftext|>"}, {"content": "<|endoftext|>"}):
+        assert end not in post(server, "/tokenize", **body)["tokens"]

@@ -227,6 +227,9 @@ def test_keys_change_with_their_file_and_stay_where_it_is_broken(key_file, monke
     assert keys.matches(NEXT_KEY.encode())
     key_file.unlink()
     assert keys.matches(NEXT_KEY.encode())
+    key_file.mkdir()                    # it cannot be read, whoever the user is
+    assert keys.matches(NEXT_KEY.encode())
+    key_file.rmdir()
     key_file.write_text(f"{NEXT_KEY}\n", encoding="utf-8")
     assert not keys.matches(KEY.encode()) and keys.matches(NEXT_KEY.encode())
 

@@ -142,7 +142,8 @@ def test_no_script_defines_a_name_that_another_one_has(scripts):
 
 # --- In a browser ---
 
-@pytest.fixture(params=["in a worker", "no workers", "forbidden by the policy", "broken model"])
+@pytest.fixture(params=["in a worker", "no workers", "no workers and no WebAssembly", "forbidden by the policy",
+                        "broken model"])
 def opened(request, browser, shipped, tmp_path):
     """A page with the shipped model; where workers are missing or forbidden, it computes by itself."""
     path = tmp_path / "story.html"
@@ -155,8 +156,10 @@ def opened(request, browser, shipped, tmp_path):
     path.write_text(content, encoding="utf-8")
     context = browser.new_context(offline=True)
     tab = context.new_page()
-    if request.param == "no workers":
+    if request.param.startswith("no workers"):
         tab.add_init_script("delete window.Worker;")
+    if request.param.endswith("no WebAssembly"):
+        tab.add_init_script("delete window.WebAssembly;")
     tab.goto(path.as_uri())
     tab.kind = request.param
     yield tab

@@ -299,7 +299,7 @@ def test_a_server_with_a_key_is_asked_with_it(open_page, home, tmp_path):
     (tmp_path / "keys").write_text(KEY + "\n", encoding="utf-8")
     with running(Models(home, home.weights("small")), access=Access(keys=Keys(tmp_path / "keys"))) as served:
         page = open_page(port=served.port)
-        assert "API key is missing" in page.locator("dialog").last.inner_text()
+        assert "This server wants an API key." in page.locator("dialog").last.inner_text()
         page.locator("#api-key").fill("a-wrong-key-of-16-characters")
         page.keyboard.press("Enter")
         until(page, "document.querySelector('dialog[open] .panel-lead')?.textContent.includes('not right')")
@@ -377,6 +377,31 @@ def test_the_page_is_accessible_in_every_state(open_page, viewport, scheme):
     page.locator(".run-beside:enabled").first.click()
     until(page, "document.querySelectorAll('.run-card').length === 2")
     checked(page)
+
+
+@pytest.mark.parametrize("viewport, scheme", [(WIDE, "light"), (WIDE, "dark"), (PHONE, "light"), (PHONE, "dark")])
+def test_the_dialog_for_the_key_and_the_notice_of_a_lost_server_are_accessible(open_page, home, tmp_path, viewport,
+                                                                               scheme):
+    (tmp_path / "keys").write_text(KEY + "\n", encoding="utf-8")
+    with running(Models(home, home.weights("small")), access=Access(keys=Keys(tmp_path / "keys"))) as served:
+        page = open_page(viewport, port=served.port, color_scheme=scheme)
+        checked(page)
+        label, field = page.locator("label[for=api-key]").bounding_box(), page.locator("#api-key").bounding_box()
+        assert label["y"] + label["height"] <= field["y"] - 4       # the ring of the field that has the focus
+        page.locator("#api-key").fill("a-wrong-key-of-16-characters")
+        page.keyboard.press("Enter")
+        until(page, "document.querySelector('dialog[open] .panel-lead')?.textContent.includes('not right')")
+        checked(page)
+        page.locator("#api-key").fill(KEY)
+        page.keyboard.press("Enter")
+        until(page, "page.writing.engine !== null")
+        page.keyboard.insert_text("The sea")
+    page.keyboard.press("Tab")
+    until(page, "page.at['notice-text'].textContent.startsWith('The server does not answer')")
+    checked(page)
+    page.close()
+    assert all("ERR_" in said or "401" in said for said in open_page.said)
+    open_page.said.clear()
 
 
 def checked(page):
