@@ -131,7 +131,7 @@ def read_corpus(home, say=print):
     record, corpus, damage = _stored(home, tokenizer)
     text, _, documents = _find_text(home, tokenizer, record, corpus, damage, say)
     if documents is not None and not (corpus and record.stamps == _stamps(documents)):
-        survey = survey_text(documents, text.val_fraction)
+        survey = survey_text(documents, text)
         if not corpus or corpus.text_fingerprint != survey.fingerprint:
             reason = damage or f"{home.tokens} has no tokens of the text that is there now."
             say(f"{reason} The text itself is read instead; train.py will encode it.")
@@ -172,7 +172,7 @@ def _learned(home, text, paths, runs_needing, say):
             paths = absolute_paths(paths, home)
             documents = _documents(home, text, paths)
             stamps = _stamps(documents)
-            survey = survey_text(documents, text.val_fraction, want_alphabet=text.tokenizer == "char")
+            survey = survey_text(documents, text, want_alphabet=text.tokenizer == "char")
             tokenizer = learn_tokenizer(documents, survey, text)
             corpus = _encode(home, tokenizer, documents, survey, text, paths, stamps)
             _keep_tokenizer(home, tokenizer, runs_needing, say)
@@ -232,7 +232,7 @@ def _current_corpus(home, tokenizer, wanted, say):
     is_checked = corpus is not None and record.sha256 is not None
     if is_checked and record.stamps == stamps and text == record.text:
         return corpus
-    survey = survey_text(documents, text.val_fraction, want_alphabet=tokenizer.kind == "char")
+    survey = survey_text(documents, text, want_alphabet=tokenizer.kind == "char")
     is_same_text = corpus is not None and corpus.text_fingerprint == survey.fingerprint
     if is_checked and is_same_text:                 # the files are new, but not what is in them
         with suppress(BlockingIOError), _locked(home):

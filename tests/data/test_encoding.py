@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from conftest import InMemory
 from folio.base import parallel
 from folio.base.errors import FolioError
-from folio.data import corpus, encoding
+from folio.data import corpus, encoding, hold_out
 from folio.data.sources import Documents
 from folio.kernels import splitting
 from folio.readers import source
@@ -139,7 +139,7 @@ def test_empty_documents_are_no_place_for_the_split(home):
 
 
 def test_no_more_is_held_out_than_the_limit(home, monkeypatch):
-    monkeypatch.setattr(encoding, "VAL_BYTES_LIMIT", 50)
+    monkeypatch.setattr(hold_out, "VAL_BYTES_LIMIT", 50)
     assert corpus.open_corpus(home(WORDS), SMALL)[1].val_bytes == 50
     made = corpus.open_corpus(home(documents_of([900, 50, 35, 15])), CHARACTERS)[1]
     assert made.val_bytes == 50
@@ -189,15 +189,15 @@ def test_tokens_do_not_depend_on_what_goes_together(home, plays, monkeypatch, me
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=40), st.floats(0.02, 0.5), st.integers(20, 500))
 def test_the_split_is_the_one_that_all_document_ends_together_would_give(lengths, val_fraction, limit):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "VAL_BYTES_LIMIT", limit)
+        patch.setattr(hold_out, "VAL_BYTES_LIMIT", limit)
         patch.setattr(Documents, "file_bytes", 0)
         documents = Documents([InMemory(b"x" * length) for length in lengths])
-        survey = encoding.survey_text(documents, val_fraction)
+        survey = encoding.survey_text(documents, TextParams(val_fraction=val_fraction, hold_out="end"))
     total = sum(lengths)
     ends = [sum(lengths[:number + 1]) for number in range(len(lengths))]
     wanted = min(total - int(total * (1 - val_fraction)), limit)
     suitable = [end for end in ends if wanted / 2 <= total - end <= min(wanted * 2, total / 2, limit)]
-    assert survey.train_bytes == min(suitable, key=lambda end: abs(end - (total - wanted)), default=total - wanted)
+    assert survey.split.position == min(suitable, key=lambda end: abs(end - (total - wanted)), default=total - wanted)
     assert survey.documents == len(lengths)
 
 
