@@ -14,7 +14,8 @@ from tqdm import tqdm
 from folio.base.errors import FolioError
 from folio.base.files import replacing
 from folio.base.parallel import cores, in_order
-from folio.data.hold_out import Choice, Files, Split
+from folio.data.hold_out import Choice, Split
+from folio.data.sides import Files, Scripts
 from folio.data.sources import separated_by_line_ends
 from folio.data.token_files import QUIET_BAR, SHORTEST_TRAINING, npy_header
 from folio.kernels.merging import learn_merges
@@ -44,6 +45,7 @@ class TokenCounts:
     tokens: tuple
     bytes: tuple                    # of the text, without separators
     sha256: str                     # of the tokens of both parts
+    one_sided_scripts: tuple = ()   # as Scripts.one_sided
 
 
 def default_vocab_size(text_bytes):
@@ -148,7 +150,9 @@ def write_tokens(path, tokenizer, documents, survey):
         chunks = _unchanged(_with_progress(documents, "Encoding"), survey)
         parts = _parts(chunks, tokenizer, survey)
         separator = _separator(tokenizer, survey)
-        for content, more_tokens, more_bytes in encode_all(parts, tokenizer, separator, _processes(survey)):
+        scripts = Scripts()
+        for content, more_tokens, more_bytes in encode_all(scripts.watch(parts), tokenizer, separator,
+                                                           _processes(survey)):
             file.write(content)
             digest.update(content)
             for part in (0, 1):
@@ -160,7 +164,7 @@ def write_tokens(path, tokenizer, documents, survey):
             raise FolioError(f"The text is too short: its {survey.bytes} bytes make {tokens[0]} tokens to train on and "
                              f"{tokens[1]} held out for validation. A few thousand bytes are the least that can be "
                              "learned from.")
-    return TokenCounts(tuple(tokens), tuple(sizes), digest.hexdigest())
+    return TokenCounts(tuple(tokens), tuple(sizes), digest.hexdigest(), scripts.one_sided())
 
 
 def encode_validation(documents, tokenizer, survey):

@@ -39,7 +39,6 @@ class Split:
     def in_order(self, chunks):
         """Turn a stream of (chunk, ends_document) into one of (chunk, is_val, ends_document), in the order of the text.
 
-        A document that is cut ends at the cut, and begins anew; but the text that is cut at `position` goes on.
         """
         number = start = 0              # of the document; where the chunk begins, in the document or in the text
         for chunk, ends_document in chunks:
@@ -53,13 +52,23 @@ class Split:
             number += ends_document
 
     def parts(self, chunks):
-        """Yield what `in_order` yields, but all that is for training first; the rest is held in memory meanwhile."""
-        waiting = []                    # VAL_BYTES_LIMIT bytes at most, as `position` needs none of it
+        """Yield what `in_order` yields, but all that is for training first; the rest is held in memory meanwhile.
+
+        For training, a document ends where it is cut; only a text that is cut at `position` goes on.
+        """
+        if self.position is not None:
+            yield from self.in_order(chunks)
+            return
+        waiting, is_open = [], False    # at most VAL_BYTES_LIMIT bytes; whether the document is still going on
         for part in self.in_order(chunks):
-            if part[1] and self.position is None:
+            _, is_val, ends_document = part
+            if is_val:
                 waiting.append(part)
+                if is_open:
+                    yield "", False, True
             else:
                 yield part
+            is_open = not is_val and not ends_document
         yield from waiting
 
     def _cut(self, chunk, content, cut, ends_document):
@@ -71,31 +80,8 @@ class Split:
         else:
             for _ in range(3):               # back to the first byte of a character, which has four at most
                 cut -= cut > 0 and content[cut] & 0xC0 == 0x80
-            yield content[:cut].decode("utf-8", errors="surrogateescape"), False, self.position is None
+            yield content[:cut].decode("utf-8", errors="surrogateescape"), False, False
             yield content[cut:].decode("utf-8", errors="surrogateescape"), True, ends_document
-
-
-class Files:
-    """Notes where the files of a text begin in it."""
-
-    def __init__(self):
-        self._starts = []               # (path, number of its first document, its first byte)
-
-    def add(self, path, choice):
-        """Note the file that the next chunk is from. choice: the Choice, before it has taken that chunk"""
-        if not self._starts or self._starts[-1][0] != path:
-            self._starts.append((path, choice.documents, choice.bytes))
-
-    def start_of(self, paths, text_bytes):
-        """Return the first byte of the first of these files, or of the end of the text."""
-        return next((start for path, _, start in self._starts if path in paths), text_bytes)
-
-    def held_out(self, split, choice):
-        """Return the paths of those files of which a Split holds out everything."""
-        ends = [*self._starts[1:], (None, choice.documents, choice.bytes)]
-        return tuple(path for (path, first, start), (_, last, _) in zip(self._starts, ends)
-                     if (start >= split.position if split.position is not None
-                         else split.held_out.issuperset(range(first, last))))
 
 
 @dataclass
