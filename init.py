@@ -29,6 +29,9 @@ def main():
                         help="what to read: files, folders and globs of plain text or .jsonl, packed as .gz or not, or "
                              ".parquet; - for standard input; or tinyshakespeare, which is downloaded "
                              "(default: Train_Data)")
+    parser.add_argument("--val", action="append", default=[], metavar="PATH",
+                        help="hold out these files, folders or globs for validation, and nothing else; can be given "
+                             "several times")
     parser.add_preset()
     parser.add_configuration()
     parser.add_fields("text", TextParams)
@@ -41,7 +44,8 @@ def main():
     from folio.readers.mending import remarks
     if arguments.preset and not arguments.paths:
         supply_text(arguments.home)
-    tokenizer, made = corpus.open_corpus(arguments.home, text, arguments.paths, runs_needing=runs_needing)
+    tokenizer, made = corpus.open_corpus(arguments.home, text, arguments.paths, arguments.val,
+                                         runs_needing=runs_needing)
     if arguments.save_config:
         configuration.save(arguments.save_config, asdict(text))
 

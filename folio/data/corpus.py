@@ -350,6 +350,11 @@ def _stamps(documents):
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in documents.files]
 
 
+def _changed(documents, stamps):
+    """Return the first file whose stamp is another than before, or None."""
+    return next((path for path, *pair in zip(documents.files, stamps, _stamps(documents)) if pair[0] != pair[1]), None)
+
+
 def _paths_of(home, record):
     """Return the paths of a text and of what is held out of it by name. record: Record or None"""
     if record is None:
@@ -389,7 +394,7 @@ def _encode(home, tokenizer, documents, survey, text, paths, stamps, say):
     paths: as _paths_of returns them; say: is told what is on one side only
     """
     name = token_file_name(survey.fingerprint, tokenizer.fingerprint)
-    written = write_tokens(home.tokens / name, tokenizer, documents, survey)
+    written = write_tokens(home.tokens / name, tokenizer, documents, survey, partial(_changed, documents, stamps))
     for sentence in one_sided(survey, written):
         say(sentence)
     record = Record(_relative(home, paths[0]), stamps, text, tokenizer.fingerprint, name, {

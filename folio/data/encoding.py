@@ -138,16 +138,17 @@ def count_all_pretokens(chunks, pattern, processes):
 
 # --- The third pass: encode ---
 
-def write_tokens(path, tokenizer, documents, survey):
+def write_tokens(path, tokenizer, documents, survey, find_changed=lambda: None):
     """Encode a text into a token file at `path`. -> TokenCounts
 
+    find_changed: called where the text is not the surveyed one; returns the file that has changed, or None
     Raises FolioError if the text is too short, or another one than was surveyed; a file that was at `path` is then as
     it was.
     """
     tokens, sizes, digest = [0, 0], [0, 0], sha256()
     with replacing(path) as file:
         file.write(npy_header(tokenizer.dtype, 0))
-        chunks = _unchanged(_with_progress(documents, "Encoding"), survey)
+        chunks = _unchanged(_with_progress(documents, "Encoding"), survey, find_changed)
         parts = _parts(chunks, tokenizer, survey)
         separator = _separator(tokenizer, survey)
         scripts = Scripts()
@@ -240,14 +241,14 @@ def _with_progress(documents, label):
             bar.update(documents.bytes_read - bar.n)
 
 
-def _unchanged(chunks, survey):
+def _unchanged(chunks, survey, find_changed):
     """Pass a stream of (chunk, ends_document) on. Raise FolioError at its end if it is not the text of the survey."""
     identity = Identity()
     for chunk, ends_document in chunks:
         identity.add(chunk, ends_document)
         yield chunk, ends_document
     if identity.fingerprint(survey.split) != survey.fingerprint:
-        raise FolioError("The text changed while it was being read, and nothing was written. "
+        raise FolioError(f"{find_changed() or 'The text'} changed while it was being read, and nothing was written. "
                          "Run this again when no other program writes to it.")
 
 

@@ -221,7 +221,7 @@ def choose_unlike(candidates, target, most, documents):
 def choose(groups, target, most):
     """Return those groups that bring the sum of their bytes nearer to `target`, each in turn, and never above `most`.
 
-    >>> [group.bytes for group in choose([Group(size, array("Q"), "") for size in (40, 90, 50, 30)], 100, 200)]
+    >>> [group.bytes for group in choose([Group(size, array("Q"), "") for size in (40, 130, 50, 30)], 100, 200)]
     [40, 50]
     """
     chosen, total = [], 0

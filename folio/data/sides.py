@@ -7,7 +7,7 @@ from functools import cache
 from folio.base.spelling import counted
 from folio.base.visible import on_one_line
 
-EVERY = 97              # characters of the training part: one of so many is looked at
+EVERY = 31              # characters of the training part: one of so many is looked at
 LEAST_SHARE = 0.01      # of the letters on one side: a script that is mentioned
 FAR_LESS = 0.01         # times its share on the other side: a few letters, as in a name or a formula
 LEAST_EXPECTED = 20     # letters on the other side, if the shares were equal: fewer may be missing by chance
