@@ -88,7 +88,8 @@ class ReadText:
     training_text: Callable         # () -> an iterator over the bytes of the training part, chunk by chunk
 
 
-def open_corpus(home, text=None, paths=(), held_out=(), *, wanted=(), tokenizer=None, runs_needing=None, say=print):
+def open_corpus(home, text=None, paths=(), held_out=(), *, wanted=(), tokenizer=None, runs_needing=None, report=None,
+                say=print):
     """Return a tokenizer and the text of a home encoded with it: (tokenizer, Corpus). Encode what is missing or stale.
 
     text: TextParams, to learn a new tokenizer from the text at `paths` (as absolute_paths takes them) and encode that
@@ -99,14 +100,15 @@ def open_corpus(home, text=None, paths=(), held_out=(), *, wanted=(), tokenizer=
     tokenizer: use this one, which came with weights. The home takes it over if it has none, and must not have another.
     runs_needing: (home, tokenizer) -> names of unfinished runs that need a tokenizer which is about to be replaced; it
         is then kept, see replace_tokenizer. None: no run does.
-    say: called with a sentence about whatever is made again.
+    report: a FolderReport, which is told what is read and what is skipped where `text` is given.
+    say: called with a sentence about whatever is made again, or is on one side only.
 
     Raises FolioError if the home does not match, or the tokenizer cannot encode the text, or there is too little text;
     FileNotFoundError if there is no tokenizer or no text; BlockingIOError if another process is encoding. The files are
     then as they were.
     """
     if text is not None:
-        return _learned(home, text, paths, held_out, runs_needing, say)
+        return _learned(home, text, paths, held_out, runs_needing, report, say)
     if tokenizer is not None:
         return tokenizer, _corpus_of_weights(home, tokenizer, wanted, say)
     if wanted:
@@ -115,7 +117,7 @@ def open_corpus(home, text=None, paths=(), held_out=(), *, wanted=(), tokenizer=
             supply_text(home, say)
         if not _has_tokenizer(home):
             last = record.text if record else TextParams()
-            tokenizer, corpus = _learned(home, replace(last, **wanted), *_paths_of(home, record), runs_needing, say)
+            tokenizer, corpus = _learned(home, replace(last, **wanted), *_paths_of(home, record), runs_needing, None, say)
             say(f"Learned a {tokenizer.kind} tokenizer of {tokenizer.vocab_size:,} tokens from the text; "
                 f"it is in {home.tokenizer}.")
             return tokenizer, corpus
@@ -167,12 +169,12 @@ def _decoded(tokenizer, tokens):
 
 # --- A new tokenizer ---
 
-def _learned(home, text, paths, held_out, runs_needing, say):
+def _learned(home, text, paths, held_out, runs_needing, report, say):
     """Learn a tokenizer, encode the text, and save both. -> (tokenizer, Corpus)"""
     with _locked(home):
         try:
             paths = absolute_paths(paths, home), absolute_paths(held_out, home) if held_out else []
-            documents = documents_in(home, text, *paths)
+            documents = documents_in(home, text, *paths, report)
             stamps = _stamps(documents)
             survey = survey_text(documents, text, want_alphabet=text.tokenizer == "char")
             tokenizer = learn_tokenizer(documents, survey, text)
@@ -323,15 +325,16 @@ def _refuse_unfit_text(tokenizer, survey):
 
 # --- What a home has ---
 
-def documents_in(home, text, paths, held_out=()):
-    """Return the Documents in paths, without those that are held out, and these. text: TextParams
+def documents_in(home, text, paths, held_out=(), report=None):
+    """Return the Documents in paths, without those that are held out, and these.
 
+    text: TextParams; report: a FolderReport, which is told what is read and what is skipped
     Raises FileNotFoundError or FolioError where there are none.
     """
     ignored = [home.tokens, home.downloads]
-    held_out = find_files(held_out, ignored) if held_out else []
+    held_out = find_files(held_out, ignored, text, report) if held_out else []
     named = set(map(Path.resolve, held_out))
-    files = [file for file in find_files(paths, ignored) if file.resolve() not in named]
+    files = [file for file in find_files(paths, ignored, text, report) if file.resolve() not in named]
     if not files:
         raise FolioError(f"All of the text is held out: {', '.join(map(str, paths))} has no file that is not named "
                          "with --val.")

@@ -2,7 +2,8 @@
 
 Documents are compared by shingles: 32 letters in a row, without what is no letter in ASCII and without case, so that
 other numbers, line ends and punctuation make no difference. About every eighth shingle counts, chosen by its hash
-(Broder, 1997; Manku et al., 2007). Two documents are alike if they share three in ten of the shingles of the shorter one.
+(Broder, 1997; Manku et al., 2007). Two documents are alike if they share three in ten of the shingles of
+the shorter one.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from folio.kernels.splitting import to_bytes
 
 # Of the shingles of the shorter document. 32 letters are about seven words: where one word in ten is replaced, nearly
-# half of the shingles are left; two of the shipped plays share none.
+# half of the shingles are left; two passages of 3,000 characters of the shipped plays share 4 % at most.
 SHARED = 0.3
 LEAST_SHINGLES = 4      # of a document that is compared: about 60 letters
 PIECE_BYTES = 1 << 18   # letters of a longer document are compared piece by piece
