@@ -117,7 +117,8 @@ def open_corpus(home, text=None, paths=(), held_out=(), *, wanted=(), tokenizer=
             supply_text(home, say)
         if not _has_tokenizer(home):
             last = record.text if record else TextParams()
-            tokenizer, corpus = _learned(home, replace(last, **wanted), *_paths_of(home, record), runs_needing, None, say)
+            text = replace(last, **wanted)
+            tokenizer, corpus = _learned(home, text, *_paths_of(home, record), runs_needing, None, say)
             say(f"Learned a {tokenizer.kind} tokenizer of {tokenizer.vocab_size:,} tokens from the text; "
                 f"it is in {home.tokenizer}.")
             return tokenizer, corpus

@@ -90,10 +90,11 @@ class LeftOut:
         path = self.folder / relative
         if is_folder and self.is_own(path):
             return True
-        reason = _HIDDEN if relative.name.startswith(".") else _IGNORED if self._is_ignored(relative, is_folder) else None
-        if reason:
-            self.report.skip(path, reason)
-        return reason is not None
+        is_hidden = relative.name.startswith(".")
+        if is_hidden or self._is_ignored(relative, is_folder):
+            self.report.skip(path, _HIDDEN if is_hidden else _IGNORED)
+            return True
+        return False
 
     def _is_ignored(self, relative, is_folder):
         decision = None                 # the innermost .gitignore that says anything decides
