@@ -138,7 +138,8 @@ def why_skipped(path, reading):
             if b"\0" in block and not block.startswith(_MARKS):
                 return "no text but a binary file", f"{source} looks like a binary file, not text."
     except FolioError as error:
-        return str(error).replace(str(path), "").strip().partition(". ")[0].removesuffix("."), str(error)
+        reason = str(error).replace(str(path), "").strip().partition(". ")[0].partition(": ")[0]
+        return reason.removeprefix("is ").removesuffix("."), str(error)
     except OSError as error:
         return f"cannot be read ({error.strerror})", f"{path} cannot be read ({error.strerror})."
     return None

@@ -13,9 +13,10 @@ from folio.data.paths import find_files
 from Model_Params import TextParams
 from small_texts import SMALL, WORDS, json_lines, message_of, run_init
 
+BINARY = b"\x01\x02\0\0" + bytes(range(256))
 PICTURE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256))
-FOLDER = {"a.txt": WORDS, "notes/b.md": WORDS, "c.jsonl": json_lines([WORDS] * 3), "photo.dat": PICTURE,
-          "notes/photo.dat": PICTURE, "other.jsonl": json_lines([WORDS], field="body"), ".hidden/x.txt": WORDS,
+FOLDER = {"a.txt": WORDS, "notes/b.md": WORDS, "c.jsonl": json_lines([WORDS] * 3), "photo.png": PICTURE,
+          "x.dat": BINARY, "notes/x.dat": BINARY, "other.jsonl": json_lines([WORDS], field="body"), ".hidden/x.txt": WORDS,
           ".env": "secret"}
 
 
@@ -29,6 +30,7 @@ def test_texts_are_read_and_everything_else_is_counted_with_its_reason(home):
     assert found_in(home(FOLDER), report) == ["a.txt", "c.jsonl", "notes/b.md"]
     rows = {what: (done, number) for done, number, what, _ in report.rows()}
     assert rows.pop("no text but a binary file") == ("skipped", 2)
+    assert rows.pop("a PNG picture") == ("skipped", 1)
     assert rows.pop("hidden") == ("skipped", 2)
     assert rows.pop("plain text") == ("read", 2) and rows.pop("a file of JSON lines") == ("read", 1)
     [(reason, about)] = rows.items()
@@ -38,28 +40,29 @@ def test_texts_are_read_and_everything_else_is_counted_with_its_reason(home):
 def test_init_prints_the_table_and_trains_on_the_texts(home):
     done = run_init(home(FOLDER), "--vocab-size", 300)
     assert done.returncode == 0, done.stderr
-    assert "skipped  2 files  no text but a binary file: photo.dat, ...\n" in done.stdout
+    assert "skipped  2 files  no text but a binary file: x.dat, ...\n" in done.stdout
     assert "5 documents" in done.stdout and "secret" not in done.stdout
 
 
 def test_strict_refuses_and_names_the_first_file_and_nothing_is_written(home):
     project = home(FOLDER)
     message = refusal(run_init(project, "--strict"))
-    assert "other.jsonl" in message or "photo.dat" in message
+    assert "x.dat looks like a binary file" in message
     assert "--strict" in message and not project.tokens.exists()
-    for name in ("photo.dat", "notes/photo.dat", "other.jsonl"):
+    for name in ("photo.png", "x.dat", "notes/x.dat", "other.jsonl"):
         (project.train_data / name).unlink()
     assert run_init(project, "--strict", "--vocab-size", 300).returncode == 0         # hidden files are no matter
 
 
 def test_a_file_that_is_named_is_refused_aloud(home):
     project = home(FOLDER)
-    message = message_of(corpus.open_corpus, project, SMALL, [project.train_data / "photo.dat"])
-    assert "photo.dat" in message and "binary" in message
+    for name, what in {"photo.png": "is a PNG picture", "x.dat": "binary", "other.jsonl": "has no field"}.items():
+        message = message_of(corpus.open_corpus, project, SMALL, [project.train_data / name])
+        assert name in message and what in message
 
 
 def test_a_folder_without_any_text_is_refused_with_the_reason_for_the_first_file(home):
-    assert "looks like a binary file" in message_of(corpus.open_corpus, home({"x.dat": PICTURE}), SMALL)
+    assert "looks like a binary file" in message_of(corpus.open_corpus, home({"x.dat": BINARY}), SMALL)
 
 
 def test_text_in_an_unknown_encoding_is_not_skipped(home):
@@ -104,7 +107,7 @@ def test_without_pathspec_a_gitignore_is_not_respected_and_that_is_said(home, mo
 @pytest.mark.skipif(os.name == "nt", reason="Windows allows no such names")
 def test_names_with_line_ends_are_shown_on_one_line(home):
     report = FolderReport()
-    found_in(home({"a.txt": WORDS, "two\nlines.dat": PICTURE}), report)
+    found_in(home({"a.txt": WORDS, "two\nlines.dat": BINARY}), report)
     assert [line for line in report.table() if "two⏎lines.dat" in line and "\n" not in line]
 
 
