@@ -85,7 +85,8 @@ def test_the_paths_on_the_command_line_are_read_instead_of_train_data(home, tmp_
     (tmp_path / "novel.txt").write_text(WORDS, encoding="utf-8")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "one.txt").write_text("A note.", encoding="utf-8")
-    assert run_init(project, "novel.txt", "notes", "--vocab-size", 300, "--hold-out", "end", cwd=tmp_path).returncode == 0
+    flags = "--vocab-size", 300, "--hold-out", "end"
+    assert run_init(project, "novel.txt", "notes", *flags, cwd=tmp_path).returncode == 0
     expected = f"{WORDS}{END_OF_TEXT}A note.{END_OF_TEXT}"
     assert "".join(texts_of(*corpus.open_corpus(project, say=pytest.fail))) == expected
 
@@ -186,7 +187,7 @@ def test_flags_may_be_written_with_underscores(home):
     (b"\xef\xbb\xbf", "There is nothing in"),
     (b"Gr\xf6\xdfe " * 100, "byte 0xF6 at offset 2"),
     (b"text \0 text" * 100, "byte 0x00 at offset 5. It looks like a binary file"),
-    (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "It looks like a binary file"),
+    (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is a PNG picture"),
     (WORDS.encode("utf-16"), "It looks like UTF-16"),
     (WORDS.encode("utf-16-be"), "byte 0x00 at offset 0"),
 ], ids=["no folder", "hidden files only", "empty file", "one letter", "byte order mark only", "Latin-1", "NUL", "PNG",

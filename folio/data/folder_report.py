@@ -6,9 +6,6 @@ from functools import cache
 from folio.base.errors import FolioError
 from folio.base.spelling import counted
 from folio.base.visible import on_one_line
-from folio.data.sources import Documents
-from folio.readers.kinds import PLAIN_TEXT, kind_of
-from folio.readers.source import Source
 
 MOST_ROWS = 10
 _MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")       # byte order marks of encodings that spell text with NUL
@@ -26,7 +23,9 @@ class FolderReport:
         self._first = None              # (path, sentence) of the first file that was skipped for what is in it
 
     def take(self, path):
-        """Count a file that is read."""
+        """Count a file that is read. Raises FolioError if it is of a kind that is refused."""
+        from folio.readers.kinds import kind_of  # imports NumPy, which init.py --help can do without
+        from folio.readers.source import Source
         self._read[kind_of(Source(path)).name].append(path)
 
     def skip(self, path, reason, sentence=None):
@@ -36,9 +35,9 @@ class FolderReport:
             self._first = path, sentence
 
     @property
-    def first_refusal(self):
-        """The sentence about the first file that was skipped for what is in it, or None."""
-        return self._first and self._first[1]
+    def first_refused(self):
+        """The path of the first file that was skipped for what is in it, or None."""
+        return self._first and self._first[0]
 
     def check(self):
         """Raise FolioError where `strict` does not allow that files are skipped. It names the first."""
@@ -129,6 +128,9 @@ def why_skipped(path, reading):
 
     None for a text. reading: TextParams. A text in an unknown encoding is one: whoever has it has to decide.
     """
+    from folio.data.sources import Documents
+    from folio.readers.kinds import PLAIN_TEXT, kind_of
+    from folio.readers.source import Source
     try:
         source = Source(path)
         if kind_of(source) is not PLAIN_TEXT:

@@ -49,7 +49,7 @@ def shingles(pieces):
     words = np.ascontiguousarray(words).view("<u8")[:, 0]                   # at every byte, with the seven after it
     mixed = words * np.uint64(_MULTIPLIERS[0])
     starts = np.flatnonzero(mixed[:len(words) - _SHINGLE + _WORD] >> np.uint64(61) == 0)        # one in eight
-    owners = np.searchsorted(ends, starts, side="right")
+    owners = np.repeat(np.arange(len(ends)), np.diff(np.searchsorted(starts, ends), prepend=0))
     is_whole = starts + _SHINGLE <= ends[owners]
     starts, owners = starts[is_whole], owners[is_whole]
     hashes = mixed[starts]
@@ -102,9 +102,14 @@ class Likeness:
 
         hashes, owners: (n,) as `shingles` returns them
         """
+        if not len(self._sorted):
+            return set()
         sizes = np.bincount(owners)
         is_possible = self._is_possible[hashes & np.uint64((1 << _FILTER_BITS) - 1)]
-        hashes, owners = _distinct(hashes[is_possible], owners[is_possible])
+        hashes, owners = hashes[is_possible], owners[is_possible]
+        place = np.searchsorted(self._sorted, hashes)
+        is_known = self._sorted[np.minimum(place, len(self._sorted) - 1)] == hashes
+        hashes, owners = _distinct(hashes[is_known], owners[is_known])
         first = np.searchsorted(self._sorted, hashes)
         last = np.searchsorted(self._sorted, hashes, side="right")
         pairs = []                      # document * candidates + candidate, once for every shingle that they share

@@ -118,9 +118,10 @@ def find_files(paths, ignored=(), reading=None, report=None):
             raise FileNotFoundError(f"There is no {path}{nearest_path(path, [TINY_SHAKESPEARE]) or '.'} "
                                     f"{_where_text_goes()}")
     report.check()
+    if not files and report.first_refused:
+        files = [report.first_refused]              # reading it says what is wrong
     if not files:
-        raise FolioError(report.first_refusal or
-                         f"There is no text in {', '.join(map(str, paths))}. {_where_text_goes()}")
+        raise FolioError(f"There is no text in {', '.join(map(str, paths))}. {_where_text_goes()}")
     files = _unique(files)
     if reading is not None:
         for file in files:

@@ -59,7 +59,7 @@ def read_text(model, path, reading=TextParams()):
     """
     if not path.exists():
         raise FileNotFoundError(f"There is no {path}{nearest_path(path) or '.'}")
-    documents = Documents(find_files([path]), reading)
+    documents = Documents(find_files([path], reading=reading), reading)
     # A model that has never seen a separator has only seen line ends between documents.
     separator = [token for token in model.opening if token == model.tokenizer.end_of_text]
     parts, text_bytes, between_documents = [model.opening[-1:]], 0, False

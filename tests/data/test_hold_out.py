@@ -88,6 +88,19 @@ def test_beside_one_long_document_short_ones_are_held_out_in_their_share(home):
     assert len(held_out[-1]) / len(texts[-1]) == pytest.approx(0.1, abs=0.01)
 
 
+def test_the_held_out_part_is_read_from_the_text_as_it_was_encoded(home):
+    project = home({"a.jsonl": json_lines([story(seed) for seed in range(60)]), "b.txt": story(100, 800)})
+    tokenizer, made = corpus.open_corpus(project, SMALL)
+    for path in project.tokens.iterdir():
+        path.unlink()
+    read = corpus.read_corpus(project, say=lambda sentence: None)[1]
+    # Without a record the way of splitting is the default, and the tokens are those that were written.
+    assert (read.val.tolist(), read.val_bytes, read.train_bytes) == (
+        made.val.tolist(), made.val_bytes, made.train_bytes)
+    training = b"".join(read.training_text()).decode()
+    assert training == "".join(sides(made, tokenizer)[0])
+
+
 @pytest.mark.parametrize("text", [WORDS, "Größe 😀é" * 70, story(1, 3000)])
 def test_one_document_is_split_where_it_always_was(home, text):
     by_default, by_end = (corpus.open_corpus(home(text), replace(SMALL, hold_out=way))[1]
