@@ -45,10 +45,11 @@ def shingles(pieces):
     ends = np.cumsum([len(piece) for piece in pieces])
     if len(content) < _SHINGLE:
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
-    words = np.lib.stride_tricks.sliding_window_view(np.frombuffer(content, np.uint8), _WORD)
-    words = np.ascontiguousarray(words).view("<u8")[:, 0]                   # at every byte, with the seven after it
+    words = np.empty(len(content) - _WORD + 1, "<u8")                       # at every byte, with the seven after it
+    for offset in range(_WORD):
+        words[offset::_WORD] = np.frombuffer(content, "<u8", (len(content) - offset) // _WORD, offset)
     mixed = words * np.uint64(_MULTIPLIERS[0])
-    starts = np.flatnonzero(mixed[:len(words) - _SHINGLE + _WORD] >> np.uint64(61) == 0)        # one in eight
+    starts = np.flatnonzero(mixed[:len(words) - _SHINGLE + _WORD] < np.uint64(1 << 61))         # one in eight
     owners = np.repeat(np.arange(len(ends)), np.diff(np.searchsorted(starts, ends), prepend=0))
     is_whole = starts + _SHINGLE <= ends[owners]
     starts, owners = starts[is_whole], owners[is_whole]
