@@ -26,8 +26,8 @@ class TextParams:
                           choices=("qwen2", "gpt2", "llama3", "smollm"))
     val_fraction: float = option(0.1, "fraction of the text held out for validation (never more than 1 MB)",
                                  above=0, high=0.5)
-    hold_out: str = option("documents", "what is held out: documents (whole ones, chosen by what is in them, or the "
-                           "end of the text where one is most of it) or end (of the text)",
+    hold_out: str = option("documents", "what is held out: documents (whole ones, chosen by what is in them, and the "
+                           "end of each long one) or end (of the text)",
                            choices=("documents", "end"))
     field: str = option("text", "the field of records (.jsonl, .json, .csv, .parquet...) that holds the text")
     template: str | None = option(None, 'the text of a record, with names of its fields, as in "{tag}: {duty} kW" '
@@ -51,6 +51,7 @@ class TextParams:
             yield problem
 
 
+OLDER_TEXT = {"hold_out": "end"}     # fields of TextParams in files that are older than these fields
 READING = ("field", "template", "encoding", "invalid_bytes")       # fields of TextParams that say how files are read
 
 

@@ -29,6 +29,11 @@ def main():
                         help="what to read: files, folders and globs of plain text or .jsonl, packed as .gz or not, or "
                              ".parquet; - for standard input; or tinyshakespeare, which is downloaded "
                              "(default: Train_Data)")
+    parser.add_argument("--val", action="append", default=[], metavar="PATH",
+                        help="hold out these files, folders or globs for validation, and nothing else; can be given "
+                             "several times")
+    parser.add_argument("--strict", action="store_true",
+                        help="refuse a folder that has a file which is no text, instead of skipping it")
     parser.add_preset()
     parser.add_configuration()
     parser.add_fields("text", TextParams)
@@ -37,14 +42,19 @@ def main():
     parser.check(text)
 
     from folio.data import corpus
+    from folio.data.folder_report import FolderReport
     from folio.formats.unfinished_runs import runs_needing
     from folio.readers.mending import remarks
     if arguments.preset and not arguments.paths:
         supply_text(arguments.home)
-    tokenizer, made = corpus.open_corpus(arguments.home, text, arguments.paths, runs_needing=runs_needing)
+    report = FolderReport(arguments.strict)
+    tokenizer, made = corpus.open_corpus(arguments.home, text, arguments.paths, arguments.val,
+                                         runs_needing=runs_needing, report=report)
     if arguments.save_config:
         configuration.save(arguments.save_config, asdict(text))
 
+    for line in report.table():
+        print(line)
     for remark in remarks(made.mended):
         print(remark)
     if text.vocab_size and tokenizer.vocab_size < text.vocab_size:

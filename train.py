@@ -144,8 +144,9 @@ def opened_run(arguments, preset, flags, params, started_at):
     from folio.training import distributed, runs
     home, telling = arguments.home, {"say": say, "verbose": arguments.verbose}
     wanted = {name: value for name, value in flags.items() if hasattr(params.text, name)}
-    if arguments.preset:                # it says how a text becomes tokens, but not how files are read
-        wanted = {name: value for name, value in asdict(params.text).items() if name not in READING} | wanted
+    if arguments.preset:                # it says how a text becomes tokens, but not how files are read and chosen
+        own = asdict(params.text).items()
+        wanted = {name: value for name, value in own if name not in (*READING, "hold_out")} | wanted
     if arguments.start_from is not None:
         start = language_model.load(find_weights(home, arguments.start_from))
         model = replace(runs.tuned_model(start, flags), vocab_size=None)            # the tokenizer's, as always

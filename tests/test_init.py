@@ -85,7 +85,8 @@ def test_the_paths_on_the_command_line_are_read_instead_of_train_data(home, tmp_
     (tmp_path / "novel.txt").write_text(WORDS, encoding="utf-8")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "one.txt").write_text("A note.", encoding="utf-8")
-    assert run_init(project, "novel.txt", "notes", "--vocab-size", 300, cwd=tmp_path).returncode == 0
+    flags = "--vocab-size", 300, "--hold-out", "end"
+    assert run_init(project, "novel.txt", "notes", *flags, cwd=tmp_path).returncode == 0
     expected = f"{WORDS}{END_OF_TEXT}A note.{END_OF_TEXT}"
     assert "".join(texts_of(*corpus.open_corpus(project, say=pytest.fail))) == expected
 

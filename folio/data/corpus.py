@@ -25,6 +25,7 @@ from folio.data.encoding import (
     write_tokens,
 )
 from folio.data.paths import absolute_paths, find_files, supply_text
+from folio.data.sides import one_sided
 from folio.data.sources import Documents
 from folio.data.token_files import (
     RECORD_NAME,
@@ -87,24 +88,27 @@ class ReadText:
     training_text: Callable         # () -> an iterator over the bytes of the training part, chunk by chunk
 
 
-def open_corpus(home, text=None, paths=(), *, wanted=(), tokenizer=None, runs_needing=None, say=print):
+def open_corpus(home, text=None, paths=(), held_out=(), *, wanted=(), tokenizer=None, runs_needing=None, report=None,
+                say=print):
     """Return a tokenizer and the text of a home encoded with it: (tokenizer, Corpus). Encode what is missing or stale.
 
     text: TextParams, to learn a new tokenizer from the text at `paths` (as absolute_paths takes them) and encode that
         text. Nothing of what the home has is used. None: use the tokenizer that the home has.
+    held_out: paths like `paths` of what is held out; then nothing else is, and it is not trained on.
     wanted: {field of TextParams: value}, which what the home has must match. If not empty, a tokenizer that is missing
         is learned with these values, and a text that is missing is supplied as by paths.supply_text.
     tokenizer: use this one, which came with weights. The home takes it over if it has none, and must not have another.
     runs_needing: (home, tokenizer) -> names of unfinished runs that need a tokenizer which is about to be replaced; it
         is then kept, see replace_tokenizer. None: no run does.
-    say: called with a sentence about whatever is made again.
+    report: a FolderReport, which is told what is read and what is skipped where `text` is given.
+    say: called with a sentence about whatever is made again, or is on one side only.
 
     Raises FolioError if the home does not match, or the tokenizer cannot encode the text, or there is too little text;
     FileNotFoundError if there is no tokenizer or no text; BlockingIOError if another process is encoding. The files are
     then as they were.
     """
     if text is not None:
-        return _learned(home, text, paths, runs_needing, say)
+        return _learned(home, text, paths, held_out, runs_needing, report, say)
     if tokenizer is not None:
         return tokenizer, _corpus_of_weights(home, tokenizer, wanted, say)
     if wanted:
@@ -112,8 +116,9 @@ def open_corpus(home, text=None, paths=(), *, wanted=(), tokenizer=None, runs_ne
         if record is None:
             supply_text(home, say)
         if not _has_tokenizer(home):
-            last, paths = (record.text, _paths_of(home, record)) if record else (TextParams(), ())
-            tokenizer, corpus = _learned(home, replace(last, **wanted), paths, runs_needing, say)
+            last = record.text if record else TextParams()
+            text = replace(last, **wanted)
+            tokenizer, corpus = _learned(home, text, *_paths_of(home, record), runs_needing, None, say)
             say(f"Learned a {tokenizer.kind} tokenizer of {tokenizer.vocab_size:,} tokens from the text; "
                 f"it is in {home.tokenizer}.")
             return tokenizer, corpus
@@ -131,7 +136,7 @@ def read_corpus(home, say=print):
     record, corpus, damage = _stored(home, tokenizer)
     text, _, documents = _find_text(home, tokenizer, record, corpus, damage, say)
     if documents is not None and not (corpus and record.stamps == _stamps(documents)):
-        survey = survey_text(documents, text.val_fraction)
+        survey = survey_text(documents, text)
         if not corpus or corpus.text_fingerprint != survey.fingerprint:
             reason = damage or f"{home.tokens} has no tokens of the text that is there now."
             say(f"{reason} The text itself is read instead; train.py will encode it.")
@@ -165,16 +170,16 @@ def _decoded(tokenizer, tokens):
 
 # --- A new tokenizer ---
 
-def _learned(home, text, paths, runs_needing, say):
+def _learned(home, text, paths, held_out, runs_needing, report, say):
     """Learn a tokenizer, encode the text, and save both. -> (tokenizer, Corpus)"""
     with _locked(home):
         try:
-            paths = absolute_paths(paths, home)
-            documents = _documents(home, text, paths)
+            paths = absolute_paths(paths, home), absolute_paths(held_out, home) if held_out else []
+            documents = documents_in(home, text, *paths, report)
             stamps = _stamps(documents)
-            survey = survey_text(documents, text.val_fraction, want_alphabet=text.tokenizer == "char")
+            survey = survey_text(documents, text, want_alphabet=text.tokenizer == "char")
             tokenizer = learn_tokenizer(documents, survey, text)
-            corpus = _encode(home, tokenizer, documents, survey, text, paths, stamps)
+            corpus = _encode(home, tokenizer, documents, survey, text, paths, stamps, say)
             _keep_tokenizer(home, tokenizer, runs_needing, say)
             tokenizer.save(home.tokenizer, survey.fingerprint)
             return tokenizer, corpus
@@ -232,7 +237,7 @@ def _current_corpus(home, tokenizer, wanted, say):
     is_checked = corpus is not None and record.sha256 is not None
     if is_checked and record.stamps == stamps and text == record.text:
         return corpus
-    survey = survey_text(documents, text.val_fraction, want_alphabet=tokenizer.kind == "char")
+    survey = survey_text(documents, text, want_alphabet=tokenizer.kind == "char")
     is_same_text = corpus is not None and corpus.text_fingerprint == survey.fingerprint
     if is_checked and is_same_text:                 # the files are new, but not what is in them
         with suppress(BlockingIOError), _locked(home):
@@ -242,7 +247,8 @@ def _current_corpus(home, tokenizer, wanted, say):
     if is_same_text:
         damage = f"The tokens in {home.tokens} have no checksum, as an older Folio wrote them."
     if damage:
-        say(f"{damage} Encoding the text in {', '.join(map(str, paths))} again with the tokenizer there is.")
+        say(f"{damage} Encoding the text in {', '.join(map(str, [*paths[0], *paths[1]]))} again with the tokenizer "
+            "there is.")
     elif corpus:
         say("The text is not the one whose tokens are kept; encoding it with the tokenizer there is "
             f"({command('init.py')} learns a new one).")
@@ -253,7 +259,7 @@ def _current_corpus(home, tokenizer, wanted, say):
             f"a line end sets the {survey.documents:,} documents apart, and an answer ends at none of them.")
     del corpus          # Windows replaces no file that is mapped
     with _locked(home):
-        return _encode(home, tokenizer, documents, survey, text, paths, stamps)
+        return _encode(home, tokenizer, documents, survey, text, paths, stamps, say)
 
 
 def _made_with(record, tokenizer):
@@ -262,9 +268,10 @@ def _made_with(record, tokenizer):
 
 
 def _find_text(home, tokenizer, record, corpus, damage, say, wanted=()):
-    """Return (TextParams, where the text is, its Documents); None for these if the text is gone but the Corpus serves.
+    """Return (TextParams, paths, Documents); None for these if the text is gone but the Corpus serves.
 
-    record, corpus, damage: as _stored returns them. Raises FileNotFoundError or FolioError if there is neither.
+    record, corpus, damage: as _stored returns them; paths: as _paths_of returns them.
+    Raises FileNotFoundError or FolioError if there is neither.
     """
     wanted = dict(wanted)
     if text := _made_with(record, tokenizer):
@@ -272,15 +279,15 @@ def _find_text(home, tokenizer, record, corpus, damage, say, wanted=()):
     else:
         text = replace(record.text if record else TextParams(), **wanted | {
             "tokenizer": tokenizer.kind, "pattern": tokenizer.pattern or TextParams.pattern, "vocab_size": None})
-    paths = _paths_of(home, record) if record else [home.train_data]
+    paths = _paths_of(home, record)
     try:
-        return text, paths, _documents(home, text, paths)
+        return text, paths, documents_in(home, text, *paths)
     except (FileNotFoundError, FolioError) as error:
         if damage:
             raise type(error)(f"{damage} {error}") from None
         if not corpus:
             raise
-        say(f"The text itself is gone ({paths[0]}); its tokens in {home.tokens} are still there and serve.")
+        say(f"The text itself is gone ({paths[0][0]}); its tokens in {home.tokens} are still there and serve.")
         return text, paths, None
 
 
@@ -290,7 +297,7 @@ def _refuse_differences(home, tokenizer, text, wanted):
     wanted: {field of TextParams: value}; None for a value means any.
     """
     has = {"tokenizer": tokenizer.kind, "pattern": tokenizer.pattern, "vocab_size": tokenizer.vocab_size,
-           "val_fraction": text and text.val_fraction}
+           "val_fraction": text and text.val_fraction, "hold_out": text and text.hold_out}
     different = []
     for name in [name for name in has if name in wanted]:
         # A text too small for the vocabulary that was asked for got fewer tokens: asking for the same again is right.
@@ -319,8 +326,27 @@ def _refuse_unfit_text(tokenizer, survey):
 
 # --- What a home has ---
 
-def _documents(home, text, paths):
-    return Documents(find_files(paths, ignored=[home.tokens, home.downloads]), text)
+def documents_in(home, text, paths, held_out=(), report=None):
+    """Return the Documents in paths, without those that are held out, and these.
+
+    text: TextParams; report: a FolderReport, which is told what is read and what is skipped
+    Raises FileNotFoundError or FolioError where there are none.
+    """
+    ignored = [home.tokens, home.downloads]
+    held_out = find_files(held_out, ignored, text, report) if held_out else []
+    named = set(map(Path.resolve, held_out))
+    files = [file for file in find_files(paths, ignored, text, report) if file.resolve() not in named]
+    if not files:
+        raise FolioError(f"All of the text is held out: {', '.join(map(str, paths))} has no file that is not named "
+                         "with --val.")
+    return Documents(files, text, held_out)
+
+
+def documents_of(home):
+    """Return the Documents that the tokens of a home are made of, and the TextParams; of Train_Data without tokens."""
+    record, _ = read_record(home)
+    text = record.text if record else TextParams()
+    return documents_in(home, text, *_paths_of(home, record)), text
 
 
 def _stamps(documents):
@@ -328,9 +354,16 @@ def _stamps(documents):
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in documents.files]
 
 
+def _changed(documents, stamps):
+    """Return the first file whose stamp is another than before, or None."""
+    return next((path for path, *pair in zip(documents.files, stamps, _stamps(documents)) if pair[0] != pair[1]), None)
+
+
 def _paths_of(home, record):
-    """Return where a text is, from a record."""
-    return [home.folder / name for name in record.paths]
+    """Return the paths of a text and of what is held out of it by name. record: Record or None"""
+    if record is None:
+        return [home.train_data], []
+    return [home.folder / name for name in record.paths], [home.folder / name for name in record.held_out]
 
 
 def _relative(home, paths):
@@ -359,15 +392,20 @@ def _stored(home, tokenizer):
     return record, Corpus(tokens, text=record.text, **record.corpus), None
 
 
-def _encode(home, tokenizer, documents, survey, text, paths, stamps):
-    """Write the token file and corpus.json, and remove those that they replace. -> Corpus"""
+def _encode(home, tokenizer, documents, survey, text, paths, stamps, say):
+    """Write the token file and corpus.json, and remove those that they replace. -> Corpus
+
+    paths: as _paths_of returns them; say: is told what is on one side only
+    """
     name = token_file_name(survey.fingerprint, tokenizer.fingerprint)
-    written = write_tokens(home.tokens / name, tokenizer, documents, survey)
-    record = Record(_relative(home, paths), stamps, text, tokenizer.fingerprint, name, {
+    written = write_tokens(home.tokens / name, tokenizer, documents, survey, partial(_changed, documents, stamps))
+    for sentence in one_sided(survey, written):
+        say(sentence)
+    record = Record(_relative(home, paths[0]), stamps, text, tokenizer.fingerprint, name, {
         "train_tokens": written.tokens[0], "train_bytes": written.bytes[0], "val_bytes": written.bytes[1],
         "characters": survey.characters, "documents": survey.documents,
         "fingerprint": _fingerprint(survey.fingerprint, tokenizer.fingerprint, written.tokens),
-        "text_fingerprint": survey.fingerprint, "mended": survey.mended}, written.sha256)
+        "text_fingerprint": survey.fingerprint, "mended": survey.mended}, written.sha256, _relative(home, paths[1]))
     write_record(home, record)
     remove_stale(home, record)
     return Corpus(open_tokens(home.tokens / name, tokenizer.dtype), text=text, **record.corpus)

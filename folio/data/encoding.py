@@ -1,10 +1,9 @@
 """Text to tokens in three passes, none of which holds the whole text: survey it, learn a tokenizer from it, encode it.
 
-The first part of the text is for training and the rest for validation. The learning pass reads the training part only.
+A part of the text is held out for validation, see folio.data.hold_out. The learning pass reads the training part only.
 """
 
 import math
-from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -15,15 +14,14 @@ from tqdm import tqdm
 from folio.base.errors import FolioError
 from folio.base.files import replacing
 from folio.base.parallel import cores, in_order
+from folio.data.hold_out import Choice, Split
+from folio.data.sides import Files, Scripts
 from folio.data.sources import separated_by_line_ends
 from folio.data.token_files import QUIET_BAR, SHORTEST_TRAINING, npy_header
 from folio.kernels.merging import learn_merges
 from folio.kernels.splitting import PretokenCounter, count_batch, in_batches, to_bytes
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, from_dict
 
-# More measures hardly better and takes time: of 2.2 minutes of one core, validating on 4 MB (vocabulary of 16,384) left
-# time for two steps.
-VAL_BYTES_LIMIT = 1_000_000
 PARALLEL_BYTES = 16_000_000         # one process encodes them in 0.7 s; two take as long, including their start
 
 
@@ -33,10 +31,12 @@ class Survey:
     bytes: int
     characters: int
     documents: int
-    train_bytes: int                # of the training part, which ends inside a document only if none ends nearby
-    fingerprint: str                # of the text and of where its documents end
+    split: Split                    # which part is for validation
+    fingerprint: str                # of the text, of where its documents end, and of the split if it holds out no end
     mended: dict                    # as Documents.mended
     alphabet: tuple                 # the distinct characters, sorted, if they were asked for
+    held_out_files: tuple           # paths of the files of which everything is held out
+    likeness_counts: bool           # whether documents that are alike are on one side
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class TokenCounts:
     tokens: tuple
     bytes: tuple                    # of the text, without separators
     sha256: str                     # of the tokens of both parts
+    one_sided_scripts: tuple = ()   # as Scripts.one_sided
 
 
 def default_vocab_size(text_bytes):
@@ -63,45 +64,52 @@ def default_vocab_size(text_bytes):
 
 # --- The first pass: survey ---
 
-def survey_text(documents, val_fraction, want_alphabet=False):
-    """Measure and fingerprint a text, and find where its training part ends. -> Survey
+def survey_text(documents, text, want_alphabet=False):
+    """Measure and fingerprint a text, and choose what is held out. -> Survey
 
-    Raises FolioError if there is no text.
+    text: TextParams, of which val_fraction and hold_out count. Raises FolioError if there is no text.
     """
-    digest, alphabet = sha256(), set()
-    total = characters = number = 0
-    document_ends = deque()         # those in the last VAL_BYTES_LIMIT bytes; validation starts at none before them
+    identity, alphabet, files = Identity(), set(), Files()
+    choice = Choice(text.val_fraction, text.hold_out == "documents" and not documents.held_out)
+    characters = 0
     for chunk, ends_document in _with_progress(documents, "Reading"):
-        content = to_bytes(chunk)
-        digest.update(content)
-        total += len(content)
+        files.add(documents.path, choice)
+        choice.add(chunk, identity.add(chunk, ends_document), ends_document)
         characters += len(chunk)
         if want_alphabet:
             alphabet.update(chunk)
-        if ends_document:
-            number += 1
-            document_ends.append(total)
-            while total - document_ends[0] > VAL_BYTES_LIMIT:
-                document_ends.popleft()
-            digest.update(b"\xff%d\xff" % total)        # where documents end, so that two differ from one
-    if not total:
+    if not choice.bytes:
         others = " and others" if len(documents.files) > 1 else ""
         raise FolioError(f"There is nothing in {documents.files[0]}{others}: no text, nothing to learn.")
-    train_bytes = _end_of_training(total, document_ends, val_fraction)
-    return Survey(total, characters, number, train_bytes, digest.hexdigest()[:16], dict(documents.mended),
-                  tuple(sorted(alphabet)))
+    mended = dict(documents.mended)
+    if documents.held_out:
+        split, likeness_counts = Split(files.start_of(documents.held_out, choice.bytes)), True
+    else:
+        split, likeness_counts = choice.split(_with_progress(documents, "Comparing documents"))
+    return Survey(choice.bytes, characters, choice.documents, split, identity.fingerprint(split), mended,
+                  tuple(sorted(alphabet)), files.held_out(split, choice), likeness_counts)
 
 
-def _end_of_training(total, document_ends, val_fraction):
-    """Return how many bytes are for training: up to the end of a document if a suitable one is near, else any byte.
+class Identity:
+    """Fingerprints a text while it is read."""
 
-    An end of a document is suitable if it holds out between half and twice as many bytes as were asked for.
-    """
-    train_bytes = total - min(total - int(total * (1 - val_fraction)), VAL_BYTES_LIMIT)
-    wanted = total - train_bytes
-    most = min(wanted * 2, total / 2, VAL_BYTES_LIMIT)
-    suitable = [end for end in document_ends if wanted / 2 <= total - end <= most]
-    return min(suitable, key=lambda end: abs(end - train_bytes), default=train_bytes)
+    def __init__(self):
+        self._digest, self._bytes = sha256(), 0
+
+    def add(self, chunk, ends_document):
+        """Take the next chunk. -> its size in bytes"""
+        content = to_bytes(chunk)
+        self._digest.update(content)
+        self._bytes += len(content)
+        if ends_document:               # where documents end, so that two differ from one
+            self._digest.update(b"\xff%d\xff" % self._bytes)
+        return len(content)
+
+    def fingerprint(self, split):
+        """Return the fingerprint of what was added, with this Split of it."""
+        digest = self._digest.copy()
+        digest.update(split.identity)
+        return digest.hexdigest()[:16]
 
 
 # --- The second pass: learn ---
@@ -114,7 +122,7 @@ def learn_tokenizer(documents, survey, text):
     if text.tokenizer == "char":
         return CharTokenizer(survey.alphabet, (END_OF_TEXT,) if survey.documents > 1 else ())
     num_merges = BPETokenizer.merges_for(text.vocab_size or default_vocab_size(survey.bytes))
-    parts = _split(_with_progress(documents, "Counting words"), survey.train_bytes)
+    parts = survey.split.in_order(_with_progress(documents, "Counting words"))
     counts = count_all_pretokens((chunk for chunk, is_val, _ in parts if not is_val), text.pattern, _processes(survey))
     merges = learn_merges(counts, num_merges)
     return BPETokenizer(tqdm(merges, "Learning merges", total=num_merges, **QUIET_BAR), text.pattern)
@@ -130,17 +138,22 @@ def count_all_pretokens(chunks, pattern, processes):
 
 # --- The third pass: encode ---
 
-def write_tokens(path, tokenizer, documents, survey):
+def write_tokens(path, tokenizer, documents, survey, find_changed=lambda: None):
     """Encode a text into a token file at `path`. -> TokenCounts
 
-    Raises FolioError if the text is too short; a file that was at `path` is then as it was.
+    find_changed: called where the text is not the surveyed one; returns the file that has changed, or None
+    Raises FolioError if the text is too short, or another one than was surveyed; a file that was at `path` is then as
+    it was.
     """
     tokens, sizes, digest = [0, 0], [0, 0], sha256()
     with replacing(path) as file:
         file.write(npy_header(tokenizer.dtype, 0))
-        parts = _parts(_with_progress(documents, "Encoding"), tokenizer, survey)
+        chunks = _unchanged(_with_progress(documents, "Encoding"), survey, find_changed)
+        parts = _parts(chunks, tokenizer, survey)
         separator = _separator(tokenizer, survey)
-        for content, more_tokens, more_bytes in encode_all(parts, tokenizer, separator, _processes(survey)):
+        scripts = Scripts()
+        for content, more_tokens, more_bytes in encode_all(scripts.watch(parts), tokenizer, separator,
+                                                           _processes(survey)):
             file.write(content)
             digest.update(content)
             for part in (0, 1):
@@ -152,7 +165,7 @@ def write_tokens(path, tokenizer, documents, survey):
             raise FolioError(f"The text is too short: its {survey.bytes} bytes make {tokens[0]} tokens to train on and "
                              f"{tokens[1]} held out for validation. A few thousand bytes are the least that can be "
                              "learned from.")
-    return TokenCounts(tuple(tokens), tuple(sizes), digest.hexdigest())
+    return TokenCounts(tuple(tokens), tuple(sizes), digest.hexdigest(), scripts.one_sided())
 
 
 def encode_validation(documents, tokenizer, survey):
@@ -228,30 +241,23 @@ def _with_progress(documents, label):
             bar.update(documents.bytes_read - bar.n)
 
 
-def _split(chunks, train_bytes):
-    """Turn a stream of (chunk, ends_document) into (chunk, is_val, ends_document), cut where the training part ends."""
-    position = 0
+def _unchanged(chunks, survey, find_changed):
+    """Pass a stream of (chunk, ends_document) on. Raise FolioError at its end if it is not the text of the survey."""
+    identity = Identity()
     for chunk, ends_document in chunks:
-        content = to_bytes(chunk)
-        cut = train_bytes - position
-        position += len(content)
-        if cut >= len(content):
-            yield chunk, False, ends_document
-        elif cut <= 0:
-            yield chunk, True, ends_document
-        else:
-            for _ in range(3):               # back to the first byte of a character, which has four at most
-                cut -= cut > 0 and content[cut] & 0xC0 == 0x80
-            yield content[:cut].decode("utf-8", errors="surrogateescape"), False, False
-            yield content[cut:].decode("utf-8", errors="surrogateescape"), True, ends_document
+        identity.add(chunk, ends_document)
+        yield chunk, ends_document
+    if identity.fingerprint(survey.split) != survey.fingerprint:
+        raise FolioError(f"{find_changed() or 'The text'} changed while it was being read, and nothing was written. "
+                         "Run this again when no other program writes to it.")
 
 
 def _parts(chunks, tokenizer, survey):
-    """Turn a stream of (chunk, ends_document) into what is encoded: (chunk, is_val, ends_document).
+    """Turn a stream of (chunk, ends_document) into what is encoded: (chunk, is_val, ends_document), training first.
 
     Line ends are added between documents if they have to separate them.
     """
-    parts = _split(chunks, survey.train_bytes)
+    parts = survey.split.parts(chunks)
     return separated_by_line_ends(parts) if ends_by_lines(tokenizer, survey) else parts
 
 

@@ -28,7 +28,7 @@ def named_text(name, reading=TextParams(invalid_bytes="keep")):
         with open(name, "rb") as stream:
             return Documents([BufferedInput(name, stream)], reading)
     if os.path.exists(name):
-        return Documents(find_files([name]), reading)
+        return Documents(find_files([name], reading=reading), reading)
     if looks_like_a_path(name):
         raise FileNotFoundError(f"There is no {name}{nearest_path(Path(name)) or '.'} "
                                 f"To pass these characters as the text itself: --text {name}")

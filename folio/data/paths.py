@@ -17,6 +17,7 @@ from folio.base.errors import FolioError
 from folio.base.files import replacing
 from folio.base.home import Home
 from folio.base.spelling import nearest
+from folio.data.folder_report import FolderReport, LeftOut, why_skipped
 
 TINY_SHAKESPEARE = "tinyshakespeare"
 TINY_SHAKESPEARE_ADDRESS = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -93,30 +94,50 @@ def supply_text(home, say=print):
         say(f"There was no text in {home.train_data}; {source} is copied there.")
 
 
-def find_files(paths, ignored=()):
+def find_files(paths, ignored=(), reading=None, report=None):
     """Return the files that `paths` (files, folders and globs) name, sorted, each once even if it has several names.
 
-    Symbolic links to files and folders are followed. Hidden files and the `ignored` folders are skipped.
+    Symbolic links to files and folders are followed. Of a folder, hidden and ignored files are skipped, and the
+    `ignored` folders, and where `reading` (TextParams) is given also files that are no text.
+    report: a FolderReport, which is told of what is found
     Raises FileNotFoundError for a path that does not exist, FolioError if no file is found at all.
     """
-    skipped = set(map(_resolved, ignored))
+    skipped, report = set(map(_resolved, ignored)), report or FolderReport()
     files = []
     for path in map(Path, paths):
         if path.is_dir():
-            files += _files_below(path, skipped)
+            files += _texts(_files_below(path, skipped, report), reading, report)
         elif path.exists():
             files.append(path)
         elif os.path.islink(path):
             raise FileNotFoundError(f"{path} is a symbolic link to {os.readlink(path)}, which leads to no file. "
                                     + _where_text_goes())
         elif glob.has_magic(str(path)):
-            files += _matching_files(path, skipped)
+            files += _texts(_matching_files(path, skipped), reading, report)
         else:
             raise FileNotFoundError(f"There is no {path}{nearest_path(path, [TINY_SHAKESPEARE]) or '.'} "
                                     f"{_where_text_goes()}")
+    report.check()
+    if not files and report.first_refused:
+        files = [report.first_refused]              # reading it says what is wrong
     if not files:
         raise FolioError(f"There is no text in {', '.join(map(str, paths))}. {_where_text_goes()}")
-    return _unique(files)
+    files = _unique(files)
+    if reading is not None:
+        for file in files:
+            report.take(file)
+    return files
+
+
+def _texts(files, reading, report):
+    """Return those files that are texts; all without `reading`."""
+    texts = []
+    for file in files:
+        if reading is not None and (why := why_skipped(file, reading)):
+            report.skip(file, *why)
+        else:
+            texts.append(file)
+    return texts
 
 
 def _unique(files):
@@ -127,19 +148,17 @@ def _unique(files):
     return list(found.values())
 
 
-def _files_below(folder, skipped):
-    shown = (folder / file for file in _walk(folder) if not _is_hidden(file))
-    return sorted(file for file in shown if not _lies_in(skipped, file))
+def _files_below(folder, skipped, report):
+    left_out = LeftOut(folder, lambda path: _resolved(path) in skipped or _has_tokens(path), report)
+    found = (folder / file for file in _walk(folder, left_out, report))
+    return sorted(file for file in found if not _lies_in(skipped, file))
 
 
-def _is_hidden(path):
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _walk(folder):
+def _walk(folder, left_out=lambda relative, is_folder: False, report=None):
     """Return the files below a folder, relative to it. Symbolic links are followed.
 
     Each folder and file comes once, under its own name rather than that of a link.
+    left_out: (relative path, whether it is a folder) -> whether to leave it out; report: is told what cannot be read
     """
     seen, links, files = set(), [], []
     waiting = deque([Path()])                               # folders; those that are reached through a link come last
@@ -148,20 +167,27 @@ def _walk(folder):
         if _resolved(folder / subfolder) in seen:
             continue
         seen.add(_resolved(folder / subfolder))
-        for name in sorted(_names_in(folder / subfolder)):
+        for name in sorted(_names_in(folder / subfolder, report)):
             path = folder / subfolder / name
-            if path.is_dir():
+            is_folder = path.is_dir()
+            if left_out(subfolder / name, is_folder):
+                continue
+            if is_folder:
                 (waiting.append if path.is_symlink() else waiting.appendleft)(subfolder / name)
             elif path.is_file():
                 (links if path.is_symlink() else files).append(path)
+            elif report:
+                report.skip(path, "no file, or a link that leads to none", f"{path} is no file that can be read.")
     return [file.relative_to(folder) for file in _unique([*files, *links])]
 
 
-def _names_in(folder):
+def _names_in(folder, report):
     """Return the names in a folder; none, as glob does, without the permission to list it."""
     try:
         return os.listdir(folder)
     except PermissionError:
+        if report:
+            report.skip(folder, "a folder that may not be listed", f"{folder} may not be listed.")
         return []
 
 
@@ -170,7 +196,7 @@ def _matching_files(pattern, skipped):
     found = set()
     for match in _matches(pattern):
         if match.is_dir():
-            found.update(_files_below(match, skipped))
+            found.update(_files_below(match, skipped, FolderReport()))
         elif match.is_file() and not _lies_in(skipped, match):
             found.add(match)
     if not found:
@@ -209,8 +235,11 @@ def _is_below(names, patterns):
 
 def _lies_in(skipped, file):
     """Whether a file is in one of these folders, or among the tokens of any project."""
-    return any(folder in skipped or folder.name == "tokens" and (folder / "corpus.json").exists()
-               for folder in _resolved(file).parents)
+    return any(folder in skipped or _has_tokens(folder) for folder in _resolved(file).parents)
+
+
+def _has_tokens(folder):
+    return folder.name == "tokens" and (folder / "corpus.json").exists()
 
 
 def nearest_path(path, here=()):

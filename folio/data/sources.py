@@ -19,9 +19,13 @@ class Documents:
     text (PEP 383). `mended` counts what the last pass corrected, as Mending.found, and separators inside a line.
     """
 
-    def __init__(self, files, reading=TextParams()):
-        """files: paths; reading: TextParams, of which the fields named in READING count"""
-        self.files, self.reading = list(files), reading
+    def __init__(self, files, reading=TextParams(), held_out=()):
+        """files: paths; reading: TextParams, of which the fields named in READING count
+
+        held_out: more files, read after the others: those that are given for validation
+        """
+        self.held_out = list(held_out)
+        self.files, self.reading = [*files, *self.held_out], reading
         self.mending = Mending(reading.invalid_bytes)
         self._finished, self._source = 0, None      # bytes of the files that have been read; the one that is read now
 
@@ -29,6 +33,11 @@ class Documents:
     def mended(self):
         """What the last pass corrected, and how often."""
         return self.mending.found
+
+    @property
+    def path(self):
+        """The file that is being read."""
+        return self._source.path
 
     @property
     def bytes_read(self):

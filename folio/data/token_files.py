@@ -8,7 +8,7 @@ corpus.json                 the fields of Record, and `checksum`, the fingerprin
 import io
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import PurePath
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from folio.base.files import fingerprint, ordinary, replacing
 from folio.data.paths import STANDARD_INPUT
-from Model_Params import TextParams, field_problems
+from Model_Params import OLDER_TEXT, TextParams, field_problems
 
 RECORD_NAME = "corpus.json"
 SHORTEST_TRAINING = 3               # tokens: a window of two and the token after it
@@ -37,6 +37,7 @@ class Record:
     tokens: str                     # the name of the token file
     corpus: dict                    # the fields of Corpus except the tokens and `text`
     sha256: str | None = None       # of the tokens; None: written by an older Folio, without any checksums
+    held_out: list = field(default_factory=list)        # paths like `paths`: what was given for validation
 
 
 def token_file_name(text_fingerprint, tokenizer_fingerprint):
@@ -94,7 +95,7 @@ def inspect(tokens):
 
 def remove_stale(home, record):
     """Remove the token files, and the copies of standard input, that `record` does not name; all if it is None."""
-    named = {record.tokens, *(PurePath(path).name for path in record.paths)} if record else set()
+    named = {record.tokens, *(PurePath(path).name for path in [*record.paths, *record.held_out])} if record else set()
     for pattern in ("tokens-*.npy", STANDARD_INPUT):
         for stale in home.tokens.glob(pattern):
             if stale.name not in named:
@@ -111,7 +112,7 @@ def read_record(home):
         with open(path, "rb", opener=ordinary) as file:
             contents = json.load(file)
         checksum = contents.pop("checksum", None)
-        record = Record(**contents | {"text": TextParams(**contents["text"])})
+        record = Record(**contents | {"text": TextParams(**OLDER_TEXT | contents["text"])})
         if _is_valid(record) and checksum == (fingerprint(contents) if record.sha256 else None):
             return record, None
     except FileNotFoundError:
@@ -136,9 +137,11 @@ def _is_valid(record):
     """Whether everything in a record is of its type and within its bounds."""
     numbers = dict(record.corpus)
     mended, text_fingerprint = numbers.pop("mended"), numbers.pop("text_fingerprint")
-    names = [numbers.pop("fingerprint"), text_fingerprint, record.tokenizer_fingerprint, *record.paths, *mended]
+    names = [numbers.pop("fingerprint"), text_fingerprint, record.tokenizer_fingerprint, *record.paths,
+             *record.held_out, *mended]
     return (all(isinstance(name, str) for name in names)
-            and isinstance(record.paths, list) and record.paths != [] and isinstance(record.stamps, list)
+            and isinstance(record.paths, list) and record.paths != [] and isinstance(record.held_out, list)
+            and isinstance(record.stamps, list)
             and record.tokens == token_file_name(text_fingerprint, record.tokenizer_fingerprint)
             and isinstance(record.sha256, str | None) and not list(field_problems(record.text))
             and numbers.keys() == {"train_tokens", "train_bytes", "val_bytes", "characters", "documents"}

@@ -79,7 +79,7 @@ def documents_at(path, reading):
     """Return the Documents in a file, or in all files of a folder. Raises FileNotFoundError where there is none."""
     if not path.exists():
         raise FileNotFoundError(f"There is no {path}{nearest_path(path) or '.'}")
-    return Documents(find_files([path]), reading)
+    return Documents(find_files([path], reading=reading), reading)
 
 
 def doubts(model, project, home):

@@ -7,7 +7,17 @@ the defaults, given the rest of the run's settings, would have come out as anoth
 from dataclasses import fields, replace
 
 from folio.base.fields import field_problems
-from Model_Params import FAMILIES, FINE_TUNING, LENGTHS, ModelParams, Params, TextParams, TrainingParams, for_length
+from Model_Params import (
+    FAMILIES,
+    FINE_TUNING,
+    LENGTHS,
+    OLDER_TEXT,
+    ModelParams,
+    Params,
+    TextParams,
+    TrainingParams,
+    for_length,
+)
 
 # What folio/training/settle.py decides by the text and by the machine. No file says whether it did, or a flag.
 SETTLED = {"bpe_dropout", "micro_batch_size", "device", "precision", "threads", "compile"}
@@ -31,6 +41,8 @@ def read(parts: dict) -> Params:
         values = parts.get(name)
         if not isinstance(values, dict):
             raise ValueError(f"it has no settings of the {name}")
+        if kind is TextParams:
+            values = OLDER_TEXT | values
         known = {field.name: values[field.name] for field in fields(kind) if field.name in values}
         made[name] = kind(**known)
         if wrong := next(made[name].problems() if kind is ModelParams else field_problems(made[name]), None):

@@ -21,12 +21,10 @@ from itertools import accumulate
 import numpy as np
 
 from folio.base.errors import FolioError
+from folio.data.corpus import documents_of
 from folio.data.encoding import survey_text
-from folio.data.paths import find_files
-from folio.data.sources import Documents
-from folio.data.token_files import read_record
 from folio.evaluation.suffixes import longest_match, suffix_array
-from Model_Params import TextParams
+from folio.kernels.splitting import to_bytes
 
 # Of a stretch. Of plays that the shipped model never saw, 1 % lies in such stretches, and nothing in longer ones.
 LEAST_WORDS = 5
@@ -60,37 +58,40 @@ class TrainingText:
 
     def __init__(self, home):
         """Read it. Raises OSError or FolioError where there is none."""
-        files, text = _files(home)
-        self.stamps = _stamps(files)
-        survey = survey_text(Documents(files, text), text.val_fraction)
-        self.fingerprint, self.train_bytes = survey.fingerprint, survey.train_bytes
+        documents, text = documents_of(home)
+        self.stamps = _stamps(documents.files)
+        survey = survey_text(documents, text)
+        self.fingerprint = survey.fingerprint
         self.places, self.parts = [], []
-        searched = min(self.train_bytes, SEARCHED_BYTES)
-        content = self._read(files, text, searched)
+        content, self.train_bytes = self._read(documents, survey.split)
         for start in range(0, max(1, len(content) - LONGEST), PART_BYTES):
             part = content[start:start + PART_BYTES + LONGEST]
             self.parts.append(Part(start, part, suffix_array(part, LONGEST).astype(np.int32)))
-        self.searched = searched / self.train_bytes
+        self.searched = min(1, SEARCHED_BYTES / self.train_bytes)
 
-    def _read(self, files, text, wanted):
-        """Return the first `wanted` bytes and a line end after each document; note where each comes from."""
-        content = bytearray()
-        for path in files:
-            has_lines = not _TEXT_PER_LINE.search(path.name)
-            line, starts_document = 1, True
-            for chunk, ends_document in Documents([path], text):
-                if starts_document:
-                    self.places.append(Place(len(content), path.name, line, has_lines))
-                piece = chunk.encode("utf-8", errors="surrogateescape")[:wanted]
-                content += piece
-                wanted -= len(piece)
-                line += (chunk.count("\n") if has_lines else 0) + ends_document     # the line that ends a document
-                starts_document = ends_document
-                if not wanted:
-                    return bytes(content)
-                if ends_document:
-                    content += b"\n"
-        return bytes(content)
+    def _read(self, documents, split):
+        """Return the first SEARCHED_BYTES of the training part, and its size; note where each document comes from.
+
+        A line end stands after each document.
+        """
+        content, train_bytes, path = bytearray(), 0, None
+        for chunk, is_val, ends_document in split.in_order(documents):
+            if documents.path != path:
+                path, line, starts_document = documents.path, 1, True
+                has_lines = not _TEXT_PER_LINE.search(path.name)
+            if is_val:
+                content += b"\n" * (content[-1:] != b"\n")           # where a document is cut
+            else:
+                room = max(0, SEARCHED_BYTES - train_bytes)
+                piece = to_bytes(chunk)
+                train_bytes += len(piece)
+                if room:
+                    if starts_document:
+                        self.places.append(Place(len(content), path.name, line, has_lines))
+                    content += piece[:room] + b"\n" * ends_document
+            line += (chunk.count("\n") if has_lines else 0) + ends_document         # the line that ends a document
+            starts_document = ends_document
+        return bytes(content), train_bytes
 
     def longest(self, wanted):
         """Return (length, start in the training text) of the longest beginning of `wanted`, bytes, that it has."""
@@ -127,7 +128,7 @@ class Copies:
         if learned_from is None:
             return _missing("The weights of this model do not say which text they learned from.")
         try:
-            stamps = _stamps(_files(self._home)[0])
+            stamps = _stamps(documents_of(self._home)[0].files)
         except (OSError, FolioError) as error:
             return _missing(f"There is no training text to compare with. {error}")
         with self._lock:
@@ -199,13 +200,6 @@ def _all_stretches(training_text, content, words, least_words):
 
 def _missing(reason):
     return {"state": "missing", "reason": reason, "stretches": []}
-
-
-def _files(home):
-    """Return the files of a home's text, and the TextParams it is read with."""
-    record, _ = read_record(home)
-    paths = [home.folder / name for name in record.paths] if record else [home.train_data]
-    return find_files(paths, ignored=[home.tokens, home.downloads]), record.text if record else TextParams()
 
 
 def _stamps(files):

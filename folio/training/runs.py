@@ -23,7 +23,7 @@ from folio.training import distributed, summary
 from folio.training.deadline import CLOSING_SECONDS
 from folio.training.loop import Progress, Run
 from folio.training.settle import settle
-from Model_Params import LENGTHS, READING, ModelParams, Params, TextParams, TrainingParams
+from Model_Params import LENGTHS, OLDER_TEXT, READING, ModelParams, Params, TextParams, TrainingParams
 
 # --- A new run ---
 
@@ -163,7 +163,7 @@ def _load_resume(home, name, read=checkpoint.load):
         Progress.of(contents["progress"])
         parts = contents["params"]
         model, training = ModelParams(**parts["model"]), TrainingParams(**_BEFORE_IT_WAS_THERE | parts["training"])
-        params = Params(TextParams(**parts["text"]), model, training)
+        params = Params(TextParams(**OLDER_TEXT | parts["text"]), model, training)
         if problems := list(model.problems()):
             raise TypeError(problems[0].removesuffix("."))
         return contents, replace(params, model=model.resolved())        # older files lack some of today's fields
@@ -190,10 +190,10 @@ def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
     """Return a phrase for everything in which the run could not continue as it began."""
     # The vocabulary that was asked for, where the text gave fewer; the context as it was fitted when the run began.
     has = stored.values() | {"vocab_size": stored.text.vocab_size or stored.model.vocab_size}
-    wanted = (preset.values() if preset else {}) | flags
+    wanted = ({key: value for key, value in preset.values().items() if key != "hold_out"} if preset else {}) | flags
     if "block_size" in wanted:
         wanted["block_size"] = fitting_block_size(wanted["block_size"], corpus.train_tokens)
-    # How files are read may differ: the text that came of it is compared itself.
+    # How files are read, and what a preset holds out, may differ: the text that came of it is compared itself.
     different = [f"{key} is {has[key]}, not {value}" for key, value in wanted.items()
                  if key not in {*_MAY_CHANGE, *READING} and value not in (None, "auto", has[key])]
     if tokenizer.fingerprint != contents["tokenizer"]:

@@ -11,6 +11,7 @@ from tokenizer import END_OF_TEXT
 
 SMALL = TextParams(vocab_size=300)
 CHARACTERS = TextParams(tokenizer="char")
+END = TextParams(tokenizer="char", hold_out="end")
 WORDS = "To be, or not to be, that is the question.\n" * 40
 STORIES = ["Once upon a time.\n", "Zwei Bären\n\nund ein \"Fuchs\".", "三\u2028",
            "<|endoftext|> in the middle of a line", "\ttab"]

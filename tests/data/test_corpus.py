@@ -10,7 +10,7 @@ from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.data import corpus
 from Model_Params import TextParams
-from small_texts import CHARACTERS, SMALL, WHERE_TEXT_GOES, WORDS, everything_below, texts_of
+from small_texts import CHARACTERS, END, SMALL, WHERE_TEXT_GOES, WORDS, everything_below, texts_of
 from tokenizer import CharTokenizer
 
 
@@ -69,7 +69,7 @@ def test_a_new_file_counts_as_a_change(home):
 
 def test_a_second_document_is_not_separated_where_the_tokenizer_has_no_end_of_text(home):
     project = home(WORDS)
-    corpus.open_corpus(project, CHARACTERS)
+    corpus.open_corpus(project, END)
     (project.train_data / "more.txt").write_text("be that", encoding="utf-8")
     tokenizer, found, _ = heard_by_find(project)
     assert (found.documents, "".join(texts_of(tokenizer, found))) == (2, WORDS + "be that")

@@ -1,5 +1,7 @@
 """folio/data/encoding.py: the split cuts no character, the tokens spell the whole text, processes change nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,12 +10,12 @@ from hypothesis import strategies as st
 from conftest import InMemory
 from folio.base import parallel
 from folio.base.errors import FolioError
-from folio.data import corpus, encoding
+from folio.data import corpus, encoding, hold_out
 from folio.data.sources import Documents
 from folio.kernels import splitting
 from folio.readers import source
 from Model_Params import TextParams
-from small_texts import CHARACTERS, SMALL, WORDS, json_lines, texts_of, trained_on
+from small_texts import CHARACTERS, END, SMALL, WORDS, json_lines, texts_of, trained_on
 from tokenizer import END_OF_TEXT, BPETokenizer
 
 
@@ -40,7 +42,7 @@ def test_kept_bytes_come_back_from_the_tokens(home):
 
 def test_documents_are_separated_by_end_of_text(home):
     project = home({"b.txt": "second " * 20, "a.txt": "first " * 20, "c/d.txt": "third " * 20})
-    tokenizer, made = corpus.open_corpus(project, SMALL)
+    tokenizer, made = corpus.open_corpus(project, replace(SMALL, hold_out="end"))
     assert (made.documents, list(made.tokens).count(tokenizer.end_of_text)) == (3, 3)
     documents = [word * 20 + END_OF_TEXT for word in ("first ", "second ", "third ")]
     assert "".join(texts_of(tokenizer, made)) == "".join(documents)
@@ -50,7 +52,7 @@ def test_one_document_has_no_separator_and_characters_have_one_only_for_several(
     tokenizer, made = corpus.open_corpus(home(WORDS), SMALL)
     assert tokenizer.end_of_text not in made.tokens
     assert corpus.open_corpus(home(WORDS), CHARACTERS)[0].special_tokens == ()
-    tokenizer, made = corpus.open_corpus(home({"a": WORDS, "b": WORDS}), CHARACTERS)
+    tokenizer, made = corpus.open_corpus(home({"a": WORDS, "b": WORDS}), END)
     assert tokenizer.special_tokens == (END_OF_TEXT,)
     assert "".join(texts_of(tokenizer, made)) == (WORDS + END_OF_TEXT) * 2
 
@@ -112,7 +114,7 @@ def documents_of(lengths):
 @pytest.mark.parametrize("lengths, train_documents", [
     ([100] * 20, 18), ([100] * 15, 13), ([900, 100], 1), ([800, 200], 1), ([50, 50, 850, 50], 3)])
 def test_where_a_document_ends_near_the_split_no_document_is_cut(home, lengths, train_documents):
-    tokenizer, made = corpus.open_corpus(home(documents_of(lengths)), CHARACTERS)
+    tokenizer, made = corpus.open_corpus(home(documents_of(lengths)), END)
     parts = [text + END_OF_TEXT for text in documents_of(lengths).values()]
     train, val = texts_of(tokenizer, made)
     assert train + val == "".join(parts)
@@ -122,14 +124,14 @@ def test_where_a_document_ends_near_the_split_no_document_is_cut(home, lengths, 
 
 @pytest.mark.parametrize("lengths", [[820, 140, 40], [810, 100, 80, 10]])
 def test_no_document_is_cut_though_another_one_ends_nearer_and_leaves_too_little(home, lengths):
-    made = corpus.open_corpus(home(documents_of(lengths)), CHARACTERS)[1]
+    made = corpus.open_corpus(home(documents_of(lengths)), END)[1]
     assert made.val_bytes in [sum(lengths[index:]) for index in range(len(lengths))]
     assert 50 <= made.val_bytes <= 200
 
 
 @pytest.mark.parametrize("lengths", [[500, 500], [300, 680, 20], [1000, 0]])
 def test_where_no_document_ends_near_the_split_a_document_is_cut(home, lengths):
-    made = corpus.open_corpus(home(documents_of(lengths)), CHARACTERS)[1]
+    made = corpus.open_corpus(home(documents_of(lengths)), END)[1]
     assert made.val_bytes == 100
 
 
@@ -139,11 +141,11 @@ def test_empty_documents_are_no_place_for_the_split(home):
 
 
 def test_no_more_is_held_out_than_the_limit(home, monkeypatch):
-    monkeypatch.setattr(encoding, "VAL_BYTES_LIMIT", 50)
+    monkeypatch.setattr(hold_out, "VAL_BYTES_LIMIT", 50)
     assert corpus.open_corpus(home(WORDS), SMALL)[1].val_bytes == 50
-    made = corpus.open_corpus(home(documents_of([900, 50, 35, 15])), CHARACTERS)[1]
+    made = corpus.open_corpus(home(documents_of([900, 50, 35, 15])), END)[1]
     assert made.val_bytes == 50
-    made = corpus.open_corpus(home(documents_of([920, 80])), CHARACTERS)[1]
+    made = corpus.open_corpus(home(documents_of([920, 80])), END)[1]
     assert made.val_bytes <= 50
 
 
@@ -170,7 +172,7 @@ def test_small_documents_reach_other_processes_together(home, monkeypatch):
     monkeypatch.setattr(encoding, "in_order", watched)
     texts = [f"document {number}" for number in range(20_000)]
     tokenizer, made = corpus.open_corpus(home({"a.jsonl": json_lines(texts)}), SMALL)
-    assert made.documents == 20_000 and trained_on(made, tokenizer) == texts
+    assert made.documents == 20_000 and sorted(trained_on(made, tokenizer)) == sorted(texts)
     assert len(messages) == 2 and max(messages) <= 3
 
 
@@ -189,15 +191,15 @@ def test_tokens_do_not_depend_on_what_goes_together(home, plays, monkeypatch, me
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=40), st.floats(0.02, 0.5), st.integers(20, 500))
 def test_the_split_is_the_one_that_all_document_ends_together_would_give(lengths, val_fraction, limit):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "VAL_BYTES_LIMIT", limit)
+        patch.setattr(hold_out, "VAL_BYTES_LIMIT", limit)
         patch.setattr(Documents, "file_bytes", 0)
         documents = Documents([InMemory(b"x" * length) for length in lengths])
-        survey = encoding.survey_text(documents, val_fraction)
+        survey = encoding.survey_text(documents, TextParams(val_fraction=val_fraction, hold_out="end"))
     total = sum(lengths)
     ends = [sum(lengths[:number + 1]) for number in range(len(lengths))]
     wanted = min(total - int(total * (1 - val_fraction)), limit)
     suitable = [end for end in ends if wanted / 2 <= total - end <= min(wanted * 2, total / 2, limit)]
-    assert survey.train_bytes == min(suitable, key=lambda end: abs(end - (total - wanted)), default=total - wanted)
+    assert survey.split.position == min(suitable, key=lambda end: abs(end - (total - wanted)), default=total - wanted)
     assert survey.documents == len(lengths)
 
 

@@ -238,7 +238,7 @@ def test_places_are_those_in_each_file(home):
                  "b.jsonl": "".join(json.dumps({"text": line}) + "\n" for line in lines[100:150]),
                  "c.txt": "\r\n".join(lines[150:]) + "\r\n"})
     text = copies.TrainingText(made)
-    for number, place in [(0, ("a.txt", 1)), (49, ("a.txt", 50)), (50, ("a.txt", 52)), (99, ("a.txt", 101)),
+    for number, place in [(0, ("a.txt", 1)), (44, ("a.txt", 45)), (50, ("a.txt", 52)), (94, ("a.txt", 96)),
                           (100, ("b.jsonl", 1)), (131, ("b.jsonl", 32)), (160, ("c.txt", 11))]:
         [stretch] = copies.stretches(text, lines[number])
         assert (stretch["file"], stretch["line"]) == place, number
