@@ -132,6 +132,13 @@ def test_a_pdf_is_one_document_and_its_divided_words_are_whole(tmp_path):
         "A divided\nword\nand another\n")
 
 
+def test_titles_and_page_numbers_are_left_out_where_most_pages_have_them(tmp_path):
+    pages = [f"A Novel\nfirst {word}\nlast {word}\n- {number} -" for number, word in enumerate("abcde", 98)]
+    assert text_of(pdf_file(tmp_path / "a.pdf", *pages)) == "\n".join(f"first {word}\nlast {word}" for word in "abcde")
+    pages = [f"chapter {word}\ntext" for word in "abc"]
+    assert text_of(pdf_file(tmp_path / "a.pdf", *pages)) == "\n".join(pages)
+
+
 @pytest.mark.parametrize("algorithm", ["RC4-128", "AES-256"])
 def test_a_pdf_that_everybody_can_open_is_read(tmp_path, algorithm):
     file = pdf_file(tmp_path / "a.pdf", "Open", user_password="", owner_password="x", algorithm=algorithm)

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import os
 import struct
 import tarfile
 import zipfile
@@ -127,11 +126,10 @@ def test_a_file_that_is_not_what_its_suffix_promises_is_one_sentence(tmp_path, n
     assert said in message_of(list, Documents([tmp_path / name]))
 
 
-def test_random_bytes_and_marks_cut_anywhere_do_not_break_the_recognition():
-    for name, content in WRONG.items():
+def test_marks_cut_anywhere_do_not_break_the_recognition():
+    for content in WRONG.values():
         for end in range(0, min(len(content), 1200), 7):
-            recognized(Source(InMemory(content[:end] + os.urandom(3), "a.txt")))
-        assert name
+            assert recognized(Source(InMemory(content[:end] + b"\xf7\0\x11", "a.txt"))) in KINDS
 
 
 def test_every_kind_that_is_refused_says_what_to_do_and_no_two_kinds_share_a_suffix():
