@@ -91,8 +91,8 @@ def test_to_keep_invalid_bytes_does_not_make_a_picture_a_text(tmp_path):
                                                                 TextParams(invalid_bytes=invalid_bytes)))
 
 
-@pytest.mark.parametrize("text", ["BM and MZ", "MZ", "ID3 tags", "PK", "GIF89a is a format", "%PD", "OTTO", "RIFF....WAVE",
-                                  "Rar!", "", "BZh", "\r\r\n", "x\r\r\n", "x" * 257 + "ustar"])
+@pytest.mark.parametrize("text", ["BM and MZ", "MZ", "ID3 tags", "PK", "GIF89a is a format", "%PD", "OTTO", 
+                                  "RIFF....WAVE", "Rar!", "", "BZh", "\r\r\n", "x\r\r\n", "x" * 257 + "ustar"])
 def test_a_text_may_begin_as_other_files_do(text):
     for content in (text.encode(), text.encode("latin-1")):
         assert kind_of(Source(InMemory(content, "a.txt"))) is PLAIN_TEXT
