@@ -16,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 
 from folio.base.errors import FolioError
-from folio.readers.contents import whole
+from folio.readers.contents import beginning, whole
 from folio.readers.mending import Mending
 from folio.readers.source import Source
 from Model_Params import TextParams
@@ -25,7 +25,7 @@ LONGEST_CONVERSION = 600        # seconds; 5 MB of text take 20 to 50
 LARGEST_HEAP = 3 << 30          # bytes, of pandoc; 5 MB of text take up to 1.8 GB
 _HEAP_EXHAUSTED = 251           # how pandoc exits then
 
-KEPT_CHARACTERS = 1 << 26       # of texts that were converted: init.py reads a file three times
+KEPT_CHARACTERS = 1 << 25       # of texts that were converted: init.py reads a file three times
 
 INSTALL = "python -m pip install pypandoc-binary==1.17 pypdf==7.1.1 cryptography==50.0.2"
 
@@ -118,7 +118,7 @@ def _check(source, kind_name, content):
         with zipfile.ZipFile(BytesIO(content)) as packed:
             names = set(packed.namelist())
             has_password = any(member.flag_bits & 1 for member in packed.infolist())
-            encryption, manifest = (b"" if name not in names or has_password else packed.read(name)
+            encryption, manifest = (b"" if name not in names or has_password else beginning(packed, name, 1 << 20)
                                     for name in (_ENCRYPTION, _MANIFEST))
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
         raise damaged(source, kind_name, error) from None
