@@ -111,7 +111,7 @@ class Stream:
 
 
 def beginning(packed: zipfile.ZipFile, name: str, size: int) -> bytes:
-    """Return the first bytes of a member of a zip file, however large it says it is. Raises KeyError for no such one."""
+    """Return the first bytes of a member of a zip file, however large it is. Raises KeyError where there is none."""
     with packed.open(name) as file:
         return file.read(size)
 
