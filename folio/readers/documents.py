@@ -23,6 +23,8 @@ from Model_Params import TextParams
 
 LONGEST_CONVERSION = 600        # seconds; 5 MB of text take 20 to 50
 LARGEST_HEAP = 3 << 30          # bytes, of pandoc; 5 MB of text take up to 1.8 GB
+LARGEST_MARKUP = 1 << 27        # bytes in a document, unpacked: more than ten long novels; 1 MB may unpack to gigabytes
+_MARKUP = (".xml", ".xhtml", ".html", ".htm")
 _HEAP_EXHAUSTED = 251           # how pandoc exits then
 
 KEPT_CHARACTERS = 1 << 25       # of texts that were converted: init.py reads a file three times
@@ -117,6 +119,7 @@ def _check(source, kind_name, content):
     try:
         with zipfile.ZipFile(BytesIO(content)) as packed:
             names = set(packed.namelist())
+            unpacked = sum(member.file_size for member in packed.infolist() if member.filename.endswith(_MARKUP))
             has_password = any(member.flag_bits & 1 for member in packed.infolist())
             encryption, manifest = (b"" if name not in names or has_password else beginning(packed, name, 1 << 20)
                                     for name in (_ENCRYPTION, _MANIFEST))
@@ -124,6 +127,9 @@ def _check(source, kind_name, content):
         raise damaged(source, kind_name, error) from None
     if has_password or b"encryption-data" in manifest:
         raise FolioError(f"{source} is {kind_name} with a password: open it, and save a copy without the password.")
+    if unpacked > LARGEST_MARKUP:
+        raise FolioError(f"{source} unpacks to {unpacked >> 20:,} MB, more than the {LARGEST_MARKUP >> 20} MB that are "
+                         f"read as one document: {_SMALLER}")
     if names & _RIGHTS or set(_ALGORITHM.findall(encryption)) - _FONTS_ONLY:
         raise FolioError(f"{source} is {kind_name} with copy protection (DRM), and only its own app can read it: "
                          "take a copy without it.")

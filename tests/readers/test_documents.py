@@ -205,6 +205,14 @@ def test_pandoc_has_a_limit_of_time_and_of_memory(tmp_path, monkeypatch):
     assert f"{file} takes more than 0 GB of memory" in message_of(list, Documents([file]))
 
 
+def test_a_small_file_that_unpacks_to_a_huge_one_is_refused_at_once(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.docx", "w", zipfile.ZIP_DEFLATED) as packed:
+        with packed.open("word/document.xml", "w") as file:
+            for _ in range(140):
+                file.write(bytes(1 << 20))
+    assert "a.docx unpacks to 140 MB, more than the 128 MB" in message_of(list, Documents([tmp_path / "a.docx"]))
+
+
 def test_a_document_is_converted_once_for_all_passes_and_anew_when_it_has_changed(tmp_path, monkeypatch):
     file = word_file(tmp_path, "One\n")
     calls = []
