@@ -25,7 +25,8 @@ LONGEST_CONVERSION = 600        # seconds; 5 MB of text take 20 to 50
 LARGEST_HEAP = 3 << 30          # bytes, of pandoc; 5 MB of text take up to 1.8 GB
 LARGEST_MARKUP = 1 << 27        # bytes in a document, unpacked: more than ten long novels; 1 MB may unpack to gigabytes
 _MARKUP = (".xml", ".xhtml", ".html", ".htm")
-_HEAP_EXHAUSTED = 251           # how pandoc exits then
+_HEAP_EXHAUSTED = 251           # how pandoc exits then, if not inside its filter, where it says so
+_IN_FILTER = re.compile(rb"heap (overflow|exhausted)", re.IGNORECASE)
 
 KEPT_CHARACTERS = 1 << 25       # of texts that were converted: init.py reads a file three times
 
@@ -96,7 +97,7 @@ def pandoc(source: Source, kind_name: str, form: str, content: bytes) -> str:
         done = subprocess.run(command, input=content, capture_output=True, timeout=LONGEST_CONVERSION)
     except subprocess.TimeoutExpired:
         raise FolioError(f"{source} takes more than {LONGEST_CONVERSION // 60} minutes to read: {_SMALLER}") from None
-    if done.returncode == _HEAP_EXHAUSTED:
+    if done.returncode == _HEAP_EXHAUSTED or done.returncode and _IN_FILTER.search(done.stderr):
         raise FolioError(f"{source} takes more than {LARGEST_HEAP >> 30} GB of memory to read: {_SMALLER}")
     if done.returncode:
         raise damaged(source, kind_name, done.stderr.decode("utf-8", errors="replace"))

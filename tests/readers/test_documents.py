@@ -198,7 +198,7 @@ def test_a_damaged_document_is_one_sentence(tmp_path, suffix, damage):
 
 def test_pandoc_has_a_limit_of_time_and_of_memory(tmp_path, monkeypatch):
     file = word_file(tmp_path, "One\n\n" * 5_000)
-    monkeypatch.setattr(documents, "LONGEST_CONVERSION", 0.05)
+    monkeypatch.setattr(documents, "LONGEST_CONVERSION", 1e-6)
     assert f"{file} takes more than" in message_of(list, Documents([file]))
     monkeypatch.undo()
     monkeypatch.setattr(documents, "LARGEST_HEAP", 8 << 20)
