@@ -1,6 +1,7 @@
 """What a file is by what is in it: its first bytes, the members of a zip file, the streams of an OLE file."""
 
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,7 +44,7 @@ class Content:
     @cached_property
     def mimetype(self) -> str:
         """What a zip file says it is, as OpenDocument and EPUB do, in a file with that name."""
-        return self._in_zip(lambda packed: packed.read("mimetype")[:100].decode("latin-1").strip(), "")
+        return self._in_zip(lambda packed: beginning(packed, "mimetype", 100).decode("latin-1").strip(), "")
 
     @cached_property
     def streams(self) -> str:
@@ -62,7 +63,7 @@ class Content:
         try:
             with (BytesIO(whole(self.source)) if self.source.is_packed else self.source.path.open("rb")) as file:
                 return look(zipfile.ZipFile(file))
-        except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError, ValueError):
+        except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error):
             return otherwise    # damaged, or with a password
 
 
@@ -107,6 +108,12 @@ class Stream:
 
     def is_in(self, content: Content) -> bool:
         return self.name in content.streams
+
+
+def beginning(packed: zipfile.ZipFile, name: str, size: int) -> bytes:
+    """Return the first bytes of a member of a zip file, however large it is. Raises KeyError where there is none."""
+    with packed.open(name) as file:
+        return file.read(size)
 
 
 def whole(source: Source) -> bytes:

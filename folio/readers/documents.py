@@ -1,8 +1,8 @@
 """Word, OpenDocument and EPUB to text, through pandoc (package pypandoc-binary); each file is one document.
 
-Why pandoc: one program reads all of them with their notes, lists and tables, and every word of a manuscript
-of 4,000 words in each. python-docx leaves out footnotes and the place of tables between the paragraphs; ebooklib leaves the
-markup of an EPUB to its user. The price: about 3 s of computing and 90 to 350 MB of memory per MB of text.
+Why pandoc: one program reads all of them with their notes, lists and tables, and every word of a manuscript of 4,000
+words in each. python-docx leaves out notes and the tables between the paragraphs (96.7 % of the words); ebooklib leaves
+the markup of an EPUB to its user. The price: about 3 s of computing and 90 to 350 MB of memory per MB of text.
 Nothing in a file is executed or fetched: pandoc runs in its sandbox, and gets the file on its standard input.
 """
 
@@ -16,16 +16,19 @@ from io import BytesIO
 from pathlib import Path
 
 from folio.base.errors import FolioError
-from folio.readers.contents import whole
+from folio.readers.contents import beginning, whole
 from folio.readers.mending import Mending
 from folio.readers.source import Source
 from Model_Params import TextParams
 
 LONGEST_CONVERSION = 600        # seconds; 5 MB of text take 20 to 50
 LARGEST_HEAP = 3 << 30          # bytes, of pandoc; 5 MB of text take up to 1.8 GB
-_HEAP_EXHAUSTED = 251           # how pandoc exits then
+LARGEST_MARKUP = 1 << 27        # bytes in a document, unpacked: more than ten long novels; 1 MB may unpack to gigabytes
+_MARKUP = (".xml", ".xhtml", ".html", ".htm")
+_HEAP_EXHAUSTED = 251           # how pandoc exits then, if not inside its filter, where it says so
+_IN_FILTER = re.compile(rb"heap (overflow|exhausted)", re.IGNORECASE)
 
-KEPT_CHARACTERS = 1 << 26       # of texts that were converted: init.py reads a file three times
+KEPT_CHARACTERS = 1 << 25       # of texts that were converted: init.py reads a file three times
 
 INSTALL = "python -m pip install pypandoc-binary==1.17 pypdf==7.1.1 cryptography==50.0.2"
 
@@ -94,7 +97,7 @@ def pandoc(source: Source, kind_name: str, form: str, content: bytes) -> str:
         done = subprocess.run(command, input=content, capture_output=True, timeout=LONGEST_CONVERSION)
     except subprocess.TimeoutExpired:
         raise FolioError(f"{source} takes more than {LONGEST_CONVERSION // 60} minutes to read: {_SMALLER}") from None
-    if done.returncode == _HEAP_EXHAUSTED:
+    if done.returncode == _HEAP_EXHAUSTED or done.returncode and _IN_FILTER.search(done.stderr):
         raise FolioError(f"{source} takes more than {LARGEST_HEAP >> 30} GB of memory to read: {_SMALLER}")
     if done.returncode:
         raise damaged(source, kind_name, done.stderr.decode("utf-8", errors="replace"))
@@ -117,13 +120,17 @@ def _check(source, kind_name, content):
     try:
         with zipfile.ZipFile(BytesIO(content)) as packed:
             names = set(packed.namelist())
+            unpacked = sum(member.file_size for member in packed.infolist() if member.filename.endswith(_MARKUP))
             has_password = any(member.flag_bits & 1 for member in packed.infolist())
-            encryption, manifest = (b"" if name not in names or has_password else packed.read(name)
+            encryption, manifest = (b"" if name not in names or has_password else beginning(packed, name, 1 << 20)
                                     for name in (_ENCRYPTION, _MANIFEST))
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
         raise damaged(source, kind_name, error) from None
     if has_password or b"encryption-data" in manifest:
         raise FolioError(f"{source} is {kind_name} with a password: open it, and save a copy without the password.")
+    if unpacked > LARGEST_MARKUP:
+        raise FolioError(f"{source} unpacks to {unpacked >> 20:,} MB, more than the {LARGEST_MARKUP >> 20} MB that are "
+                         f"read as one document: {_SMALLER}")
     if names & _RIGHTS or set(_ALGORITHM.findall(encryption)) - _FONTS_ONLY:
         raise FolioError(f"{source} is {kind_name} with copy protection (DRM), and only its own app can read it: "
                          "take a copy without it.")

@@ -1,12 +1,13 @@
 """PDF to text, through pypdf: a page after the other, in lines as they are printed; a file is one document.
 
-A PDF has no paragraphs, only places of characters. Kept are the lines; words that a hyphen divides at a line's end are
-joined where the document does not write them with it elsewhere. Why pypdf: Python alone, and a license as free as ours
-(PyMuPDF, which is faster, has not).
+A PDF has no paragraphs, only places of characters. Kept are the lines, without those that most pages repeat at their
+ends. Words that a hyphen divides at a line's end are joined where the document does not write them with it elsewhere.
+Why pypdf: it is Python alone, and its license is as free as ours; that of PyMuPDF, which is faster, is not.
 """
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator
 from io import BytesIO
 
@@ -22,6 +23,9 @@ _DIVIDED = re.compile(r"([^\W\d_]+)[-\u00ad\u2010]\n([^\W\d_]+)")
 # Fonts have one shape for these letters; texts have the letters.
 _LIGATURES = str.maketrans({"\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl",
                             "\ufb05": "st", "\ufb06": "st"})
+
+_FEWEST_PAGES = 4               # of fewer, a line that most of them have may be text
+_MOST_RUNNING_LINES = 3         # at each end of a page
 
 
 def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[str, bool, object]]:
@@ -41,7 +45,7 @@ def _text(source):
         pages = pypdf.PdfReader(BytesIO(content))
         # Many PDFs are encrypted with an empty password, only to forbid printing; whoever can open them may read them.
         is_locked = pages.is_encrypted and not pages.decrypt("")
-        text = "" if is_locked else "\n".join(page.extract_text().strip("\n") for page in pages.pages)
+        texts = [] if is_locked else [page.extract_text().strip("\n") for page in pages.pages]
     except DependencyError:
         raise FolioError(f"{source} is a PDF encrypted with AES, which takes one more package to read: "
                          "python -m pip install cryptography") from None
@@ -49,11 +53,42 @@ def _text(source):
         raise damaged(source, _NAME, error) from None
     if is_locked:
         raise FolioError(f"{source} is a PDF with a password: open it, and save a copy without the password.")
+    text = "\n".join(without_running_lines(texts))
     if not text.strip():
         raise FolioError(f"{source} is a PDF that has no text, only pictures of pages: run OCR first, such as "
                          "ocrmypdf.")
     # Lone surrogates, which damaged fonts yield, are no characters.
     return joined(text.translate(_LIGATURES).encode("utf-8", errors="replace").decode("utf-8"))
+
+
+def without_running_lines(pages: list[str]) -> list[str]:
+    """Return pages without the lines at their top and bottom that most of them have: titles, page numbers.
+
+    >>> without_running_lines([f"A Novel\\nText {word}\\n{number}" for number, word in enumerate(["x", "y", "z", "u"])])
+    ['Text x', 'Text y', 'Text z', 'Text u']
+    """
+    pages = [page.strip("\n") for page in pages]
+    if len(pages) < _FEWEST_PAGES:
+        return pages
+    for end in (0, -1):
+        for _ in range(_MOST_RUNNING_LINES):
+            forms = [_form(page.split("\n")[end]) for page in pages]
+            form, count = Counter(filter(None, forms)).most_common(1)[0] if any(forms) else ("", 0)
+            if 2 * count <= len(pages):
+                break
+            pages = [_without_line(page, end) if form == its else page for page, its in zip(pages, forms)]
+    return pages
+
+
+def _form(line):
+    """Return a line with each number as #: what running lines have in common."""
+    return re.sub(r"\d+", "#", line.strip())
+
+
+def _without_line(page, end):
+    lines = page.split("\n")
+    del lines[end]
+    return "\n".join(lines).strip("\n")
 
 
 def joined(text: str) -> str:

@@ -17,9 +17,11 @@ from Model_Params import TextParams
 _BLOCKS = frozenset("""address article aside blockquote body caption center dd details dialog div dl dt fieldset
     figcaption figure footer form h1 h2 h3 h4 h5 h6 header hr html legend li main menu nav ol p pre section summary
     table tr ul""".split())
-_APART = frozenset("p h1 h2 h3 h4 h5 h6 blockquote pre table ul ol dl figure hr".split())     # with an empty line around
+# ... with an empty line around them.
+_APART = frozenset("p h1 h2 h3 h4 h5 h6 blockquote pre table ul ol dl figure hr".split())
 # What has no text that a browser shows; the parser never sees it, so that its length does not matter.
-_HIDDEN = re.compile(r"<(script|style|template|noscript|svg|iframe|object|title)(?=[\s/>])(?![^<>]*/>)|<!--", re.IGNORECASE)
+_HIDDEN = re.compile(r"<(script|style|template|noscript|svg|iframe|object|title)(?=[\s/>])(?![^<>]*/>)"
+                     r"|<!--", re.IGNORECASE)
 _LONGEST_TAG = 1 << 20      # characters: an unfinished tag that is longer is dropped; pictures in tags may be long
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w-]+)""", re.IGNORECASE)
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))

@@ -110,7 +110,7 @@ def test_the_format_is_told_by_the_suffix_in_folders_too(tmp_path, name):
     assert texts_in(Documents(find_files([tmp_path]))) == STORIES
 
 
-@pytest.mark.parametrize("name", ["a.ipynb", "a.csv", "a.html", "a", "a.TXT.gz", "a.md.gz"])
+@pytest.mark.parametrize("name", ["a.ipynb", "a.csv", "a.md", "a", "a.TXT.gz", "a.md.gz"])
 def test_everything_else_is_plain_text(name):
     content = b'{"text": "one"}\r\n{"text": "two"}'
     packed = gzip.compress(content) if name.endswith(".gz") else content

@@ -65,7 +65,7 @@ def _converted(markdown, form, *options):
 
 def _write_pdf(path, text):
     """Write a text in the lines of a page, as a word processor prints it."""
-    import matplotlib           # which brings a font with all of these letters
+    import matplotlib  # which brings a font with all of these letters
     from reportlab.pdfbase import pdfmetrics, ttfonts
     from reportlab.pdfgen import canvas
     font = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSerif.ttf"

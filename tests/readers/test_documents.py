@@ -12,8 +12,8 @@ from conftest import refusal
 from folio.data.sources import Documents
 from folio.readers import documents
 from folio.readers.rtf import mended
-from Model_Params import TextParams
 from manuscript import equal_words, manuscript, write
+from Model_Params import TextParams
 from small_texts import WORDS, everything_below, message_of, run_init, texts_in
 
 pypandoc = pytest.importorskip("pypandoc")
@@ -69,7 +69,8 @@ def test_a_table_becomes_lines_with_tabs_and_rules_and_pictures_no_noise(tmp_pat
 @pytest.mark.parametrize("written, text", [
     (rb"\u8220?hi\u8221?", "“hi”"), (rb"\u8220\'93hi\u8221\'94", "“hi”"), (rb"\'93hi\'94", "“hi”"),
     (rb"\ansicpg1251 \'ef\'f0\'e8", "при"), (rb"{\fonttbl{\f0 A;}{\f1\fcharset204 B;}}\f1 \'ef{\f0\'ef}\'ef", "пïп"),
-    (rb"\ansicpg932 \'93\'fa", "日"), (rb"C:\\u8220", "C:\\u8220"), (rb"a{\super\chftn}{\*\footnote note}", "a[1] [1] note"),
+    (rb"\ansicpg932 \'93\'fa", "日"),
+    (rb"C:\\u8220", "C:\\u8220"), (rb"a{\super\chftn}{\*\footnote note}", "a[1] [1] note"),
 ], ids=["question mark", "byte", "Windows-1252", "Cyrillic", "a font's", "Japanese", "backslash", "note"])
 def test_characters_and_notes_of_rtf(tmp_path, written, text):
     (tmp_path / "a.rtf").write_bytes(rb"{\rtf1\ansi" + (b"" if written.startswith(b"\\a") else b" ") + written + b"}")
@@ -94,7 +95,7 @@ def test_a_page_is_read_as_a_browser_shows_it(tmp_path, page, text):
 
 @pytest.mark.parametrize("content", [
     '<meta charset="windows-1252"><p>Größe “x”'.encode("windows-1252"),
-    "<meta http-equiv=Content-Type content='text/html; charset=koi8-r'><p>Größe “x”".encode("koi8-r", "xmlcharrefreplace"),
+    "<meta http-equiv=a content='text/html; charset=koi8-r'><p>Größe “x”".encode("koi8-r", "xmlcharrefreplace"),
     "<p>Größe “x”".encode("utf-16"), "\ufeff<p>Größe “x”".encode()], ids=["1252", "koi8-r", "UTF-16", "mark"])
 def test_a_page_is_decoded_as_it_says(tmp_path, content):
     (tmp_path / "a.htm").write_bytes(content)
@@ -130,6 +131,13 @@ def pdf_file(path, *pages, **encryption):
 def test_a_pdf_is_one_document_and_its_divided_words_are_whole(tmp_path):
     assert text_of(pdf_file(tmp_path / "a.pdf", "A divi-\nded word", "and an-\nother")) == (
         "A divided\nword\nand another\n")
+
+
+def test_titles_and_page_numbers_are_left_out_where_most_pages_have_them(tmp_path):
+    pages = [f"A Novel\nfirst {word}\nlast {word}\n- {number} -" for number, word in enumerate("abcde", 98)]
+    assert text_of(pdf_file(tmp_path / "a.pdf", *pages)) == "\n".join(f"first {word}\nlast {word}" for word in "abcde")
+    pages = [f"chapter {word}\ntext" for word in "abc"]
+    assert text_of(pdf_file(tmp_path / "a.pdf", *pages)) == "\n".join(pages)
 
 
 @pytest.mark.parametrize("algorithm", ["RC4-128", "AES-256"])
@@ -190,11 +198,19 @@ def test_a_damaged_document_is_one_sentence(tmp_path, suffix, damage):
 
 def test_pandoc_has_a_limit_of_time_and_of_memory(tmp_path, monkeypatch):
     file = word_file(tmp_path, "One\n\n" * 5_000)
-    monkeypatch.setattr(documents, "LONGEST_CONVERSION", 0.05)
+    monkeypatch.setattr(documents, "LONGEST_CONVERSION", 1e-6)
     assert f"{file} takes more than" in message_of(list, Documents([file]))
     monkeypatch.undo()
     monkeypatch.setattr(documents, "LARGEST_HEAP", 8 << 20)
     assert f"{file} takes more than 0 GB of memory" in message_of(list, Documents([file]))
+
+
+def test_a_small_file_that_unpacks_to_a_huge_one_is_refused_at_once(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.docx", "w", zipfile.ZIP_DEFLATED) as packed:
+        with packed.open("word/document.xml", "w") as file:
+            for _ in range(140):
+                file.write(bytes(1 << 20))
+    assert "a.docx unpacks to 140 MB, more than the 128 MB" in message_of(list, Documents([tmp_path / "a.docx"]))
 
 
 def test_a_document_is_converted_once_for_all_passes_and_anew_when_it_has_changed(tmp_path, monkeypatch):

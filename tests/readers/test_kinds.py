@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import os
 import struct
 import tarfile
 import zipfile
@@ -92,8 +91,8 @@ def test_to_keep_invalid_bytes_does_not_make_a_picture_a_text(tmp_path):
                                                                 TextParams(invalid_bytes=invalid_bytes)))
 
 
-@pytest.mark.parametrize("text", ["BM and MZ", "MZ", "ID3 tags", "PK", "GIF89a is a format", "%PD", "OTTO", "RIFF....WAVE",
-                                  "Rar!", "", "BZh", "\r\r\n", "x\r\r\n", "x" * 257 + "ustar"])
+@pytest.mark.parametrize("text", ["BM and MZ", "MZ", "ID3 tags", "PK", "GIF89a is a format", "%PD", "OTTO", 
+                                  "RIFF....WAVE", "Rar!", "", "BZh", "\r\r\n", "x\r\r\n", "x" * 257 + "ustar"])
 def test_a_text_may_begin_as_other_files_do(text):
     for content in (text.encode(), text.encode("latin-1")):
         assert kind_of(Source(InMemory(content, "a.txt"))) is PLAIN_TEXT
@@ -127,11 +126,10 @@ def test_a_file_that_is_not_what_its_suffix_promises_is_one_sentence(tmp_path, n
     assert said in message_of(list, Documents([tmp_path / name]))
 
 
-def test_random_bytes_and_marks_cut_anywhere_do_not_break_the_recognition():
-    for name, content in WRONG.items():
+def test_marks_cut_anywhere_do_not_break_the_recognition():
+    for content in WRONG.values():
         for end in range(0, min(len(content), 1200), 7):
-            recognized(Source(InMemory(content[:end] + os.urandom(3), "a.txt")))
-        assert name
+            assert recognized(Source(InMemory(content[:end] + b"\xf7\0\x11", "a.txt"))) in KINDS
 
 
 def test_every_kind_that_is_refused_says_what_to_do_and_no_two_kinds_share_a_suffix():
