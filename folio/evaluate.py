@@ -193,7 +193,7 @@ def lines_of(report, width, colored=False):
     notes = list(report.notes)
     if report.baselines:
         blocks[-1:-1] = [folded(f"in plain words: {report.quality}", width), _lines_of_baselines(report, width)]
-        notes += _limits_of_baselines(report.baselines)
+        notes += filter(None, [report.baselines.limits])
     if copying := report.copying:
         blocks.append(_lines_of_copying(copying, width))
         if copying.searched_bytes < copying.train_bytes:
@@ -205,18 +205,9 @@ def lines_of(report, width, colored=False):
 
 
 def _lines_of_baselines(report, width):
-    rows = [(baseline.name, f"{baseline.bits_per_byte:.4f}", f"{report.bits_per_byte / baseline.bits_per_byte:.2f}")
-            for baseline in report.baselines.measured if baseline.bits_per_byte > 0]
+    rows = [(name, f"{bits:.4f}", f"{ratio:.2f}")
+            for name, bits, ratio in report.baselines.ratios(report.bits_per_byte)]
     return table([("yardsticks: the same text by", "bits per byte", "ratio"), *rows], "<>>", width)
-
-
-def _limits_of_baselines(baselines):
-    """Yield a sentence where the yardsticks have not seen all of the text."""
-    parts = ((baselines.learned_bytes, baselines.train_bytes, "training text"),
-             (baselines.measured_bytes, baselines.val_bytes, "measured text"))
-    limits = [f"the first {seen:,} of {total:,} bytes of the {name}" for seen, total, name in parts if seen < total]
-    if limits:
-        yield f"The yardsticks have seen only {' and '.join(limits)}."
 
 
 def _lines_of_passages(passages, width, colored):

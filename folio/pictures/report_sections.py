@@ -38,6 +38,7 @@ def _between(parts, separator):
 def all_of(reports, helps):
     """Yield the sections of a report."""
     yield summary(reports)
+    yield yardsticks(reports)
     yield curves(reports)
     yield samples(reports)
     yield surprise(reports)
@@ -103,7 +104,7 @@ def scrolling(content, label):
 def summary(reports):
     """Return the main figures; for several runs in a table with what differed between them."""
     if len(reports) > 1:
-        facts = [facts_of(report) for report in reports]
+        facts = [facts_of(report) | {"in plain words": report.quality or ""} for report in reports]
         rows = [(name, *(each[name] for each in facts)) for name in facts[0] if any(each[name] for each in facts)]
         differ = [(element("code", flag(name)), *(shown_value(report.run.settings.get(name)) for report in reports))
                   for name in differing(reports)]
@@ -131,8 +132,9 @@ def headline(report):
     run = report.run
     quality = "" if run.bits_per_byte is None else (
         f" Each byte of held-out text costs it {run.bits_per_byte:.2f} bits, where plain storage takes 8.")
+    words = f" In plain words: {report.quality}." if report.quality else ""
     resume = f" To go on: {run.go_on}" if run.go_on else ""
-    return f"{STATES[run.state]}{quality}{resume}"
+    return f"{STATES[run.state]}{quality}{words}{resume}"
 
 
 def facts_of(report):
@@ -178,6 +180,39 @@ def rounded(number):
     ('9,420', '52,400,000', '')
     """
     return "" if not number else f"{float(f'{number:.3g}'):,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def yardsticks(reports):
+    """Return what simple methods reach on the held-out text, beside the model."""
+    lead = ("How many bits each byte of the held-out text costs the model, and how many it costs simple methods that "
+            "know only the training text. An order-n model counts which character follows the last n. A ratio below "
+            "1: the model is better.")
+    most = max((cost for report in reports if report.baselines for _, cost, _ in _costs(report)), default=1)
+    return measured_section("yardsticks", "Yardsticks", lead, reports,
+                            lambda report, number: _yardsticks(report, number, most))
+
+
+def _costs(report):
+    """Return (name, bits per byte, ratio) of the model and of each yardstick."""
+    bits = report.measured["bits_per_byte"]
+    return [("the model", bits, None), *report.baselines.ratios(bits)]
+
+
+def _yardsticks(report, number, most):
+    baselines = report.baselines
+    rows = [(*costs, "quiet" if place else color_of(number)) for place, costs in enumerate(_costs(report))]
+    lines = [element("tr", element("th", name, scope="row"), element("td", bar(cost / most, color), class_="wide"),
+                     *(element("td", figure, class_="number")
+                       for figure in (f"{cost:.3f}", None if ratio is None else f"{ratio:.2f}")))
+             for name, cost, ratio, color in rows]
+    heads = element("tr", element("th", "Method", colspan=2, scope="col"),
+                    *(element("th", head, class_="number", scope="col") for head in ("bits per byte", "ratio")))
+    content = element("table", element("thead", heads), element("tbody", *lines), class_="bars yardsticks")
+    extent = (f"Measured on {counted(baselines.val_bytes, 'byte')} of held-out text; the training text has "
+              f"{counted(baselines.train_bytes, 'byte')}.")
+    return joined(element("p", f"In plain words: {report.quality}.", class_="verdict"),
+                  scrolling(content, "Yardsticks"),
+                  element("p", " ".join(filter(None, [extent, baselines.limits])), class_="extent"))
 
 
 # --- Curves, samples ---

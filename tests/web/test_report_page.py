@@ -17,6 +17,7 @@ from folio import report
 from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.cli.command_line import sentence
+from folio.evaluation import baselines
 from folio.evaluation.passages import TokenCosts
 from folio.formats import run_log
 from folio.formats.run_list import Run
@@ -30,8 +31,8 @@ NAME = "night"
 LINES = ["<b>Merran</b> said: <script>alert(1)</script> & so on.", "The wheel </script> is still, and № 7 is away.",
          "Кто там? <img src=x onerror=alert(2)> Никого.", "\"Four hundred,\" said Sevane; 'good', said the miller."]
 TEXT = "".join(f"{number}. {LINES[number * 7 % 4]}\n" for number in range(600))
-SECTIONS = ["What came out", "Learning", "What it wrote while it learned", "What surprises it", "Hardest passages",
-            "Does it copy?", "Tokens by script", "Settings"]
+SECTIONS = ["What came out", "Yardsticks", "Learning", "What it wrote while it learned", "What surprises it",
+            "Hardest passages", "Does it copy?", "Tokens by script", "Settings"]
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +161,23 @@ def test_the_cost_of_the_passage_is_that_of_the_model(project, written, open_rep
     assert sum(bits for _, bits in measured) == pytest.approx(sum(bits for bits, _ in pieces), rel=0.05)
     assert float(page.locator(".readout-line").inner_text().split()[1]) == pytest.approx(
         sum(bits for bits, _ in pieces) / len(text.encode("utf-8")), abs=0.01)
+
+
+def test_the_yardsticks_are_those_of_evaluate(project, written, open_report):
+    done = run_python("-m", "folio.evaluate", "--weights", NAME, "--home", project.folder, "--samples", 0, "--json")
+    found = json.loads(done.stdout)
+    page = open_report(written)
+    rows = page.locator("#yardsticks tbody tr").evaluate_all(
+        "(rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent))")
+    own, yardsticks = found["bits_per_byte"], found["baselines"]
+    assert rows == [["the model", "", f"{own:.3f}", ""], *(
+        [each["name"], "", f"{each['bits_per_byte']:.3f}", f"{own / each['bits_per_byte']:.2f}"]
+        for each in yardsticks["measured"])]
+    assert page.locator("#yardsticks .verdict").inner_text() == f"In plain words: {found['quality']}."
+    assert f"In plain words: {found['quality']}." in page.locator("#summary .lead").inner_text()
+    assert page.locator("#yardsticks .extent").inner_text() == (
+        f"Measured on {found['bytes']:,} bytes of held-out text; the training text has "
+        f"{yardsticks['train_bytes']:,} bytes.")
 
 
 def test_the_slider_moves_through_the_samples_of_the_log(project, written, open_report):
@@ -292,7 +310,7 @@ def test_a_run_without_its_text_says_so(odd, open_report, tmp_path, monkeypatch,
     path = tmp_path / "odd.html"
     assert run_report(monkeypatch, capsys, "--home", odd.folder, "weights", "--to", path, "--samples", 1)[0] == 0
     found = sections_of(open_report(path))
-    for name in ("What surprises it", "Hardest passages", "Does it copy?"):
+    for name in ("Yardsticks", "What surprises it", "Hardest passages", "Does it copy?"):
         assert "There is no held-out text here to measure on" in found[name]
     assert "There is no log of this run here" in found["Learning"]
     assert "Here is what it writes now" in found["What it writes"] and "Latin" in found["Tokens by script"]
@@ -305,7 +323,14 @@ def test_a_log_alone_is_drawn(odd, open_report, tmp_path, monkeypatch, capsys):
     found = sections_of(page)
     assert page.locator(".curve").count() >= 4 and page.locator("#slider").is_enabled()
     assert "There are no weights of this run here" in found["What surprises it"]
-    assert "No file of this run says what it was trained with." in found["Settings"]
+    assert "block-size\t32" in found["Settings"]                        # from the first report
+
+
+def test_a_log_without_settings_says_so(odd, open_report, tmp_path, monkeypatch, capsys):
+    odd.log("log").write_text('{"step": 5, "seconds": 1.0}\n', encoding="utf-8")
+    path = tmp_path / "odd.html"
+    assert run_report(monkeypatch, capsys, "--home", odd.folder, "log", "--to", path)[0] == 0
+    assert "No file of this run says what it was trained with." in sections_of(open_report(path))["Settings"]
 
 
 def test_damaged_weights_are_told_and_not_run(odd, open_report, tmp_path, monkeypatch, capsys):
@@ -325,6 +350,13 @@ def test_an_imported_model_is_measured_on_the_text_of_the_project(twins, open_re
     assert "This model was imported" in found["What came out"] and "state" in found["What came out"]
     assert page.locator(".passage").inner_text().replace("⏎", "").strip() in TEXT
     twins.weights("imported").unlink()
+
+
+def test_a_run_that_went_on_with_other_settings_says_so():
+    log = [{"step": 5, "settings": {"steps": 50, "seed": 1}}, {"step": 50},
+           {"step": 60, "settings": {"steps": 90, "seed": 1, "patience": 3}}, {"step": 61, "settings": None}]
+    assert list(report.changes_of_settings(log)) == [
+        "Settings that changed by step 60: steps from 50 to 90, patience from – to 3."]
 
 
 def test_a_run_that_was_stopped_says_how_to_go_on():
@@ -425,9 +457,14 @@ def test_a_long_log_is_thinned_and_an_old_one_has_its_loss_in_nats():
 
 def test_a_long_held_out_text_is_measured_in_part(twins, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "MEASURED_TOKENS", 900)
+    monkeypatch.setattr(baselines, "LEARNED_BYTES", 5000)
     path = tmp_path / "part.html"
     assert run_report(monkeypatch, capsys, "--home", twins.folder, NAME, "--to", path, "--samples", 0)[0] == 0
-    assert re.search(r"Measured on the first 900 of [\d,]+ tokens of the held-out text\.", path.read_text("utf-8"))
+    page = path.read_text("utf-8")
+    assert re.search(r"Measured on the first 900 of [\d,]+ tokens of the held-out text\.", page)
+    measured = int(re.search(r"Measured on ([\d,]+) bytes of held-out text; ", page)[1].replace(",", ""))
+    assert 900 < measured < len(TEXT.encode("utf-8")) / 20
+    assert "The yardsticks have seen only the first 5,000 of" in page
 
 
 @pytest.mark.slow
