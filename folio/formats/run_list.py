@@ -48,7 +48,8 @@ from folio.formats.find_weights import WEIGHTS, is_imported
 PATTERNS = {"weights": WEIGHTS, "resume": "resume-*.pth", "log": "log-*.jsonl"}
 LOCKS = ".lock-*"
 LARGEST = 1 << 63           # number that a file is believed
-LOG_BYTES = 1 << 20         # read of the end of a log, some thousand reports; the best of a run is in its other files
+# Read of the end of a log, some thousand reports, and of its first line; the best of a run is in its other files.
+LOG_BYTES = 1 << 20
 
 
 @dataclass
@@ -296,8 +297,8 @@ def _settings_in_log(path, reports):
 
     reports: of the end of the log; the settings in the first report hold until others are reported.
     """
-    first = next(run_log.each_line(path), None)
-    logged = [report["settings"] for report in [first, *reports] if report and isinstance(report.get("settings"), dict)]
+    reported = [run_log.first_report(path, LOG_BYTES), *reports]
+    logged = [report["settings"] for report in reported if report and isinstance(report.get("settings"), dict)]
     if not logged:
         return {}
     # A setting that is None is not in the log. Of those that may be, only this one has another default.
