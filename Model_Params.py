@@ -416,7 +416,7 @@ PRESETS = {
         TextParams(tokenizer="bpe", vocab_size=1024),
         ModelParams(family="classic", mlp="gelu", block_size=256, emb_len=224, num_layers=6, num_heads=4, dropout=0.1),
         TrainingParams(steps=1500, minutes=None)),
-    # Wide, with few heads, a fifth of the text held out. It reads tiny shakespeare 14 times; dropout as in the lectures.
+    # Wide, with few heads, a fifth of the text held out. It reads tiny shakespeare 14 times. Dropout is the lectures'.
     "micropgpt": Params(
         TextParams(tokenizer="char", val_fraction=0.2),
         ModelParams(family="classic", block_size=128, emb_len=384, num_layers=4, num_heads=4, dropout=0.2),
