@@ -248,7 +248,8 @@ def test_weights_without_a_project_are_measured_without_copying(project, tmp_pat
     path = tmp_path / "text.txt"
     path.write_text("I have the key.", encoding="utf-8")
     report = " ".join(ask(alone, "--text", path).split())
-    assert "bits" in report and "Without the training text there are no yardsticks, and copies cannot be searched for (" in report
+    assert "bits" in report and ("Without the training text there are no yardsticks, and copies cannot be searched "
+                                 "for (") in report
     with pytest.raises(FolioError, match=r"no held-out text to measure on \(.*\). Pass a text: --text FILE"):
         ask(alone)
 

@@ -4,8 +4,10 @@ The text has HTML in it, so everything that shows it has to escape it.
 """
 
 import json
+import os
 import re
 import shutil
+import signal
 import sys
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 
 from browser import browser  # noqa: F401  (a fixture)
 from conftest import ROOT, refusal, run_python, run_script
-from folio import report
+from folio import evaluate, report
 from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.cli.command_line import sentence
@@ -25,6 +27,7 @@ from folio.pictures import report_page, report_sections
 from folio.pictures.html import data_element, element, joined
 from tiny_models import write_weights
 from tokenizer import BPETokenizer
+from training_runs import run_train, wait_for
 
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
 NAME = "night"
@@ -163,9 +166,11 @@ def test_the_cost_of_the_passage_is_that_of_the_model(project, written, open_rep
         sum(bits for bits, _ in pieces) / len(text.encode("utf-8")), abs=0.01)
 
 
-def test_the_yardsticks_are_those_of_evaluate(project, written, open_report):
-    done = run_python("-m", "folio.evaluate", "--weights", NAME, "--home", project.folder, "--samples", 0, "--json")
-    found = json.loads(done.stdout)
+def test_the_yardsticks_are_those_of_evaluate(project, written, open_report, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--weights", NAME, "--home", str(project.folder), "--samples=0",
+                                      "--json"])
+    evaluate.main()
+    found = json.loads(capsys.readouterr().out)
     page = open_report(written)
     rows = page.locator("#yardsticks tbody tr").evaluate_all(
         "(rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent))")
@@ -364,6 +369,28 @@ def test_a_run_that_was_stopped_says_how_to_go_on():
                                         steps=40, planned_steps=100), [])
     page = report_sections.summary([stopped])
     assert "was stopped before its end. To go on: python train.py --resume" in page and "40 of 100" in page
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="SIGINT")
+def test_a_run_that_was_interrupted_is_reported_as_far_as_it_came(project, open_report, tmp_path, monkeypatch, capsys):
+    home = Home(tmp_path / "home")
+    shutil.copytree(project.folder, home.folder)
+    process = run_train(home, "--name", "cut", "--steps", 100_000, "--emb-len", 16, "--num-layers", 1, "--num-heads", 1,
+                        "--eval-interval", 5, "--sample-tokens", 20, "--threads", 1, "--no-compile", "--precision",
+                        "fp32")
+    wait_for(process, lambda: any("sample" in line for line in run_log.read(home.log("cut"))))
+    process.send_signal(signal.SIGINT)
+    assert "To go on: python train.py --resume --name cut" in process.communicate(timeout=60)[0]
+    path = tmp_path / "cut.html"
+    assert run_report(monkeypatch, capsys, "--home", home.folder, "--to", path, "--samples", 1)[0] == 0   # the newest
+    page = open_report(path)
+    found = sections_of(page)
+    last = run_log.read(home.log("cut"))[-1]["step"]
+    assert "This run was stopped before its end." in found["What came out"]
+    assert f"To go on: python train.py --resume --name cut --home {home.folder}" in found["What came out"]
+    assert f"steps\n{last:,}" in found["What came out"] and "In plain words: " in found["Yardsticks"]
+    assert "emb-len\t16" in found["Settings"] and page.locator("#slider").get_attribute("max") is not None
 
 
 # --- What is refused ---
