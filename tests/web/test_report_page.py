@@ -20,6 +20,7 @@ from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.cli.command_line import sentence
 from folio.evaluation import baselines
+from folio.evaluation.copying import Copying, MatchLengths
 from folio.evaluation.passages import TokenCosts
 from folio.formats import run_log
 from folio.formats.run_list import Run
@@ -459,6 +460,14 @@ def test_the_typical_passage_costs_what_the_whole_text_does():
     start = report.typical_start(costs, tokenizer, 50)
     assert start % 5 == 0 and abs(nats[start:start + 50].mean() - nats.mean()) < 0.2
     assert report.typical_start(costs, tokenizer, 1000) == 0                # longer than the text
+
+
+@pytest.mark.parametrize("mean, longest, verdict", [
+    (8.0, 24, "It copies no more than held-out text does."), (10.1, 24, "It copies more than held-out text does."),
+    (8.0, 500, "its longest copy has 500 bytes, and held-out text's 22")])
+def test_one_long_copy_is_told_even_if_the_mean_is_that_of_held_out_text(mean, longest, verdict):
+    found = Copying(MatchLengths(6000, mean, longest, ""), MatchLengths(6000, 8.0, 22, ""), 1, 1)
+    assert verdict in report_sections.copying_verdict(found)
 
 
 def test_the_levels_of_surprise_are_those_of_the_writing_page():
