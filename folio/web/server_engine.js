@@ -120,7 +120,7 @@ class Connection {
     const response = await this.ask(path, body, signal);
     try {
       for await (const {pieces, result, error} of serverEvents(response.body)) {
-        if (error !== undefined) throw new Refusal(error);
+        if (error !== undefined) throw new Refusal(error.message);
         (pieces ?? []).forEach(take);
         if (result !== undefined) return result;
       }
