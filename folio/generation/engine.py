@@ -218,8 +218,7 @@ class Engine:
         with self._condition:
             self._is_ending = True
             self._condition.notify()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        self._thread.join()
         return in_time
 
     def _wake_up(self):
@@ -355,7 +354,7 @@ class Engine:
         begun = []
         while self._waiting:
             item = self._waiting[0]
-            kept = [answer for answer in item.answers if answer.finish != "cancelled"]
+            kept = [answer for answer in item.answers if answer.finish is None]
             free = self.rows - self._running()
             if kept and not free:
                 break
@@ -415,11 +414,12 @@ class Engine:
             ticket._tell(own)
 
     def _fail(self, error):
-        """End all answers that have begun, and go on with empty rows."""
+        """End all answers of the requests that have begun, and go on with empty rows."""
         for batch in list(self._batches.values()):
             batch.clear()
         waiting = {answer for item in self._waiting for answer in item.answers}
-        failed = [answer for answer in self._tickets if answer not in waiting]
+        begun = {ticket for answer, ticket in self._tickets.items() if answer not in waiting}
+        failed = [answer for answer, ticket in self._tickets.items() if ticket in begun]
         self._stop(failed, "failed", _sentence(error))
         self._tell(failed)
 

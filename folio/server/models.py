@@ -172,12 +172,12 @@ class Models:
         with self._lock:
             if name in self._loaded:
                 return self._loaded[name].served
-        self._wait_for_room()
         path = self.paths().get(name)
         if path is None:
             names = list(self.paths())
             raise UnknownModel(f"There is no model {on_one_line(name[:100])}{meant(name[:100], names)} "
                                f"This server has {listed(names)}.")
+        self._wait_for_room()
         try:
             served, stamp = self._read(name, path)
         except (FolioError, OSError) as error:

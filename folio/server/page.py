@@ -10,8 +10,8 @@
     POST /folio/copies              {model, text} -> see folio.server.copies
 
 `model` may be left out or null: the server's first. A large integer may be a string of digits, as JavaScript has none
-beyond 2^53. An answer is a stream of server-sent events, each one line of JSON: {pieces: [[index, text, bits, tokens],
-...]} as the answers grow, and last {result: [{text, tokens, seconds, ended, seed, stream}]} or {error: a sentence}.
+beyond 2^53. Answers are a stream of server-sent events (folio.server.streams): {pieces: [[index, text, bits, tokens],
+...]} as they grow, and last {result: [{text, tokens, seconds, ended, seed, stream}]}, or {error} as of every failure.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from functools import cache
 from hashlib import sha256
 
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from folio.base.errors import FolioError
@@ -31,6 +31,8 @@ from folio.generation.decoder import window_start
 from folio.generation.engine import Request
 from folio.server import copies, training
 from folio.server.errors import ApiError, Json
+from folio.server.requests import submit
+from folio.server.streams import PAUSE_SECONDS, EventStream, Inbox
 from Model_Params import GenerationParams
 
 SCRIPTS = ("server_engine.js", *one_file.PAGE_SCRIPTS[1:-1], "copies.js", "curves.js", "training.js",
@@ -39,7 +41,7 @@ STYLES = ("page.css", "server.css")
 FILES = {"icon.svg": "image/svg+xml", **dict.fromkeys(STYLES, "text/css"), **dict.fromkeys(SCRIPTS, "text/javascript")}
 MOST_ANSWERS = 8                    # side by side: what fits on a screen
 MOST_ALTERNATIVES = 100
-CONNECTION_SECONDS = 0.5            # between two looks at whether a client is still there
+NOT_STORED = {"cache-control": "no-store"}
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 SECURITY = {"Content-Security-Policy": POLICY,
             "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
@@ -192,16 +194,12 @@ async def generate(request):
     if not 0 <= body["stream"] <= most - body["count"]:
         raise ApiError(400, f"stream={body['stream']} is not from 0 to {most - body['count']}.", param="stream")
     settings = read_settings(body["settings"], request.app.state.limits.most_tokens)
-    loop, events = asyncio.get_running_loop(), asyncio.Queue()
-
-    def deliver(said):
-        loop.call_soon_threadsafe(events.put_nowait, said)
-
     answers = Answers(served.model, settings, body["count"], body["stream"])
-    ticket = await run_in_threadpool(served.engine.submit, Request(
-        prompts=[body["prompt"]], count=answers.first + body["count"], settings=settings, deliver=deliver, logprobs=0))
-    return StreamingResponse(_streamed(request, ticket, events, answers), media_type="text/event-stream",
-                             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+    rows = answers.first + body["count"]
+    inbox = Inbox(rows)
+    ticket = await submit(served, Request(prompts=[body["prompt"]], count=rows, settings=settings,
+                                          deliver=inbox.deliver, logprobs=0))
+    return EventStream(_streamed(inbox, answers), ticket, NOT_STORED)
 
 
 def read_settings(values, most_tokens=None):
@@ -233,7 +231,7 @@ class Answers:
 
     def __init__(self, model, settings, count, first=0):
         """model: LanguageModel; settings: GenerationParams; first: number of the first answer of the seed"""
-        self.first, self.started_at, self.error = first, time.monotonic(), None
+        self.first, self.started_at = first, time.monotonic()
         self.running = set(range(count))
         self.results = [{"text": "", "tokens": 0, "seconds": 0.0, "ended": "aborted",
                          "seed": str(settings.sampling_seed), "stream": first + index} for index in range(count)]
@@ -261,36 +259,19 @@ class Answers:
             if event.finish:
                 self.running.discard(index)
                 result["seconds"] = time.monotonic() - self.started_at
-                result["ended"] = "end" if is_end else _ENDED[event.finish]
-                self.error = event.error or self.error
+                result["ended"] = "end" if is_end else event.finish
         return pieces
 
 
-_ENDED = {"stop": "stop", "length": "length", "cancelled": "aborted", "failed": "aborted"}
-
-
-async def _streamed(request, ticket, events, answers):
-    """Yield the events of an answer; its rows are free as soon as nobody reads them."""
-    try:
-        while answers.running:
-            try:
-                said = await asyncio.wait_for(events.get(), CONNECTION_SECONDS)
-            except TimeoutError:
-                if await request.is_disconnected():
-                    return
-                continue
-            while not events.empty():                   # what came meanwhile, in one event
-                said = [*said, *events.get_nowait()]
-            if pieces := answers.add(said):
-                yield _event({"pieces": pieces})
-        yield _event({"result": answers.results} if answers.error is None else {"error": answers.error})
-    finally:
-        if answers.running:
-            ticket.cancel()
-
-
-def _event(value):
-    return f"data: {json.dumps(value)}\n\n"
+async def _streamed(inbox, answers):
+    """Yield lists of the values of a stream; an empty one stands for silence."""
+    async for events in inbox.batches(PAUSE_SECONDS):
+        pieces = answers.add(events)
+        if pieces or not events:
+            yield [{"pieces": pieces}] if pieces else []
+        if not answers.running:         # those before the first may go on: they end with the stream
+            break
+    yield [{"result": answers.results}]
 
 
 # --- Requests ---
@@ -324,4 +305,4 @@ async def _served(request, name):
 
 
 def _private(value):
-    return Json(value, headers={"Cache-Control": "no-store"})
+    return Json(value, headers=NOT_STORED)

@@ -43,6 +43,7 @@ MOST_ROWS = 1024                # answers of one request, over all its prompts: 
 MOST_STOPS, LONGEST_STOP = 32, 1000         # OpenAI takes 4; clients for stories send more
 MOST_LOGPROBS = 20              # alternatives per token, as in vLLM; OpenAI takes 5
 LONG_TEXT = 10_000              # characters: encoding more takes over 10 ms, so it is not done in the event loop
+ANSWER_CHARACTERS = 200         # which take as long to encode as an answer takes to prepare, 0.2 ms with its prompt
 MOST_NAMES_LOGGED = 100
 # Names that only tell OpenAI about a request: nothing is said of them.
 SAID_NOTHING_OF = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
@@ -236,7 +237,10 @@ async def aside(size: int, function: Callable, *arguments: Any) -> Any:
 
 async def submit(served: Any, request: Request) -> Ticket:
     """Hand a request to a model's engine. Raises Full, or FolioError where a setting or a prompt is wrong."""
-    submitting = asyncio.ensure_future(aside(sum(map(len, request.prompts)), served.engine.submit, request))
+    size = sum(map(len, request.prompts)) + ANSWER_CHARACTERS * len(request.prompts) * request.count
+    if request.settings.weight_precision != "float32":      # the first one has the weights rounded, in 0.3 s
+        size = LONG_TEXT + 1
+    submitting = asyncio.ensure_future(aside(size, served.engine.submit, request))
     try:
         return await asyncio.shield(submitting)
     except asyncio.CancelledError:          # the client has left; the other thread may still succeed

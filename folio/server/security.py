@@ -56,7 +56,7 @@ class Keys:
 
     def __init__(self, path: Path):
         """Raises OSError where the file cannot be read, FolioError where it holds no keys."""
-        self._path, self._stamp, self._checked = Path(path), os.stat(path).st_mtime_ns, time.monotonic()
+        self._path, self._stamp, self._checked = Path(path), _stamp(path), time.monotonic()
         self._keys = _keys_in(self._path)
         self._lock = threading.Lock()
 
@@ -71,12 +71,18 @@ class Keys:
     def _read_again(self):
         """Take the keys that the file holds now; where it cannot be read, keep the old ones and say so."""
         try:
-            stamp = os.stat(self._path).st_mtime_ns
+            stamp = _stamp(self._path)
             if stamp != self._stamp:
                 self._stamp, self._keys = stamp, _keys_in(self._path)
                 log.info("The API keys were read again from %s.", self._path)
         except (OSError, FolioError) as error:
             log.error("The API keys stay as they were: %s", error)
+
+
+def _stamp(path):
+    """Return numbers that differ where a file was written anew, also twice within one tick of the file system."""
+    status = os.stat(path)
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _keys_in(path):
@@ -111,20 +117,19 @@ class Guard:
         origin = headers.get("origin")
         allowed = _cors(origin) if origin in self.access.origins else {}
         sending = _with_headers(self._in_time(send), allowed)
-        try:
-            self._check_caller(scope, headers)
-            if allowed and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-                return await _empty(sending)
-            self._check_key(scope, headers)
-            self._check_kind(scope, headers)
-            body = await self._body(receive, headers)
-        except ApiError as error:
-            # What is left of the body is not read, so the connection cannot be used again.
-            error.headers.setdefault("connection", "close")
-            return await response(error)(scope, receive, sending)
-        except _Gone:
-            return None
-        return await self._run(scope, body, receive, sending)
+        with contextlib.suppress(_Gone):
+            try:
+                self._check_caller(scope, headers)
+                if allowed and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+                    return await _empty(sending)
+                self._check_key(scope, headers)
+                self._check_kind(scope, headers)
+                body = await self._body(receive)
+            except ApiError as error:
+                # What is left of the body is not read, so the connection cannot be used again.
+                error.headers.setdefault("connection", "close")
+                return await response(error)(scope, receive, sending)
+            await self._run(scope, body, receive, sending)
 
     # --- What may come in ---
 
@@ -169,7 +174,7 @@ class Guard:
     def _too_large(self):
         return ApiError(413, f"The body is larger than {self.limits.body_bytes:,} bytes.", code="request_too_large")
 
-    async def _body(self, receive, headers):
+    async def _body(self, receive):
         """Return the body. Raises ApiError where it is too large or takes too long, _Gone where the client leaves."""
         parts, size = [], 0
         try:

@@ -108,7 +108,7 @@ class Connection {
         this._keyAsked = null;
         keepKey(this.key);
       }
-      if (this.key === null) throw new Error(sentence);
+      if (this.key === null) throw new Error(`${sentence} Reload the page to enter one.`);
       return this.ask(path, body, signal);
     }
     if (!response.ok) throw Object.assign(new Error(await sentenceOf(response)), {status: response.status});
@@ -120,7 +120,7 @@ class Connection {
     const response = await this.ask(path, body, signal);
     try {
       for await (const {pieces, result, error} of serverEvents(response.body)) {
-        if (error !== undefined) throw new Refusal(error);
+        if (error !== undefined) throw new Refusal(error.message);
         (pieces ?? []).forEach(take);
         if (result !== undefined) return result;
       }

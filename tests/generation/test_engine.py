@@ -380,6 +380,19 @@ def test_a_step_that_fails_ends_what_runs_with_a_sentence_and_the_engine_goes_on
     assert Asked(engine).texts == expected
 
 
+def test_a_step_that_fails_while_a_prompt_is_read_forgets_none_of_its_answers(started, monkeypatch):
+    monkeypatch.setattr(batches, "PART_PRODUCTS", 0)            # parts of 8 tokens
+    monkeypatch.setattr(engines, "STALL_SECONDS", 0.0)          # one for each step
+    engine, write = started(tiny_model(block_size=64), rows=3), batches.Batch.write
+    running = Asked(engine, settings=replace(SHORT, tokens=10**9), adjustments=Adjustments(ignore_end=True))
+    until(lambda: running.events)
+    monkeypatch.setattr(batches.Batch, "write", lambda self: 1 / 0 if self.readings else write(self))
+    more = Asked(engine, ["z" * 40], count=5)                   # than there are rows left
+    assert more.finishes == ["failed"] * 5 and running.finishes == ["failed"]
+    monkeypatch.setattr(batches.Batch, "write", write)
+    assert Asked(engine, ["a"], count=2).finishes[0] in ("stop", "length")
+
+
 def test_a_prompt_that_fails_ends_its_own_answers_alone(started, monkeypatch):
     model = tiny_model()
     engine, advance = started(model, rows=3), Decoder._advance

@@ -1,11 +1,14 @@
 """Single tokens in NumPy: the log-probabilities of Model.py everywhere, and one rule for where it is used."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import folio
 import Model
@@ -59,6 +62,48 @@ def test_what_keeps_the_norms_from_dividing_by_nothing_is_the_models(norm):
     found = [decoder.logits[0], *(decoder.read(token.tolist())[0] for token in tokens[:, 1:].split(1, dim=1))]
     found = torch.from_numpy(np.stack(found)).log_softmax(-1)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@settings(max_examples=30)
+@given(parts=st.sampled_from([dict(parts, num_kv_heads=2) for parts in COMBINATIONS] + SHAPES),
+       lengths=st.lists(st.integers(0, TINY.block_size - 1), min_size=1, max_size=5),
+       times=st.lists(st.integers(0, 7), max_size=3), most_scores=st.sampled_from([1, 60, 400, 1 << 22]),
+       apart=st.booleans())
+def test_prompts_of_any_lengths_are_read_side_by_side_as_by_the_model(parts, lengths, times, most_scores, apart):
+    net, rows = network(replace(TINY, **parts)), len(lengths)
+    folded, numbers = NumpyTransformer(net), np.random.default_rng(0)
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numpy_decoder, "MOST_SCORES", most_scores)        # also where a part is a single token
+        state = net.empty_state(rows)
+        for row, length in enumerate(lengths):
+            if length:
+                piece = torch.from_numpy(numbers.integers(TINY.vocab_size, size=(1, length)))
+                state.put([row], net.advance(net.empty_state(1), piece)[1])
+        own = state.select(list(range(rows)))
+        for time in times:
+            time = min(time, TINY.block_size - 1 - max(state.lengths))          # to the last position
+            piece = numbers.integers(TINY.vocab_size, size=(rows, time))
+            state = net.advance(state, torch.from_numpy(piece))[1] if time else state
+            own = folded.advance(own, piece)
+            assert own.lengths == state.lengths
+        last = numbers.integers(TINY.vocab_size, size=(rows, 1))
+        expected = net.continue_from(state, torch.from_numpy(last))[0][:, 0]
+        found = torch.from_numpy(folded.continue_from(own, last[:, 0].tolist(), apart)[0])
+    torch.testing.assert_close(found.log_softmax(-1), expected.log_softmax(-1), rtol=0, atol=1e-4)
+
+
+def test_reading_a_long_context_takes_no_more_memory_than_its_bound():
+    net = network(replace(TINY, block_size=1024, num_layers=1))
+    prompt, folded, state = np.zeros((2, 1023), np.int64), NumpyTransformer(net), net.empty_state(2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numpy_decoder, "MOST_SCORES", 1 << 17)        # all at once: 8 million scores
+        tracemalloc.start()
+        try:
+            folded.advance(state, prompt)
+            most_bytes = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert most_bytes < 2 * 4 * (1 << 17)               # scores are float32, and there are a few smaller arrays
 
 
 def test_a_full_context_refuses_more():

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 import time
 
 import httpx
@@ -253,6 +254,17 @@ def test_a_client_that_leaves_frees_its_rows(server):
             assert time.monotonic() < deadline, server.engine.stats
             time.sleep(0.01)
         assert server.engine.stats.cancelled == cancelled + 8
+
+
+@pytest.mark.parametrize("body, is_aside", [
+    ({"prompt": "A"}, False), ({"prompt": "A" * 20_000}, True), ({"prompt": ["A"] * 100}, True),
+    ({"prompt": "A", "n": 100}, True), ({"prompt": "A", "precision": "int8"}, True)])
+def test_a_request_that_takes_long_to_prepare_does_not_stall_the_streams_of_others(server, body, is_aside, monkeypatch):
+    submit, threads = server.engine.submit, []
+    monkeypatch.setattr(server.engine, "submit", lambda request: threads.append(
+        threading.current_thread().name) or submit(request))
+    post(server, COMPLETIONS, max_tokens=1, **body)
+    assert [name.startswith("AnyIO") for name in threads] == [is_aside]
 
 
 def test_routes_are_there_without_v1_and_with_a_slash(server):

@@ -135,6 +135,24 @@ def test_no_more_are_in_memory_than_twice_the_limit(models):
     assert len(FakeEngine.made) == 5
 
 
+def test_an_unknown_model_is_named_at_once_also_while_others_wait_for_room(project):
+    models = Models(project, limit=1)
+    get(models, "first").engine.stats.running = 1
+    get(models, "second")                           # the first is replaced, and has a request yet
+    refused = []
+
+    def ask():
+        try:
+            models.get_now("nothing")
+        except UnknownModel as error:
+            refused.append(error)
+    asking = threading.Thread(target=ask)
+    asking.start()
+    asking.join(3)
+    assert refused
+    models.close()
+
+
 def test_requests_at_the_same_time_load_a_model_once_without_blocking_the_loop(models, monkeypatch):
     original, ticks = Models._read, []
 

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from folio.base.errors import FolioError
 from folio.server.errors import Json
-from folio.server.security import Access, Keys, Limits
+from folio.server.security import Access, Guard, Keys, Limits
 from running import ask, connect, parsed, refused, running, until_closed, within
 
 KEY, NEXT_KEY = "secret-key-of-the-test-1", "secret-key-of-the-test-2"
@@ -223,6 +223,10 @@ def test_keys_change_with_their_file_and_stay_where_it_is_broken(key_file, monke
     key_file.write_text(f"{KEY}\n{NEXT_KEY}\n", encoding="utf-8")
     os.utime(key_file, (2e9, 2e9))
     assert keys.matches(KEY.encode()) and keys.matches(NEXT_KEY.encode())
+    key_file.write_text(f"{NEXT_KEY}\n", encoding="utf-8")
+    os.utime(key_file, (2e9, 2e9))      # as within one tick of the file system
+    assert not keys.matches(KEY.encode())
+    key_file.write_text(f"{KEY}\n{NEXT_KEY}\n", encoding="utf-8")
     key_file.write_text("", encoding="utf-8")
     assert keys.matches(NEXT_KEY.encode())
     key_file.unlink()
@@ -289,6 +293,14 @@ def test_a_client_that_does_not_read_is_left_after_a_time(left):
             connection.sendall(b"POST /stream HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
                                b"content-length: 2\r\n\r\n{}")
             within(10, lambda: ended == ["stream"] and server.app.state.activity.in_flight == 0)
+
+
+def test_a_client_that_does_not_read_its_refusal_is_no_failure_of_the_server():
+    async def never(message):
+        await asyncio.sleep(20)
+    guard = Guard(None, Access(), Limits(write_seconds=0.05))
+    scope = {"type": "http", "method": "GET", "path": "/version", "headers": [(b"host", b"foreign.example")]}
+    asyncio.run(asyncio.wait_for(guard(scope, None, never), 5))
 
 
 def test_while_it_ends_new_requests_are_refused_and_old_ones_answered():

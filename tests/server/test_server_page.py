@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import threading
 import time
 
 import pytest
@@ -16,6 +17,7 @@ from folio.generation.engine import Event, TokenEvent
 from folio.server import copies, page, training
 from Model_Params import GenerationParams
 from node_program import run_node
+from running import connect, within
 from tiny_server import post, refused, serving
 
 SETTINGS = {"tokens": 30, "sampling_seed": str(2 ** 53 + 1), "temperature": 1.1, "top_p": 0.97, "stop": ["\n\n\n"]}
@@ -45,6 +47,7 @@ def events_of(response):
     """The values of a stream of server-sent events."""
     parts = response.content.decode("utf-8").split("\n\n")
     assert parts.pop() == "" and all(part.startswith("data: ") and "\n" not in part for part in parts)
+    assert parts.pop() == "data: [DONE]"
     return [json.loads(part[len("data: "):]) for part in parts]
 
 
@@ -114,11 +117,11 @@ def test_an_answer_ends_as_it_does_in_the_one_file_page(server):
     end = server.model.tokenizer.end_of_text
     found = page.Answers(server.model, GenerationParams(sampling_seed=1), 3)
     word, last = TokenEvent(65, b"A", -math.log(4), (), 0), TokenEvent(end, b"", -9.0, (), 1)
-    assert found.add([Event(0, "", (word,)), Event(1, "B", (word,), "failed", "It failed."),
+    assert found.add([Event(0, "", (word,)), Event(1, "B", (word,), "length"),
                       Event(2, "", (last,), "stop")]) == [[1, "B", 2.0, 1]]
-    assert found.running == {0} and found.error == "It failed."
+    assert found.running == {0}
     assert found.add([Event(0, "A", (word, last), "stop")]) == [[0, "A", 4.0, 2]]
-    assert [result["ended"] for result in found.results] == ["end", "aborted", "end"]
+    assert [result["ended"] for result in found.results] == ["end", "length", "end"]
     assert [result["tokens"] for result in found.results] == [2, 1, 0]
 
 
@@ -131,6 +134,27 @@ def test_rows_are_free_soon_after_a_client_is_gone(server):
     while server.engine.stats.running:
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def test_a_client_that_leaves_before_its_request_has_a_place_leaves_nothing_behind(server, monkeypatch):
+    submit, taken, begun, may_go_on = server.engine.submit, [], threading.Event(), threading.Event()
+
+    def slow(request):
+        begun.set()
+        assert may_go_on.wait(20)
+        taken.append(submit(request))
+        return taken[-1]
+    monkeypatch.setattr(server.engine, "submit", slow)
+    body = json.dumps({"prompt": "A" * 20_000, "count": 8, "settings": {"tokens": 5000, "sampling_seed": 1}}).encode()
+    host, port = server.address.removeprefix("http://").split(":")
+    with connect(int(port)) as connection:
+        connection.sendall(f"POST /folio/generate HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+                           f"content-length: {len(body)}\r\n\r\n".encode() + body)
+        assert begun.wait(20)
+    within(10, lambda: server.app.state.activity.in_flight == 0)
+    may_go_on.set()
+    within(10, lambda: taken and taken[0].is_cancelled)
+    within(10, lambda: server.engine.stats.running == server.engine.stats.waiting == 0)
 
 
 @pytest.mark.parametrize("path, body, message", [

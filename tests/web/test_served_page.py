@@ -300,6 +300,11 @@ def test_a_server_with_a_key_is_asked_with_it(open_page, home, tmp_path):
     with running(Models(home, home.weights("small")), access=Access(keys=Keys(tmp_path / "keys"))) as served:
         page = open_page(port=served.port)
         assert "This server wants an API key." in page.locator("dialog").last.inner_text()
+        page.keyboard.press("Escape")
+        until(page, "!page.at.notice.hidden")
+        assert page.locator("#notice-text").inner_text().endswith("Reload the page to enter one.")
+        page.reload()
+        until(page, "document.querySelector('dialog[open]') !== null")
         page.locator("#api-key").fill("a-wrong-key-of-16-characters")
         page.keyboard.press("Enter")
         until(page, "document.querySelector('dialog[open] .panel-lead')?.textContent.includes('not right')")
