@@ -32,7 +32,7 @@ from folio.generation.engine import Request
 from folio.server import copies, training
 from folio.server.errors import ApiError, Json
 from folio.server.requests import submit
-from folio.server.streams import PAUSE_SECONDS, EventStream, Inbox
+from folio.server.streams import EventStream, Inbox
 from Model_Params import GenerationParams
 
 SCRIPTS = ("server_engine.js", *one_file.PAGE_SCRIPTS[1:-1], "copies.js", "curves.js", "training.js",
@@ -265,7 +265,7 @@ class Answers:
 
 async def _streamed(inbox, answers):
     """Yield lists of the values of a stream; an empty one stands for silence."""
-    async for events in inbox.batches(PAUSE_SECONDS):
+    async for events in inbox.batches(EventStream.pause):
         pieces = answers.add(events)
         if pieces or not events:
             yield [{"pieces": pieces}] if pieces else []

@@ -18,8 +18,11 @@ from folio.server import errors
 from folio.server.errors import ApiError
 
 log = logging.getLogger("folio.serve")
-# Events of so long a time go out as one: 32 answers of a fast model would be 100,000 events a second.
-PAUSE_SECONDS = 0.015
+# Events of so long a time go out as one chunk: 32 answers of a fast model would be 100,000 events a second. A chunk
+# takes the interpreter, which the engine's thread needs as well, for 0.07 ms. So with more streams than STREAMS the time
+# grows with their number, and chunks take 4 % of it: 60 ms with 32.
+PAUSE_SECONDS, STREAMS = 0.015, 8
+WHOLE_SECONDS = 0.5             # the same for an answer that is sent whole
 PING_SECONDS = 15               # silence after which a comment keeps the connection open in proxies
 PING, DONE = b": ping\n\n", b"data: [DONE]\n\n"
 STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache",
@@ -70,10 +73,10 @@ class Inbox:
                 self._is_asleep = True
         return merged(events)
 
-    async def batches(self, pause: float = 0.0) -> AsyncIterator[list[Event]]:
+    async def batches(self, pause: Callable[[], float] = lambda: 0.0) -> AsyncIterator[list[Event]]:
         """Yield what has come, one Event for each answer that goes on, until all answers have ended.
 
-        pause: seconds between two batches; the first and the last one come at once. An empty batch stands for
+        pause: returns the seconds to the next batch; the first and the last one come at once. An empty batch stands for
         PING_SECONDS without any event. Raises ApiError where the engine could not finish an answer.
         """
         while self._running:
@@ -88,13 +91,13 @@ class Inbox:
                     raise _failure(event)
             self._running -= sum(event.finish is not None for event in events)
             yield events
-            if pause and self._running:
-                await asyncio.wait((self._ended,), timeout=pause)
+            if self._running:
+                await asyncio.wait((self._ended,), timeout=pause())
 
     async def answers(self) -> list[Event]:
         """Return the whole answers, one Event each, by index. Raises ApiError like `batches`."""
         events = []
-        async for batch in self.batches(PAUSE_SECONDS):
+        async for batch in self.batches(lambda: WHOLE_SECONDS):
             events += batch
         return sorted(merged(events), key=lambda event: event.index)
 
@@ -177,7 +180,7 @@ async def chunks(inbox: Inbox, report: Report, writer: Any) -> AsyncIterator[lis
     `repeated(event)` -> how many tokens of a first event are the prompt's
     """
     begun = set()
-    async for events in inbox.batches(PAUSE_SECONDS):
+    async for events in inbox.batches(EventStream.pause):
         made = []
         for event in events:
             is_first = event.index not in begun
@@ -202,6 +205,12 @@ class EventStream(Response):
 
     A failure after the first byte is an event with the body that every failure has.
     """
+    running = 0         # of this process
+
+    @classmethod
+    def pause(cls) -> float:
+        """Return the seconds between two chunks of a stream."""
+        return PAUSE_SECONDS * max(1.0, cls.running / STREAMS)
 
     def __init__(self, chunks: AsyncIterator[list[dict]], ticket: Ticket, headers: dict[str, str]):
         """chunks: lists of JSON values; an empty one becomes a comment that keeps the connection open."""
@@ -211,12 +220,14 @@ class EventStream(Response):
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
         """Send all events. Where this ends early, as when the client leaves, nothing more is computed for it."""
+        EventStream.running += 1
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async for content in self._parts():
                 await send({"type": "http.response.body", "body": content, "more_body": True})
             await send({"type": "http.response.body", "body": DONE, "more_body": False})
         finally:
+            EventStream.running -= 1
             self._ticket.cancel()
 
     async def _parts(self):

@@ -148,7 +148,7 @@ def test_events_of_a_moment_go_out_together_and_the_first_and_last_at_once():
                 inbox.deliver([Event(0, "a", (), "stop" if number == 29 else None, None)])
                 await asyncio.sleep(0.01)
         task = asyncio.ensure_future(deliver())
-        async for events in inbox.batches(pause=5.0):
+        async for events in inbox.batches(pause=lambda: 5.0):
             found += [event.text for event in events]
         await task
         return found, time.monotonic() - begun
