@@ -171,9 +171,8 @@ class Reporter:
         report |= {"val_nats_per_byte": score.nats_per_byte, "val_bpb": score.bits_per_byte,
                    "seconds": round(self.stopwatch.seconds, 2)}             # now with the time of the evaluation
         best = "  best" if is_best else ""
-        _print(f"{clock_time(self.stopwatch.seconds):>7}  step {self.progress.step:<6,}  "
-               f"{training_figure(report)}  validation {score.nats_per_byte:.4f} nats/byte "
-               f"= {score.bits_per_byte:.4f} bits/byte{best}")
+        _print(f"{clock_time(self.stopwatch.seconds):>7}  step {self.progress.step:<6,}  {training_figure(report)}  "
+               f"val {score.nats_per_byte:.3f} nats/byte ({score.bits_per_byte:.3f} bits){best}")
 
     def add_sample(self, report, sample):
         """Add to a report what the network writes, and print that."""
@@ -225,14 +224,14 @@ def training_figure(report):
     """Return what an evaluation prints of the training text: as measured, or else the running mean of its steps.
 
     >>> training_figure({"train_nats_per_byte": 1.5, "train_eval_nats_per_byte": 1.25})
-    'training 1.2500'
+    'train 1.250'
     >>> training_figure({"train_nats_per_byte": 1.5})
-    'training 1.5000 (running mean)'
+    'train 1.500 (mean)'
     """
     if "train_eval_nats_per_byte" in report:
-        return f"training {report['train_eval_nats_per_byte']:.4f}"
+        return f"train {report['train_eval_nats_per_byte']:.3f}"
     running = report["train_nats_per_byte"]
-    return "training -" if running is None else f"training {running:.4f} (running mean)"
+    return "train -" if running is None else f"train {running:.3f} (mean)"
 
 
 def _print(message):
