@@ -79,7 +79,7 @@ def test_ctrl_c_and_sigterm_save_and_print_how_to_resume(project, uninterrupted)
         out, err = process.communicate()
         assert process.returncode == 128 + number and "Traceback" not in err, err
         said = re.fullmatch(
-            r"Stopped after step (\d+); everything is saved\. To go on: python train\.py (.*)", out.splitlines()[-1]
+            r"Stopped after step (\d+); everything is saved\. To continue: python train\.py (.*)", out.splitlines()[-1]
         )
         assert int(said[1]) == checkpoint.load(project.resume("default"))["progress"]["step"] >= 5 * lines
         assert project.weights("default").exists()
