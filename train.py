@@ -52,8 +52,8 @@ def main(started_at=None):
                         help="continue the newest unfinished run, or the one that --name says (also as a glob)")
     parser.add_argument("--sweep", action="append", default=[], metavar="FIELD=VALUE,VALUE",
                         help="train a run for each value, one after another; given several times, for each "
-                        "combination. --minutes, --steps and --epochs are those of each run; the same command continues "
-                        "a sweep that was stopped")
+                        "combination. --minutes, --steps and --epochs are those of each run; the same command "
+                        "continues a sweep that was stopped")
     parser.add_argument("--verbose", action="store_true",
                         help="show every setting at the start (the run's log has them in any case)")
     parser.add_configuration()

@@ -7,12 +7,13 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from folio.base.commands import command
-from folio.base.lines import columns, cut, styled, table
+from folio.base.lines import columns, cut, styled, table, terminal_width, wrapped
 from folio.base.visible import on_one_line
 from folio.cli.command_line import Parser, front_door
 from folio.cli.screen import BOLD, send, shows_colors
@@ -170,7 +171,8 @@ def _with_problems(runs, rows, shown, cells, width):
 
 def _commands(runs):
     """Return lines with the commands that continue unfinished runs."""
-    lines = [f"To continue {on_one_line(run.name)}: {run.go_on}" for run in runs if run.go_on]
+    width = terminal_width(sys.stdout)
+    lines = [wrapped(f"To continue {on_one_line(run.name)}: {run.go_on}", width) for run in runs if run.go_on]
     return ["", *lines] if lines else []
 
 

@@ -203,7 +203,7 @@ def folded(text, width):
 # What is before the text of a line, and has its own column: "model     ", "   1:23  "; continued lines leave it empty.
 _LABEL = re.compile(r" *\S+  +(?=\S)")
 # A command line as folio.base.commands writes it, flags and quoted values included, or a word: neither is broken. A
-# command line after a colon goes to the end of its line, unless a sentence follows: it may name files and packages, too.
+# command line after a colon goes to the end of its line, unless a sentence follows: it may name files and packages.
 _VALUE = r"""(?:\$?'[^']*'|"[^"]*"|[^\s'"])+"""
 _FLAG = rf"--?[a-z][\w-]*(?:[ =](?!-){_VALUE})?"
 _LAST = rf"(?<=: )(?:{_VALUE} -m pip|python|folio) (?:(?![.,;:] ).)+$"

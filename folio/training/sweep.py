@@ -9,7 +9,6 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 from folio.base.home import Home
 from folio.base.spelling import counted
@@ -22,10 +21,10 @@ class Sweep:
     """The runs of a sweep, in the order in which they are trained."""
 
     def __init__(self, home: Home, runs: dict[str, list[str]], program: Sequence[str],
-                 say: Callable[[str], None] = partial(print, flush=True)):
+                 say: Callable[[str], None]):
         """runs: {name: words that begin it, less --name}; program: the words that start train.py
 
-        say: is told which run is next; flushes, as the run writes to the same terminal
+        say: is told which run is next; it flushes, as the run writes to the same terminal
         """
         self.home, self.runs, self.program, self.say = home, runs, list(program), say
 

@@ -54,7 +54,8 @@ def test_what_is_wrong_with_a_sweep_is_said(sweep, said, capsys):
     assert ended.value.code == 2 and said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("width, has", [(80, {"steps", "minutes", "tokens/s"}), (60, {"steps", "minutes"}), (40, set())])
+@pytest.mark.parametrize("width, has", [
+    (80, {"steps", "minutes", "tokens/s"}), (60, {"steps", "minutes"}), (40, set())])
 def test_the_table_leaves_out_what_a_narrow_terminal_has_no_room_for(width, has):
     swept = {"a": {"learning_rate": 0.001, "emb_len": 32}, "b": {"learning_rate": 0.003, "emb_len": 32}}
     runs = [Run(name=name, nats_per_byte=2.5, steps=1000, minutes=0.1, tokens_per_second=40_322,
