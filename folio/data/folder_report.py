@@ -63,8 +63,6 @@ class FolderReport:
 
     def table(self):
         """Yield the lines that `rows` makes.
-
-        >>> from pathlib import Path
         >>> report = FolderReport()
         >>> report.take(Path("notes/a.txt")), report.skip(Path("notes/b.bin"), "no text", "...")
         (None, None)
