@@ -379,8 +379,8 @@ def test_with_json_only_the_report_is_on_stdout(project):
 
 @pytest.mark.parametrize("content, said", [
     (b"", "There is nothing in"), (b"\xef\xbb\xbf", "There is nothing in"), (b"a\0b", "binary"),
-    (b"caf\xe9 au lait", "Latin-1"),
-    ("wide".encode("utf-16"), "UTF-16"), (None, "There is no"),
+    (b"caf\xe9 au lait", "--encoding windows-1252"),
+    ("wide".encode("utf-16") + b"\0", "not utf-16 throughout"), (None, "There is no"),
 ])
 def test_a_file_without_usable_text_is_refused_with_the_reason(project, tmp_path, ask, content, said):
     path = tmp_path / "text.txt"
