@@ -50,7 +50,7 @@ def main():
         supply_text(arguments.home)
     report = FolderReport(arguments.strict)
     tokenizer, made = corpus.open_corpus(arguments.home, text, arguments.paths, arguments.val,
-                                         runs_needing=runs_needing, report=report)
+                                         runs_needing=runs_needing, report=report, say=say)
     if arguments.save_config:
         configuration.save(arguments.save_config, asdict(text))
 

@@ -246,7 +246,7 @@ def test_the_effective_settings_are_in_the_log(uninterrupted):
     assert out.splitlines()[-1] == f"Next: python run.py --home {uninterrupted[0].folder}"
     done, quality = out.splitlines()[-3:-1]
     assert str(uninterrupted[0].weights("default")) in done
-    assert re.match(r"Quality:  \w.* \(\d\.\d{3} nats per byte; counting \d characters back reaches \d", quality)
+    assert re.match(r"Quality:  \w.* \(\d\.\d{3} nats per byte; an order-\d character model reaches \d", quality)
 
 
 def test_a_sample_is_written_without_dropout(make_run):
