@@ -26,7 +26,7 @@ OVERFITTING = 3                 # validations in a row that are no better: one o
 OVERFITTING_MESSAGE = ("The model is overfitting: it gets no better on the validation text. The best weights so far "
                        "are kept; more text, more --bpe-dropout or fewer steps help.")
 MARGIN = "         | "          # of a sample: below the step, which is after the time
-LONGEST_NAME = 16               # columns of a run's name before the progress bar, which has 10 then in a line of 80
+LONGEST_NAME = 12               # columns of a run's name before the progress bar, which has 18 then in a line of 80
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}, {rate_fmt}{postfix}"
 SAMPLE_TEMPERATURE = 0.8        # a little below 1 reads better than the model's own distribution
 
