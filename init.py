@@ -17,6 +17,7 @@ from folio.base.commands import command
 from folio.base.spelling import counted
 from folio.cli import configuration
 from folio.cli.command_line import Parser, chosen, front_door
+from folio.cli.screen import say
 from folio.data.paths import supply_text
 from Model_Params import PRESETS, TextParams
 
@@ -49,19 +50,17 @@ def main():
         supply_text(arguments.home)
     report = FolderReport(arguments.strict)
     tokenizer, made = corpus.open_corpus(arguments.home, text, arguments.paths, arguments.val,
-                                         runs_needing=runs_needing, report=report)
+                                         runs_needing=runs_needing, report=report, say=say)
     if arguments.save_config:
         configuration.save(arguments.save_config, asdict(text))
 
-    for line in report.table():
-        print(line)
-    for remark in remarks(made.mended):
-        print(remark)
+    for line in [*report.table(), *remarks(made.mended)]:
+        say(line)
     if text.vocab_size and tokenizer.vocab_size < text.vocab_size:
-        print(f"The text is too small for {text.vocab_size:,} tokens: "
-              f"no pair is seen twice after {tokenizer.vocab_size:,}.")
+        say(f"The text is too small for {text.vocab_size:,} tokens: "
+            f"no pair is seen twice after {tokenizer.vocab_size:,}.")
     total_bytes, total_tokens = made.train_bytes + made.val_bytes, len(made.tokens)
-    print(f"""\
+    say(f"""\
 text        {total_bytes:,} bytes, {made.characters:,} characters, {counted(made.documents, "document")}
 tokenizer   {tokenizer.kind}, {tokenizer.vocab_size:,} tokens -> {arguments.home.tokenizer}
 training    {made.train_bytes:,} bytes, {made.train_tokens:,} tokens

@@ -52,8 +52,8 @@ def main(started_at=None):
                         help="continue the newest unfinished run, or the one that --name says (also as a glob)")
     parser.add_argument("--sweep", action="append", default=[], metavar="FIELD=VALUE,VALUE",
                         help="train a run for each value, one after another; given several times, for each "
-                        "combination. --minutes, --steps and --epochs are those of each run; the same command goes on "
-                        "with a sweep that was stopped")
+                        "combination. --minutes, --steps and --epochs are those of each run; the same command "
+                        "continues a sweep that was stopped")
     parser.add_argument("--verbose", action="store_true",
                         help="show every setting at the start (the run's log has them in any case)")
     parser.add_configuration()
@@ -107,7 +107,7 @@ def train_sweep(parser, arguments, words):
     swept = combinations(parser, arguments.sweep, prefix)
     runs = {name: command_line(words, combination) for name, combination in swept.items()}
     home = f"--home={arguments.home.folder}"
-    sweep = Sweep(arguments.home, runs, [sys.executable, str(Path(__file__).resolve()), home])
+    sweep = Sweep(arguments.home, runs, [sys.executable, str(Path(__file__).resolve()), home], say)
     settings = sweep.settings()
     for name, of_run in runs.items():
         _, flags, _ = settings_of(parser, parser.parse([*of_run, home, "--name", name]))
@@ -120,7 +120,7 @@ def train_sweep(parser, arguments, words):
         print("\n".join(["", *lines_of(trained, swept, shutil.get_terminal_size().columns)]))
     if code > 1:
         same = command("train.py", *without_flags(words, ("--home",)))
-        print(f"Stopped; all that is trained is kept. The same command goes on: {same}")
+        say(f"Stopped; the runs so far are saved. To continue: {same}")
     return code
 
 
@@ -183,7 +183,7 @@ def report_stop(run):
     """Print where a run that a signal stopped has got to, and how to continue it."""
     from folio.training import distributed
     resume = command("train.py", "--resume", "--name", run.name, launcher=distributed.launcher())
-    say(f"Stopped after step {run.progress.step:,}; everything is saved. To go on: {resume}")
+    say(f"Stopped after step {run.progress.step:,}; everything is saved. To continue: {resume}")
 
 
 def report_end(run):

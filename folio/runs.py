@@ -7,12 +7,13 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from folio.base.commands import command
-from folio.base.lines import columns, cut, styled, table
+from folio.base.lines import columns, cut, styled, table, terminal_width, wrapped
 from folio.base.visible import on_one_line
 from folio.cli.command_line import Parser, front_door
 from folio.cli.screen import BOLD, send, shows_colors
@@ -22,7 +23,9 @@ from folio.formats.run_list import Run
 from folio.formats.run_settings import as_flags
 
 MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
-NARROWEST, LONGEST_NAME = 40, 24        # columns: of the table; of a name where others would need the room
+NARROWEST = 40                          # columns of the table
+LONGEST_NAME = 24                       # columns of a name where others would need the room
+BESIDE_NAME = 21                        # columns that a name leaves to the figure and the state beside it
 LEAST_DIFFERS = 14                      # columns for the settings, below which another column is left out
 
 
@@ -121,23 +124,33 @@ def lines_of(runs, width, colored=False):
     colored: make the heading bold
     """
     cells = {column: [column.title, *map(column.shown, runs)] for column in COLUMNS}
+    longest_name = max(LONGEST_NAME, min(_distinct(cells[NAME]), width - BESIDE_NAME))
     chosen = set()
     for column in sorted(COLUMNS, key=lambda column: column.rank):
-        if column.rank == 0 or any(cells[column][1:]) and _width(cells, chosen | {column}) <= width:
+        if column.rank == 0 or any(cells[column][1:]) and (
+                _width(cells, chosen | {column}, longest_name) <= width):
             chosen.add(column)
     shown = [column for column in COLUMNS if column in chosen]
     if DIFFERS in shown:
-        room = width - _width(cells, [column for column in shown if column is not DIFFERS]) - 2
+        room = width - _width(cells, [column for column in shown if column is not DIFFERS], longest_name) - 2
         cells[DIFFERS] = [cut(cell, room) for cell in cells[DIFFERS]]
-    cells[NAME] = [cut(name, max(LONGEST_NAME, width // 4)) for name in cells[NAME]]
+    cells[NAME] = [cut(name, max(longest_name, width // 4)) for name in cells[NAME]]
     heading, *rows = table(zip(*(cells[column] for column in shown)), [column.side for column in shown], width)
     return [styled(heading, BOLD if colored else ""), *_with_problems(runs, rows, shown, cells, width),
             *_commands(runs)]
 
 
-def _width(cells, shown):
+def _distinct(names):
+    """Return the columns that names can be cut to without two of them becoming equal.
+    >>> _distinct(["night", "sweep-seed-1", "sweep-seed-2"])
+    12
+    """
+    return next(width for width in range(1, 1 << 16) if len({cut(name, width) for name in names}) == len(set(names)))
+
+
+def _width(cells, shown, longest_name):
     """Return how many columns a table needs for all of these cells, less what can be cut of the settings and names."""
-    most = {NAME: LONGEST_NAME, DIFFERS: LEAST_DIFFERS}
+    most = {NAME: longest_name, DIFFERS: LEAST_DIFFERS}
     widths = [min(most.get(column, 1 << 16), max(map(columns, cells[column]))) for column in shown]
     return sum(widths) + 2 * (len(widths) - 1)
 
@@ -158,7 +171,8 @@ def _with_problems(runs, rows, shown, cells, width):
 
 def _commands(runs):
     """Return lines with the commands that continue unfinished runs."""
-    lines = [f"To go on with {on_one_line(run.name)}: {run.go_on}" for run in runs if run.go_on]
+    width = terminal_width(sys.stdout)
+    lines = [wrapped(f"To continue {on_one_line(run.name)}: {run.go_on}", width) for run in runs if run.go_on]
     return ["", *lines] if lines else []
 
 

@@ -52,6 +52,7 @@ def main():
         models.load_first()
         print(f"Folio serves {models.default} at {listening.address_of(listener)}", flush=True)
         listening.Server(app, limits, arguments.grace).serve_forever(listener)
+        print("Stopped.", flush=True)
     finally:
         listener.close()
         models.close(0)

@@ -161,7 +161,7 @@ def test_an_unfinished_run_has_the_command_that_continues_it(project, monkeypatc
 
 
 def test_the_command_of_another_project_names_its_folder(project, ask):
-    assert ask(project)[-1] == f"To go on with half: python train.py --resume --name half --home {project.folder}"
+    assert ask(project)[-1] == f"To continue half: python train.py --resume --name half --home {project.folder}"
 
 
 def test_a_run_is_running_while_another_process_holds_its_lock_and_afterwards_unfinished(project, ask):
@@ -170,7 +170,7 @@ def test_a_run_is_running_while_another_process_holds_its_lock_and_afterwards_un
         assert found["half"].state == "running" and found["half"].go_on is None
         assert found["just begun"].state == "running" and found["just begun"].files == {}
         assert found["night"].state == "finished"
-        assert not any(line.startswith("To go on") for line in ask(project))
+        assert not any(line.startswith("To continue") for line in ask(project))
     assert by_name(project)["half"].state == "unfinished" and "just begun" not in by_name(project)
 
 
@@ -407,6 +407,15 @@ def test_lines_are_as_wide_as_the_terminal_and_what_matters_most_stays(project, 
     titles = table[0].replace("own settings", "own-settings").split()
     assert {title for title in shown_from if title.replace(" ", "-") in titles} == {
         title for title, least in shown_from.items() if width >= least}
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_names_of_a_sweep_are_not_cut_to_the_same(project, ask, width):
+    names = [f"sweep-learning_rate-0.00{rate}-emb_len-{emb_len}" for rate in (1, 3) for emb_len in (32, 64)]
+    copied(project, "night", *names)
+    lines = ask(project, "sweep-*", width=width)
+    assert {line.split()[0] for line in lines[1:5]} == set(names) and max(map(len, lines[:5])) <= width
+    assert "nats/byte" in lines[0]
 
 
 def test_a_wide_terminal_shows_all_of_it(trained, ask):

@@ -182,6 +182,7 @@ def test_sigterm_lets_a_stream_end_refuses_others_and_leaves_no_text_in_the_log(
         assert status == 200 and content["usage"]["completion_tokens"] == 3000
         assert "".join(each["choices"][0]["text"] for each in found) == content["choices"][0]["text"]
         code, log = server.wait(10)
+        assert server.process.stdout.read() == "Stopped.\n"
     assert code == 0
     assert re.search(r"POST /v1/completions 200 \d+\+3000 tokens \d+ ms", log)
     assert "nobody may find" not in log and content["choices"][0]["text"][:20] not in log and "Traceback" not in log

@@ -202,10 +202,13 @@ def folded(text, width):
 
 # What is before the text of a line, and has its own column: "model     ", "   1:23  "; continued lines leave it empty.
 _LABEL = re.compile(r" *\S+  +(?=\S)")
-# A command line as folio.base.commands writes it, flags and quoted values included, or a word: neither is broken.
+# A command line as folio.base.commands writes it, flags and quoted values included, or a word: neither is broken. A
+# command line after a colon goes to the end of its line, unless a sentence follows: it may name files and packages.
 _VALUE = r"""(?:\$?'[^']*'|"[^"]*"|[^\s'"])+"""
 _FLAG = rf"--?[a-z][\w-]*(?:[ =](?!-){_VALUE})?"
-_UNBROKEN = re.compile(rf"( *)((?:(?:python|folio)(?: -m)? [\w.-]+|tensorboard)(?: {_FLAG})*|--[a-z-]+ \d\S*|\S+)")
+_LAST = rf"(?<=: )(?:{_VALUE} -m pip|python|folio) (?:(?![.,;:] ).)+$"
+_UNBROKEN = re.compile(
+    rf"( *)({_LAST}|(?:(?:python|folio)(?: -m)? [\w.-]+|tensorboard)(?: {_FLAG})*|--[a-z-]+ \d\S*|\S+)")
 
 
 def terminal_width(stream) -> int | None:

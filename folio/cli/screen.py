@@ -78,7 +78,7 @@ def send(text):
 
 def say(message):
     """Print a message, wrapped at the terminal's width; into a file or a pipe as it is."""
-    print(wrapped(harmless(message), terminal_width(sys.stdout)))
+    print(wrapped(harmless(message), terminal_width(sys.stdout)), flush=True)
 
 
 # --- Colors ---

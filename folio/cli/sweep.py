@@ -5,13 +5,14 @@ import re
 from dataclasses import fields
 
 from folio.base.fields import value_type
-from folio.base.lines import table
+from folio.base.lines import columns, table
 from folio.base.spelling import hint
 from Model_Params import ModelParams, TrainingParams
 
 KNOWN = {each.name: each for part in (TrainingParams, ModelParams) for each in fields(part)
          if each.name != "vocab_size"}          # which the home's tokenizer decides
 TRUTH = {"true": True, "false": False}
+LEFT_OUT = ("tokens/s", "minutes", "steps")     # columns of the table, in this order, where a terminal is too narrow
 LONGEST_NAME = 200          # characters of a run's name: file systems take 255 bytes with what Folio adds
 
 
@@ -37,17 +38,24 @@ def command_line(words, combination):
 
 
 def lines_of(runs, swept, width):
-    """Return the lines of a table of runs: what each was given, and what it has reached.
+    """Return the lines of a table of runs: what each was given, and what it has reached; LEFT_OUT where it is narrow.
 
     runs: folio.formats.run_list.Run, in the order of the table; swept: {name: {field: value}}
     """
     names = list(dict.fromkeys(name for combination in swept.values() for name in combination))
-    rows = [[*names, "nats/byte", "steps", "minutes", "tokens/s", "state"]]
-    for run in runs:
-        rows.append([*(str(swept[run.name][name]) for name in names), _shown(run.nats_per_byte, ".4f"),
-                     _shown(run.steps, ",d"), _shown(run.minutes, ",.1f"), _shown(run.tokens_per_second, ",.0f"),
-                     run.state])
-    return table(rows, [*">" * (len(names) + 4), "<"], width)
+    table_of = {name: [str(swept[run.name][name]) for run in runs] for name in names} | {
+        "nats/byte": [_shown(run.nats_per_byte, ".4f") for run in runs],
+        "steps": [_shown(run.steps, ",d") for run in runs],
+        "minutes": [_shown(run.minutes, ",.1f") for run in runs],
+        "tokens/s": [_shown(run.tokens_per_second, ",.0f") for run in runs],
+        "state": [run.state for run in runs]}
+    for left_out in (None, *LEFT_OUT):
+        table_of.pop(left_out, None)
+        rows = [list(table_of), *zip(*table_of.values())]
+        lines = table(rows, [*">" * (len(table_of) - 1), "<"], width)
+        if max(map(columns, lines)) <= width:
+            break
+    return lines
 
 
 def _shown(number, form):

@@ -287,7 +287,7 @@ def _find_text(home, tokenizer, record, corpus, damage, say, wanted=()):
             raise type(error)(f"{damage} {error}") from None
         if not corpus:
             raise
-        say(f"The text itself is gone ({paths[0][0]}); its tokens in {home.tokens} are still there and serve.")
+        say(f"The text itself is gone ({paths[0][0]}); its tokens in {home.tokens} are used instead.")
         return text, paths, None
 
 

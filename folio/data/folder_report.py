@@ -8,6 +8,7 @@ from folio.base.spelling import counted
 from folio.base.visible import on_one_line
 
 MOST_ROWS = 10
+INSTALL = ": python -m pip install "        # in a sentence that ends in the command for a missing package
 _MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")       # byte order marks of encodings that spell text with NUL
 _HIDDEN, _IGNORED = "hidden", "named in a .gitignore"
 
@@ -31,6 +32,10 @@ class FolderReport:
     def skip(self, path, reason, sentence=None):
         """Count a file that is skipped. sentence: says why, of a file that is neither hidden nor ignored"""
         self._skipped[reason].append(path)
+        packages = (sentence or "").partition(INSTALL)[2]
+        note = f"To read what is skipped for want of a package{INSTALL}{packages}"
+        if packages and note not in self.notes:
+            self.notes.append(note)
         if sentence and self._first is None:
             self._first = path, sentence
 
@@ -67,11 +72,13 @@ class FolderReport:
         >>> report = FolderReport()
         >>> report.skip(Path("notes/b.bin"), "no text", "...")
         >>> print("\\n".join(report.table()))
-        skipped  1 file   no text: b.bin
+        skipped  1 file  no text: b.bin
         """
-        for done, number, what, example in self.rows():
+        rows = self.rows()
+        width = max((len(counted(number, "file")) for _, number, _, _ in rows), default=0)
+        for done, number, what, example in rows:
             others = ", ..." if number > 1 else ""
-            yield f"{done:<8} {counted(number, 'file'):<8} {on_one_line(what)}: {on_one_line(example)}{others}"
+            yield f"{done:<7}  {counted(number, 'file'):<{width}}  {on_one_line(what)}: {on_one_line(example)}{others}"
         yield from self.notes
 
 

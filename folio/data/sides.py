@@ -84,13 +84,13 @@ def _script(letter):
 def one_sided(survey, written):
     """Yield a sentence about everything that is only for training or only held out. written: TokenCounts"""
     if names := [on_one_line(path.name) for path in survey.held_out_files]:
-        others = f" and of {counted(len(names) - 3, 'more file')}" if len(names) > 3 else ""
-        yield f"Held out is all of {' and '.join([', '.join(names[:2]), *names[2:3]])}{others}."
+        others = f" and {counted(len(names) - 3, 'more file')}" if len(names) > 3 else ""
+        yield f"Held out as a whole: {', '.join(names[:3])}{others}."
     for script, is_held_out in written.one_sided_scripts:
         if is_held_out:
             yield f"{script} letters are only in the held-out part: nothing is learned about them."
         else:
             yield f"{script} letters are only in the training part: what is learned about them is not measured."
     if not survey.likeness_counts:
-        yield ("Most documents are like others in all but numbers and a few words, as rows and logs are: some held-out "
-               "documents have such likenesses in the training part.")
+        yield ("Most documents differ from others only in numbers and a few words, as rows and logs do: some held-out "
+               "documents have near-duplicates in the training part.")

@@ -48,4 +48,4 @@ def sentence(nats_per_byte: float, baselines: Baselines) -> str:
     """Return the plain words and what they rest on, in one sentence without a full stop."""
     order = best_order(baselines)
     return (f"{in_plain_words(nats_per_byte, baselines)} ({nats_per_byte:.3f} nats per byte; "
-            f"counting {order} characters back reaches {nats_of(baselines, order):.3f})")
+            f"an order-{order} character model reaches {nats_of(baselines, order):.3f})")

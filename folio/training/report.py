@@ -7,7 +7,7 @@ import sys
 from tqdm import tqdm
 
 from folio.base.errors import FolioError
-from folio.base.lines import folded, terminal_width, wrapped
+from folio.base.lines import cut, folded, terminal_width, wrapped
 from folio.evaluation.bits_per_byte import (
     Score,
     bytes_of_tokens,
@@ -26,6 +26,8 @@ OVERFITTING = 3                 # validations in a row that are no better: one o
 OVERFITTING_MESSAGE = ("The model is overfitting: it gets no better on the validation text. The best weights so far "
                        "are kept; more text, more --bpe-dropout or fewer steps help.")
 MARGIN = "         | "          # of a sample: below the step, which is after the time
+LONGEST_NAME = 12               # columns of a run's name before the progress bar, which has 18 then in a line of 80
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}, {rate_fmt}{postfix}"
 SAMPLE_TEMPERATURE = 0.8        # a little below 1 reads better than the model's own distribution
 
 
@@ -118,7 +120,8 @@ class Reporter:
         """Return the progress bar, in tokens. Use it in a `with`."""
         total = self.schedule.total_steps and self.schedule.total_steps * self.tokens_per_step
         self.bar = tqdm(total=total, initial=self.progress.step * self.tokens_per_step, unit=" tokens", unit_scale=True,
-                        desc=self.name, dynamic_ncols=True, leave=False, disable=None, smoothing=0.05)
+                        desc=cut(self.name, LONGEST_NAME), dynamic_ncols=True, leave=False, disable=None,
+                        smoothing=0.05, bar_format=BAR)
         return self.bar
 
     def start(self):
@@ -161,7 +164,7 @@ class Reporter:
         if total_steps is None:             # a guess, until the decay starts
             self.bar.total = int(self.bar.n * 60 * self.training.minutes / self.stopwatch.seconds)
         if report["train_nats_per_byte"] is not None:
-            self.bar.set_postfix_str(f"training {report['train_nats_per_byte']:.3f} nats/byte", refresh=False)
+            self.bar.set_postfix_str(f"train {report['train_nats_per_byte']:.3f}", refresh=False)
         return report
 
     def add_evaluation(self, report, trained, score, is_best):
@@ -171,9 +174,8 @@ class Reporter:
         report |= {"val_nats_per_byte": score.nats_per_byte, "val_bpb": score.bits_per_byte,
                    "seconds": round(self.stopwatch.seconds, 2)}             # now with the time of the evaluation
         best = "  best" if is_best else ""
-        _print(f"{clock_time(self.stopwatch.seconds):>7}  step {self.progress.step:<6,}  "
-               f"{training_figure(report)}  validation {score.nats_per_byte:.4f} nats/byte "
-               f"= {score.bits_per_byte:.4f} bits/byte{best}")
+        _print(f"{clock_time(self.stopwatch.seconds):>7}  step {self.progress.step:<6,}  {training_figure(report)}  "
+               f"val {score.nats_per_byte:.3f} nats/byte ({score.bits_per_byte:.3f} bits){best}")
 
     def add_sample(self, report, sample):
         """Add to a report what the network writes, and print that."""
@@ -225,14 +227,14 @@ def training_figure(report):
     """Return what an evaluation prints of the training text: as measured, or else the running mean of its steps.
 
     >>> training_figure({"train_nats_per_byte": 1.5, "train_eval_nats_per_byte": 1.25})
-    'training 1.2500'
+    'train 1.250'
     >>> training_figure({"train_nats_per_byte": 1.5})
-    'training 1.5000 (running mean)'
+    'train 1.500 (mean)'
     """
     if "train_eval_nats_per_byte" in report:
-        return f"training {report['train_eval_nats_per_byte']:.4f}"
+        return f"train {report['train_eval_nats_per_byte']:.3f}"
     running = report["train_nats_per_byte"]
-    return "training -" if running is None else f"training {running:.4f} (running mean)"
+    return "train -" if running is None else f"train {running:.3f} (mean)"
 
 
 def _print(message):

@@ -49,11 +49,11 @@ def _length(run):
                                 block_size=run.params.model.block_size, batches=training.batches)
         length += f", {counted(figure(training.steps / epoch), 'epoch')}"
     if progress.step:
-        made = "" if training.steps else f", {plan.duration(progress.seconds / 60)} of them made"
+        made = "" if training.steps else f", {plan.duration(progress.seconds / 60)} done"
         length += f" in all{made}"
     if start := progress.started_from:
         length += f", starting from {start['name']!r} ({start['fingerprint']})"
-    return f"{length}, going on after step {progress.step:,}" if progress.step else length
+    return f"{length}, resuming after step {progress.step:,}" if progress.step else length
 
 
 def _threads(training):

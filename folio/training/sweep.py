@@ -1,13 +1,13 @@
 """A sweep: one run after another, one for each combination of some settings' values.
 
 Each run is a process of its own: its memory is free when it ends, and what ends one run by force ends no other. Nothing
-is kept of a sweep but the files of its runs, so the same command continues it: finished runs are passed over, an
+is kept of a sweep but the files of its runs, so the same command continues it: finished runs are skipped, an
 unfinished one is continued.
 """
 
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from folio.base.home import Home
@@ -20,9 +20,13 @@ STOPPED = 128               # exit codes above this are those of runs that a sig
 class Sweep:
     """The runs of a sweep, in the order in which they are trained."""
 
-    def __init__(self, home: Home, runs: dict[str, list[str]], program: Sequence[str]):
-        """runs: {name: words that begin it, less --name}; program: the words that start train.py"""
-        self.home, self.runs, self.program = home, runs, list(program)
+    def __init__(self, home: Home, runs: dict[str, list[str]], program: Sequence[str],
+                 say: Callable[[str], None]):
+        """runs: {name: words that begin it, less --name}; program: the words that start train.py
+
+        say: is told which run is next; it flushes, as the run writes to the same terminal
+        """
+        self.home, self.runs, self.program, self.say = home, runs, list(program), say
 
     def train(self) -> int:
         """Train the runs that are not finished. -> exit code: of the signal that stopped them, 1 where one failed"""
@@ -31,9 +35,9 @@ class Sweep:
             place = f"Run {number} of {len(self.runs)}, {name}"
             state = self.states().get(name)
             if state in ("finished", "running"):
-                print(f"{place}: {'finished before' if state == 'finished' else 'another process trains it'}.")
+                self.say(f"{place}: {'already finished' if state == 'finished' else 'another process is training it'}.")
                 continue
-            print(f"{place}{', goes on' if state == 'unfinished' else ''}:", flush=True)
+            self.say(f"{place}{', continued' if state == 'unfinished' else ''}:")
             code = run_to_its_end([*self.program, *(["--resume"] if state == "unfinished" else words), "--name", name])
             if code > STOPPED or code < 0:
                 return code if code > 0 else STOPPED - code
@@ -42,7 +46,7 @@ class Sweep:
             if code:
                 failed.append(name)
         if failed:
-            print(f"{counted(len(failed), 'run')} failed, as is said above: {', '.join(failed)}.")
+            self.say(f"{counted(len(failed), 'run')} failed, for the reasons above: {', '.join(failed)}.")
         return 1 if failed else 0
 
     def states(self) -> dict[str, str]:

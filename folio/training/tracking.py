@@ -2,7 +2,7 @@
 
 A tracker gets what the log says, and the settings of the run: numbers as metrics under their names in the log, samples
 as text. The log stays the source: a resumed run continues the tracker's run and sends what that does not have yet. A
-tracker that fails is left alone for the rest of the process, after one warning; training goes on.
+tracker that fails is left alone for the rest of the process, after one warning; training continues.
 
 Where the tracker puts things, and whether it uses a network, is its own business: WANDB_MODE=offline and the like are
 what their manuals say. Without MLFLOW_TRACKING_URI mlflow writes into Saved_Weights/tracking.
@@ -82,7 +82,7 @@ class Tracking:
             action(*arguments)
         except Exception as error:          # of a library and its network: anything
             self._has_failed = True
-            warnings.warn(f"{self.tracker} failed and is told nothing more of this run, which goes on; its log has all "
+            warnings.warn(f"{self.tracker} failed. Training continues without it; the run's log is complete "
                           f"({type(error).__name__}: {error}).", RuntimeWarning, stacklevel=2)
 
 

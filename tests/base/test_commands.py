@@ -126,6 +126,6 @@ def test_each_script_names_the_next_one_as_it_can_be_pasted(spaced):
     assert answered.returncode == 0 and answered.stdout.startswith("Once")
     [further] = re.findall(r"further: python (.*)", refusal(run_script("train.py", "--home", folder, "--resume")))
     resumed = run_python(*shlex.split(further.replace("NAME", "default").replace(" N ", " 3 ")), "--tensorboard")
-    assert "going on after step 2" in resumed.stdout and resumed.returncode == 0
+    assert "resuming after step 2" in resumed.stdout and resumed.returncode == 0
     [events] = re.findall(r"tensorboard --logdir (.*)", resumed.stdout)
     assert shlex.split(events) == [str(folder / "Saved_Weights" / "tensorboard")]

@@ -117,7 +117,9 @@ def test_a_wrapped_message_keeps_its_words_and_the_width(words, width, label):
 
 @pytest.mark.parametrize("command", [
     "python train.py --resume --name night --home 'my project'", "python -m folio.plot night --home=-x",
-    "folio run --home /a/b", "tensorboard --logdir '/a folder/tensorboard'", "--steps 1600"])
+    "folio run --home /a/b", "tensorboard --logdir '/a folder/tensorboard'", "--steps 1600",
+    "python -m pip install pypdf==7.1.1 cryptography==50.0.2", "'/a folder/bin/python' -m pip install a==1 b==2",
+    "python init.py novel.txt notes/ --encoding windows-1252"])
 @pytest.mark.parametrize("before", [0, 20, 30, 37])
 def test_a_command_is_never_broken(command, before):
     assert command.partition(" night --home=-x")[0] in folio_lines.wrapped(f"{'x' * before} to go on: {command}", 40)

@@ -213,7 +213,7 @@ def test_what_was_saved_makes_the_same_run_again(door, home, plays, tmp_path):
     assert checkpoint.load(made.weights("run"))["training"] == checkpoint.load(made.weights("run-2"))["training"]
     one, other = (checkpoint.load(made.weights(name))["weights"] for name in ("run", "run-2"))
     assert checkpoint.checksum(one) == checkpoint.checksum(other)
-    assert "going on after step 3" in door(train, made, "--resume", "--name", "run", "--config", path, "--steps", 4)
+    assert "resuming after step 3" in door(train, made, "--resume", "--name", "run", "--config", path, "--steps", 4)
     with pytest.raises(FolioError, match="seed is 1, not 2"):
         door(train, made, "--resume", "--name", "run", "--config", path, "--steps", 5, "--seed", 2)
     tuned = door(train, made, "--start-from", "run", "--steps", 2, "--save-config", path, "--verbose", *SMALL[8:])

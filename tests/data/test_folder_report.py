@@ -44,6 +44,14 @@ def test_init_prints_the_table_and_trains_on_the_texts(home):
     assert "5 documents" in done.stdout and "secret" not in done.stdout
 
 
+def test_a_file_skipped_for_want_of_a_package_is_followed_by_the_command_that_installs_it():
+    report = FolderReport()
+    for path in ("a.pdf", "b.pdf"):
+        report.skip(Path(path), "a PDF", f"{path} is a PDF, not readable yet: python -m pip install x==1")
+    report.skip(Path("c.png"), "a PNG picture", "c.png is a PNG picture.")
+    assert list(report.table())[2:] == ["To read what is skipped for want of a package: python -m pip install x==1"]
+
+
 def test_strict_refuses_and_names_the_first_file_and_nothing_is_written(home):
     project = home(FOLDER)
     message = refusal(run_init(project, "--strict"))

@@ -128,5 +128,5 @@ def test_a_lower_figure_is_never_said_to_be_worse():
 
 def test_the_sentence_names_what_the_words_rest_on():
     assert plain_words.sentence(1.4026, PLAYS) == (
-        "spells nearly all words; phrases hold, sentences seldom (1.403 nats per byte; counting 4 characters back "
+        "spells nearly all words; phrases hold, sentences seldom (1.403 nats per byte; an order-4 character model "
         "reaches 1.685)")

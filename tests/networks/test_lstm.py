@@ -346,7 +346,7 @@ def test_a_killed_run_ends_with_the_same_carried_state(project, monkeypatch, cap
     process.communicate()
     assert 40 <= checkpoint.load(project.resume("killed"))["progress"]["step"] < 120
     code, out = train_here(project, monkeypatch, capsys, "--resume", "--name", "killed")
-    assert not code and "going on after step" in out
+    assert not code and "resuming after step" in out
     assert same_weights(weights_of(project.weights("killed")), weights_of(project.weights("whole")))
     one, other = (checkpoint.load(project.resume(name))["streams"] for name in ("killed", "whole"))
     assert same_weights(one, other)
@@ -386,7 +386,7 @@ def test_a_run_of_epochs_says_its_steps_and_goes_on_with_more(project, monkeypat
     steps = math.ceil(windows / 2)
     assert not code and f"run       default: {steps} steps, {steps / windows:.3g} epochs" in out
     code, out = train_here(project, monkeypatch, capsys, *words, "--resume", "--name", "default", "--epochs", 1)
-    assert not code and f"run       default: {windows} steps, 1 epoch in all, going on after step {steps}" in out
+    assert not code and f"run       default: {windows} steps, 1 epoch in all, resuming after step {steps}" in out
 
 
 def test_a_run_has_one_length():

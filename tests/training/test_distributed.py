@@ -169,7 +169,7 @@ def test_ctrl_c_reaches_all_processes_and_saves_once(project):
     assert step >= 7
     assert out.count("Stopped") == 1 and out.splitlines()[-1] == (
         f"Stopped after step {step}; everything is saved. "
-        f"To go on: torchrun --nproc-per-node 2 train.py --resume --name default --home {project.folder}")
+        f"To continue: torchrun --nproc-per-node 2 train.py --resume --name default --home {project.folder}")
     assert not said_by_us(err), err
 
 

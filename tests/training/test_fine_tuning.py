@@ -288,6 +288,6 @@ def test_a_stopped_run_goes_on_without_the_file_it_started_from_and_ends_with_th
     said = []
     with runs.resumed_run(made, "stopped", None, {}, tokenizer, text, time.perf_counter(), say=said.append) as run:
         run.train()
-    assert "starting from 'base'" in said[0] and "going on after step 3" in said[0]
+    assert "starting from 'base'" in said[0] and "resuming after step 3" in said[0]
     assert same(tensors_of(made.resume("stopped")), tensors_of(made.resume("whole")))
     assert [line["step"] for line in run_log.read(made.log("stopped"))] == [4, 5, 6]

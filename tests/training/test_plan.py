@@ -323,7 +323,7 @@ def test_verbose_adds_every_setting(longest_start):
 
 
 def test_a_resumed_run_says_that_its_minutes_are_in_all_and_how_many_are_made(longest_start):
-    assert "about 4.2 days in all, 34 hours of them made, starting from 'another" in longest_start[1]
+    assert "about 4.2 days in all, 34 hours done, starting from 'another" in longest_start[1]
 
 
 def test_the_length_of_a_run_is_said_in_the_unit_that_suits_it(longest_start):

@@ -148,7 +148,7 @@ def test_targets_without_text_have_no_loss_per_byte(make_run, capsys):
     run.token_bytes = torch.zeros_like(run.token_bytes)
     run.train()
     assert run_log.read(run.reporter.log.path)[0]["train_nats_per_byte"] is None
-    assert "training -  validation" in capsys.readouterr().out
+    assert "train -  val " in capsys.readouterr().out
 
 
 def test_evaluations_measure_a_sample_of_the_training_text_as_they_measure_the_validation(make_run):
@@ -180,10 +180,9 @@ def test_the_training_text_is_measured_only_where_that_costs_a_hundredth_of_the_
     assert [line["step"] for line in lines if "train_eval_nats_per_byte" in line] == [
         step for step in range(50, 251, 50) if step >= 100 * cost
     ]
-    said = [line for line in capsys.readouterr().out.splitlines() if " validation " in line]
-    assert "(running mean)  validation" in said[0] and re.search(
-        rf"training {lines[-1]['train_eval_nats_per_byte']:.4f}  validation", said[-1]
-    )
+    said = [line for line in capsys.readouterr().out.splitlines() if "  val " in line]
+    assert "(mean)  val " in said[0] and f"train {lines[-1]['train_eval_nats_per_byte']:.3f}  val " in said[-1]
+    assert all(len(line) <= 80 for line in said)
 
 
 @pytest.mark.parametrize("val_tokens, eval_interval, expected", [
@@ -247,7 +246,7 @@ def test_the_effective_settings_are_in_the_log(uninterrupted):
     assert out.splitlines()[-1] == f"Next: python run.py --home {uninterrupted[0].folder}"
     done, quality = out.splitlines()[-3:-1]
     assert str(uninterrupted[0].weights("default")) in done
-    assert re.match(r"Quality:  \w.* \(\d\.\d{3} nats per byte; counting \d characters back reaches \d", quality)
+    assert re.match(r"Quality:  \w.* \(\d\.\d{3} nats per byte; an order-\d character model reaches \d", quality)
 
 
 def test_a_sample_is_written_without_dropout(make_run):
@@ -256,7 +255,7 @@ def test_a_sample_is_written_without_dropout(make_run):
 
 
 def test_each_evaluation_shows_a_sample_of_text(uninterrupted):
-    assert len(re.findall(r"validation [0-9.]+ nats/byte = [0-9.]+ bits/byte(  best)?\n +\| ", uninterrupted[3])) >= 5
+    assert len(re.findall(r"val [0-9.]+ nats/byte \([0-9.]+ bits\)(  best)?\n +\| ", uninterrupted[3])) >= 5
 
 
 def test_the_best_weights_by_validation_are_kept(project, make_run):
@@ -295,9 +294,9 @@ def test_overfitting_is_printed_once_after_three_validations_that_are_no_better(
     said = capsys.readouterr().out
     assert said.count("The model is overfitting") == 1
     assert (
-        said.index("validation 1.0000", said.index("validation 1.5000"))
+        said.index("val 1.000", said.index("val 1.500"))
         < said.index("overfitting")
-        < said.index("validation 1.2000")
+        < said.index("val 1.200")
     )
 
 

@@ -65,7 +65,7 @@ def test_a_run_killed_repeatedly_ends_with_the_same_weights_and_log(project, uni
     process = run_train(project, "--resume")
     out, err = process.communicate()
     assert process.returncode == 0, err
-    assert "going on after step" in out
+    assert "resuming after step" in out
     assert_ended_like(project, uninterrupted)
 
 
@@ -79,7 +79,7 @@ def test_ctrl_c_and_sigterm_save_and_print_how_to_resume(project, uninterrupted)
         out, err = process.communicate()
         assert process.returncode == 128 + number and "Traceback" not in err, err
         said = re.fullmatch(
-            r"Stopped after step (\d+); everything is saved\. To go on: python train\.py (.*)", out.splitlines()[-1]
+            r"Stopped after step (\d+); everything is saved\. To continue: python train\.py (.*)", out.splitlines()[-1]
         )
         assert int(said[1]) == checkpoint.load(project.resume("default"))["progress"]["step"] >= 5 * lines
         assert project.weights("default").exists()
@@ -359,7 +359,7 @@ def test_the_same_command_with_resume_works_even_where_the_context_had_shrunk(
     code, out = train_here(small, monkeypatch, capsys, *words, "--steps", 2)
     assert not code and "the context shrinks from 256 to" in out
     code, out = train_here(small, monkeypatch, capsys, *words, "--resume", "--name", "default", "--steps", 4)
-    assert not code and "going on after step 2" in out
+    assert not code and "resuming after step 2" in out
 
 
 def test_best_weights_that_are_deleted_are_searched_for_again(project, make_run):

@@ -10,9 +10,9 @@ import pytest
 
 from conftest import ROOT, refusal, run_script
 from folio.cli.command_line import Parser
-from folio.cli.sweep import combinations, command_line
+from folio.cli.sweep import combinations, command_line, lines_of
 from folio.formats import run_log
-from folio.formats.run_list import list_runs
+from folio.formats.run_list import Run, list_runs
 from training_runs import FLAGS, project, wait_for  # noqa: F401  (a fixture)
 
 
@@ -54,6 +54,17 @@ def test_what_is_wrong_with_a_sweep_is_said(sweep, said, capsys):
     assert ended.value.code == 2 and said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("width, has", [
+    (80, {"steps", "minutes", "tokens/s"}), (60, {"steps", "minutes"}), (40, set())])
+def test_the_table_leaves_out_what_a_narrow_terminal_has_no_room_for(width, has):
+    swept = {"a": {"learning_rate": 0.001, "emb_len": 32}, "b": {"learning_rate": 0.003, "emb_len": 32}}
+    runs = [Run(name=name, nats_per_byte=2.5, steps=1000, minutes=0.1, tokens_per_second=40_322,
+                    state="finished") for name in swept]
+    heading, *rows = lines_of(runs, swept, width)
+    assert set(heading.split()) == has | {"learning_rate", "emb_len", "nats/byte", "state"}
+    assert all(len(line) <= max(width, 43) and line.endswith("finished") for line in rows)
+
+
 def test_a_combination_that_cannot_be_is_refused_before_anything_trains(project):
     for words, said in ((["--sweep", "num_heads=2,3"], "does not split into num_heads=3"),
                         (["--sweep", "seed=1", "--resume"], "--resume is for one"),
@@ -80,13 +91,13 @@ def test_a_sweep_that_ctrl_c_stopped_goes_on_by_the_same_command(project):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT and "Traceback" not in err, err
     assert [run.state for run in list_runs(project)] == ["unfinished"] and "Run 2 of 2" not in out
-    assert out.splitlines()[-1].startswith("Stopped; all that is trained is kept. The same command goes on: ")
+    assert out.splitlines()[-1].startswith("Stopped; the runs so far are saved. To continue: ")
     assert out.splitlines()[-1].count("--home") == 1
 
     done = run_script("train.py", *words)
     assert done.returncode == 0, done.stderr
     assert re.findall(r"(?m)^Run .*", done.stdout) == [
-        f"Run 1 of 2, {first}, goes on:", "Run 2 of 2, s-learning_rate-0.001:"]
+        f"Run 1 of 2, {first}, continued:", "Run 2 of 2, s-learning_rate-0.001:"]
     rows = [line.split() for line in done.stdout.splitlines()[-3:]]
     assert rows[0] == ["learning_rate", "nats/byte", "steps", "minutes", "tokens/s", "state"]
     assert {row[0] for row in rows[1:]} == {"0.01", "0.001"} and {(row[2], row[-1]) for row in rows[1:]} == {
@@ -94,6 +105,6 @@ def test_a_sweep_that_ctrl_c_stopped_goes_on_by_the_same_command(project):
     assert float(rows[1][1]) <= float(rows[2][1])       # the best first
 
     again = run_script("train.py", *words)
-    assert again.stdout.count("finished before.") == 2 and again.returncode == 0
+    assert again.stdout.count("already finished.") == 2 and again.returncode == 0
     other = run_script("train.py", *words, "--steps", 5)
     assert f"{first} was trained with steps=800, not 5: give this sweep another --name" in refusal(other, 2)

@@ -95,7 +95,7 @@ def test_a_tracker_that_fails_is_warned_of_once_and_training_goes_on(project, ma
         run.train()
         run.reporter.log.close()
     assert [str(each.message) for each in warned if "wandb" in str(each.message)] == [
-        "wandb failed and is told nothing more of this run, which goes on; its log has all "
+        "wandb failed. Training continues without it; the run's log is complete "
         "(ConnectionError: no network)."]
     assert run.progress.step == 20 and tracker.sent[-1][0] < 10 and tracker.ended == 0
 
