@@ -19,8 +19,8 @@ from folio.server.errors import ApiError
 
 log = logging.getLogger("folio.serve")
 # Events of so long a time go out as one chunk: 32 answers of a fast model would be 100,000 events a second. A chunk
-# takes the interpreter, which the engine's thread needs as well, for 0.07 ms. So with more streams than STREAMS the time
-# grows with their number, and chunks take 4 % of it: 60 ms with 32.
+# takes the interpreter, which the engine's thread needs as well, for 0.07 ms. So with more streams than STREAMS the
+# time grows with their number, and chunks take 4 % of it: 60 ms with 32.
 PAUSE_SECONDS, STREAMS = 0.015, 8
 WHOLE_SECONDS = 0.5             # the same for an answer that is sent whole
 PING_SECONDS = 15               # silence after which a comment keeps the connection open in proxies
