@@ -92,18 +92,20 @@ def _documents(messages: Iterable[Message], name: str, source: Source, mending: 
 
 def _whatsapp_messages(lines, order):
     """Yield the Messages; a line without a date continues the one before. order: as _date_order returns it"""
-    sender, seconds, parts = "", 0.0, []
+    sender, seconds, parts, size = "", 0.0, [], 0
     for line in lines:
         match = _WHATSAPP.match(line)
         if match is None:
-            parts.append(line)
+            size += len(line)
+            if size < _LONGEST:
+                parts.append(line)
             continue
         if seconds:
             yield sender, seconds, "\n".join(parts)
         seconds = _seconds(match, order) or seconds or 1.0
         sent = _SENDER.match(match[8])
         sender, text = sent.groups() if sent else ("", "")          # without a name it is a notice
-        parts = [] if _PLACEHOLDER.match(text) else [text]
+        parts, size = [] if _PLACEHOLDER.match(text) else [text], 0
     if seconds:
         yield sender, seconds, "\n".join(parts)
 
@@ -174,7 +176,8 @@ def _text(value):
 
 def _facebook_message(record):
     time = record.get("timestamp_ms")
-    return (_mended(_text(record.get("sender_name"))), time / 1000 if isinstance(time, (int, float)) else 0.0,
+    is_time = isinstance(time, (int, float)) and abs(time) < 1e15
+    return (_mended(_text(record.get("sender_name"))), time / 1000 if is_time else 0.0,
             _mended(_text(record.get("content"))))
 
 

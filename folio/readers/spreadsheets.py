@@ -6,7 +6,7 @@ from typing import Any
 
 from folio.base.errors import FolioError
 from folio.readers.mending import Mending
-from folio.readers.records import Texts, column_names, remark, written
+from folio.readers.records import Texts, column_names, places_of, remark, written
 from folio.readers.sniffing import header_of
 from folio.readers.source import Source
 from Model_Params import TextParams
@@ -65,7 +65,8 @@ def _rows_of_sheets(openpyxl, file, source, reading, mending):
         has_rows = True
         mending.found[remark("sheet", "read as a table")] += 1
         yield from _texts(rows, names, texts, f"{source}, sheet {sheet.title!r}")
-        if texts.empty_columns and _has_formulas(openpyxl, file, sheet.title):
+        empty = places_of(texts.empty_columns, names)
+        if empty and _has_formulas(openpyxl, file, sheet.title, empty):
             raise _no_values(source, sheet)
         texts.finish()
     if refusal and not has_rows:
@@ -74,7 +75,7 @@ def _rows_of_sheets(openpyxl, file, source, reading, mending):
 
 def _texts(rows, names, texts, place):
     """Yield (text, True, where) of the rows of a sheet that have one."""
-    places = [names.index(name) for name in texts.names]
+    places = places_of(texts.names, names)
     for number, cells in rows:
         if any(cells):
             cells += [None] * (len(names) - len(cells))
@@ -110,12 +111,16 @@ def _shown(value):
     return None if text in ("NaN", "nan") else text
 
 
-def _has_formulas(openpyxl, file, title):
-    """Whether a sheet has formulas, by a second look at it: the first one sees their values only."""
+def _has_formulas(openpyxl, file, title, places=None):
+    """Whether a sheet has formulas, by a second look at it: the first one sees their values only.
+
+    places: of the columns that are looked at, from 0; None: all
+    """
     file.seek(0)
     sheet = openpyxl.load_workbook(file, read_only=True)[title]
     sheet.reset_dimensions()
-    return any(cell.data_type == "f" for row in sheet.iter_rows() for cell in row)
+    return any(cell.data_type == "f" for row in sheet.iter_rows() for place, cell in enumerate(row)
+               if places is None or place in places)
 
 
 def _no_values(source, sheet):

@@ -9,7 +9,7 @@ from operator import itemgetter
 from folio.base.errors import FolioError
 from folio.readers.charsets import decoded
 from folio.readers.mending import Mending
-from folio.readers.records import Texts, column_names, remark
+from folio.readers.records import Texts, column_names, places_of, remark
 from folio.readers.sniffing import SAMPLE_CHARACTERS, sniff
 from folio.readers.source import Source
 from Model_Params import TextParams
@@ -48,7 +48,7 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
         names = [f"column {number}" for number in range(1, layout.width + 1)]
     texts = Texts(source, reading, mending, names)
     mending.found[remark("file", f"read as {layout.description}")] += 1
-    places, width = [names.index(name) for name in texts.names], len(names)
+    places, width = places_of(texts.names, names), len(names)
     choose = tuple if places == list(range(width)) else itemgetter(*places)
     form, whole_rows, name = texts.format, 0, str(source)
     try:
