@@ -68,7 +68,20 @@ def _lines(blocks):
 
 
 def _text_of(content, mending):
-    """Return a message as text: sender, subject, an empty line, and what is written."""
+    """Return a message as text: sender, subject, an empty line, and what is written; "" where it is damaged."""
+    try:
+        return _written(content, mending)
+    except (FolioError, MemoryError):
+        raise
+    except Exception:           # of the standard library's parser: RecursionError, IndexError, KeyError and others
+        mending.found["{count|message|messages} of mail too damaged to be read, left out."] += 1
+        return ""
+
+
+def _written(content, mending):
+    if len(content) >= _MOST:
+        mending.found[f"{{count|message|messages}} of mail larger than {_MOST >> 20} MB, of which only the beginning is "
+                      "read."] += 1
     message = message_from_bytes(content, policy=policy.default)
     body = message.get_body(preferencelist=("plain", "html"))
     text = "" if body is None else _content_of(body)
@@ -88,7 +101,7 @@ def _text_of(content, mending):
 def _header(message: EmailMessage, name):
     try:
         value = str(message[name] or "")
-    except (ValueError, IndexError, AttributeError, TypeError):       # what the standard library raises for odd ones
+    except (ValueError, IndexError, AttributeError, TypeError, RecursionError):         # as there, for odd ones
         return ""
     return " ".join(value.encode("utf-8", errors="replace").decode("utf-8").split())
 

@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import Iterable, Iterator
 
+from folio.base.errors import FolioError
 from folio.readers.charsets import decoded
 from folio.readers.mending import Mending
 from folio.readers.source import Source, lines_of
@@ -15,7 +16,10 @@ _TAGS = re.compile(r"</?[a-zA-Z\d][^<>]*>|\{\\[^{}]*\}")         # <i>, <c.yello
 
 
 def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[str, bool, object]]:
-    """Yield (text, ends_document, where): what is said, and at the end of the file the end of the document."""
+    """Yield (text, ends_document, where): what is said, and at the end of the file the end of the document.
+
+    Raises FolioError for a file without subtitles.
+    """
     before, count = [], 0
     for cue in _cues(lines_of(decoded(source, reading, mending.found))):
         count += 1
@@ -23,6 +27,9 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
         before = cue
         if new:
             yield _joined(new), False, source
+    if not count and source.bytes_read:
+        raise FolioError(f"{source} has no subtitles, each below a line such as 00:00:01,000 --> 00:00:02,500. Give it "
+                         "the suffix .txt to read it as plain text.")
     if count:
         mending.found["{count|subtitle|subtitles} read without their numbers, times and tags."] += count
     yield "", True, source
