@@ -117,6 +117,8 @@ def test_what_is_in_a_file_counts_more_than_its_suffix(name, content, kind):
     ("a.rtf", b"just text", "a.rtf is not an RTF document, though its suffix says so"),
     ("a.epub", b"", "a.epub is empty, and no EPUB book."), ("a.docx", b"", "a.docx is empty, and no Word document."),
     ("a.docx", zipped(word__document="x")[:40], "a.docx is damaged: it begins as a Word document"),
+    ("a.pdf", zipped(word__document="x")[:40], "a.pdf is a zip archive: unpack it"),
+    ("a\nb.docx", b"just text", "a⏎b.docx is not a Word document, though its suffix says so"),
     ("a.docx", zipped(other="x"), "a.docx is a zip archive: unpack it"),
     ("a.tar.gz", gzip.compress(tarred()), "a.tar.gz is a tar archive: unpack it"),
     ("a.txt.gz", gzip.compress(gzip.compress(b"x")), "a.txt.gz is a file packed with gzip: unpack it"),
