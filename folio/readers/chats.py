@@ -17,6 +17,7 @@ from Model_Params import TextParams
 
 SILENCE = 6 * 3600              # seconds: longer than a meal or a film, shorter than a night
 _HEAD = 1 << 14                 # characters that show what a file is
+_MOST_AT_ONCE = 1 << 20         # characters of one message in text that are held; a longer one comes as several
 _LONGEST = 1 << 26              # characters of one message in JSON; a messenger allows a few thousand
 
 # [31.12.24, 23:59:58] Ada: Happy new year     12/31/24, 11:59 PM - Ada: Happy new year
@@ -96,9 +97,11 @@ def _whatsapp_messages(lines, order):
     for line in lines:
         match = _WHATSAPP.match(line)
         if match is None:
+            parts.append(line)
             size += len(line)
-            if size < _LONGEST:
-                parts.append(line)
+            if size > _MOST_AT_ONCE:
+                yield sender, seconds, "\n".join(parts)
+                parts, size = [], 0
             continue
         if seconds:
             yield sender, seconds, "\n".join(parts)

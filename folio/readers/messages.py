@@ -80,8 +80,8 @@ def _text_of(content, mending):
 
 def _written(content, mending):
     if len(content) >= _MOST:
-        mending.found[f"{{count|message|messages}} of mail larger than {_MOST >> 20} MB, of which only the beginning is "
-                      "read."] += 1
+        mending.found[f"{{count|message|messages}} of mail larger than {_MOST >> 20} MB, of which only the beginning "
+                      "is read."] += 1
     message = message_from_bytes(content, policy=policy.default)
     body = message.get_body(preferencelist=("plain", "html"))
     text = "" if body is None else _content_of(body)

@@ -269,6 +269,12 @@ def test_a_file_without_subtitles_is_refused_and_an_empty_one_is_empty():
     assert read("", "a.srt")[0] == []
 
 
+def test_a_long_message_of_whatsapp_is_read_in_parts(monkeypatch):
+    monkeypatch.setattr(chats, "_MOST_AT_ONCE", 1_000)
+    texts, _ = read("31.12.24, 23:58 - Ada: Hi\n31.12.24, 23:59 - Bob: Hi\n" + "A line of words\n" * 1_000, "a.txt")
+    assert texts[0].count("A line of words\n") == 1_000 and 10 < texts[0].count("Bob: ") < 30
+
+
 def test_lines_without_end_take_no_memory(monkeypatch):
     monkeypatch.setattr(source, "LONGEST_LINE", 10)
     assert max(map(len, source.lines_of(["abcd"] * 1_000))) <= 14
