@@ -18,7 +18,7 @@ from Model_Params import TextParams
 SILENCE = 6 * 3600              # seconds: longer than a meal or a film, shorter than a night
 _HEAD = 1 << 14                 # characters that show what a file is
 _MOST_AT_ONCE = 1 << 20         # characters of one message in text that are held; a longer one comes as several
-_LONGEST = 1 << 26              # characters of one message in JSON; a messenger allows a few thousand
+_LONGEST = 1 << 24              # characters of one message in JSON; a messenger allows a few thousand
 
 # [31.12.24, 23:59:58] Ada: Happy new year     12/31/24, 11:59 PM - Ada: Happy new year
 _WHATSAPP = re.compile(r"[\u200e\u200f\ufeff]*\[?(\d{1,4})[./-](\d{1,2})[./-](\d{1,4})\.?,\s(\d{1,2})[:.](\d\d)"

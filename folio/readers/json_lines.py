@@ -12,7 +12,7 @@ from folio.readers.source import Source, decoded
 from Model_Params import TextParams
 
 LONG_LINE = 1 << 22             # bytes: a longer line is scanned in parts; a shorter one takes little memory
-LONGEST_RECORD = 1 << 26        # bytes of a line that is needed whole
+LONGEST_RECORD = 1 << 24        # bytes of a line that is needed whole; in memory it may take 30 times as many
 
 # In a JSON string: everything up to its end, or up to an incomplete escape; a surrogate pair counts as one escape.
 _STRING_PART = re.compile(r'''(?:[^"\\]+|\\[^u]|\\u(?![dD][89abAB])[^"\\]{4}'''

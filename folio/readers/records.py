@@ -21,6 +21,7 @@ _JSON_TYPES = {dict: "an object", list: "a list", str: "a string", int: "a numbe
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 RECORDS_BEFORE_REFUSAL = 1000       # without the wanted field: some writers leave out what is null
+LONGEST_NAME = 60               # characters of a name that a sentence shows
 COLUMNS_SAID = 5                    # so many columns that lack values are named for a file; the others are counted
 
 
@@ -161,14 +162,14 @@ class Texts:
             raise self._no_such_field(min(self._unseen, key=self.names.index), self._seen, self._first_lacking)
         found, noun = self.mending.found, self.noun
         if self._left_out:
-            without = f"without a value in {self.names[0]!r}" if len(self.names) == 1 else "without any value"
+            without = f"without a value in {_quoted(self.names[0])}" if len(self.names) == 1 else "without any value"
             found[remark(noun, f"{without}, left out")] += self._left_out
         for name in self.empty_columns[:COLUMNS_SAID]:
-            found[remark("file", f"with nothing in the {self.kind} {name!r}")] += 1
+            found[remark("file", f"with nothing in the {self.kind} {_quoted(name)}")] += 1
         lacking = [(name, count - self._left_out) for name, count in zip(self.names, self._missing)
                    if self._left_out < count < self._records]
         for name, count in lacking[:COLUMNS_SAID]:
-            found[remark(noun, f"without a value in {name!r}")] += count
+            found[remark(noun, f"without a value in {_quoted(name)}")] += count
         if others := sum(count for _, count in lacking[COLUMNS_SAID:]):
             found[remark("value", f"missing in other {self.kind}s")] += others
 
@@ -283,7 +284,12 @@ def listed(names: Iterable[str]) -> str:
     if not names:
         return "none at all"
     others = " and others" if len(names) > 10 else ""
-    return ", ".join(map(repr, names[:10])) + others
+    return ", ".join(map(_quoted, names[:10])) + others
+
+
+def _quoted(name):
+    """Return a name in quotes, and only the beginning of a long one, as where a cell of text is taken for a name."""
+    return repr(name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME - 1] + "…")
 
 
 def _json_type(value):

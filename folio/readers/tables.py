@@ -14,9 +14,9 @@ from folio.readers.sniffing import LONGEST_SAMPLE, SAMPLE_CHARACTERS, SAMPLE_LIN
 from folio.readers.source import Source
 from Model_Params import TextParams
 
-# Characters. A cell may be a whole book; behind a quote that never ends comes the rest of the file. The csv module
-# takes four bytes for each.
-LONGEST_CELL = 1 << 24
+# Characters. A cell may be a whole book; behind a quote that never ends comes the rest of the file. One of 16 million
+# with an emoji took 800 MB.
+LONGEST_CELL = 1 << 23
 
 _NOT_A_NUMBER = frozenset({"NaN", "nan"})       # as pandas and NumPy write a missing number
 

@@ -209,3 +209,11 @@ def test_the_names_of_many_columns_are_read_whole():
 def test_equal_names_of_many_columns_are_numbered_in_a_moment():
     assert column_names(["tag"] * 50_000)[-1] == "tag 50000"
     assert column_names(["tag", "tag", "tag 2", "tag"]) == ["tag", "tag 2", "tag 2 2", "tag 3"]
+
+
+def test_of_a_long_name_only_the_beginning_is_said():
+    content = "x" * 10_000 + ",tag\n" + ",1\n2,3\n" * 9
+    _, said = documents_of(content)
+    assert f"9 rows without a value in '{'x' * 59}…'." in said
+    with pytest.raises(FolioError, match="has no column 'b', only 'x{59}…', 'tag'."):
+        documents_of(content, field="b")
