@@ -11,7 +11,7 @@ from folio.readers.source import Source, lines_of
 from Model_Params import TextParams
 
 _TIMES = re.compile(r"\s*(?:\d+:)?\d+:\d+[.,]\d+\s*-->\s*(?:\d+:)?\d+:\d+[.,]\d+")
-_MOST_LINES = 1000          # of a cue, which has two or three; what follows is no subtitle
+_MOST_LINES, _LONGEST_SAID = 100, 10_000        # of a cue, which has two or three short lines; more come as another
 _TAGS = re.compile(r"</?[a-zA-Z\d][^<>]*>|\{\\[^{}]*\}")         # <i>, <c.yellow>, <00:01.500>; {\an8} of SubStation
 
 
@@ -53,8 +53,11 @@ def _cues(lines: Iterable[str]) -> Iterator[list[str]]:
             if cue and is_cue:
                 yield cue
             cue, is_cue = [], False
-        elif is_cue and len(cue) < _MOST_LINES and (said := html.unescape(_TAGS.sub("", line)).strip()):
+        elif is_cue and (said := html.unescape(_TAGS.sub("", line)).strip()):
             cue.append(said)
+            if len(cue) == _MOST_LINES or len(said) > _LONGEST_SAID:
+                yield cue
+                cue = []
     if cue and is_cue:
         yield cue
 

@@ -275,6 +275,14 @@ def test_a_long_message_of_whatsapp_is_read_in_parts(monkeypatch):
     assert texts[0].count("A line of words\n") == 1_000 and 10 < texts[0].count("Bob: ") < 30
 
 
+def test_what_follows_a_time_without_end_is_read_in_parts():
+    start = "1\n00:00:01,000 --> 00:00:02,500\n"
+    texts, said = read(start + "A line of words\n" * 1_000, "a.srt")
+    assert texts[0].count("A line of words") == 1_000 and "10 subtitles read without" in said[0]
+    texts, said = read(start + ("words " * 5_000 + "\n") * 3, "a.srt")
+    assert texts[0].count("words") == 15_000 and "3 subtitles read without" in said[0]
+
+
 def test_lines_without_end_take_no_memory(monkeypatch):
     monkeypatch.setattr(source, "LONGEST_LINE", 10)
     assert max(map(len, source.lines_of(["abcd"] * 1_000))) <= 14
