@@ -27,8 +27,7 @@ class TextParams:
     val_fraction: float = option(0.1, "fraction of the text held out for validation (never more than 1 MB)",
                                  above=0, high=0.5)
     hold_out: str = option("documents", "what is held out: documents (whole ones, chosen by what is in them, and the "
-                           "end of each long one) or end (of the text)",
-                           choices=("documents", "end"))
+                           "end of each long one) or end (of the text)", choices=("documents", "end"))
     field: str = option("text", "the field of records (.jsonl, .json, .csv, .parquet...) that holds the text")
     template: str | None = option(None, 'the text of a record, with names of its fields, as in "{tag}: {duty} kW" '
                                   "(default: its text field; of a table all columns)")
@@ -322,9 +321,8 @@ class GenerationParams:
                                        "this, negative ones multiplied; 1: no penalty", low=0.01, high=100)
     frequency_penalty: float = option(0.0, "make tokens less likely the more often they came: subtracted from the "
                                       "logit once per occurrence; 0: no penalty", low=0, high=100)
-    # 64 is llama.cpp's.
     penalty_window: int = option(64, "last tokens, the prompt's included, that the two penalties count",
-                                 low=1, high=MOST_TOKENS)
+                                 low=1, high=MOST_TOKENS)       # 64 is llama.cpp's
     no_repeat_ngram: int | None = option(None, "let no sequence of this many tokens come twice (default: all may)",
                                          low=1, high=MOST_TOKENS)
     beams: int | None = option(None, "beam search for the likeliest text, without sampling, with this many candidates "
@@ -412,15 +410,13 @@ PRESETS = {
         TextParams(tokenizer="char"),
         ModelParams(family="classic", block_size=32, emb_len=64, num_layers=4, num_heads=4),
         replace(_PLAIN, steps=5000, batch_size=16, learning_rate=1e-3, closing_tokens=500)),
-    # A GPT of about four million parameters (4,143,680) on byte pairs. From half a megabyte init.py learns 1,024 by
-    # itself, so the tokenizer that comes along serves. Its training is Folio's own: 1,500 steps read the plays 17
-    # times, tiny shakespeare half as often. Dropout is GPT-2's.
+    # A GPT of about four million parameters (4,143,680) on byte pairs: 1,024, as init.py learns from half a megabyte.
+    # 1,500 steps read the plays 17 times, tiny shakespeare half as often. Dropout is GPT-2's.
     "llm-example": Params(
         TextParams(tokenizer="bpe", vocab_size=1024),
         ModelParams(family="classic", mlp="gelu", block_size=256, emb_len=224, num_layers=6, num_heads=4, dropout=0.1),
         TrainingParams(steps=1500, minutes=None)),
-    # Wide, with few heads, a fifth of the text held out. It reads tiny shakespeare 14 times, and takes as much dropout
-    # as the model of the lectures.
+    # Wide, with few heads, a fifth of the text held out. It reads tiny shakespeare 14 times. Dropout is the lectures'.
     "micropgpt": Params(
         TextParams(tokenizer="char", val_fraction=0.2),
         ModelParams(family="classic", block_size=128, emb_len=384, num_layers=4, num_heads=4, dropout=0.2),

@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from folio.base.errors import FolioError
@@ -22,7 +22,7 @@ from folio.data.corpus import ordinary_bytes
 from folio.evaluation.texts import doubts, find_project, held_out_text, read_text
 from folio.formats.find_weights import find_weights
 from folio.readers.mending import remarks
-from Model_Params import SHORT_NAMES, GenerationParams, TextParams
+from Model_Params import READING, SHORT_NAMES, GenerationParams, TextParams
 
 # Temperature 1: the distribution of the model itself, not a safer choice from it.
 SAMPLING = GenerationParams(tokens=300, temperature=1.0, sampling_seed=1)
@@ -71,7 +71,8 @@ def _parse():
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     # Beam search would generate the same text every time.
     parser.add_fields("generation", SAMPLING, without=["beams", "length_penalty"], short_names=SHORT_NAMES)
-    parser.add_fields("reading --text", TextParams, without=["tokenizer", "vocab_size", "pattern", "val_fraction"])
+    parser.add_fields("reading FILE or --text", TextParams,
+                      without={each.name for each in fields(TextParams)} - {*READING})
     arguments = parser.parse()
     sampling = replace(SAMPLING, **given(arguments, GenerationParams))
     reading = replace(TextParams(), **given(arguments, TextParams))
@@ -79,6 +80,8 @@ def _parse():
     parser.check(reading)
     if arguments.csv == arguments.csv_tokens == "-":
         parser.error("--csv and --csv-tokens cannot both go to standard output")
+    if arguments.csv and arguments.csv_tokens and Path(arguments.csv).resolve() == Path(arguments.csv_tokens).resolve():
+        parser.error(f"--csv and --csv-tokens cannot both go to {arguments.csv}")
     if arguments.text and (arguments.files or arguments.csv or arguments.csv_tokens or arguments.compare):
         parser.error(f"--text is for the report on one model; name the file itself: {arguments.text} without --text")
     return arguments, sampling, reading
@@ -119,7 +122,8 @@ def evaluate(arguments, sampling, reading):
         written = sample_texts(model, arguments.samples, sampling)
         copying = measure_copying(written, content, project.text)
     elif arguments.samples:
-        notes.append(f"Copies cannot be searched for without the training text ({missing}).")
+        notes.append("Without the training text there are no yardsticks, and copies cannot be searched for "
+                     f"({missing}).")
     return make_report(path.name, model, text, costs, parameters=count_parameters(model.net), stride=stride,
                        baselines=baselines, copying=copying, notes=notes)
 
@@ -193,7 +197,7 @@ def lines_of(report, width, colored=False):
     notes = list(report.notes)
     if report.baselines:
         blocks[-1:-1] = [folded(f"in plain words: {report.quality}", width), _lines_of_baselines(report, width)]
-        notes += _limits_of_baselines(report.baselines)
+        notes += filter(None, [report.baselines.limits])
     if copying := report.copying:
         blocks.append(_lines_of_copying(copying, width))
         if copying.searched_bytes < copying.train_bytes:
@@ -205,18 +209,9 @@ def lines_of(report, width, colored=False):
 
 
 def _lines_of_baselines(report, width):
-    rows = [(baseline.name, f"{baseline.bits_per_byte:.4f}", f"{report.bits_per_byte / baseline.bits_per_byte:.2f}")
-            for baseline in report.baselines.measured if baseline.bits_per_byte > 0]
+    rows = [(name, f"{bits:.4f}", f"{ratio:.2f}")
+            for name, bits, ratio in report.baselines.ratios(report.bits_per_byte)]
     return table([("yardsticks: the same text by", "bits per byte", "ratio"), *rows], "<>>", width)
-
-
-def _limits_of_baselines(baselines):
-    """Yield a sentence where the yardsticks have not seen all of the text."""
-    parts = ((baselines.learned_bytes, baselines.train_bytes, "training text"),
-             (baselines.measured_bytes, baselines.val_bytes, "measured text"))
-    limits = [f"the first {seen:,} of {total:,} bytes of the {name}" for seen, total, name in parts if seen < total]
-    if limits:
-        yield f"The yardsticks have seen only {' and '.join(limits)}."
 
 
 def _lines_of_passages(passages, width, colored):

@@ -5,10 +5,12 @@
     python -m folio.report night --to night.html
 """
 
+import math
 import platform
 import sys
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +18,17 @@ import numpy as np
 from folio.base.commands import command
 from folio.base.errors import FolioError
 from folio.base.files import refuse_foreign, replacing
+from folio.base.home import Home
 from folio.base.visible import harmless
 from folio.cli.command_line import Parser, front_door
 from folio.data.corpus import ordinary_bytes
 from folio.data.token_files import names_of_texts
 from folio.evaluate import SAMPLES, SAMPLING
 from folio.evaluation.census import KINDS, kinds_of_tokens, take_census
-from folio.evaluation.texts import Text, doubts, find_project, held_out_text
+from folio.evaluation.texts import Project, Text, doubts, find_project, held_out_text
 from folio.formats import run_list, run_log
 from folio.pictures.report_page import MARK, Piece, RunReport, Script, report_page
-from folio.pictures.report_sections import MAX_RUNS
+from folio.pictures.report_sections import MAX_RUNS, flag, shown_value
 from Model_Params import Params
 
 MEASURED_TOKENS = 1 << 18           # of the held-out text: seconds for a small model, a minute or two for a large one
@@ -36,7 +39,8 @@ EXPECTED = 4                        # tokens that the model expected most, for e
 CONTEXT_TOKENS = 512                # before the passage, at most
 TOKENS_AT_ONCE = 128                # read in one call, where the network takes as many
 PARTS_OF_CHARACTERS = "parts of characters"
-MEASURED = ("surprise", "hardest", "copying", "scripts")      # sections that need the weights
+ON_HELD_OUT_TEXT = ("yardsticks", "surprise", "hardest", "copying")             # sections that need it and the weights
+MEASURED = (*ON_HELD_OUT_TEXT, "scripts")                                       # sections that need the weights
 ENDINGS = (".html", ".htm")
 
 
@@ -112,18 +116,31 @@ def gather(home, runs, samples, device="cpu"):
     project, missing = None, None
     if any("weights" in run.files for run in runs):
         project, missing = find_project(home, say=lambda message: print(message, file=sys.stderr))
-    reports, start = [], None
+    shared = Shared(home, project, missing, samples)
+    reports = []
     for run in runs:
-        report = RunReport(run, _log_of(run))
+        log = _log_of(run)
+        report = RunReport(run, log, notes=list(changes_of_settings(log)))
         _say_what_is_missing(report)
         try:
             model = _load(run, device)
         except (FolioError, OSError) as error:
             report.missing |= dict.fromkeys(MEASURED, str(error))
         else:
-            start = _measure(report, model, project, missing, home, samples, start)
+            _measure(report, model, shared)
         reports.append(report)
     return reports
+
+
+@dataclass
+class Shared:
+    """What the reports on several runs have in common."""
+    home: Home
+    project: Project | None
+    missing: str | None                             # why there is no project
+    samples: int
+    start: int | None = None                        # of the passage, in bytes of the held-out text, once it is chosen
+    baselines: dict = field(default_factory=dict)   # {held-out text, as bytes: Baselines}
 
 
 def _log_of(run):
@@ -144,6 +161,19 @@ def _say_what_is_missing(report):
         report.missing["settings"] = "No file of this run says what it was trained with."
 
 
+def changes_of_settings(log):
+    """Yield a sentence for each report of a log in which settings are others than before.
+    >>> list(changes_of_settings([{"step": 5, "settings": {"steps": 50}}, {"step": 60, "settings": {"steps": 90}}]))
+    ['Settings that changed by step 60: steps from 50 to 90.']
+    """
+    logged = [(line["step"], line["settings"]) for line in log if isinstance(line.get("settings"), dict)]
+    for (_, before), (step, after) in pairwise(logged):
+        changes = [f"{flag(name)} from {shown_value(before.get(name))} to {shown_value(after.get(name))}"
+                   for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
+        if changes:
+            yield f"Settings that changed by step {step:,}: {', '.join(changes)}."
+
+
 def _load(run, device):
     if "weights" not in run.files:
         raise FolioError("There are no weights of this run here, so nothing can be measured.")
@@ -152,61 +182,70 @@ def _load(run, device):
     return load(run.files["weights"]["path"], device)
 
 
-def _measure(report, model, project, missing, home, samples, start):
-    """Add to a report all that the model and the text of its project say.
-
-    start: of the passage, in bytes of the held-out text, or None to choose one. -> the start that was taken
-    """
+def _measure(report, model, shared):
+    """Add to a report all that the model and the text of its project say."""
     from folio.evaluation.copying import measure_copying, sample_texts
+    project = shared.project
     report.scripts = _scripts(report, model.tokenizer, project)
-    written = sample_texts(model, samples, SAMPLING)
+    written = sample_texts(model, shared.samples, SAMPLING)
     report.written = [text.decode("utf-8") for text in written if text]
     if project is None:
-        gone = f"There is no held-out text here to measure on: {missing}."
-        report.missing |= {"surprise": gone, "hardest": gone, "copying": gone,
-                           "text scripts": f"There is no text here whose tokens could be counted: {missing}."}
-        return start
+        gone = f"There is no held-out text here to measure on: {shared.missing}."
+        report.missing |= dict.fromkeys(ON_HELD_OUT_TEXT, gone)
+        report.missing["text scripts"] = f"There is no text here whose tokens could be counted: {shared.missing}."
+        return
     try:
-        text = _beginning_of(held_out_text(model, project), report)
-        start = _measure_text(report, model, text, start)
+        text, content = _beginning_of(held_out_text(model, project), model.tokenizer, report)
+        _measure_text(report, model, text, shared)
     except FolioError as error:
-        report.missing |= dict.fromkeys(("surprise", "hardest", "copying"), str(error))
-        return start
-    report.notes += doubts(model, project, home)
-    report.copying = measure_copying(written, ordinary_bytes(model.tokenizer, text.tokens[1:]), project.text)
+        report.missing |= dict.fromkeys(ON_HELD_OUT_TEXT, str(error))
+        return
+    report.notes += doubts(model, project, shared.home)
+    _add_baselines(report, content, shared)
+    report.copying = measure_copying(written, content, project.text)
     if report.copying is None:
-        report.missing["copying"] = ("Copies were not looked for (--samples 0)." if not samples else
+        report.missing["copying"] = ("Copies were not looked for (--samples 0)." if not shared.samples else
                                      "The model wrote nothing, so there is nothing to look for.")
-    return start
+
+
+def _add_baselines(report, content, shared):
+    """Add what simple methods reach on `content`, on which the model was measured, and the quality in plain words."""
+    from folio.evaluation.baselines import measure_baselines
+    from folio.evaluation.plain_words import in_plain_words
+    if content not in shared.baselines:
+        text = shared.project.text
+        shared.baselines[content] = measure_baselines(text.training_text(), text.train_bytes, content)
+    report.baselines = shared.baselines[content]
+    report.quality = in_plain_words(report.measured["bits_per_byte"] * math.log(2), report.baselines)
 
 
 # --- The held-out text ---
 
-def _beginning_of(text, report):
-    """Return as much of a Text as is measured; `report` gets a note where that is not all of it."""
-    if len(text.tokens) <= MEASURED_TOKENS + 1:
-        return text
-    report.notes.append(f"Measured on the first {MEASURED_TOKENS:,} of {len(text.tokens) - 1:,} tokens of the held-out "
-                        "text.")
-    return Text(text.name, text.tokens[:MEASURED_TOKENS + 1], text.bytes)
+def _beginning_of(text, tokenizer, report):
+    """Return as much of a Text as is measured, and its bytes; `report` gets a note where that is not all of it."""
+    tokens = text.tokens[:MEASURED_TOKENS + 1]
+    if len(tokens) < len(text.tokens):
+        report.notes.append(f"Measured on the first {MEASURED_TOKENS:,} of {len(text.tokens) - 1:,} tokens of the "
+                            "held-out text.")
+    content = ordinary_bytes(tokenizer, tokens[1:])
+    return Text(text.name, tokens, len(content)), content
 
 
-def _measure_text(report, model, text, start):
-    """Measure a Text, and choose its passages. -> the start of the passage, in bytes"""
+def _measure_text(report, model, text, shared):
+    """Measure a Text, and choose its passages."""
     from folio.evaluation.passages import hardest_passages, measure
     costs = measure(model, text)
     ends = np.cumsum(costs.sizes)
     if not ends[-1]:
         raise FolioError("There is no text in the part that is held out.")
     nats = costs.nats.sum(dtype=np.float64).item()
-    report.measured = {"bits_per_byte": nats / np.log(2).item() / ends[-1].item(),
+    report.measured = {"bits_per_byte": nats / math.log(2) / ends[-1].item(),
                        "accuracy": costs.correct.mean().item()}
     report.hardest = hardest_passages(costs, model.tokenizer, HARDEST, HARDEST_BYTES)
-    if start is None:
-        start = typical_start(costs, model.tokenizer, PASSAGE_BYTES)
-    first, last = np.searchsorted(ends, [start, start + PASSAGE_BYTES - 1], side="right")
+    if shared.start is None:
+        shared.start = typical_start(costs, model.tokenizer, PASSAGE_BYTES)
+    first, last = np.searchsorted(ends, [shared.start, shared.start + PASSAGE_BYTES - 1], side="right")
     report.passage = _passage(model, text.tokens, int(first) + 1, min(int(last) + 2, len(text.tokens)))
-    return start
 
 
 def typical_start(costs, tokenizer, length):

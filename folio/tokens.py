@@ -8,6 +8,7 @@
 import shutil
 import sys
 from argparse import ArgumentTypeError
+from dataclasses import fields, replace
 from itertools import chain, islice, pairwise
 
 import numpy as np
@@ -18,7 +19,7 @@ from folio.base.errors import FolioError
 from folio.base.fields import bounds_problem
 from folio.base.lines import columns, cut, head, table
 from folio.base.visible import shown, shown_lines
-from folio.cli.command_line import Parser, front_door
+from folio.cli.command_line import Parser, front_door, given
 from folio.cli.screen import send, shows_colors
 from folio.data.corpus import read_corpus
 from folio.data.named import named_text
@@ -27,7 +28,7 @@ from folio.evaluation.census import KINDS, longest_tokens, most_fragmented, take
 from folio.evaluation.vocabulary_sizes import compare_sizes, count_parts, count_project
 from folio.kernels.splitting import to_bytes
 from folio.readers.mending import remarks
-from Model_Params import TextParams
+from Model_Params import READING, TextParams
 from tokenizer import load
 
 SHOWN_LINES = 60
@@ -39,14 +40,13 @@ _MARKS = regex.compile("[·→⏎◌]+")
 
 def main():
     """Parse the arguments and print tokens and report."""
-    arguments = _parse()
+    arguments, reading = _parse()
     named, home = arguments.named, arguments.home
     width = max(20, shutil.get_terminal_size().columns)
     if arguments.compare_sizes and named is None and arguments.text is None:
         print("\n".join(_sizes_of_project(home, arguments.compare_sizes, width)))
         return
-    chunks = [(arguments.text, True)] if named is None else named_text(
-        named, TextParams(field=arguments.field, invalid_bytes="keep"))
+    chunks = [(arguments.text, True)] if named is None else named_text(named, reading)
     if not any(text for text, _ in chunks):
         raise FolioError("The text is empty: there are no tokens to show.")
     if arguments.compare_sizes:
@@ -72,6 +72,7 @@ def main():
 
 
 def _parse():
+    """-> the arguments, TextParams"""
     parser = Parser("Show how the tokenizer splits a text: its tokens, and statistics of them.", free_text=["--text"])
     parser.add_argument("named", nargs="?", metavar="TEXT-OR-FILE",
                         help="a text, or a file or folder to read; -: standard input")
@@ -80,17 +81,20 @@ def _parse():
     parser.add_argument("--ids", action="store_true", help="print the id below each token")
     parser.add_number("--lines", SHOWN_LINES, f"lines of tokens to show; 0: all (default: {SHOWN_LINES})",
                       low=0, high=10**9)
-    parser.add_argument("--field", default=TextParams.field, metavar="NAME",
-                        help="the field with the text in .jsonl and .parquet files (default: text)")
     parser.add_argument("--compare-sizes", type=_sizes, metavar="N,N",
                         help="compare these vocabulary sizes on the last tenth of the text, learning from the rest "
                         "(without a text: on the held-out part of the project's)")
+    # Every byte is shown: one that is not UTF-8, too.
+    usual = TextParams(invalid_bytes="keep")
+    parser.add_fields("reading a file", usual, without={each.name for each in fields(TextParams)} - {*READING})
     arguments = parser.parse()
     if arguments.named is None and arguments.text is None and not arguments.compare_sizes:
         parser.error("pass a text or a file, or - for standard input")
     if arguments.named is not None and arguments.text is not None:
         parser.error("pass a text or a file, once")
-    return arguments
+    reading = replace(usual, **given(arguments, TextParams))
+    parser.check(reading)
+    return arguments, reading
 
 
 def _sizes(words):

@@ -124,6 +124,7 @@ def test_each_solution_is_a_network_that_learns_and_does_not_see_the_future(note
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_the_solutions_are_trained_by_train_py(notebook, plays, tmp_path, capsys):
     home = Home(tmp_path / "home")
     (tmp_path / "text.txt").write_text(plays[:15_000], encoding="utf-8")

@@ -212,6 +212,21 @@ def test_only_weights_and_only_a_log_say_what_they_can(project):
         "log only", 7, 1.5, 1.5, 1000, None)
 
 
+def test_a_log_alone_says_the_settings_of_its_run(project):
+    before = by_name(project)["night"]
+    project.weights("night").unlink()
+    project.resume("night").unlink()
+    alone = by_name(project)["night"]
+    assert (alone.state, alone.planned_steps, alone.differs) == ("log only", 20, before.differs)
+    assert alone.settings == {name: value for name, value in before.settings.items() if name in alone.settings}
+    assert {name for name in before.settings if before.settings[name] is not None} <= set(alone.settings)
+    log = run_log.RunLog(project.log("night"))
+    log.append(step=21, settings=alone.settings | {"steps": 50, "minutes": None})
+    assert by_name(project)["night"].planned_steps == 50
+    log.append(step=22, settings={"emb_len": "wide"})
+    assert by_name(project)["night"].settings == {} == by_name(project)["night"].differs
+
+
 def test_of_a_log_only_the_end_is_read(project, monkeypatch):
     for step in range(1, 101):
         run_log.RunLog(project.log("long")).append(step=step, tokens_per_second=step)

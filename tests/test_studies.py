@@ -217,9 +217,11 @@ def test_an_earlier_table_is_replaced(project, ask, tmp_path, items):
 
 
 def test_contradictory_flags_give_one_message(project, items):
-    for flags in (["--csv=-", "--csv-tokens=-"], ["--text", items, "--csv=-"]):
-        said = refusal(run_python("-m", "folio.evaluate", "--home", project.folder, *flags, cwd=ROOT), code=2)
-        assert "standard output" in said or "without --text" in said
+    for flags, problem in ((["--csv=-", "--csv-tokens=-"], "cannot both go to standard output"),
+                           (["--csv=a.csv", "--csv-tokens=./a.csv"], "cannot both go to a.csv"),
+                           (["--text", items, "--csv=-"], "without --text")):
+        done = run_python("-m", "folio.evaluate", "--home", project.folder, *flags, cwd=ROOT)
+        assert problem in refusal(done, code=2)
 
 
 def test_weights_without_a_project_need_a_file(project, ask, tmp_path, items):

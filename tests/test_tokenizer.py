@@ -16,7 +16,7 @@ from folio.base.errors import FolioError
 from folio.data import sources
 from folio.kernels import merging, splitting
 from folio.kernels.splitting import SPLIT_PATTERNS, count_pretokens
-from folio.readers import source
+from folio.readers import charsets, source
 from Model_Params import TextParams
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, StreamingDecoder
 
@@ -230,6 +230,7 @@ def test_cutting_a_text_at_the_safe_places_changes_no_id(tokenizers, pattern, te
 def test_a_run_without_a_safe_place_is_cut_alike_in_any_chunks(tokenizers, pattern, parts, block_bytes, longest):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source, "BLOCK_BYTES", block_bytes)
+        patch.setattr(charsets, "_SAMPLE_BYTES", 1)
         patch.setattr(sources, "LONGEST_RUN", longest)
         patch.setattr(splitting, "LONGEST_RUN", longest)
         chunks = [chunk for chunk, _ in sources.Documents([InMemory("".join(parts).encode("utf-8"))])]
@@ -249,6 +250,7 @@ def test_a_run_without_a_safe_place_is_cut_alike_in_any_chunks(tokenizers, patte
 
 def test_a_text_is_cut_once_a_block_where_words_are_short_and_never_inside_a_word(monkeypatch):
     monkeypatch.setattr(source, "BLOCK_BYTES", 10)
+    monkeypatch.setattr(charsets, "_SAMPLE_BYTES", 1)
     assert len(list(sources.Documents([InMemory(b"to be or not to be " * 10)]))) == 20
     # Without spaces, but with signs after letters.
     assert len(list(sources.Documents([InMemory("我能吞下玻璃，".encode() * 10)]))) > 5

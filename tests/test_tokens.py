@@ -250,6 +250,16 @@ def test_all_formats_of_init_are_read(name, content, tmp_path):
     assert run_tokens(name.split("/")[0], cwd=tmp_path).stdout == run_tokens("or not").stdout
 
 
+def test_a_file_in_another_encoding_and_a_table_with_a_template_are_read(tmp_path):
+    (tmp_path / "old.txt").write_bytes("Ärger".encode("windows-1252"))
+    (tmp_path / "pumps.csv").write_text("tag,duty\nP-101,15\n", encoding="utf-8")
+    for name, flags, expected in (("old.txt", ["--encoding", "windows-1252"], r"\xc3\x84rger"),
+                                  ("pumps.csv", ["--template", "{tag}: {duty} kW"], "P-101: 15 kW")):
+        done = run_tokens(tmp_path / name, "--only", "tokens", *flags)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert done.stdout.replace("|", "").replace("·", " ").strip() == expected
+
+
 def test_standard_input_is_read():
     assert run_tokens("-", input="or\nnot").stdout == run_tokens("or\nnot").stdout
     assert "The text is empty" in refusal(run_tokens("-", input=""))

@@ -63,11 +63,10 @@ class FolderReport:
 
     def table(self):
         """Yield the lines that `rows` makes.
+        >>> from pathlib import Path
         >>> report = FolderReport()
-        >>> report.take(Path("notes/a.txt")), report.skip(Path("notes/b.bin"), "no text", "...")
-        (None, None)
+        >>> report.skip(Path("notes/b.bin"), "no text", "...")
         >>> print("\\n".join(report.table()))
-        read     1 file   plain text: a.txt
         skipped  1 file   no text: b.bin
         """
         for done, number, what, example in self.rows():

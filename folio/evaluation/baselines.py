@@ -44,7 +44,7 @@ class Baseline:
 @dataclass(frozen=True)
 class Baselines:
     """All yardsticks, by rising order and then compressors, and what they were learned from and measured on."""
-    measured: list              # of Baseline
+    measured: list[Baseline]
     learned_bytes: int          # of the training part
     train_bytes: int
     measured_bytes: int         # of the held-out text
@@ -53,6 +53,22 @@ class Baselines:
     def bits_of(self, name: str) -> float:
         """Return the bits per byte of a yardstick by its name."""
         return next(baseline.bits_per_byte for baseline in self.measured if baseline.name == name)
+
+    def ratios(self, bits_per_byte: float) -> list[tuple[str, float, float]]:
+        """Return (name, bits per byte, ratio) of each yardstick; a ratio below 1: the model is better.
+
+        bits_per_byte: of the model. A compressor to which the held-out text adds nothing is left out.
+        """
+        return [(baseline.name, baseline.bits_per_byte, bits_per_byte / baseline.bits_per_byte)
+                for baseline in self.measured if baseline.bits_per_byte > 0]
+
+    @property
+    def limits(self) -> str | None:
+        """A sentence on how much of the text the yardsticks have seen; None where that is all of it."""
+        parts = ((self.learned_bytes, self.train_bytes, "training text"),
+                 (self.measured_bytes, self.val_bytes, "measured text"))
+        seen = [f"the first {some:,} of {every:,} bytes of the {name}" for some, every, name in parts if some < every]
+        return f"The yardsticks have seen only {' and '.join(seen)}." if seen else None
 
 
 def order_name(order: int) -> str:

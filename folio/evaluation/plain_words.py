@@ -2,10 +2,10 @@
 
 A number of nats per byte says little by itself: 1.4 is good for plays and bad for a server's log. So the figure is
 compared with what counting characters reaches on the same text (folio.evaluation.baselines): above its order-2 model a
-network has hardly a word; below the best of the orders 2 to 5 the more, the longer what holds together. The bounds were
-read off samples at known figures (docs/evaluation.md has them).
+network has hardly a word; the further it is below the best of the orders 2 to 5, the longer the stretches that hold
+together. The bounds were read off samples at known figures (docs/evaluation.md has them).
 
-Where a text is so regular that it costs less than REGULAR, the words say what is known: its form.
+Where a text is so regular that it costs less than REGULAR, the words say only that: the network knows its form.
 """
 
 import math
@@ -26,10 +26,10 @@ FORM = "knows the form of this regular text; whether its numbers and answers are
 
 def in_plain_words(nats_per_byte: float, baselines: Baselines) -> str:
     """Return what a network of this figure writes, as a rule."""
-    if nats_per_byte < REGULAR:
-        return FORM
     if nats_per_byte > nats_of(baselines, ORDERS[0]):
         return WORST
+    if nats_per_byte < REGULAR:
+        return FORM
     best = nats_of(baselines, best_order(baselines))
     return next((words for share, words in SCALE if nats_per_byte > share * best), BEST)
 

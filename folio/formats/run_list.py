@@ -13,7 +13,7 @@ of objects, the run that was written last first, with the fields of `Run`; null 
     differs             {field: value}: the settings that are not the defaults, by the names in Model_Params.py. Of what
                         the text or the machine decides (BPE-dropout, precision, threads...) nobody can tell, so that
                         is in `settings` only
-    settings            {field: value}: all settings in effect
+    settings            {field: value}: all settings in effect, by the resume file, the weights, or else the log
     text                {name, train_bytes, fingerprint}: what it learned from; the name only while the project has that
                         text
     nats_per_byte       float: the best of the validation set
@@ -48,7 +48,8 @@ from folio.formats.find_weights import WEIGHTS, is_imported
 PATTERNS = {"weights": WEIGHTS, "resume": "resume-*.pth", "log": "log-*.jsonl"}
 LOCKS = ".lock-*"
 LARGEST = 1 << 63           # number that a file is believed
-LOG_BYTES = 1 << 20         # read of the end of a log, some thousand reports; the best of a run is in its other files
+# Read of the end of a log, some thousand reports, and of its first line; the best of a run is in its other files.
+LOG_BYTES = 1 << 20
 
 
 @dataclass
@@ -279,7 +280,7 @@ def _of_settings(params, parts, started_from, expected_steps, imported=False):
 
 
 def _of_log(path):
-    """Return what the end of a log says; raises ValueError where there is no report in it."""
+    """Return what the first report and the end of a log say; raises ValueError where there is no report in it."""
     lines = list(run_log.each_line(path, LOG_BYTES))
     reports = [report for report in lines if report]
     if lines and not reports:
@@ -288,7 +289,27 @@ def _of_log(path):
              for key in ("step", "seconds", "tokens_per_second", "val_nats_per_byte")}
     return {"steps": max(found["step"], default=None), "seconds": max(found["seconds"], default=None),
             "speed": median(found["tokens_per_second"]) if found["tokens_per_second"] else None,
-            "nats": min(found["val_nats_per_byte"], default=None)}
+            "nats": min(found["val_nats_per_byte"], default=None)} | _settings_in_log(path, reports)
+
+
+def _settings_in_log(path, reports):
+    """Return the part that a log shares with the other files; {} where it says no settings, or impossible ones.
+
+    reports: of the end of the log; the settings in the first report hold until others are reported.
+    """
+    reported = [run_log.first_report(path, LOG_BYTES), *reports]
+    logged = [report["settings"] for report in reported if report and isinstance(report.get("settings"), dict)]
+    if not logged:
+        return {}
+    # A setting that is None is not in the log. Of those that may be, only this one has another default.
+    values = {"minutes": None} | logged[-1]
+    last = reports[-1]
+    try:
+        params = run_settings.read(dict.fromkeys(("text", "model", "training"), values))
+    except (ValueError, TypeError):
+        return {}
+    expected = _steps_by_the_clock(params.training, _per(_number(last.get("seconds")), _number(last["step"])))
+    return _of_settings(params, {"log": values}, None, expected)
 
 
 def _metadata(path):

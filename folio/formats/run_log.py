@@ -81,10 +81,19 @@ def each_line(path, last_bytes=None):
         if skipped:
             file.seek(skipped - 1)
             file.readline()             # the rest of a line
-        for line in file:
-            try:
-                # errors="replace": damage becomes a line that is no JSON, whatever its bytes.
-                report = json.loads(line.decode("utf-8", errors="replace"))
-            except (ValueError, RecursionError):        # the latter for thousands of nested brackets
-                report = None
-            yield report if isinstance(report, dict) and type(report.get("step")) is int else None
+        yield from map(_report_in, file)
+
+
+def first_report(path, most_bytes):
+    """Return the report of the first line in a log; None where that is incomplete, or longer than `most_bytes`."""
+    with open(path, "rb", opener=ordinary) as file:
+        return _report_in(file.readline(most_bytes))
+
+
+def _report_in(line):
+    try:
+        # errors="replace": damage becomes a line that is no JSON, whatever its bytes.
+        report = json.loads(line.decode("utf-8", errors="replace"))
+    except (ValueError, RecursionError):        # the latter for thousands of nested brackets
+        return None
+    return report if isinstance(report, dict) and type(report.get("step")) is int else None

@@ -49,6 +49,8 @@ class RunReport:
     log: list                           # its reports, oldest first
     missing: dict = field(default_factory=dict)         # {section: why there is nothing to show}
     measured: dict = field(default_factory=dict)        # figures on the held-out text: {name: value}
+    baselines: Any = None                               # folio.evaluation.baselines.Baselines
+    quality: str | None = None                          # in plain words
     passage: list = field(default_factory=list)         # of Piece
     hardest: list = field(default_factory=list)         # of folio.evaluation.passages.Passage
     copying: Any = None                                 # folio.evaluation.copying.Copying

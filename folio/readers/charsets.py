@@ -180,7 +180,7 @@ def _without_mark(head):
     """Return the encoding of a text that is ASCII to the eye of UTF-8, but no text in it: UTF-16 without a mark,
     ISO-2022-JP; None if it is neither.
     """
-    if b"\0" in head:
+    if b"\0" in head and len(head) % 2 == 0:
         even, odd = head[::2].count(0), head[1::2].count(0)
         # Of text in the Latin alphabet nearly every other byte is NUL.
         if max(even, odd) > 0.3 * len(head[::2]) and min(even, odd) < 0.05 * len(head[::2]):

@@ -193,7 +193,7 @@ def test_steps_and_minutes_from_one_place_contradict_each_other_and_from_two_the
 
 def test_flags_go_before_the_file_and_the_file_before_the_preset(file, door, home, plays):
     made = home(plays[:3000])
-    out = door(train, made, *SMALL, "--preset", "personal", "--config",
+    out = door(train, made, *SMALL, "--verbose", "--preset", "personal", "--config",
                file({"steps": 3, "batch_size": 2, "num_heads": 1, "temperature": 3.0}))
     assert "personal: 3 steps" in out and "batch_size=4" in out and "num_heads=2" in out
     assert "learning_rate=0.001" in out
@@ -216,11 +216,11 @@ def test_what_was_saved_makes_the_same_run_again(door, home, plays, tmp_path):
     assert "going on after step 3" in door(train, made, "--resume", "--name", "run", "--config", path, "--steps", 4)
     with pytest.raises(FolioError, match="seed is 1, not 2"):
         door(train, made, "--resume", "--name", "run", "--config", path, "--steps", 5, "--seed", 2)
-    tuned = door(train, made, "--start-from", "run", "--steps", 2, "--save-config", path, *SMALL[8:])
+    tuned = door(train, made, "--start-from", "run", "--steps", 2, "--save-config", path, "--verbose", *SMALL[8:])
     assert "learning_rate=0.0015" in tuned
     with pytest.raises(FolioError, match="val_fraction is 0.1, not 0.3"):
         door(train, made, "--start-from", "run", "--val-fraction", 0.3)
-    again = door(train, made, "--start-from", "run", "--config", path)
+    again = door(train, made, "--start-from", "run", "--config", path, "--verbose")
     assert [line for line in again.splitlines() if "learning_rate" in line] == [line for line in tuned.splitlines()
                                                                                 if "learning_rate" in line]
 
@@ -380,8 +380,9 @@ def test_one_command_prepares_trains_and_writes(monkeypatch, door, home, plays):
     out = door(train, made, "--preset", "personal", "--steps", 2, *SMALL[8:])
     assert out.startswith(f"There was no text in {made.train_data}; {paths.OWN.train_data / 'input.txt'} is copied "
                           f"there.\nLearned a char tokenizer")
-    written = out.partition(f"are in {made.weights('personal')}\n\n")[2].rpartition(f"\n\nNext: python run.py --home "
-                                                                                    f"{made.folder}\n")[0]
+    quality, _, rest = out.partition(f"are in {made.weights('personal')}\n")[2].partition("\n\n")
+    written = rest.rpartition(f"\n\nNext: python run.py --home {made.folder}\n")[0]
+    assert quality.startswith("Quality: ")
     assert len(written) == 500 and set(written) <= set(plays[:3000])
     before = {path: path.read_bytes() for folder in (made.tokens, made.tokenizer) for path in folder.iterdir()}
     again = door(train, made, "--preset", "personal", "--steps", 2, *SMALL[8:], "--closing-tokens", 0)

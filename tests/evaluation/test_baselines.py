@@ -114,7 +114,8 @@ PLAYS, SHAKESPEARE = yardsticks(1.909, 1.718, 1.685, 1.735), yardsticks(2.049, 1
     (SHAKESPEARE, 1.756, "most of them misspelt"), (PLAYS, 1.603, "others are made up"),
     (SHAKESPEARE, 1.637, "others are made up"), (PLAYS, 1.484, "sentences not yet"),
     (SHAKESPEARE, 1.475, "sentences not yet"), (PLAYS, 1.403, "sentences seldom"), (PLAYS, 1.2, "seldom fits together"),
-    (PLAYS, 0.8, "often fit together"), (yardsticks(0.6, 0.5, 0.4, 0.4), 0.3, "form of this regular text")])
+    (PLAYS, 0.8, "often fit together"), (yardsticks(0.6, 0.5, 0.4, 0.4), 0.3, "form of this regular text"),
+    (yardsticks(0.2, 0.1, 0.1, 0.1), 0.3, "hardly a word")])
 def test_figures_in_plain_words(text, nats, words):
     assert words in plain_words.in_plain_words(nats, text)
 

@@ -21,6 +21,7 @@ from folio.formats import page, trained_model
 from folio.formats.trained_model import TrainedModel
 from folio.generation.language_model import LanguageModel
 from folio.networks.build import outline
+from folio.pictures import report_page
 from folio.server import page as server_page
 from Model_Params import GenerationParams, ModelParams
 from test_lstm import SMALL
@@ -227,7 +228,7 @@ def test_names_and_tokens_that_look_like_html_are_text(name, tmp_path):
 
 def test_every_file_of_the_page_is_in_it_and_installed():
     files = {path.name for path in page.WEB.iterdir()}
-    scripts = {*page.WORKER_SCRIPTS, *page.PAGE_SCRIPTS, *server_page.SCRIPTS}         # some are in both pages
+    scripts = {*page.WORKER_SCRIPTS, *page.PAGE_SCRIPTS, *server_page.SCRIPTS, *report_page.SCRIPTS}  # some in several
     assert sorted(scripts) == sorted(name for name in files if name.endswith(".js"))
     assert set(server_page.FILES) <= files
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

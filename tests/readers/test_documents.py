@@ -197,11 +197,11 @@ def test_a_damaged_document_is_one_sentence(tmp_path, suffix, damage):
 
 
 def test_pandoc_has_a_limit_of_time_and_of_memory(tmp_path, monkeypatch):
-    file = word_file(tmp_path, "One\n\n" * 5_000)
+    file = word_file(tmp_path, "One two three four.\n\n" * 10_000)
     monkeypatch.setattr(documents, "LONGEST_CONVERSION", 1e-6)
     assert f"{file} takes more than" in message_of(list, Documents([file]))
     monkeypatch.undo()
-    monkeypatch.setattr(documents, "LARGEST_HEAP", 8 << 20)
+    monkeypatch.setattr(documents, "LARGEST_HEAP", 4 << 20)
     assert f"{file} takes more than 0 GB of memory" in message_of(list, Documents([file]))
 
 
@@ -241,7 +241,7 @@ def test_without_its_package_a_document_is_named_with_the_command_that_installs_
 def test_the_command_that_installs_the_packages_names_the_pins_of_the_extra():
     from test_packaging import PROJECT
     pins = PROJECT["project"]["optional-dependencies"]["documents"]
-    assert documents.INSTALL.split()[-len(pins):] == pins
+    assert set(documents.INSTALL.split()[4:]) < set(pins)          # the others are for other kinds of files
 
 
 # --- init.py ---

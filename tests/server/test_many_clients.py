@@ -30,6 +30,7 @@ def process(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_ten_thousand_connections_that_are_left_keep_nobody_out_and_are_closed(process):
     files, left, longest = process.measured.num_fds(), [], 0.0
     try:
@@ -49,6 +50,7 @@ def test_ten_thousand_connections_that_are_left_keep_nobody_out_and_are_closed(p
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_memory_is_flat_over_a_thousand_requests_at_once_again_and_again(process):
     async def all_of():
         return await asyncio.gather(*(answered(process.port, number, leaves=number % 10 == 7)

@@ -105,5 +105,5 @@ def test_what_was_chosen_is_shown(home, plays):
     made = home(plays[:20_000])
     assert run_script("init.py", "--home", made.folder, "--vocab-size", 300).returncode == 0
     done = run_script("train.py", "--home", made.folder, "--steps", 2, "--emb-len", 16, "--num-layers", 1,
-                      "--num-heads", 1, "--sample-tokens", 0)
+                      "--num-heads", 1, "--sample-tokens", 0, "--verbose")
     assert done.returncode == 0 and "precision=auto" not in done.stdout and "precision=" in done.stdout, done.stderr

@@ -47,7 +47,7 @@ def test_everything_is_decided_and_deciding_again_changes_nothing(name):
                    if getattr(part, field.name) in (None, "auto")}
     in_blocks = {"num_heads", "num_kv_heads", "head_len", "attention_dropout", "norm", "norm_eps", "positions", "mlp",
                  "query_key_norm", "biases"} if once.model.is_recurrent else set()
-    assert open_fields <= {"steps", "minutes", "epochs", "eval_interval", "patience", "rope_base"} | in_blocks
+    assert open_fields <= {"steps", "minutes", "epochs", "eval_interval", "patience", "rope_base", "track"} | in_blocks
     assert seconds_per_step == 0.1
     other = Machine(devices=("cuda", "cpu"), compilers=(), threads=64)
     assert settle(once, TOKENIZER, text, other, ends_at=0.0)[0] == once                 # as a resumed run does

@@ -4,8 +4,10 @@ The text has HTML in it, so everything that shows it has to escape it.
 """
 
 import json
+import os
 import re
 import shutil
+import signal
 import sys
 
 import numpy as np
@@ -13,10 +15,12 @@ import pytest
 
 from browser import browser  # noqa: F401  (a fixture)
 from conftest import ROOT, refusal, run_python, run_script
-from folio import report
+from folio import evaluate, report
 from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.cli.command_line import sentence
+from folio.evaluation import baselines
+from folio.evaluation.copying import Copying, MatchLengths
 from folio.evaluation.passages import TokenCosts
 from folio.formats import run_log
 from folio.formats.run_list import Run
@@ -24,14 +28,15 @@ from folio.pictures import report_page, report_sections
 from folio.pictures.html import data_element, element, joined
 from tiny_models import write_weights
 from tokenizer import BPETokenizer
+from training_runs import run_train, wait_for
 
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
 NAME = "night"
 LINES = ["<b>Merran</b> said: <script>alert(1)</script> & so on.", "The wheel </script> is still, and № 7 is away.",
          "Кто там? <img src=x onerror=alert(2)> Никого.", "\"Four hundred,\" said Sevane; 'good', said the miller."]
 TEXT = "".join(f"{number}. {LINES[number * 7 % 4]}\n" for number in range(600))
-SECTIONS = ["What came out", "Learning", "What it wrote while it learned", "What surprises it", "Hardest passages",
-            "Does it copy?", "Tokens by script", "Settings"]
+SECTIONS = ["What came out", "Yardsticks", "Learning", "What it wrote while it learned", "What surprises it",
+            "Hardest passages", "Does it copy?", "Tokens by script", "Settings"]
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +165,25 @@ def test_the_cost_of_the_passage_is_that_of_the_model(project, written, open_rep
     assert sum(bits for _, bits in measured) == pytest.approx(sum(bits for bits, _ in pieces), rel=0.05)
     assert float(page.locator(".readout-line").inner_text().split()[1]) == pytest.approx(
         sum(bits for bits, _ in pieces) / len(text.encode("utf-8")), abs=0.01)
+
+
+def test_the_yardsticks_are_those_of_evaluate(project, written, open_report, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--weights", NAME, "--home", str(project.folder), "--samples=0",
+                                      "--json"])
+    evaluate.main()
+    found = json.loads(capsys.readouterr().out)
+    page = open_report(written)
+    rows = page.locator("#yardsticks tbody tr").evaluate_all(
+        "(rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent))")
+    own, yardsticks = found["bits_per_byte"], found["baselines"]
+    assert rows == [["the model", "", f"{own:.3f}", ""], *(
+        [each["name"], "", f"{each['bits_per_byte']:.3f}", f"{own / each['bits_per_byte']:.2f}"]
+        for each in yardsticks["measured"])]
+    assert page.locator("#yardsticks .verdict").inner_text() == f"In plain words: {found['quality']}."
+    assert f"In plain words: {found['quality']}." in page.locator("#summary .lead").inner_text()
+    assert page.locator("#yardsticks .extent").inner_text() == (
+        f"Measured on {found['bytes']:,} bytes of held-out text; the training text has "
+        f"{yardsticks['train_bytes']:,} bytes.")
 
 
 def test_the_slider_moves_through_the_samples_of_the_log(project, written, open_report):
@@ -292,7 +316,7 @@ def test_a_run_without_its_text_says_so(odd, open_report, tmp_path, monkeypatch,
     path = tmp_path / "odd.html"
     assert run_report(monkeypatch, capsys, "--home", odd.folder, "weights", "--to", path, "--samples", 1)[0] == 0
     found = sections_of(open_report(path))
-    for name in ("What surprises it", "Hardest passages", "Does it copy?"):
+    for name in ("Yardsticks", "What surprises it", "Hardest passages", "Does it copy?"):
         assert "There is no held-out text here to measure on" in found[name]
     assert "There is no log of this run here" in found["Learning"]
     assert "Here is what it writes now" in found["What it writes"] and "Latin" in found["Tokens by script"]
@@ -305,7 +329,14 @@ def test_a_log_alone_is_drawn(odd, open_report, tmp_path, monkeypatch, capsys):
     found = sections_of(page)
     assert page.locator(".curve").count() >= 4 and page.locator("#slider").is_enabled()
     assert "There are no weights of this run here" in found["What surprises it"]
-    assert "No file of this run says what it was trained with." in found["Settings"]
+    assert "block-size\t32" in found["Settings"]                        # from the first report
+
+
+def test_a_log_without_settings_says_so(odd, open_report, tmp_path, monkeypatch, capsys):
+    odd.log("log").write_text('{"step": 5, "seconds": 1.0}\n', encoding="utf-8")
+    path = tmp_path / "odd.html"
+    assert run_report(monkeypatch, capsys, "--home", odd.folder, "log", "--to", path)[0] == 0
+    assert "No file of this run says what it was trained with." in sections_of(open_report(path))["Settings"]
 
 
 def test_damaged_weights_are_told_and_not_run(odd, open_report, tmp_path, monkeypatch, capsys):
@@ -327,11 +358,40 @@ def test_an_imported_model_is_measured_on_the_text_of_the_project(twins, open_re
     twins.weights("imported").unlink()
 
 
+def test_a_run_that_went_on_with_other_settings_says_so():
+    log = [{"step": 5, "settings": {"steps": 50, "seed": 1}}, {"step": 50},
+           {"step": 60, "settings": {"steps": 90, "seed": 1, "patience": 3}}, {"step": 61, "settings": None}]
+    assert list(report.changes_of_settings(log)) == [
+        "Settings that changed by step 60: steps from 50 to 90, patience from – to 3."]
+
+
 def test_a_run_that_was_stopped_says_how_to_go_on():
     stopped = report_page.RunReport(Run("night", state="unfinished", go_on="python train.py --resume --name night",
                                         steps=40, planned_steps=100), [])
     page = report_sections.summary([stopped])
     assert "was stopped before its end. To go on: python train.py --resume" in page and "40 of 100" in page
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="SIGINT")
+def test_a_run_that_was_interrupted_is_reported_as_far_as_it_came(project, open_report, tmp_path, monkeypatch, capsys):
+    home = Home(tmp_path / "home")
+    shutil.copytree(project.folder, home.folder)
+    process = run_train(home, "--name", "cut", "--steps", 100_000, "--emb-len", 16, "--num-layers", 1, "--num-heads", 1,
+                        "--eval-interval", 5, "--sample-tokens", 20, "--threads", 1, "--no-compile", "--precision",
+                        "fp32")
+    wait_for(process, lambda: any("sample" in line for line in run_log.read(home.log("cut"))))
+    process.send_signal(signal.SIGINT)
+    assert "To go on: python train.py --resume --name cut" in process.communicate(timeout=60)[0]
+    path = tmp_path / "cut.html"
+    assert run_report(monkeypatch, capsys, "--home", home.folder, "--to", path, "--samples", 1)[0] == 0   # the newest
+    page = open_report(path)
+    found = sections_of(page)
+    last = run_log.read(home.log("cut"))[-1]["step"]
+    assert "This run was stopped before its end." in found["What came out"]
+    assert f"To go on: python train.py --resume --name cut --home {home.folder}" in found["What came out"]
+    assert f"steps\n{last:,}" in found["What came out"] and "In plain words: " in found["Yardsticks"]
+    assert "emb-len\t16" in found["Settings"] and page.locator("#slider").get_attribute("max") is not None
 
 
 # --- What is refused ---
@@ -402,6 +462,14 @@ def test_the_typical_passage_costs_what_the_whole_text_does():
     assert report.typical_start(costs, tokenizer, 1000) == 0                # longer than the text
 
 
+@pytest.mark.parametrize("mean, longest, verdict", [
+    (8.0, 24, "It copies no more than held-out text does."), (10.1, 24, "It copies more than held-out text does."),
+    (8.0, 500, "its longest copy has 500 bytes, and held-out text's 22")])
+def test_one_long_copy_is_told_even_if_the_mean_is_that_of_held_out_text(mean, longest, verdict):
+    found = Copying(MatchLengths(6000, mean, longest, ""), MatchLengths(6000, 8.0, 22, ""), 1, 1)
+    assert verdict in report_sections.copying_verdict(found)
+
+
 def test_the_levels_of_surprise_are_those_of_the_writing_page():
     source = (ROOT / "folio" / "web" / "surprise.js").read_text(encoding="utf-8")
     assert f"SURPRISE_LEVELS = {list(report_sections.SURPRISE_LEVELS)};" in source
@@ -425,9 +493,14 @@ def test_a_long_log_is_thinned_and_an_old_one_has_its_loss_in_nats():
 
 def test_a_long_held_out_text_is_measured_in_part(twins, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "MEASURED_TOKENS", 900)
+    monkeypatch.setattr(baselines, "LEARNED_BYTES", 5000)
     path = tmp_path / "part.html"
     assert run_report(monkeypatch, capsys, "--home", twins.folder, NAME, "--to", path, "--samples", 0)[0] == 0
-    assert re.search(r"Measured on the first 900 of [\d,]+ tokens of the held-out text\.", path.read_text("utf-8"))
+    page = path.read_text("utf-8")
+    assert re.search(r"Measured on the first 900 of [\d,]+ tokens of the held-out text\.", page)
+    measured = int(re.search(r"Measured on ([\d,]+) bytes of held-out text; ", page)[1].replace(",", ""))
+    assert 900 < measured < len(TEXT.encode("utf-8")) / 20
+    assert "The yardsticks have seen only the first 5,000 of" in page
 
 
 @pytest.mark.slow
