@@ -147,7 +147,8 @@ def recognized(source: Source) -> Kind:
     content = Content(source)
     by_content = next((kind for kind in KINDS if any(mark.is_in(content) for mark in kind.marks)), None)
     by_name = next((kind for kind in KINDS if source.suffix in kind.suffixes), PLAIN_TEXT)
-    is_cut_zip = content.is_zip and not content.members and any(isinstance(mark, Member) for mark in by_name.marks)
+    is_cut_zip = content.is_zip and not content.members and any(isinstance(mark, Member | MimeType)
+                                                                for mark in by_name.marks)
     if by_name.is_marked and (by_content is None or is_cut_zip):
         raise FolioError(_broken_promise(source, by_name, content))
     return by_content or by_name
