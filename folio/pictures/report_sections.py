@@ -136,7 +136,7 @@ def headline(report):
     quality = "" if run.bits_per_byte is None else (
         f" Each byte of held-out text costs it {run.bits_per_byte:.2f} bits, where plain storage takes 8.")
     words = f" In plain words: {report.quality}." if report.quality else ""
-    resume = f" To go on: {run.go_on}" if run.go_on else ""
+    resume = f" To continue: {run.go_on}" if run.go_on else ""
     return f"{STATES[run.state]}{quality}{words}{resume}"
 
 

@@ -202,12 +202,12 @@ def _decoded_whole(content, encoding, cut=False):
 def _offer(source, sample, encoding):
     """Return the sentences that offer to read a text in an encoding, None for one that could not be guessed."""
     if encoding is None:
-        line = repeated("--encoding", "windows-1252", instead=("init.py", source))
+        line = repeated("--encoding", "windows-1252", instead=("init.py", source.path))
         advice = "" if find_spec("charset_normalizer") else (" (To have it guessed: python -m pip install "
                                                              "charset-normalizer)")
         return ("It is in another encoding. Texts from Windows are often windows-1252, older ones from elsewhere "
                 f"koi8-r, shift_jis, gb18030 or mac-roman. Name it: {line}{advice}")
-    line = repeated("--encoding", encoding, instead=("init.py", source))
+    line = repeated("--encoding", encoding, instead=("init.py", source.path))
     return f'It reads well as {encoding}: "{_shown(sample, encoding)}". If that is right: {line}'
 
 

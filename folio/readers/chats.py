@@ -17,7 +17,8 @@ from Model_Params import TextParams
 
 SILENCE = 6 * 3600              # seconds: longer than a meal or a film, shorter than a night
 _HEAD = 1 << 14                 # characters that show what a file is
-_LONGEST = 1 << 26              # characters of one message in JSON; a messenger allows a few thousand
+_MOST_AT_ONCE = 1 << 20         # characters of one message in text that are held; a longer one comes as several
+_LONGEST = 1 << 24              # characters of one message in JSON; a messenger allows a few thousand
 
 # [31.12.24, 23:59:58] Ada: Happy new year     12/31/24, 11:59 PM - Ada: Happy new year
 _WHATSAPP = re.compile(r"[\u200e\u200f\ufeff]*\[?(\d{1,4})[./-](\d{1,2})[./-](\d{1,4})\.?,\s(\d{1,2})[:.](\d\d)"
@@ -92,18 +93,22 @@ def _documents(messages: Iterable[Message], name: str, source: Source, mending: 
 
 def _whatsapp_messages(lines, order):
     """Yield the Messages; a line without a date continues the one before. order: as _date_order returns it"""
-    sender, seconds, parts = "", 0.0, []
+    sender, seconds, parts, size = "", 0.0, [], 0
     for line in lines:
         match = _WHATSAPP.match(line)
         if match is None:
             parts.append(line)
+            size += len(line)
+            if size > _MOST_AT_ONCE:
+                yield sender, seconds, "\n".join(parts)
+                parts, size = [], 0
             continue
         if seconds:
             yield sender, seconds, "\n".join(parts)
         seconds = _seconds(match, order) or seconds or 1.0
         sent = _SENDER.match(match[8])
         sender, text = sent.groups() if sent else ("", "")          # without a name it is a notice
-        parts = [] if _PLACEHOLDER.match(text) else [text]
+        parts, size = [] if _PLACEHOLDER.match(text) else [text], 0
     if seconds:
         yield sender, seconds, "\n".join(parts)
 
@@ -174,7 +179,8 @@ def _text(value):
 
 def _facebook_message(record):
     time = record.get("timestamp_ms")
-    return (_mended(_text(record.get("sender_name"))), time / 1000 if isinstance(time, (int, float)) else 0.0,
+    is_time = isinstance(time, (int, float)) and abs(time) < 1e15
+    return (_mended(_text(record.get("sender_name"))), time / 1000 if is_time else 0.0,
             _mended(_text(record.get("content"))))
 
 

@@ -223,8 +223,9 @@ class _Stream:
 
     def _refuse(self, reason, place=None):
         place = self._place if place is None else place
-        shown = self.text[place:place + 30]
+        shown = repr(self.text[place:place + 30]) if self.text[place:] else "its end"
+        reason = reason.removesuffix(" starting at")
         if self._refuses:
             self.mending.as_text(self.text[self._place:], f"{self.name}, a record,")   # it says why it is not JSON
-        raise FolioError(f"{self.name} is not JSON ({reason} at {shown!r}). Mend it, or give it another suffix, such "
+        raise FolioError(f"{self.name} is not JSON ({reason} at {shown}). Mend it, or give it another suffix, such "
                          "as .txt, to read it as plain text.") from None

@@ -12,7 +12,7 @@ from folio.readers.source import Source, decoded
 from Model_Params import TextParams
 
 LONG_LINE = 1 << 22             # bytes: a longer line is scanned in parts; a shorter one takes little memory
-LONGEST_RECORD = 1 << 26        # bytes of a line that is needed whole
+LONGEST_RECORD = 1 << 24        # bytes of a line that is needed whole; in memory it may take 30 times as many
 
 # In a JSON string: everything up to its end, or up to an incomplete escape; a surrogate pair counts as one escape.
 _STRING_PART = re.compile(r'''(?:[^"\\]+|\\[^u]|\\u(?![dD][89abAB])[^"\\]{4}'''
@@ -109,11 +109,12 @@ class ScannedObject:
     '{"id": [], "text": ""}'
     """
 
-    LONGEST_ESCAPE, LONGEST_KEY = 12, 1000
+    LONGEST_ESCAPE, LONGEST_KEY, LONGEST_OUTLINE = 12, 1000, 1 << 22
 
     def __init__(self, field, strict):
         self.field, self.strict = field, strict
         self.outline = []           # parts of the object without string values and without nested lists and objects
+        self._outline_size = 0
         self._rest = ""             # the beginning of an escape
         self._depth, self._in_string = 0, False
         self._key, self._before = "", ""                # the last key of the object; the last character outside strings
@@ -170,6 +171,9 @@ class ScannedObject:
     def _keep(self, text):
         if self._depth <= 1:
             self.outline.append(text)
+            self._outline_size += len(text)
+            if self._outline_size > self.LONGEST_OUTLINE:
+                raise ValueError("it has too much beside its texts")
 
 
 def _lines(blocks):

@@ -147,7 +147,9 @@ def recognized(source: Source) -> Kind:
     content = Content(source)
     by_content = next((kind for kind in KINDS if any(mark.is_in(content) for mark in kind.marks)), None)
     by_name = next((kind for kind in KINDS if source.suffix in kind.suffixes), PLAIN_TEXT)
-    if by_name.is_marked and (by_content is None or content.is_zip and not content.members):
+    is_cut_zip = content.is_zip and not content.members and any(isinstance(mark, Member | MimeType)
+                                                                for mark in by_name.marks)
+    if by_name.is_marked and (by_content is None or is_cut_zip):
         raise FolioError(_broken_promise(source, by_name, content))
     return by_content or by_name
 
@@ -165,7 +167,7 @@ def kind_of(source: Source) -> Kind:
 def _broken_promise(source, kind, content):
     if not content.head:
         return f"{source} is empty, and no {kind.name.split(' ', 1)[1]}."
-    if content.is_zip:
+    if content.is_zip and not content.members:
         return f"{source} is damaged: it begins as {kind.name}, but its end is missing. Fetch it anew."
     return (f"{source} is not {kind.name}, though its suffix says so: give it the suffix of what it is, "
             "such as .txt.")

@@ -9,16 +9,14 @@ from collections.abc import Iterable, Iterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from email.utils import parseaddr
-from html.parser import HTMLParser
 
 from folio.base.errors import FolioError
 from folio.readers.mending import Mending
 from folio.readers.source import Source
+from folio.readers.web_pages import text_of
 from Model_Params import TextParams
 
 _MOST = 1 << 24             # bytes of a message that are looked at: what is written comes before large attachments
-_BLOCKS = {"p", "div", "br", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "table", "hr"}
-_UNSEEN = {"script", "style", "title"}
 
 
 def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[str, bool, object]]:
@@ -70,12 +68,25 @@ def _lines(blocks):
 
 
 def _text_of(content, mending):
-    """Return a message as text: sender, subject, an empty line, and what is written."""
+    """Return a message as text: sender, subject, an empty line, and what is written; "" where it is damaged."""
+    try:
+        return _written(content, mending)
+    except (FolioError, MemoryError):
+        raise
+    except Exception:           # of the standard library's parser: RecursionError, IndexError, KeyError and others
+        mending.found["{count|message|messages} of mail too damaged to be read, left out."] += 1
+        return ""
+
+
+def _written(content, mending):
+    if len(content) >= _MOST:
+        mending.found[f"{{count|message|messages}} of mail larger than {_MOST >> 20} MB, of which only the beginning "
+                      "is read."] += 1
     message = message_from_bytes(content, policy=policy.default)
     body = message.get_body(preferencelist=("plain", "html"))
     text = "" if body is None else _content_of(body)
     if body is not None and body.get_content_type() == "text/html":
-        text = _without_markup(text)
+        text = text_of(text)
     attachments = sum(part.get_content_disposition() == "attachment" or bool(part.get_filename())
                       for part in message.walk() if not part.is_multipart())
     if attachments:
@@ -90,7 +101,7 @@ def _text_of(content, mending):
 def _header(message: EmailMessage, name):
     try:
         value = str(message[name] or "")
-    except (ValueError, IndexError, AttributeError, TypeError):       # what the standard library raises for odd ones
+    except (ValueError, IndexError, AttributeError, TypeError, RecursionError):         # as there, for odd ones
         return ""
     return " ".join(value.encode("utf-8", errors="replace").decode("utf-8").split())
 
@@ -101,7 +112,7 @@ def _content_of(part):
     for encoding in (part.get_content_charset() or "utf-8", "utf-8", "windows-1252"):
         try:
             return content.decode(encoding)
-        except (UnicodeError, LookupError):
+        except (ValueError, LookupError):       # also of a name with NUL
             continue
     return content.decode("latin-1")
 
@@ -123,40 +134,3 @@ def _without_quotations(text, mending):
     if quoted:
         mending.found["{count|quoted line|quoted lines} of mail left out."] += quoted
     return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip()
-
-
-class _Text(HTMLParser):
-    """Collects what a reader of HTML sees."""
-
-    def __init__(self):
-        super().__init__(convert_charrefs=True)
-        self.parts, self.unseen = [], 0
-
-    def handle_starttag(self, tag, attrs):
-        """Begin a new line at a block."""
-        self.unseen += tag in _UNSEEN
-        if tag in _BLOCKS:
-            self.parts.append("\n")
-
-    def handle_endtag(self, tag):
-        """End the line of a block."""
-        self.unseen = max(0, self.unseen - (tag in _UNSEEN))
-        if tag in _BLOCKS:
-            self.parts.append("\n")
-
-    def handle_data(self, data):
-        """Keep text, with any white space as one blank."""
-        if not self.unseen:
-            self.parts.append(re.sub(r"\s+", " ", data))
-
-
-def _without_markup(text):
-    """Return the text of HTML.
-    >>> _without_markup("<style>p {}</style><p>One &amp; <b>two</b></p><p>three</p>")
-    'One & two\\n\\nthree'
-    """
-    parser = _Text()
-    parser.feed(text)
-    parser.close()
-    lines = [line.strip() for line in "".join(parser.parts).split("\n")]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()

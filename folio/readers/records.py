@@ -4,6 +4,7 @@ A value is missing where it is null, NaN, an empty string, or not there at all: 
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, time
 from typing import Any
@@ -20,6 +21,7 @@ _JSON_TYPES = {dict: "an object", list: "a list", str: "a string", int: "a numbe
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 RECORDS_BEFORE_REFUSAL = 1000       # without the wanted field: some writers leave out what is null
+LONGEST_NAME = 60               # characters of a name that a sentence shows
 COLUMNS_SAID = 5                    # so many columns that lack values are named for a file; the others are counted
 
 
@@ -104,9 +106,8 @@ class Texts:
         else:
             self._form = Lines(columns)
         self.names, self.format = self._form.names, self._form.format
-        for name in self.names if columns is not None else ():
-            if name not in columns:
-                raise self._no_such_field(name, columns)
+        if columns is not None and (unknown := set(self.names).difference(columns)):
+            raise self._no_such_field(min(unknown, key=self.names.index), columns)
         self._records = self._left_out = 0
         self._first_lacking = None                          # where the first record is that lacks a field
         self._missing = [0] * len(self.names)
@@ -161,14 +162,14 @@ class Texts:
             raise self._no_such_field(min(self._unseen, key=self.names.index), self._seen, self._first_lacking)
         found, noun = self.mending.found, self.noun
         if self._left_out:
-            without = f"without a value in {self.names[0]!r}" if len(self.names) == 1 else "without any value"
+            without = f"without a value in {_quoted(self.names[0])}" if len(self.names) == 1 else "without any value"
             found[remark(noun, f"{without}, left out")] += self._left_out
         for name in self.empty_columns[:COLUMNS_SAID]:
-            found[remark("file", f"with nothing in the {self.kind} {name!r}")] += 1
+            found[remark("file", f"with nothing in the {self.kind} {_quoted(name)}")] += 1
         lacking = [(name, count - self._left_out) for name, count in zip(self.names, self._missing)
                    if self._left_out < count < self._records]
         for name, count in lacking[:COLUMNS_SAID]:
-            found[remark(noun, f"without a value in {name!r}")] += count
+            found[remark(noun, f"without a value in {_quoted(name)}")] += count
         if others := sum(count for _, count in lacking[COLUMNS_SAID:]):
             found[remark("value", f"missing in other {self.kind}s")] += others
 
@@ -254,14 +255,24 @@ def column_names(cells: Iterable[str | None]) -> list[str]:
     >>> column_names(["tag", "", " duty ", "tag"])
     ['tag', 'column 2', 'duty', 'tag 2']
     """
-    names = []
+    names, times = {}, Counter()            # a dict has an order, and finds a name among 100,000 at once
     for number, cell in enumerate(cells, 1):
         name = plain = " ".join((cell or "").split()) or f"column {number}"
-        again = 2
         while name in names:
-            name, again = f"{plain} {again}", again + 1
-        names.append(name)
-    return names
+            times[plain] += 1
+            name = f"{plain} {times[plain] + 1}"
+        names[name] = None
+    return list(names)
+
+
+def places_of(names: Iterable[str], columns: Iterable[str]) -> list[int]:
+    """Return where the columns of these names are among all columns.
+
+    >>> places_of(["duty", "tag"], ["tag", "duty"])
+    [1, 0]
+    """
+    places = {name: place for place, name in enumerate(columns)}
+    return [places[name] for name in names]
 
 
 def listed(names: Iterable[str]) -> str:
@@ -273,7 +284,12 @@ def listed(names: Iterable[str]) -> str:
     if not names:
         return "none at all"
     others = " and others" if len(names) > 10 else ""
-    return ", ".join(map(repr, names[:10])) + others
+    return ", ".join(map(_quoted, names[:10])) + others
+
+
+def _quoted(name):
+    """Return a name in quotes, and only the beginning of a long one, as where a cell of text is taken for a name."""
+    return repr(name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME - 1] + "…")
 
 
 def _json_type(value):

@@ -16,8 +16,8 @@ from folio.readers.source import Source
 from Model_Params import TextParams
 
 # What has to be seen, in the order of the file: escaped characters, code pages and fonts, \u, \'xx, groups.
-_TOKEN = re.compile(rb"""\\'([0-9a-fA-F]{2})|\\u(-?\d+)\ ?|\\ansicpg(\d+)\ ?|\\f(\d+)\ ?|\\fcharset(\d+)\ ?"""
-                    rb"""|(\\\*\s*\\footnote)\b|\\bin(\d+)\ ?|(\\[^a-zA-Z])|([{}])""")
+_TOKEN = re.compile(rb"""\\'([0-9a-fA-F]{2})|\\u(-?\d{1,9})\ ?|\\ansicpg(\d{1,9})\ ?|\\f(\d{1,9})\ ?"""
+                    rb"""|\\fcharset(\d{1,9})\ ?|(\\\*\s*\\footnote)\b|\\bin(\d{1,9})\ ?|(\\[^a-zA-Z])|([{}])""")
 
 # \fcharset -> code page (RTF 1.9.1); 0, 1 and 2 leave it to \ansicpg.
 _CODE_PAGES = {77: "mac-roman", 128: "cp932", 129: "cp949", 130: "johab", 134: "gbk", 136: "big5", 161: "cp1253",

@@ -11,6 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 SAMPLE_CHARACTERS = 1 << 18     # at the start of a file: hundreds of rows, and of long texts still some
+SAMPLE_LINES = 3                # that are in the sample whole, unless it has LONGEST_SAMPLE characters without them
+LONGEST_SAMPLE = 1 << 22        # 100,000 columns have names of one or two million
 SAMPLE_ROWS = 1000
 CONSISTENT = 0.8                # of the rows must have equally many cells; prose with commas reaches 0.5
 MOST_LINES_OF_A_CELL = 500      # at the end of the sample: if it has more, its quote was just a sign

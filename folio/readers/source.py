@@ -9,10 +9,12 @@ from pathlib import PurePath
 from typing import Any
 
 from folio.base.errors import FolioError
+from folio.base.visible import on_one_line
 
 # Bytes read at a time; memory stays a small multiple of this. Four times as many are hardly faster and take twice as
 # much memory.
 BLOCK_BYTES = 1 << 19
+LONGEST_LINE = 1 << 22      # characters; a messenger allows some thousands, a subtitle has some tens
 
 
 class Source:
@@ -23,7 +25,7 @@ class Source:
         self.bytes_read = 0             # of the file as it is on the disk
 
     def __str__(self):
-        return str(self.path)
+        return on_one_line(str(self.path))          # as sentences name it; a name may have line ends
 
     @property
     def is_packed(self) -> bool:
@@ -58,6 +60,8 @@ def decoded(blocks: Iterable[bytes]) -> Iterator[str]:
 def lines_of(texts: Iterable[str]) -> Iterator[str]:
     """Turn a stream of text into lines without their line ends, which are LF, CRLF or CR.
 
+    A line longer than LONGEST_LINE is cut.
+
     >>> list(lines_of(["one\\r", "\\ntw", "o\\rthree"]))
     ['one', 'two', 'three']
     """
@@ -68,5 +72,8 @@ def lines_of(texts: Iterable[str]) -> Iterator[str]:
         *lines, rest = held[:end].replace("\r\n", "\n").replace("\r", "\n").split("\n")
         yield from lines
         held = rest + held[end:]
+        if len(held) > LONGEST_LINE:
+            yield held
+            held = ""
     if held:
         yield held.removesuffix("\r")

@@ -1,16 +1,21 @@
 """Excel workbooks: each row of each visible sheet is a document, as in any other table."""
 
+import warnings
+import zipfile
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
 from folio.base.errors import FolioError
 from folio.readers.mending import Mending
-from folio.readers.records import Texts, column_names, remark, written
+from folio.readers.records import Texts, column_names, places_of, remark, written
 from folio.readers.sniffing import header_of
 from folio.readers.source import Source
 from Model_Params import TextParams
 
+LARGEST_PART = 1 << 27          # bytes of what is held in memory, such as the texts that cells share
+MOST_PACKED = 300               # times smaller than unpacked: sheets of equal rows are 100 times smaller
+MOST_ROWS = 1 << 20             # Excel has no more; a damaged file may claim any number, and openpyxl fills the gap
 HEADER_ROWS = 100               # that are looked at to see whether the first one has the names of the columns
 
 
@@ -28,8 +33,11 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
     except ImportError:
         raise FolioError(f"{path} is an Excel workbook; to read it takes openpyxl, which is not installed: "
                          "python -m pip install openpyxl==3.1.5") from None
+    # Of parts that it does not know, such as rules for what may be typed; only values are read here.
+    warnings.filterwarnings("ignore", module="openpyxl")
     with path.open("rb") as file:
         try:
+            _refuse_bomb(source, file)
             yield from _rows_of_sheets(openpyxl, file, source, reading, mending)
         except (FolioError, MemoryError):
             raise
@@ -39,6 +47,15 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
             reason = " ".join(str(error).split())
             raise FolioError(f"{path} is damaged, or no Excel workbook ({reason}). Fetch it anew.") from None
     source.bytes_read = path.stat().st_size
+
+
+def _refuse_bomb(source, file):
+    """Raise FolioError for a workbook with a part that would fill the memory: a file made to do so."""
+    for part in zipfile.ZipFile(file).infolist():
+        is_held = not part.filename.startswith("xl/worksheets/")        # sheets are read row by row
+        if part.file_size > LARGEST_PART and (is_held or part.file_size > MOST_PACKED * part.compress_size):
+            raise FolioError(f"{source} unpacks to {part.file_size >> 20:,} MB, too much to be read as a workbook: "
+                             "export its sheets as .csv.")
 
 
 def _rows_of_sheets(openpyxl, file, source, reading, mending):
@@ -65,7 +82,8 @@ def _rows_of_sheets(openpyxl, file, source, reading, mending):
         has_rows = True
         mending.found[remark("sheet", "read as a table")] += 1
         yield from _texts(rows, names, texts, f"{source}, sheet {sheet.title!r}")
-        if texts.empty_columns and _has_formulas(openpyxl, file, sheet.title):
+        empty = places_of(texts.empty_columns, names)
+        if empty and _has_formulas(openpyxl, file, sheet.title, empty):
             raise _no_values(source, sheet)
         texts.finish()
     if refusal and not has_rows:
@@ -74,7 +92,7 @@ def _rows_of_sheets(openpyxl, file, source, reading, mending):
 
 def _texts(rows, names, texts, place):
     """Yield (text, True, where) of the rows of a sheet that have one."""
-    places = [names.index(name) for name in texts.names]
+    places = places_of(texts.names, names)
     for number, cells in rows:
         if any(cells):
             cells += [None] * (len(names) - len(cells))
@@ -87,7 +105,7 @@ def _table(sheet: Any) -> tuple[Iterator[tuple[int, list]], list[str]]:
     """Return the rows of a sheet as (number, cells), and the names of its columns; none where it is empty."""
     sheet.reset_dimensions()            # some programs write wrong ones
     rows = ((number, [_shown(value) for value in values])
-            for number, values in enumerate(sheet.iter_rows(values_only=True), 1))
+            for number, values in enumerate(islice(sheet.iter_rows(values_only=True), MOST_ROWS), 1))
     rows = ((number, cells) for number, cells in rows if any(cells))
     first = list(islice(rows, HEADER_ROWS))
     if not first:
@@ -110,12 +128,16 @@ def _shown(value):
     return None if text in ("NaN", "nan") else text
 
 
-def _has_formulas(openpyxl, file, title):
-    """Whether a sheet has formulas, by a second look at it: the first one sees their values only."""
+def _has_formulas(openpyxl, file, title, places=None):
+    """Whether a sheet has formulas, by a second look at it: the first one sees their values only.
+
+    places: of the columns that are looked at, from 0; None: all
+    """
     file.seek(0)
     sheet = openpyxl.load_workbook(file, read_only=True)[title]
     sheet.reset_dimensions()
-    return any(cell.data_type == "f" for row in sheet.iter_rows() for cell in row)
+    return any(cell.data_type == "f" for row in islice(sheet.iter_rows(), MOST_ROWS) for place, cell in enumerate(row)
+               if places is None or place in places)
 
 
 def _no_values(source, sheet):

@@ -4,17 +4,22 @@ import html
 import re
 from collections.abc import Iterable, Iterator
 
+from folio.base.errors import FolioError
 from folio.readers.charsets import decoded
 from folio.readers.mending import Mending
 from folio.readers.source import Source, lines_of
 from Model_Params import TextParams
 
 _TIMES = re.compile(r"\s*(?:\d+:)?\d+:\d+[.,]\d+\s*-->\s*(?:\d+:)?\d+:\d+[.,]\d+")
+_MOST_LINES, _LONGEST_SAID = 100, 10_000        # of a cue, which has two or three short lines; more come as another
 _TAGS = re.compile(r"</?[a-zA-Z\d][^<>]*>|\{\\[^{}]*\}")         # <i>, <c.yellow>, <00:01.500>; {\an8} of SubStation
 
 
 def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[str, bool, object]]:
-    """Yield (text, ends_document, where): what is said, and at the end of the file the end of the document."""
+    """Yield (text, ends_document, where): what is said, and at the end of the file the end of the document.
+
+    Raises FolioError for a file without subtitles.
+    """
     before, count = [], 0
     for cue in _cues(lines_of(decoded(source, reading, mending.found))):
         count += 1
@@ -22,6 +27,9 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
         before = cue
         if new:
             yield _joined(new), False, source
+    if not count and source.bytes_read:
+        raise FolioError(f"{source} has no subtitles, each below a line such as 00:00:01,000 --> 00:00:02,500. Give it "
+                         "the suffix .txt to read it as plain text.")
     if count:
         mending.found["{count|subtitle|subtitles} read without their numbers, times and tags."] += count
     yield "", True, source
@@ -47,6 +55,9 @@ def _cues(lines: Iterable[str]) -> Iterator[list[str]]:
             cue, is_cue = [], False
         elif is_cue and (said := html.unescape(_TAGS.sub("", line)).strip()):
             cue.append(said)
+            if len(cue) == _MOST_LINES or len(said) > _LONGEST_SAID:
+                yield cue
+                cue = []
     if cue and is_cue:
         yield cue
 

@@ -9,14 +9,14 @@ from operator import itemgetter
 from folio.base.errors import FolioError
 from folio.readers.charsets import decoded
 from folio.readers.mending import Mending
-from folio.readers.records import Texts, column_names, remark
-from folio.readers.sniffing import SAMPLE_CHARACTERS, sniff
+from folio.readers.records import Texts, column_names, places_of, remark
+from folio.readers.sniffing import LONGEST_SAMPLE, SAMPLE_CHARACTERS, SAMPLE_LINES, sniff
 from folio.readers.source import Source
 from Model_Params import TextParams
 
-# Characters. A cell may be a whole book; behind a quote that never ends comes the rest of the file. The csv module
-# takes four bytes for each.
-LONGEST_CELL = 1 << 24
+# Characters. A cell may be a whole book; behind a quote that never ends comes the rest of the file. One of 16 million
+# with an emoji took 800 MB.
+LONGEST_CELL = 1 << 23
 
 _NOT_A_NUMBER = frozenset({"NaN", "nan"})       # as pandas and NumPy write a missing number
 
@@ -30,7 +30,8 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
     blocks = decoded(source, reading, mending.found)
     start, is_whole = _start(blocks)
     start = mending.without_mark(start)
-    layout = sniff(start[:SAMPLE_CHARACTERS], is_whole and len(start) <= SAMPLE_CHARACTERS, source.suffix == ".tsv")
+    sample = start[:_sample_end(start)]
+    layout = sniff(sample, is_whole and len(sample) == len(start), source.suffix == ".tsv")
     if layout is None:
         if start.strip():
             mending.found[remark("file", "with the name of a table but no columns, read as plain text")] += 1
@@ -48,7 +49,7 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
         names = [f"column {number}" for number in range(1, layout.width + 1)]
     texts = Texts(source, reading, mending, names)
     mending.found[remark("file", f"read as {layout.description}")] += 1
-    places, width = [names.index(name) for name in texts.names], len(names)
+    places, width = places_of(texts.names, names), len(names)
     choose = tuple if places == list(range(width)) else itemgetter(*places)
     form, whole_rows, name = texts.format, 0, str(source)
     try:
@@ -71,13 +72,24 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
 
 def _start(blocks: Iterator[str]) -> tuple[str, bool]:
     """Return the first characters of a text, enough to see how a table is written, and whether they are all."""
-    parts, size = [], 0
+    parts, size, line_ends = [], 0, 0
     for block in blocks:
         parts.append(block)
         size += len(block)
-        if size >= SAMPLE_CHARACTERS:
+        line_ends += block.count("\n")
+        if size >= (SAMPLE_CHARACTERS if line_ends >= SAMPLE_LINES else LONGEST_SAMPLE):
             return "".join(parts), False
     return "".join(parts), True
+
+
+def _sample_end(start: str) -> int:
+    """Return where the sample ends that shows how a table is written: not within its first lines."""
+    end = 0
+    for _ in range(SAMPLE_LINES):
+        end = start.find("\n", end) + 1
+        if not 0 < end <= LONGEST_SAMPLE:
+            return SAMPLE_CHARACTERS
+    return max(end, SAMPLE_CHARACTERS)
 
 
 def _text_of_unusual(row, texts, places, width, mending):

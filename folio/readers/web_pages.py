@@ -5,13 +5,16 @@ gets; here memory stays flat, and no package is needed. The text of an EPUB's ch
 knows their order and their notes.
 """
 
-import codecs
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import chain
 
+from folio.base.encodings import encoding_problem
+from folio.readers.charsets import decoded
 from folio.readers.mending import Mending
-from folio.readers.source import Source, decoded
+from folio.readers.source import BLOCK_BYTES, Source
 from Model_Params import TextParams
 
 _BLOCKS = frozenset("""address article aside blockquote body caption center dd details dialog div dl dt fieldset
@@ -24,47 +27,42 @@ _HIDDEN = re.compile(r"<(script|style|template|noscript|svg|iframe|object|title)
                      r"|<!--", re.IGNORECASE)
 _LONGEST_TAG = 1 << 20      # characters: an unfinished tag that is longer is dropped; pictures in tags may be long
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w-]+)""", re.IGNORECASE)
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_HEAD = 4096            # bytes that say what a page's encoding is
 
 
 def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[str, bool, object]]:
     """Yield (text, ends_document, where) of a page, which is one document."""
+    head = next(source.blocks(), b"")[:_HEAD]
+    reading = replace(reading, encoding=reading.encoding or _encoding(head))
+    parts = decoded(source, reading, mending.found)
+    for text in _texts(chain([mending.without_mark(next(parts, ""))], parts)):
+        yield text, False, source
+    yield "", True, source
+
+
+def text_of(page: str) -> str:
+    r"""Return the text of a page that is held whole.
+
+    >>> text_of("<style>p {}</style><p>One &amp; <b>two</b></p><p>three</p>")
+    'One & two\n\nthree\n'
+    """
+    return "".join(_texts(page[start:start + BLOCK_BYTES] for start in range(0, len(page), BLOCK_BYTES)))
+
+
+def _texts(parts):
+    """Turn the parts of a page into those of its text."""
     page = _Page()
-    for part in without_hidden(_characters(source.blocks(), reading.encoding)):
-        yield page.feed_part(part), False, source
-    yield page.finish(), True, source
-
-
-def _characters(blocks, encoding):
-    """Decode a stream of bytes as the page says, or else as UTF-8."""
-    blocks = iter(blocks)
-    first = next(blocks, b"")
-    encoding = encoding or _encoding(first)
-
-    def all_blocks():
-        yield first
-        yield from blocks
-    if encoding is None:
-        yield from decoded(all_blocks())
-        return
-    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
-    yield from map(decoder.decode, all_blocks())
-    yield decoder.decode(b"", final=True)
+    yield from map(page.feed_part, without_hidden(parts))
+    yield page.finish()
 
 
 def _encoding(head):
     """Return what a page says of its encoding; None for UTF-8 and where it says nothing that is known."""
-    for mark, name in _MARKS:
-        if head.startswith(mark):
-            return name
-    if match := _CHARSET.search(head[:4096]):
-        name = match[1].decode("ascii", errors="replace").lower()
-        name = {"iso-8859-1": "windows-1252", "ascii": "windows-1252"}.get(name, name)     # as browsers do
-        try:
-            return None if codecs.lookup(name).name == "utf-8" else name
-        except LookupError:
-            return None
-    return None
+    match = _CHARSET.search(head)
+    name = match[1].decode("ascii").lower() if match else "utf-8"
+    name = {"iso-8859-1": "windows-1252", "ascii": "windows-1252"}.get(name, name)     # as browsers do
+    # In UTF-16 this would not be seen in bytes: browsers take such a page for UTF-8.
+    return None if name.startswith(("utf-16", "utf-32")) or encoding_problem(name) else name
 
 
 def without_hidden(texts: Iterable[str]) -> Iterator[str]:

@@ -266,3 +266,26 @@ def test_the_wrong_file_for_init_writes_nothing(home, tmp_path):
     message = refusal(run_init(project, file))
     assert f"{file} is a PDF with a password" in message and message.count("\n") == 1
     assert everything_below(project.folder) == before
+
+
+def test_numbers_in_rtf_that_no_program_writes_do_not_stop_its_reader():
+    digits = b"1" * 5000
+    for word in (b"ansicpg", b"f", b"u", b"bin", b"fcharset"):
+        assert mended(b"{\\rtf1 \\" + word + digits + b" one}").startswith(b"{\\rtf1 ")
+
+
+@pytest.mark.parametrize("content, reading, text", [
+    (b"<meta charset=hex><p>Gr\xc3\xb6\xc3\x9fe", {}, "Größe\n"),
+    (b"<meta charset=unicode_escape><p>Gr\xc3\xb6\xc3\x9fe", {}, "Größe\n"),
+    (b"<meta charset=utf-16><p>Gr\xc3\xb6\xc3\x9fe", {}, "Größe\n"),
+    (b"<p>Gr\xc3\xb6\xc3\x9fe", {"encoding": "windows-1252"}, "Größe\n"),
+    (b"<meta charset=koi8-r><p>Gr\xf6\xdfe", {"encoding": "windows-1252"}, "Größe\n")],
+    ids=["no text", "escapes", "of two bytes", "flag, but UTF-8", "flag"])
+def test_a_page_is_decoded_as_other_texts_are_where_it_says_what_cannot_be(tmp_path, content, reading, text):
+    (tmp_path / "a.html").write_bytes(content)
+    assert text_of(tmp_path / "a.html", **reading) == text
+
+
+def test_a_page_in_another_encoding_that_does_not_say_so_is_offered_one(tmp_path):
+    (tmp_path / "a.html").write_bytes("<p>“Größe”, schön und wörtlich</p>\n".encode("cp1252") * 20)
+    assert "a.html is not UTF-8. It reads well as windows-1252" in message_of(list, Documents([tmp_path / "a.html"]))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from conftest import InMemory
 from folio.base.errors import FolioError
 from folio.data.sources import Documents
-from folio.readers import chats, kinds, source
+from folio.readers import chats, kinds, messages, source
 from folio.readers.mending import remarks
 from small_texts import run_init, texts_in
 
@@ -77,6 +77,23 @@ def test_quoted_messages_and_signatures_are_left_out():
 def test_damaged_mail_gives_what_it_has(body, text):
     texts, _ = read(b"From: a@b.org\nSubject: =?utf-8?q?=C3=A9?=\n" + body, "a.eml")
     assert texts == ([f"From: a@b.org\nSubject: é\n\n{text}\n"] if text else [])
+
+
+@pytest.mark.parametrize("head", [
+    b"From: " + b"(" * 5_000, b"Content-Type: text/plain; charset=\"\0\"",
+    b"".join(b"Content-Type: multipart/mixed; boundary=z%d\n\n--z%d\n" % (n, n) for n in range(1_500))],
+    ids=["nested comments", "encoding with NUL", "nested parts"])
+def test_mail_that_the_standard_library_cannot_parse_does_not_stop_its_mailbox(head):
+    good = b"From a@b Mon Jan  1 12:00:00 2024\nSubject: x\n\nI come.\n\n"
+    texts, said = read(b"From a@b Mon Jan  1 12:00:00 2024\n" + head + b"\n\nHello\n\n" + good, "a.mbox")
+    assert texts[-1] == "Subject: x\n\nI come.\n"
+    assert "Read as a mailbox: 2 messages, each a document." in said
+
+
+def test_mail_that_is_cut_is_counted(monkeypatch):
+    monkeypatch.setattr(messages, "_MOST", 1_000)
+    texts, said = read(b"Subject: x\n\n" + b"Word. " * 1_000, "a.eml")
+    assert len(texts[0]) < 1_100 and any(line.startswith("1 message of mail larger than 0 MB") for line in said)
 
 
 def test_a_line_that_begins_with_from_in_a_paragraph_begins_no_message():
@@ -244,3 +261,33 @@ def test_a_folder_of_messages_is_read_by_init(home, tmp_path):
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
     assert "45 documents" in said and "Read as a mailbox: 40 messages, each a document." in said
+
+
+def test_a_file_without_subtitles_is_refused_and_an_empty_one_is_empty():
+    with pytest.raises(FolioError, match="a.srt has no subtitles, each below a line such as"):
+        read("Once upon a time\n", "a.srt")
+    assert read("", "a.srt")[0] == []
+
+
+def test_a_long_message_of_whatsapp_is_read_in_parts(monkeypatch):
+    monkeypatch.setattr(chats, "_MOST_AT_ONCE", 1_000)
+    texts, _ = read("31.12.24, 23:58 - Ada: Hi\n31.12.24, 23:59 - Bob: Hi\n" + "A line of words\n" * 1_000, "a.txt")
+    assert texts[0].count("A line of words\n") == 1_000 and 10 < texts[0].count("Bob: ") < 30
+
+
+def test_what_follows_a_time_without_end_is_read_in_parts():
+    start = "1\n00:00:01,000 --> 00:00:02,500\n"
+    texts, said = read(start + "A line of words\n" * 1_000, "a.srt")
+    assert texts[0].count("A line of words") == 1_000 and "10 subtitles read without" in said[0]
+    texts, said = read(start + ("words " * 5_000 + "\n") * 3, "a.srt")
+    assert texts[0].count("words") == 15_000 and "3 subtitles read without" in said[0]
+
+
+def test_lines_without_end_take_no_memory(monkeypatch):
+    monkeypatch.setattr(source, "LONGEST_LINE", 10)
+    assert max(map(len, source.lines_of(["abcd"] * 1_000))) <= 14
+
+
+def test_a_message_of_facebook_may_have_any_time():
+    message = {"sender_name": "Ada", "content": "Hi", "timestamp_ms": 10 ** 400}
+    assert read(json.dumps({"messages": [message, message]}), "a.json")[0] == ["Ada: Hi\nAda: Hi\n"]

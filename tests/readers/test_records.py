@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+import zipfile
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 from conftest import InMemory
 from folio.base.errors import FolioError
 from folio.data.sources import Documents
-from folio.readers import json_array, json_lines, mending, source
+from folio.readers import json_array, json_lines, mending, source, spreadsheets
 from Model_Params import TextParams
+from small_texts import texts_in
 
 NAMES = ["tag", "text", "duty"]
 
@@ -280,3 +282,52 @@ def test_parquet_of_narrow_fractions_shows_no_more_digits_than_it_has(tmp_path):
     with pytest.raises(FolioError, match="has list<element: int64> in its column 'x', not text"):
         parquet.write_table(pyarrow.table({"x": [[1], [2]]}), tmp_path / "b.parquet")
         documents_of(tmp_path / "b.parquet", template="{x}")
+
+
+def changed_workbook(path, change, **parts):
+    """Rewrite a workbook: the first sheet as `change` returns it, and more parts, {name: content}. -> path"""
+    with zipfile.ZipFile(path) as packed:
+        parts = {name: packed.read(name) for name in packed.namelist()} | parts
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in parts.items():
+            packed.writestr(name, change(content) if name == "xl/worksheets/sheet1.xml" else content)
+    return path
+
+
+def test_a_column_with_nothing_in_it_is_no_formula_without_a_value(tmp_path):
+    path = workbook(tmp_path / "a.xlsx", ("S", [["tag", "duty", "note"], ["P-1", 7, None], ["P-2", 8, None]]))
+    changed_workbook(path, lambda sheet: sheet.replace(b"<v>7</v>", b"<f>3+4</f><v>7</v>"))
+    assert texts_in(Documents([path])) == ["tag: P-1\nduty: 7", "tag: P-2\nduty: 8"]
+
+
+def test_what_openpyxl_does_not_know_is_no_warning(tmp_path, recwarn):
+    path = workbook(tmp_path / "a.xlsx", ("S", [["tag", "duty"], ["P-1", 7], ["P-2", 8]]))
+    extension = b'<extLst><ext uri="{CCE6A557-97BC-4b89-ADB6-D9C93CAAB3DF}"/></extLst></worksheet>'
+    changed_workbook(path, lambda sheet: sheet.replace(b"</worksheet>", extension))
+    assert len(texts_in(Documents([path]))) == 2 and not recwarn.list
+
+
+def test_a_workbook_that_claims_to_be_endless_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(spreadsheets, "MOST_ROWS", 1000)
+    path = workbook(tmp_path / "a.xlsx", ("S", [["tag", "duty"], ["P-1", 7], ["P-2", 8]]))
+    changed_workbook(path, lambda sheet: sheet.replace(b'<row r="3"', b'<row r="999999999999"'))
+    assert len(texts_in(Documents([path]))) <= 2
+
+
+def test_a_workbook_that_unpacks_to_more_than_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(spreadsheets, "LARGEST_PART", 1 << 20)
+    path = workbook(tmp_path / "a.xlsx", ("S", [["tag", "duty"], ["P-1", 7]]))
+    for change, parts in ((bytes, {"xl/sharedStrings.xml": bytes(2 << 20)}),
+                          (lambda sheet: sheet.replace(b"P-1", b"x" * (4 << 20)), {})):
+        changed_workbook(path, change, **parts)
+        with pytest.raises(FolioError, match="a.xlsx unpacks to . MB, too much to be read as a workbook"):
+            list(Documents([path]))
+        path = workbook(tmp_path / "a.xlsx", ("S", [["tag", "duty"], ["P-1", 7]]))
+
+
+def test_a_line_of_json_that_is_all_number_is_refused_before_it_fills_the_memory(monkeypatch):
+    monkeypatch.setattr(json_lines, "LONG_LINE", 1000)
+    monkeypatch.setattr(json_lines.ScannedObject, "LONGEST_OUTLINE", 2000)
+    monkeypatch.setattr(source, "BLOCK_BYTES", 1500)
+    with pytest.raises(FolioError, match="line 1, is not JSON .it has too much beside its texts"):
+        list(Documents([InMemory(b'{"a": ' + b"1" * 9000 + b"}", "a.jsonl")]))

@@ -12,6 +12,7 @@ from conftest import InMemory
 from folio.base.errors import FolioError
 from folio.data.sources import Documents
 from folio.readers import mending, tables
+from folio.readers.records import column_names
 from folio.readers.sniffing import sniff
 from Model_Params import TextParams
 
@@ -196,3 +197,23 @@ def test_any_text_is_a_table_or_none_without_an_accident(text, is_whole):
         documents_of(text.replace("\0", ""))
     except FolioError as error:
         assert "\n" not in str(error)
+
+
+def test_the_names_of_many_columns_are_read_whole():
+    names = [f"column_{number:05}" for number in range(30_000)]            # more than SAMPLE_CHARACTERS
+    row = ",".join(["1"] * len(names))
+    texts, said = documents_of(",".join(names) + f"\n{row}\n{row}\n", template="{column_29999}")
+    assert texts == ["1", "1"] and said == ["1 file read as a table of 30000 columns, separated by commas."]
+
+
+def test_equal_names_of_many_columns_are_numbered_in_a_moment():
+    assert column_names(["tag"] * 50_000)[-1] == "tag 50000"
+    assert column_names(["tag", "tag", "tag 2", "tag"]) == ["tag", "tag 2", "tag 2 2", "tag 3"]
+
+
+def test_of_a_long_name_only_the_beginning_is_said():
+    content = "x" * 10_000 + ",tag\n" + ",1\n2,3\n" * 9
+    _, said = documents_of(content)
+    assert f"9 rows without a value in '{'x' * 59}…'." in said
+    with pytest.raises(FolioError, match="has no column 'b', only 'x{59}…', 'tag'."):
+        documents_of(content, field="b")

@@ -369,7 +369,7 @@ def test_a_run_that_was_stopped_says_how_to_go_on():
     stopped = report_page.RunReport(Run("night", state="unfinished", go_on="python train.py --resume --name night",
                                         steps=40, planned_steps=100), [])
     page = report_sections.summary([stopped])
-    assert "was stopped before its end. To go on: python train.py --resume" in page and "40 of 100" in page
+    assert "was stopped before its end. To continue: python train.py --resume" in page and "40 of 100" in page
 
 
 @pytest.mark.slow
@@ -382,14 +382,14 @@ def test_a_run_that_was_interrupted_is_reported_as_far_as_it_came(project, open_
                         "fp32")
     wait_for(process, lambda: any("sample" in line for line in run_log.read(home.log("cut"))))
     process.send_signal(signal.SIGINT)
-    assert "To go on: python train.py --resume --name cut" in process.communicate(timeout=60)[0]
+    assert "To continue: python train.py --resume --name cut" in process.communicate(timeout=60)[0]
     path = tmp_path / "cut.html"
     assert run_report(monkeypatch, capsys, "--home", home.folder, "--to", path, "--samples", 1)[0] == 0   # the newest
     page = open_report(path)
     found = sections_of(page)
     last = run_log.read(home.log("cut"))[-1]["step"]
     assert "This run was stopped before its end." in found["What came out"]
-    assert f"To go on: python train.py --resume --name cut --home {home.folder}" in found["What came out"]
+    assert f"To continue: python train.py --resume --name cut --home {home.folder}" in found["What came out"]
     assert f"steps\n{last:,}" in found["What came out"] and "In plain words: " in found["Yardsticks"]
     assert "emb-len\t16" in found["Settings"] and page.locator("#slider").get_attribute("max") is not None
 
