@@ -152,7 +152,7 @@ def encode(library, path, folder):
         if library == FOLIO:
             from folio.data.encoding import encode_all
             from tokenizer import load
-            parts = ((chunk, False, False) for chunk in chunks_of(path))
+            parts = (([chunk], False, False) for chunk in chunks_of(path))
             for content, *_ in encode_all(parts, load(folder), [], WORKERS):
                 out.write(content)
         else:

@@ -28,6 +28,18 @@ def folded(text):
     return text.encode("ascii").lower() if text.isascii() else to_bytes(text.casefold())
 
 
+def folded_together(texts, left_out):
+    """Return what `folded` makes of each text, without the bytes in `left_out`, joined by NUL; it is in none of them.
+
+    >>> folded_together(["A b", "C"], b" ")
+    b'ab\\x00c'
+    """
+    content = folded("\0".join(texts)).translate(None, left_out.replace(b"\0", b""))
+    if content.count(0) == len(texts) - 1:
+        return content
+    return b"\0".join(folded(text).translate(None, left_out + b"\0") for text in texts)
+
+
 def letters(text):
     """Return what documents are compared by.
     >>> letters("Page 12: The End")
@@ -41,16 +53,20 @@ def shingles(pieces):
 
     pieces: [bytes of letters]
     """
-    content = b"".join(pieces)
-    ends = np.cumsum([len(piece) for piece in pieces])
+    return _shingles(b"\0".join(pieces))
+
+
+def _shingles(content):
+    """Return what `shingles` does of pieces joined by NUL."""
     if len(content) < _SHINGLE:
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    ends = np.append(np.flatnonzero(np.frombuffer(content, np.uint8) == 0), len(content))
     words = np.empty(len(content) - _WORD + 1, "<u8")                       # at every byte, with the seven after it
     for offset in range(_WORD):
         words[offset::_WORD] = np.frombuffer(content, "<u8", (len(content) - offset) // _WORD, offset)
     mixed = words * np.uint64(_MULTIPLIERS[0])
     starts = np.flatnonzero(mixed[:len(words) - _SHINGLE + _WORD] < np.uint64(1 << 61))         # one in eight
-    owners = np.repeat(np.arange(len(ends)), np.diff(np.searchsorted(starts, ends), prepend=0))
+    owners = np.repeat(np.arange(len(ends)), np.diff(np.searchsorted(starts, ends, "right"), prepend=0))
     is_whole = starts + _SHINGLE <= ends[owners]
     starts, owners = starts[is_whole], owners[is_whole]
     hashes = mixed[starts]
@@ -68,16 +84,16 @@ class Likeness:
         self._sizes = np.bincount(self._owners, minlength=len(candidates))
         self._index(np.arange(len(self._hashes)))
 
-    def like_any_document(self, documents, left_out):
+    def like_any_document(self, groups, left_out):
         """Return the numbers of those candidates that a document is like.
 
-        documents: yields (chunk, ends_document); left_out: numbers of documents that are not compared
+        groups: of documents, as Documents.groups yields them; left_out: numbers of documents that are not compared
         """
         found = set()
         if not len(self._sizes):
             return found
-        for pieces in _batches(_pieces(documents, left_out)):
-            found |= self._like(*shingles(pieces))
+        for content in _batches(_pieces(groups, left_out)):
+            found |= self._like(*_shingles(content))
         return found
 
     def closure(self, numbers):
@@ -133,29 +149,42 @@ def _distinct(hashes, owners):
     return hashes[is_first], owners[is_first]
 
 
-def _pieces(documents, left_out):
-    """Yield the letters of documents, of PIECE_BYTES at most, wherever the chunks of a document end."""
-    number, content = 0, b""
-    for chunk, ends_document in documents:
-        if number not in left_out:
-            content += letters(chunk)
-            while len(content) > PIECE_BYTES:
-                yield content[:PIECE_BYTES]
-                content = content[PIECE_BYTES:]
-            if ends_document:
-                yield content
-                content = b""
-        number += ends_document
+def _pieces(groups, left_out):
+    """Yield the letters of documents, joined by NUL, wherever the chunks of a document end.
+
+    A long document is divided into pieces of PIECE_BYTES.
+    """
+    number, content, is_within = 0, b"", False
+    for texts, ends_document in groups:
+        numbers = range(number, number + len(texts) * ends_document)
+        if ends_document and not is_within and max(map(len, texts)) <= PIECE_BYTES // 4:    # bytes of a character
+            number = numbers.stop
+            if not left_out.isdisjoint(numbers):
+                texts = [text for place, text in zip(numbers, texts) if place not in left_out]
+            if texts:
+                yield folded_together(texts, _NO_LETTERS)
+            continue
+        is_within = not ends_document
+        for text in texts:
+            if number not in left_out:
+                content += letters(text)
+                while len(content) > PIECE_BYTES:
+                    yield content[:PIECE_BYTES]
+                    content = content[PIECE_BYTES:]
+                if ends_document:
+                    yield content
+                    content = b""
+            number += ends_document
 
 
 def _batches(pieces):
-    """Yield lists of pieces."""
+    """Join pieces by NUL until they have BATCH_BYTES."""
     batch, size = [], 0
     for piece in pieces:
         batch.append(piece)
         size += len(piece)
         if size >= BATCH_BYTES:
-            yield batch
+            yield b"\0".join(batch)
             batch, size = [], 0
     if batch:
-        yield batch
+        yield b"\0".join(batch)

@@ -21,7 +21,7 @@ class Files:
         self._starts = []               # (path, number of its first document, its first byte)
 
     def add(self, path, choice):
-        """Note the file that the next chunk is from. choice: the Choice, before it has taken that chunk"""
+        """Note the file that the next group is from. choice: the Choice, before it has taken that group"""
         if not self._starts or self._starts[-1][0] != path:
             self._starts.append((path, choice.documents, choice.bytes))
 
@@ -44,12 +44,12 @@ class Scripts:
         self._characters, self._passed = (Counter(), Counter()), 0      # training, held out
 
     def watch(self, parts):
-        """Pass a stream of (chunk, is_val, ends_document) on."""
+        """Pass a stream of (texts, is_val, ends_document) on."""
         for part in parts:
-            chunk, is_val, _ = part
-            step = 1 if is_val else EVERY
-            self._characters[is_val].update(chunk[-self._passed % step::step])
-            self._passed += len(chunk)
+            texts, is_val, _ = part
+            text, step = "".join(texts), 1 if is_val else EVERY
+            self._characters[is_val].update(text[-self._passed % step::step])
+            self._passed += len(text)
             yield part
 
     def one_sided(self):
