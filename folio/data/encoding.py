@@ -20,7 +20,7 @@ from folio.data.sides import Files, Scripts
 from folio.data.sources import separated_by_line_ends
 from folio.data.token_files import QUIET_BAR, SHORTEST_TRAINING, npy_header
 from folio.kernels.merging import learn_merges
-from folio.kernels.splitting import PretokenCounter, count_batch, in_batches, to_bytes
+from folio.kernels.splitting import PretokenCounter, count_batch, in_batches, pack, to_bytes, unpack
 from tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, from_dict
 
 PARALLEL_BYTES = 16_000_000         # one process encodes them in 0.7 s; two take as long, including their start
@@ -137,9 +137,13 @@ def learn_tokenizer(documents, survey, text):
 def count_all_pretokens(chunks, pattern, processes):
     """Count the pre-tokens of a stream of text, in several processes. -> PretokenCounter"""
     counts = PretokenCounter()
-    for counted in in_order(partial(count_batch, pattern=pattern), in_batches(chunks), processes):
+    for counted in in_order(partial(_count_packed, pattern=pattern), map(pack, in_batches(chunks)), processes):
         counts.add(counted)
     return counts
+
+
+def _count_packed(packed, pattern):
+    return count_batch(unpack(*packed), pattern)
 
 
 # --- The third pass: encode ---
@@ -217,19 +221,25 @@ def encode_all(parts, tokenizer, separator, processes):
     """
     encode = partial(_encode_batch, separator=np.array(separator, tokenizer.dtype))
     batches = in_batches(parts, lambda part: sum(map(len, part[0])))
-    return in_order(encode, batches, processes, from_dict, tokenizer.to_dict())
+    return in_order(encode, map(_packed_parts, batches), processes, from_dict, tokenizer.to_dict())
+
+
+def _packed_parts(parts):
+    """parts: [(texts, is_val, ends_document)] -> (packed texts, is_val, ends_document), with an entry for each text"""
+    groups, is_val, ends_document = zip(*parts)
+    lengths = list(map(len, groups))
+    return pack(list(chain.from_iterable(groups))), np.repeat(is_val, lengths), np.repeat(ends_document, lengths)
 
 
 def _encode_batch(tokenizer, parts, separator):
-    """parts: [(texts, is_val, ends_document)]; separator: (ids,) -> as encode_all yields"""
-    groups, is_val, ends_document = zip(*parts)
-    lengths, texts = list(map(len, groups)), list(chain.from_iterable(groups))
-    is_val, ends_document = np.repeat(is_val, lengths), np.repeat(ends_document, lengths)
+    """parts: as _packed_parts returns them; separator: (ids,) -> as encode_all yields"""
+    packed, is_val, ends_document = parts
+    texts = unpack(*packed)
     ids, ends = tokenizer.encode_many(texts)
     counts = np.diff(ends, prepend=0) + len(separator) * ends_document
     places = ends[ends_document].repeat(len(separator))
     ids = np.insert(ids, places, np.tile(separator, ends_document.sum()))
-    sizes = list(map(len, map(to_bytes, texts)))
+    sizes = packed[1] if packed[0].isascii() else list(map(len, map(to_bytes, texts)))
     tokens, text_bytes = (np.bincount(is_val, amounts, minlength=2).astype(int).tolist() for amounts in (counts, sizes))
     return ids.tobytes(), tokens, text_bytes
 

@@ -11,7 +11,7 @@ from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import groupby, pairwise
+from itertools import groupby
 
 import numpy as np
 
@@ -161,8 +161,10 @@ class Candidates:
 
         """
         firsts = self._prune()
-        return [Group(sum(self._sizes[first:end]), self._numbers[first:end], self._texts[first])
-                for first, end in pairwise([*firsts.tolist(), len(self._keys)])]
+        sizes = np.add.reduceat(np.array(self._sizes), firsts).tolist() if len(firsts) else []
+        ends = [*firsts[1:].tolist(), len(self._keys)]
+        return [Group(size, self._numbers[first:end], self._texts[first])
+                for size, first, end in zip(sizes, firsts.tolist(), ends)]
 
     def _prune(self):
         """Drop the largest keys until the bytes left are allowed. -> where the groups begin, (groups,)"""

@@ -1,12 +1,13 @@
 """Texts of files that take longer to read than to read back, as tables do, kept on the disk from pass to pass."""
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
+
+from folio.kernels.splitting import pack, unpack
 
 _LOSSLESS = "surrogatepass"         # lone surrogates of two documents must not become one character
 
@@ -25,9 +26,10 @@ class KeptTexts:
 
     def add(self, path: Any, texts: Sequence[str], ends_document: bool, bytes_read: int) -> None:
         """Keep what Documents.groups yields. bytes_read: of the file so far"""
-        content = "".join(texts).encode("utf-8", errors=_LOSSLESS)
+        text, lengths = pack(texts)
+        content = text.encode("utf-8", errors=_LOSSLESS)
         place = self._file.seek(0, 2)
-        self._file.write(np.fromiter(map(len, texts), np.int64, len(texts)))
+        self._file.write(lengths)
         self._file.write(content)
         self._groups.setdefault(path, []).append((place, len(texts), len(content), ends_document, bytes_read))
 
@@ -41,8 +43,7 @@ class KeptTexts:
             self._file.seek(place)
             lengths = np.frombuffer(self._file.read(8 * count), np.int64)
             text = self._file.read(size).decode("utf-8", errors=_LOSSLESS)
-            ends = accumulate(lengths.tolist(), initial=0)
-            yield [text[start:end] for start, end in pairwise(ends)], ends_document, bytes_read
+            yield unpack(text, lengths), ends_document, bytes_read
 
     def close(self) -> None:
         """Remove the temporary file."""

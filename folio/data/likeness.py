@@ -110,34 +110,41 @@ class Likeness:
     def _index(self, chosen):
         """Sort these of the candidates' shingles, and mark them in a table."""
         order = chosen[np.argsort(self._hashes[chosen], kind="stable")]
-        self._sorted, self._sorted_owners = self._hashes[order], self._owners[order]
+        self._sorted_owners = self._owners[order]
+        self._known, self._firsts, self._counts = np.unique(self._hashes[order], return_index=True, return_counts=True)
         self._is_possible = np.zeros(1 << _FILTER_BITS, bool)
-        self._is_possible[self._sorted & np.uint64((1 << _FILTER_BITS) - 1)] = True
+        self._is_possible[self._known & np.uint64((1 << _FILTER_BITS) - 1)] = True
 
     def _like(self, hashes, owners):
         """Return the numbers of the candidates that documents with these shingles are like.
 
         hashes, owners: (n,) as `shingles` returns them
         """
-        if not len(self._sorted):
+        if not len(self._known):
             return set()
         sizes = np.bincount(owners)
         is_possible = self._is_possible[hashes & np.uint64((1 << _FILTER_BITS) - 1)]
         hashes, owners = hashes[is_possible], owners[is_possible]
-        place = np.searchsorted(self._sorted, hashes)
-        is_known = self._sorted[np.minimum(place, len(self._sorted) - 1)] == hashes
-        hashes, owners = _distinct(hashes[is_known], owners[is_known])
-        first = np.searchsorted(self._sorted, hashes)
-        last = np.searchsorted(self._sorted, hashes, side="right")
+        places = np.minimum(np.searchsorted(self._known, hashes), len(self._known) - 1)
+        is_known = self._known[places] == hashes
+        shared = _unique(owners[is_known] * len(self._known) + places[is_known])
+        owners, places = np.divmod(shared, len(self._known))
+        firsts, counts = self._firsts[places], self._counts[places]
         pairs = []                      # document * candidates + candidate, once for every shingle that they share
         for offset in range(MOST_OWNERS):
-            is_shared = first + offset < last
-            candidates = self._sorted_owners[first[is_shared] + offset]
+            is_shared = offset < counts
+            candidates = self._sorted_owners[firsts[is_shared] + offset]
             pairs.append(owners[is_shared] * len(self._sizes) + candidates)
         pairs, counts = np.unique(np.concatenate(pairs), return_counts=True)
         documents, candidates = np.divmod(pairs, len(self._sizes))
         shorter = np.minimum(sizes[documents], self._sizes[candidates])
         return set(candidates[(counts >= SHARED * shorter) & (shorter >= LEAST_SHINGLES)].tolist())
+
+
+def _unique(values):
+    """Return what np.unique does; it sorts, which is faster than its hashing where most values differ."""
+    values = np.sort(values)
+    return values[np.append(True, values[1:] != values[:-1])] if len(values) else values
 
 
 def _distinct(hashes, owners):
