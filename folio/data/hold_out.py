@@ -11,7 +11,6 @@ from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import groupby
 
 import numpy as np
 
@@ -49,8 +48,9 @@ class Split:
                 yield chunk, is_val, ends_document
 
     def groups_in_order(self, groups):
-        """Turn a stream of (texts, ends_document) into one of (texts, is_val, ends_document), in the order of the text.
+        """Turn a stream of (texts, ends_document) into one of (texts, is_val, ends_document).
 
+        It is in the order of the text, but that of a group the documents for training come first.
         groups: as Documents.groups yields them
         """
         number = start = 0              # of the document; where the group begins, in the document or in the text
@@ -73,12 +73,14 @@ class Split:
                         content = to_bytes(text)
                         yield from self._cut(text, content, cut - start, ends_document)
                         start = 0 if ends_document else start + len(content)
-            elif self.held_out.isdisjoint(numbers):
+            elif not (held_out := self.held_out.intersection(numbers)):
                 yield texts, False, ends_document
             else:
-                for is_val, places in groupby(numbers, self.held_out.__contains__):
-                    places = list(places)
-                    yield texts[places[0] - numbers.start:places[-1] + 1 - numbers.start], is_val, ends_document
+                rest = list(texts)
+                chosen = [rest.pop(place - numbers.start) for place in sorted(held_out, reverse=True)]
+                if rest:
+                    yield rest, False, ends_document
+                yield chosen[::-1], True, ends_document
 
     def parts(self, groups):
         """Yield what `groups_in_order` yields, but all that is for training first; the rest is in memory meanwhile.

@@ -73,7 +73,11 @@ class Documents:
     def __iter__(self):
         self._begin()
         for path in self.files:
-            yield from self._documents_of(path)
+            for chunk, ends_document in self._documents_of(path):
+                if isinstance(chunk, list):
+                    yield from ((text, True) for text in chunk)
+                else:
+                    yield chunk, ends_document
 
     def groups(self):
         """Yield the same, many documents at once: (texts, ends_document).
@@ -102,10 +106,13 @@ class Documents:
         self._finished, self._source = self.bytes_read, Source(path)
 
     def _documents_of(self, path):
-        """Yield (text, ends_document) of one file, without empty documents."""
+        """Yield (text, ends_document) of one file, without empty documents, or (list of documents, True)."""
         is_empty = True         # the document so far
         tail = ""               # its last characters, which may be the beginning of a separator
-        for chunk, ends_document in _cut_safely(self._read(path)):
+        for chunk, ends_document in _cut_safely(_one_by_one_if_rare(self._read(path))):
+            if isinstance(chunk, list):
+                yield chunk, True
+                continue
             if is_empty and ends_document and END_OF_TEXT not in chunk:         # as most rows of a table
                 if chunk:
                     yield chunk, True
@@ -135,7 +142,7 @@ def _cut_safely(texts):
     waiting, size = [], 0                   # texts since the last safe cut, and the characters in them
     for text, ends_document in texts:
         if ends_document:
-            if waiting:
+            if waiting:             # never before a list
                 text = "".join(waiting) + text
                 waiting, size = [], 0
             yield text, True
@@ -154,8 +161,17 @@ def _cut_safely(texts):
             size = len(waiting[0])
 
 
+def _one_by_one_if_rare(texts):
+    """Take those lists of documents apart in which one is empty, or has a separator in it."""
+    for text, ends_document in texts:
+        if isinstance(text, list) and not (all(text) and END_OF_TEXT not in "".join(text)):
+            yield from ((document, True) for document in text)
+        else:
+            yield text, ends_document
+
+
 def _grouped(chunks):
-    """Turn a stream of (text, ends_document) into groups as Documents.groups yields them."""
+    """Turn what Documents._documents_of yields into groups as Documents.groups yields them."""
     texts, size, is_within = [], 0, False       # whole documents; whether one has begun that goes on
     for text, ends_document in chunks:
         if is_within or not ends_document:
@@ -165,8 +181,12 @@ def _grouped(chunks):
             yield [text], ends_document
             is_within = not ends_document
             continue
-        texts.append(text)
-        size += len(text)
+        if isinstance(text, list):
+            texts += text
+            size += sum(map(len, text))
+        else:
+            texts.append(text)
+            size += len(text)
         if size >= BATCH:
             yield texts, True
             texts, size = [], 0
