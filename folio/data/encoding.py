@@ -16,7 +16,7 @@ from folio.base.errors import FolioError
 from folio.base.files import replacing
 from folio.base.parallel import cores, in_order
 from folio.data.hold_out import Choice, Split
-from folio.data.sides import Files, Scripts
+from folio.data.sides import Columns, Files, Scripts
 from folio.data.sources import separated_by_line_ends
 from folio.data.token_files import QUIET_BAR, SHORTEST_TRAINING, npy_header
 from folio.kernels.merging import learn_merges
@@ -38,6 +38,7 @@ class Survey:
     alphabet: tuple                 # the distinct characters, sorted, if they were asked for
     held_out_files: tuple           # paths of the files of which everything is held out
     likeness_counts: bool           # whether documents that are alike are on one side
+    columns: tuple = ()             # as Documents.columns
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class TokenCounts:
     bytes: tuple                    # of the text, without separators
     sha256: str                     # of the tokens of both parts
     one_sided_scripts: tuple = ()   # as Scripts.one_sided
+    one_sided_columns: tuple = ()   # as Columns.one_sided
 
 
 def default_vocab_size(text_bytes):
@@ -82,13 +84,13 @@ def survey_text(documents, text, want_alphabet=False):
     if not choice.bytes:
         others = " and others" if len(documents.files) > 1 else ""
         raise FolioError(f"There is nothing in {documents.files[0]}{others}: no text, nothing to learn.")
-    mended = dict(documents.mended)
+    mended, columns = dict(documents.mended), documents.columns
     if documents.held_out:
         split, likeness_counts = Split(files.start_of(documents.held_out, choice.bytes)), True
     else:
         split, likeness_counts = choice.split(_with_progress(documents, "Comparing documents"))
     return Survey(choice.bytes, characters, choice.documents, split, identity.fingerprint(split), mended,
-                  tuple(sorted(alphabet)), files.held_out(split, choice), likeness_counts)
+                  tuple(sorted(alphabet)), files.held_out(split, choice), likeness_counts, columns)
 
 
 class Identity:
@@ -169,9 +171,9 @@ def write_tokens(path, tokenizer, documents, survey, find_changed=lambda: None):
         groups = _unchanged(_with_progress(documents, "Encoding"), documents, survey, find_changed)
         parts = _parts(groups, tokenizer, survey)
         separator = _separator(tokenizer, survey)
-        scripts = Scripts()
-        for content, more_tokens, more_bytes in encode_all(scripts.watch(parts), tokenizer, separator,
-                                                           _processes(survey)):
+        scripts, columns = Scripts(), Columns(survey.columns)
+        parts = columns.watch(scripts.watch(parts))
+        for content, more_tokens, more_bytes in encode_all(parts, tokenizer, separator, _processes(survey)):
             file.write(content)
             digest.update(content)
             for part in (0, 1):
@@ -183,7 +185,7 @@ def write_tokens(path, tokenizer, documents, survey, find_changed=lambda: None):
             raise FolioError(f"The text is too short: its {survey.bytes} bytes make {tokens[0]} tokens to train on and "
                              f"{tokens[1]} held out for validation. A few thousand bytes are the least that can be "
                              "learned from.")
-    return TokenCounts(tuple(tokens), tuple(sizes), digest.hexdigest(), scripts.one_sided())
+    return TokenCounts(tuple(tokens), tuple(sizes), digest.hexdigest(), scripts.one_sided(), columns.one_sided())
 
 
 def encode_validation(documents, tokenizer, survey):

@@ -1,4 +1,4 @@
-"""What is only on one side of a split, for training or held out: whole files and scripts."""
+"""What is only on one side of a split, for training or held out: whole files, scripts and columns of tables."""
 
 import unicodedata
 from collections import Counter
@@ -10,7 +10,8 @@ from folio.base.visible import on_one_line
 EVERY = 31              # characters of the training part: one of so many is looked at
 LEAST_SHARE = 0.01      # of the letters on one side: a script that is mentioned
 FAR_LESS = 0.01         # times its share on the other side: a few letters, as in a name or a formula
-LEAST_EXPECTED = 20     # letters on the other side, if the shares were equal: fewer may be missing by chance
+LEAST_EXPECTED = 20     # letters or values on the other side, if the shares were equal: fewer may be missing by chance
+MOST_COLUMNS = 100      # that are looked for: each takes 0.1 ms a megabyte until it has been seen on both sides
 _CALLED = {"CJK": "Chinese", "HANGUL": "Korean", "HIRAGANA": "Japanese", "KATAKANA": "Japanese"}
 
 
@@ -71,6 +72,36 @@ class Scripts:
         return tuple(found)
 
 
+class Columns:
+    """Counts the "column: value" lines of some columns, until a column is known to be on both sides."""
+
+    def __init__(self, names):
+        self._lines = {name: [0, 0] for name in names[:MOST_COLUMNS]}       # training, held out
+        self._documents = [0, 0]
+
+    def watch(self, parts):
+        """Pass a stream of (texts, is_val, ends_document) on."""
+        for part in parts:
+            texts, is_val, ends_document = part
+            self._documents[is_val] += len(texts) * ends_document
+            if self._lines:
+                content = "\n".join(["", *texts])
+                for name, counts in list(self._lines.items()):
+                    counts[is_val] += content.count(f"\n{name}: ")
+                    if all(counts):
+                        del self._lines[name]
+            yield part
+
+    def one_sided(self):
+        """Return ((name of a column, whether it is held out), ...) for each that has values on one side only."""
+        found = []
+        for name, counts in self._lines.items():
+            for here in (1, 0):
+                if counts[here] * self._documents[1 - here] >= LEAST_EXPECTED * max(1, self._documents[here]):
+                    found.append((name, bool(here)))
+        return tuple(found)
+
+
 @cache
 def _script(letter):
     """Return the name of a letter's script.
@@ -91,6 +122,16 @@ def one_sided(survey, written):
             yield f"{script} letters are only in the held-out part: nothing is learned about them."
         else:
             yield f"{script} letters are only in the training part: what is learned about them is not measured."
+    for is_held_out in (True, False):
+        names = [on_one_line(name) for name, is_here in written.one_sided_columns if is_here == is_held_out]
+        if names:
+            others = ", ..." if len(names) > 3 else ""
+            columns = f"{counted(len(names), 'column')} ({', '.join(map(repr, names[:3]))}{others})"
+            verb = "have" if len(names) > 1 else "has"
+            if is_held_out:
+                yield f"{columns} {verb} values only in held-out rows: nothing is learned about them."
+            else:
+                yield f"{columns} {verb} values only in training rows: what is learned about them is not measured."
     if not survey.likeness_counts:
         yield ("Most documents are like others in all but numbers and a few words, as rows and logs are: some held-out "
                "documents have such likenesses in the training part.")

@@ -39,6 +39,11 @@ class Documents:
         return self.mending.found
 
     @property
+    def columns(self):
+        """The columns that are "column: value" lines in the documents that the last pass read from tables."""
+        return tuple(self.mending.columns)
+
+    @property
     def path(self):
         """The file that is being read."""
         return self._source.path
@@ -60,7 +65,7 @@ class Documents:
 
     @contextmanager
     def kept_in(self, folder):
-        """Keep what `groups` reads of files other than plain text in a temporary file in this folder, and read it there.
+        """Keep what `groups` reads of files other than plain text in a temporary file in this folder; read it there.
 
         A table of 20 MB is read in 0.4 s and read back in 0.1; a document is converted once.
         """
@@ -88,7 +93,8 @@ class Documents:
         for path in self.files:
             if self._kept is not None and path in self._kept:
                 self._next(path)
-                for texts, ends_document, self._source.bytes_read in self._kept.read(path):
+                for texts, ends_document, bytes_read in self._kept.read(path):
+                    self._source.bytes_read = bytes_read
                     yield texts, ends_document
                 continue
             for texts, ends_document in _grouped(self._documents_of(path)):

@@ -33,6 +33,7 @@ class Mending:
     def __init__(self, invalid_bytes="refuse", remedy=_REMEDY):
         self.invalid_bytes, self.remedy = invalid_bytes, remedy
         self.found = Counter()
+        self.columns = {}                   # names of columns whose values are "column: value" lines; no values here
         self._mojibake = Mojibake()
 
     def __call__(self, chunks):

@@ -104,6 +104,8 @@ class Texts:
         else:
             self._form = Lines(columns)
         self.names, self.format = self._form.names, self._form.format
+        if self.is_lines:
+            mending.columns |= dict.fromkeys(self.names)
         for name in self.names if columns is not None else ():
             if name not in columns:
                 raise self._no_such_field(name, columns)
