@@ -20,7 +20,7 @@ MOST_OWNERS = 8         # candidates that a shingle is looked up for; `closure` 
 _NO_LETTERS = bytes(byte for byte in range(128) if not chr(byte).isalpha())
 _WORD, _SHINGLE = 8, 32     # bytes
 _MULTIPLIERS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93)     # odd, bits mixed
-_FILTER_BITS = 20           # of a table of 1 MB, which stays in the cache, that rules out most shingles at once
+_FILTER_BITS = 22           # of a table of 4 MB that rules out most shingles at once
 
 
 def folded(text):
@@ -111,7 +111,7 @@ class Likeness:
         self._sorted_owners = self._owners[order]
         self._known, self._firsts, self._counts = np.unique(self._hashes[order], return_index=True, return_counts=True)
         self._is_possible = np.zeros(1 << _FILTER_BITS, bool)
-        self._is_possible[self._known & np.uint64((1 << _FILTER_BITS) - 1)] = True
+        self._is_possible[self._known >> np.uint64(64 - _FILTER_BITS)] = True
 
     def _like(self, hashes, owners):
         """Return the numbers of the candidates that documents with these shingles are like.
@@ -121,8 +121,8 @@ class Likeness:
         if not len(self._known):
             return set()
         sizes = np.bincount(owners)
-        is_possible = self._is_possible[hashes & np.uint64((1 << _FILTER_BITS) - 1)]
-        hashes, owners = hashes[is_possible], owners[is_possible]
+        possible = np.flatnonzero(self._is_possible[hashes >> np.uint64(64 - _FILTER_BITS)])
+        hashes, owners = hashes[possible], owners[possible]
         places = np.minimum(np.searchsorted(self._known, hashes), len(self._known) - 1)
         is_known = self._known[places] == hashes
         shared = _unique(owners[is_known] * len(self._known) + places[is_known])
