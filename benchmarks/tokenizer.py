@@ -126,7 +126,7 @@ def train(library, path, vocab_size):
         from tokenizer import BPETokenizer
         started_at = time.perf_counter()
         processes = WORKERS if path.stat().st_size >= PARALLEL_BYTES else 1     # as init.py does
-        counts = count_all_pretokens(chunks_of(path), PATTERN, processes)
+        counts = count_all_pretokens(([chunk] for chunk in chunks_of(path)), PATTERN, processes)
         BPETokenizer(learn_merges(counts, BPETokenizer.merges_for(vocab_size)), PATTERN)
     elif library == RUSTBPE:
         import rustbpe
@@ -152,7 +152,7 @@ def encode(library, path, folder):
         if library == FOLIO:
             from folio.data.encoding import encode_all
             from tokenizer import load
-            parts = ((chunk, False, False) for chunk in chunks_of(path))
+            parts = (([chunk], False, False) for chunk in chunks_of(path))
             for content, *_ in encode_all(parts, load(folder), [], WORKERS):
                 out.write(content)
         else:
@@ -208,7 +208,7 @@ def save_for_all(corpus, folder):
     from folio.formats.tokenizers import write
     from folio.kernels.merging import learn_merges
     from tokenizer import BPETokenizer
-    counts = count_all_pretokens(chunks_of(corpus), PATTERN, WORKERS)
+    counts = count_all_pretokens(([chunk] for chunk in chunks_of(corpus)), PATTERN, WORKERS)
     tokenizer = BPETokenizer(learn_merges(counts, BPETokenizer.merges_for(VOCAB_SIZE)), PATTERN)
     tokenizer.save(folder)
     write(tokenizer, "huggingface", folder / "tokenizer.json")

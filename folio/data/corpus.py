@@ -177,9 +177,10 @@ def _learned(home, text, paths, held_out, runs_needing, report, say):
             paths = absolute_paths(paths, home), absolute_paths(held_out, home) if held_out else []
             documents = documents_in(home, text, *paths, report)
             stamps = _stamps(documents)
-            survey = survey_text(documents, text, want_alphabet=text.tokenizer == "char")
-            tokenizer = learn_tokenizer(documents, survey, text)
-            corpus = _encode(home, tokenizer, documents, survey, text, paths, stamps, say)
+            with documents.kept_in(home.tokens):
+                survey = survey_text(documents, text, want_alphabet=text.tokenizer == "char")
+                tokenizer = learn_tokenizer(documents, survey, text)
+                corpus = _encode(home, tokenizer, documents, survey, text, paths, stamps, say)
             _keep_tokenizer(home, tokenizer, runs_needing, say)
             tokenizer.save(home.tokenizer, survey.fingerprint)
             return tokenizer, corpus

@@ -28,6 +28,18 @@ def folded(text):
     return text.encode("ascii").lower() if text.isascii() else to_bytes(text.casefold())
 
 
+def folded_together(texts, left_out):
+    """Return what `folded` makes of each text, without the bytes in `left_out`, joined by NUL; it is in none of them.
+
+    >>> folded_together(["A b", "C"], b" ")
+    b'ab\\x00c'
+    """
+    content = folded("\0".join(texts)).translate(None, left_out.replace(b"\0", b""))
+    if content.count(0) == len(texts) - 1:
+        return content
+    return b"\0".join(folded(text).translate(None, left_out + b"\0") for text in texts)
+
+
 def letters(text):
     """Return what documents are compared by.
     >>> letters("Page 12: The End")
@@ -41,16 +53,18 @@ def shingles(pieces):
 
     pieces: [bytes of letters]
     """
-    content = b"".join(pieces)
-    ends = np.cumsum([len(piece) for piece in pieces])
+    return _shingles(b"\0".join(pieces))
+
+
+def _shingles(content):
+    """Return what `shingles` does of pieces joined by NUL."""
     if len(content) < _SHINGLE:
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
-    words = np.empty(len(content) - _WORD + 1, "<u8")                       # at every byte, with the seven after it
-    for offset in range(_WORD):
-        words[offset::_WORD] = np.frombuffer(content, "<u8", (len(content) - offset) // _WORD, offset)
+    ends = np.append(np.flatnonzero(np.frombuffer(content, np.uint8) == 0), len(content))
+    words = np.ndarray(len(content) - _WORD + 1, "<u8", content, strides=1)         # at every byte, with seven after it
     mixed = words * np.uint64(_MULTIPLIERS[0])
     starts = np.flatnonzero(mixed[:len(words) - _SHINGLE + _WORD] < np.uint64(1 << 61))         # one in eight
-    owners = np.repeat(np.arange(len(ends)), np.diff(np.searchsorted(starts, ends), prepend=0))
+    owners = np.repeat(np.arange(len(ends)), np.diff(np.searchsorted(starts, ends, "right"), prepend=0))
     is_whole = starts + _SHINGLE <= ends[owners]
     starts, owners = starts[is_whole], owners[is_whole]
     hashes = mixed[starts]
@@ -68,16 +82,16 @@ class Likeness:
         self._sizes = np.bincount(self._owners, minlength=len(candidates))
         self._index(np.arange(len(self._hashes)))
 
-    def like_any_document(self, documents, left_out):
+    def like_any_document(self, groups, left_out):
         """Return the numbers of those candidates that a document is like.
 
-        documents: yields (chunk, ends_document); left_out: numbers of documents that are not compared
+        groups: of documents, as Documents.groups yields them; left_out: numbers of documents that are not compared
         """
         found = set()
         if not len(self._sizes):
             return found
-        for pieces in _batches(_pieces(documents, left_out)):
-            found |= self._like(*shingles(pieces))
+        for content in _batches(_pieces(groups, left_out)):
+            found |= self._like(*_shingles(content))
         return found
 
     def closure(self, numbers):
@@ -94,34 +108,41 @@ class Likeness:
     def _index(self, chosen):
         """Sort these of the candidates' shingles, and mark them in a table."""
         order = chosen[np.argsort(self._hashes[chosen], kind="stable")]
-        self._sorted, self._sorted_owners = self._hashes[order], self._owners[order]
+        self._sorted_owners = self._owners[order]
+        self._known, self._firsts, self._counts = np.unique(self._hashes[order], return_index=True, return_counts=True)
         self._is_possible = np.zeros(1 << _FILTER_BITS, bool)
-        self._is_possible[self._sorted & np.uint64((1 << _FILTER_BITS) - 1)] = True
+        self._is_possible[self._known >> np.uint64(64 - _FILTER_BITS)] = True
 
     def _like(self, hashes, owners):
         """Return the numbers of the candidates that documents with these shingles are like.
 
         hashes, owners: (n,) as `shingles` returns them
         """
-        if not len(self._sorted):
+        if not len(self._known):
             return set()
         sizes = np.bincount(owners)
-        is_possible = self._is_possible[hashes & np.uint64((1 << _FILTER_BITS) - 1)]
-        hashes, owners = hashes[is_possible], owners[is_possible]
-        place = np.searchsorted(self._sorted, hashes)
-        is_known = self._sorted[np.minimum(place, len(self._sorted) - 1)] == hashes
-        hashes, owners = _distinct(hashes[is_known], owners[is_known])
-        first = np.searchsorted(self._sorted, hashes)
-        last = np.searchsorted(self._sorted, hashes, side="right")
+        possible = np.flatnonzero(self._is_possible[hashes >> np.uint64(64 - _FILTER_BITS)])
+        hashes, owners = hashes[possible], owners[possible]
+        places = np.minimum(np.searchsorted(self._known, hashes), len(self._known) - 1)
+        is_known = self._known[places] == hashes
+        shared = _unique(owners[is_known] * len(self._known) + places[is_known])
+        owners, places = np.divmod(shared, len(self._known))
+        firsts, counts = self._firsts[places], self._counts[places]
         pairs = []                      # document * candidates + candidate, once for every shingle that they share
         for offset in range(MOST_OWNERS):
-            is_shared = first + offset < last
-            candidates = self._sorted_owners[first[is_shared] + offset]
+            is_shared = offset < counts
+            candidates = self._sorted_owners[firsts[is_shared] + offset]
             pairs.append(owners[is_shared] * len(self._sizes) + candidates)
         pairs, counts = np.unique(np.concatenate(pairs), return_counts=True)
         documents, candidates = np.divmod(pairs, len(self._sizes))
         shorter = np.minimum(sizes[documents], self._sizes[candidates])
         return set(candidates[(counts >= SHARED * shorter) & (shorter >= LEAST_SHINGLES)].tolist())
+
+
+def _unique(values):
+    """Return what np.unique does; it sorts, which is faster than its hashing where most values differ."""
+    values = np.sort(values)
+    return values[np.append(True, values[1:] != values[:-1])] if len(values) else values
 
 
 def _distinct(hashes, owners):
@@ -133,29 +154,42 @@ def _distinct(hashes, owners):
     return hashes[is_first], owners[is_first]
 
 
-def _pieces(documents, left_out):
-    """Yield the letters of documents, of PIECE_BYTES at most, wherever the chunks of a document end."""
-    number, content = 0, b""
-    for chunk, ends_document in documents:
-        if number not in left_out:
-            content += letters(chunk)
-            while len(content) > PIECE_BYTES:
-                yield content[:PIECE_BYTES]
-                content = content[PIECE_BYTES:]
-            if ends_document:
-                yield content
-                content = b""
-        number += ends_document
+def _pieces(groups, left_out):
+    """Yield the letters of documents, joined by NUL, wherever the chunks of a document end.
+
+    A long document is divided into pieces of PIECE_BYTES.
+    """
+    number, content, is_within = 0, b"", False
+    for texts, ends_document in groups:
+        numbers = range(number, number + len(texts) * ends_document)
+        if ends_document and not is_within and max(map(len, texts)) <= PIECE_BYTES // 4:    # bytes of a character
+            number = numbers.stop
+            if not left_out.isdisjoint(numbers):
+                texts = [text for place, text in zip(numbers, texts) if place not in left_out]
+            if texts:
+                yield folded_together(texts, _NO_LETTERS)
+            continue
+        is_within = not ends_document
+        for text in texts:
+            if number not in left_out:
+                content += letters(text)
+                while len(content) > PIECE_BYTES:
+                    yield content[:PIECE_BYTES]
+                    content = content[PIECE_BYTES:]
+                if ends_document:
+                    yield content
+                    content = b""
+            number += ends_document
 
 
 def _batches(pieces):
-    """Yield lists of pieces."""
+    """Join pieces by NUL until they have BATCH_BYTES."""
     batch, size = [], 0
     for piece in pieces:
         batch.append(piece)
         size += len(piece)
         if size >= BATCH_BYTES:
-            yield batch
+            yield b"\0".join(batch)
             batch, size = [], 0
     if batch:
-        yield batch
+        yield b"\0".join(batch)

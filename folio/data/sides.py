@@ -1,4 +1,4 @@
-"""What is only on one side of a split, for training or held out: whole files and scripts."""
+"""What is only on one side of a split, for training or held out: whole files, scripts and columns of tables."""
 
 import unicodedata
 from collections import Counter
@@ -10,7 +10,8 @@ from folio.base.visible import on_one_line
 EVERY = 31              # characters of the training part: one of so many is looked at
 LEAST_SHARE = 0.01      # of the letters on one side: a script that is mentioned
 FAR_LESS = 0.01         # times its share on the other side: a few letters, as in a name or a formula
-LEAST_EXPECTED = 20     # letters on the other side, if the shares were equal: fewer may be missing by chance
+LEAST_EXPECTED = 20     # letters or values on the other side, if the shares were equal: fewer may be missing by chance
+MOST_COLUMNS = 100      # that are looked for: one without a value takes 0.1 ms a megabyte
 _CALLED = {"CJK": "Chinese", "HANGUL": "Korean", "HIRAGANA": "Japanese", "KATAKANA": "Japanese"}
 
 
@@ -21,7 +22,7 @@ class Files:
         self._starts = []               # (path, number of its first document, its first byte)
 
     def add(self, path, choice):
-        """Note the file that the next chunk is from. choice: the Choice, before it has taken that chunk"""
+        """Note the file that the next group is from. choice: the Choice, before it has taken that group"""
         if not self._starts or self._starts[-1][0] != path:
             self._starts.append((path, choice.documents, choice.bytes))
 
@@ -44,12 +45,12 @@ class Scripts:
         self._characters, self._passed = (Counter(), Counter()), 0      # training, held out
 
     def watch(self, parts):
-        """Pass a stream of (chunk, is_val, ends_document) on."""
+        """Pass a stream of (texts, is_val, ends_document) on."""
         for part in parts:
-            chunk, is_val, _ = part
-            step = 1 if is_val else EVERY
-            self._characters[is_val].update(chunk[-self._passed % step::step])
-            self._passed += len(chunk)
+            texts, is_val, _ = part
+            text, step = "".join(texts), 1 if is_val else EVERY
+            self._characters[is_val].update(text[-self._passed % step::step])
+            self._passed += len(text)
             yield part
 
     def one_sided(self):
@@ -69,6 +70,40 @@ class Scripts:
                         counts[1 - here][script] < FAR_LESS * expected):
                     found.append((script, bool(here)))
         return tuple(found)
+
+
+class Columns:
+    """Counts the "column: value" lines of some columns, until a column is known to be on both sides."""
+
+    def __init__(self, names):
+        self._is_seen = {name: [False, False] for name in names[:MOST_COLUMNS]}         # training, held out
+        self._lines, self._documents = {name: [0, 0] for name in self._is_seen}, [0, 0]
+
+    def watch(self, parts):
+        """Pass a stream of (texts, is_val, ends_document) on."""
+        for part in parts:
+            texts, is_val, ends_document = part
+            if self._is_seen:
+                self._look_at(texts, is_val)
+            self._documents[is_val] += len(texts) * ends_document
+            yield part
+
+    def _look_at(self, texts, is_val):
+        step = 1 if is_val else EVERY               # documents: one of so many is counted
+        counted_lines = "\n".join(["", *texts[-self._documents[is_val] % step::step]])
+        lines = counted_lines if all(seen[is_val] for seen in self._is_seen.values()) else "\n".join(["", *texts])
+        for name, is_seen in list(self._is_seen.items()):
+            label = f"\n{name}: "
+            is_seen[is_val] = is_seen[is_val] or label in lines
+            self._lines[name][is_val] += step * counted_lines.count(label)
+            if all(is_seen):
+                del self._is_seen[name]
+
+    def one_sided(self):
+        """Return ((name of a column, whether it is held out), ...) for each that has values on one side only."""
+        return tuple((name, bool(here)) for name, is_seen in self._is_seen.items() for here in (1, 0)
+                     if is_seen[here] and self._lines[name][here] * self._documents[1 - here]
+                     >= LEAST_EXPECTED * max(1, self._documents[here]))
 
 
 @cache
@@ -91,6 +126,16 @@ def one_sided(survey, written):
             yield f"{script} letters are only in the held-out part: nothing is learned about them."
         else:
             yield f"{script} letters are only in the training part: what is learned about them is not measured."
+    for is_held_out in (True, False):
+        names = [on_one_line(name) for name, is_here in written.one_sided_columns if is_here == is_held_out]
+        if names:
+            others = ", ..." if len(names) > 3 else ""
+            columns = f"{counted(len(names), 'column')} ({', '.join(map(repr, names[:3]))}{others})"
+            verb = "have" if len(names) > 1 else "has"
+            if is_held_out:
+                yield f"{columns} {verb} values only in held-out rows: nothing is learned about them."
+            else:
+                yield f"{columns} {verb} values only in training rows: what is learned about them is not measured."
     if not survey.likeness_counts:
         yield ("Most documents differ from others only in numbers and a few words, as rows and logs do: some held-out "
                "documents have near-duplicates in the training part.")

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate, pairwise
 
 import numpy as np
 import regex
@@ -110,6 +111,19 @@ def in_batches(items, length=len):
             batch, characters = [], 0
     if batch:
         yield batch
+
+
+def pack(texts):
+    """Join texts, so that thousands of short ones go to another process or a file as one. -> (text, lengths (n,))"""
+    return "".join(texts), np.fromiter(map(len, texts), np.int64, len(texts))
+
+
+def unpack(text, lengths):
+    """Return the texts that were packed.
+    >>> unpack(*pack(["to", "", "be"]))
+    ['to', '', 'be']
+    """
+    return [text[start:end] for start, end in pairwise(accumulate(lengths.tolist(), initial=0))]
 
 
 def cut_runs(text):

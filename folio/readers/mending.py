@@ -33,10 +33,14 @@ class Mending:
     def __init__(self, invalid_bytes="refuse", remedy=_REMEDY):
         self.invalid_bytes, self.remedy = invalid_bytes, remedy
         self.found = Counter()
+        self.columns = {}                   # names of columns whose values are "column: value" lines; no values here
         self._mojibake = Mojibake()
 
     def __call__(self, chunks):
         """Turn a stream of (text, ends_document, where) into one of (text, ends_document), in chunks of any size.
+
+        Many short documents can come at once: (list of texts, True, an iterable of where). They go on as a list if
+        there is nothing to mend in them, and else one by one.
 
         >>> list(Mending()([("\\ufeffone\\r", False, "a.txt"), ("\\ntwo", True, "a.txt")]))
         [('one', False), ('\\ntwo', True)]
@@ -44,9 +48,9 @@ class Mending:
         held_back = ""                      # a CR at the end of a chunk: the next one may begin with its LF
         offset, at_line_start = 0, True     # bytes of the document so far; whether the next chunk starts a line
         is_within = False                   # a document
-        for text, ends_document, where in chunks:
+        for text, ends_document, where in _one_by_one_if_unclean(chunks):
             # Half of the time that millions of short documents take: there is nothing to mend in most of them.
-            if ends_document and not is_within and text.isascii() and "\r" not in text and "\0" not in text:
+            if ends_document and not is_within and (isinstance(text, list) or _is_clean(text)):
                 yield text, True
                 continue
             is_within = not ends_document
@@ -121,6 +125,18 @@ class Mending:
             if not isinstance(where, str):      # charsets.decoded has looked at whole files
                 reason = "Most of it is UTF-8, so this is damage, or comes from another text: mend it."
         raise FolioError(f"{where} is not UTF-8 text: {what} at offset {offset}. {reason}{self.remedy}")
+
+
+def _one_by_one_if_unclean(chunks):
+    for text, ends_document, where in chunks:
+        if isinstance(text, list) and not _is_clean("".join(text)):
+            yield from ((document, True, place) for document, place in zip(text, where))
+        else:
+            yield text, ends_document, where
+
+
+def _is_clean(text):
+    return text.isascii() and "\r" not in text and "\0" not in text
 
 
 def remarks(found):

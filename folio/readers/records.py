@@ -106,6 +106,8 @@ class Texts:
         else:
             self._form = Lines(columns)
         self.names, self.format = self._form.names, self._form.format
+        if self.is_lines:
+            mending.columns |= dict.fromkeys(self.names)
         if columns is not None and (unknown := set(self.names).difference(columns)):
             raise self._no_such_field(min(unknown, key=self.names.index), columns)
         self._records = self._left_out = 0

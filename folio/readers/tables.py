@@ -18,11 +18,13 @@ from Model_Params import TextParams
 # with an emoji took 800 MB.
 LONGEST_CELL = 1 << 23
 
+AT_ONCE = 1 << 16       # characters of rows that are handed on together
+
 _NOT_A_NUMBER = frozenset({"NaN", "nan"})       # as pandas and NumPy write a missing number
 
 
-def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[str, bool, object]]:
-    """Yield (text, True, where) for every row; the text of a file that is no table as one document.
+def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[str | list[str], bool, object]]:
+    """Yield (texts, True, places) of many rows at once, as Mending takes them; of a file that is no table one document.
 
     Raises FolioError where the table lacks a column that is wanted, or a cell is too long.
     """
@@ -51,7 +53,8 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
     mending.found[remark("file", f"read as {layout.description}")] += 1
     places, width = places_of(texts.names, names), len(names)
     choose = tuple if places == list(range(width)) else itemgetter(*places)
-    form, whole_rows, name = texts.format, 0, str(source)
+    form, whole_rows = texts.format, 0
+    made, lines_of_made, size = [], [], 0           # texts that wait, and the characters in them
     try:
         for row in rows:                # millions: what is rare is elsewhere
             if len(row) == width and all(row) and "nan" not in row and "NaN" not in row:
@@ -59,15 +62,28 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
                 whole_rows += 1
             else:
                 text = _text_of_unusual(row, texts, places, width, mending)
-            if text is not None:
-                yield text, True, f"{name}, line {skipped + rows.line_num},"
+                if text is None:
+                    continue
+            made.append(text)
+            lines_of_made.append(rows.line_num)
+            size += len(text)
+            if size >= AT_ONCE:
+                yield made, True, _places(source, skipped, lines_of_made)
+                made, lines_of_made, size = [], [], 0
     except csv.Error as error:
         line = skipped + rows.line_num
         if "limit" in str(error):
             raise FolioError(f"{source}, line {line}, has a cell of more than {LONGEST_CELL:,} characters: a quote "
                              "before it may have no end.") from None
         raise FolioError(f"{source}, line {line}, cannot be read as a row of a table ({error}).") from None
+    if made:
+        yield made, True, _places(source, skipped, lines_of_made)
     texts.finish(whole_rows)
+
+
+def _places(source, skipped, lines):
+    """Yield a phrase for the place of each row. lines: where they end, without those that were skipped"""
+    return (f"{source}, line {skipped + line}," for line in lines)
 
 
 def _start(blocks: Iterator[str]) -> tuple[str, bool]:

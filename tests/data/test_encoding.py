@@ -209,7 +209,7 @@ def test_encodings_that_take_turns_keep_to_their_own_tokenizers(home, monkeypatc
     tokenizers = [corpus.open_corpus(home(WORDS), params)[0]
                   for params in (SMALL, TextParams(vocab_size=260), CHARACTERS)]
     texts = ["to be, or not", "question", "that is the"]
-    encodings = [encoding.encode_all(((text, False, False) for text in texts * 3), tokenizer, [], processes)
+    encodings = [encoding.encode_all((([text], False, False) for text in texts * 3), tokenizer, [], processes)
                  for tokenizer in tokenizers]
     made = [[], [], []]
     for results in zip(*encodings, strict=True):    # one result of each in turn

@@ -238,6 +238,28 @@ def test_scripts_on_one_side_are_named(home):
     assert said == []
 
 
+def table(rows, name="a.csv"):
+    lines = ["tag,duty,remark", *(f"P-{number},{number % 90}.5,{remark}" for number, remark in enumerate(rows))]
+    return {name: "\n".join(lines) + "\n"}
+
+
+@pytest.mark.parametrize("template", [None, "{tag} {remark}"])
+@pytest.mark.parametrize("rows, expected", [
+    ([""] * 285 + ["new"] * 15, "1 column ('remark') has values only in held-out rows: nothing is learned about them."),
+    (["old"] * 250 + [""] * 50,
+     "1 column ('remark') has values only in training rows: what is learned about them is not measured."),
+    (["old"] * 100 + [""] * 200, None),         # some 15 expected among the rows that are held out: it may be chance
+    (["both"] + [""] * 298 + ["both"], None)])
+def test_columns_on_one_side_are_named(home, rows, expected, template):
+    said = []
+    settings = replace(SMALL, hold_out="end", template=template)
+    corpus.open_corpus(home(table(rows)), settings, say=said.append)
+    assert said == ([expected] if expected and template is None else [])
+    said.clear()
+    corpus.open_corpus(home(table(rows)), replace(settings, hold_out="documents"), say=said.append)
+    assert not any("column" in sentence for sentence in said)
+
+
 def test_a_text_that_changes_while_it_is_read_is_refused_and_nothing_is_written(home, monkeypatch):
     project = home(WORDS)
     learn = corpus.learn_tokenizer
