@@ -60,6 +60,8 @@ def answers(shipped, plays, tmp_path_factory):
         const endless = {...settings, tokens: 1e6, stop: []};
         const running = ask({kind: "generate", prompt: "A", options: {count: 3, settings: endless}}, "endless");
         const seen = (await ask({kind: "view", text})).result;              // while the other runs
+        const begun = () => new Set(waiting.get("endless").pieces.map(([index]) => index)).size === 3;
+        while (!begun()) await new Promise((resolve) => setTimeout(resolve, 1));
         server.receive({id: "endless", kind: "abort"});
         const aborted = await running, measuring = ask({kind: "surprise", text}, "measuring");
         server.receive({id: "measuring", kind: "abort"});

@@ -670,6 +670,7 @@ def test_a_second_window_with_the_same_text_is_said(open_page):
     page = open_page()
     write_beginning(page, "One")
     page.evaluate("page.keeper.writeNow()")
+    page.wait_for_timeout(500)          # Chromium takes a moment to tell another window what is stored
     other = open_page(context=page.context)
     assert text_of(other) == "One"
     other.keyboard.type("Two")
