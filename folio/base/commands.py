@@ -9,7 +9,7 @@ from contextvars import ContextVar
 # The --home of the command line that is being carried out; None: the scripts' own project, which needs no flag.
 _HOME = ContextVar("home", default=None)
 # (program, words) of the command line that is being carried out: ("python init.py", ["novel.txt"]).
-_LINE = ContextVar("line", default=None)
+_LINE: ContextVar[tuple[str, list[str]] | None] = ContextVar("line", default=None)
 
 
 def command(script, *words, launcher="python"):
@@ -63,9 +63,10 @@ def repeated(*words, instead=("init.py",)):
     >>> repeated("--encoding", "koi8-r", instead=("init.py", "novel.txt"))
     'python init.py novel.txt --encoding koi8-r'
     """
-    if _LINE.get() is None:
+    line = _LINE.get()
+    if line is None:
         return command(*instead, *words)
-    program, given = _LINE.get()
+    program, given = line
     end = given.index("--") if "--" in given else len(given)        # after it, nothing is a flag
     return " ".join([program, *map(quoted, [*given[:end], *words, *given[end:]])])
 

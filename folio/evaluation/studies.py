@@ -38,7 +38,7 @@ from folio.data.corpus import ordinary_bytes
 from folio.data.sources import Documents
 from folio.evaluation.comparison import FEWEST_PARTS, STRETCH_BYTES, compare
 from folio.evaluation.surprisal import measure_document
-from folio.evaluation.texts import documents_at
+from folio.evaluation.texts import Project, documents_at
 from folio.readers.mending import remarks
 
 WORD_COLUMNS = ("file", "document", "number", "word", "start", "tokens", "surprisal", "uncorrected")
@@ -157,7 +157,7 @@ class FileText:
 class HeldOutText:
     """The documents in the validation part of a project's text."""
     name: str
-    project: object                 # folio.evaluation.texts.Project
+    project: Project
 
     def documents(self):
         """Yield the documents, each a str that is not empty; the first may be the end of one."""

@@ -6,11 +6,12 @@ import numpy as np
 from tqdm import tqdm
 
 from folio.base.errors import FolioError
-from folio.data.corpus import ordinary_bytes, read_corpus
+from folio.data.corpus import Corpus, ReadText, ordinary_bytes, read_corpus
 from folio.data.paths import find_files, nearest_path
 from folio.data.sources import Documents, separated_by_line_ends
 from folio.kernels.splitting import to_bytes
 from Model_Params import TextParams
+from tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Text:
 @dataclass(frozen=True)
 class Project:
     """The tokenizer of a home, and its text as folio.data.corpus.read_corpus returns it."""
-    tokenizer: object
-    text: object
+    tokenizer: Tokenizer
+    text: Corpus | ReadText
 
 
 def find_project(home, say):
