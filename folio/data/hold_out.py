@@ -39,9 +39,7 @@ class Split:
         return b"" if self.position is not None else repr((sorted(self.held_out), sorted(self.cuts.items()))).encode()
 
     def in_order(self, chunks):
-        """Turn a stream of (chunk, ends_document) into one of (chunk, is_val, ends_document), in the order of the text.
-
-        """
+        """Turn a stream of (chunk, ends_document) into one of (chunk, is_val, ends_document), in the same order."""
         groups = (([chunk], ends_document) for chunk, ends_document in chunks)
         for texts, is_val, ends_document in self.groups_in_order(groups):
             for chunk in texts:

@@ -104,7 +104,6 @@ def pandoc(source: Source, kind_name: str, form: str, content: bytes) -> str:
     return done.stdout.decode("utf-8", errors="replace")
 
 
-
 def _read(kind_name: str, form: str, source: Source, reading: TextParams, mending: Mending
           ) -> Iterator[tuple[str, bool, object]]:
     """Yield (text, ends_document, where) of a document in a zip file."""
