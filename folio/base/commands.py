@@ -9,7 +9,7 @@ from contextvars import ContextVar
 # The --home of the command line that is being carried out; None: the scripts' own project, which needs no flag.
 _HOME = ContextVar("home", default=None)
 # (program, words) of the command line that is being carried out: ("python init.py", ["novel.txt"]).
-_LINE: ContextVar[tuple[str, list[str]] | None] = ContextVar("line", default=None)
+_LINE: "ContextVar[tuple[str, list[str]] | None]" = ContextVar("line", default=None)
 
 
 def command(script, *words, launcher="python"):
