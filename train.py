@@ -108,13 +108,10 @@ def train_sweep(parser, arguments, words):
     runs = {name: command_line(words, combination) for name, combination in swept.items()}
     home = f"--home={arguments.home.folder}"
     sweep = Sweep(arguments.home, runs, [sys.executable, str(Path(__file__).resolve()), home], say)
-    settings = sweep.settings()
-    for name, of_run in runs.items():
-        _, flags, _ = settings_of(parser, parser.parse([*of_run, home, "--name", name]))
-        has = settings.get(name, {})
-        if other := [field for field, value in flags.items() if value is not None and has.get(field, value) != value]:
-            parser.error(f"{name} was trained with {other[0]}={has[other[0]]}, not {flags[other[0]]}: give this sweep "
-                         "another --name")
+    flags = {name: settings_of(parser, parser.parse([*of_run, home, "--name", name]))[1]
+             for name, of_run in runs.items()}
+    if problem := sweep.conflict(flags):
+        parser.error(problem)
     code = sweep.train()
     if trained := sweep.ranked():
         print("\n".join(["", *lines_of(trained, swept, shutil.get_terminal_size().columns)]))

@@ -21,8 +21,8 @@ STALL_SECONDS = 0.03
 # network alone, never on the pace: other parts round otherwise.
 PART_PRODUCTS = 1 << 28
 SHORTEST_PART, LONGEST_PART = 8, 256        # tokens
-# Rows up to which each is computed apart. Share of the pace that is left (benchmarks/engine.py): 0.86 to 0.92 with 1
-# row, 0.99 to 1.04 with 4, 0.90 to 0.95 with 8, 0.77 to 0.92 with 16, 0.87 with 32. With products of all rows 0 of 200
+# Rows up to which each is computed apart. Share of the pace that is left (benchmarks/engine.py): 0.87 to 0.92 with 1
+# row, 1.00 to 1.08 with 4, 0.87 to 0.93 with 8, 0.78 with 16, 0.74 to 0.80 with 32. With products of all rows 0 of 200
 # texts differed in company, too, but that is no promise.
 APART_ROWS = 8
 # On other devices parts cost calls, not products.

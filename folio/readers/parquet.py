@@ -12,8 +12,7 @@ from Model_Params import TextParams
 def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[str, bool, object]]:
     """Yield (text, True, where). Raises FolioError where the file is damaged, or has no such column of text."""
     path = source.path
-    if source.is_packed:
-        raise FolioError(f"{path} is Parquet inside gzip, which has to be unpacked first: gunzip {path.name}")
+    source.refuse_packed("Parquet")
     try:
         import pyarrow
         from pyarrow import parquet

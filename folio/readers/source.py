@@ -37,6 +37,11 @@ class Source:
         """The suffix of its name in lower case, of what is packed where it is packed: ".jsonl"."""
         return PurePath(self.path.name.lower().removesuffix(".gz")).suffix
 
+    def refuse_packed(self, name: str) -> None:
+        """Raise FolioError where it is in gzip, for kinds that are not read as a stream. name: as in "Parquet"."""
+        if self.is_packed:
+            raise FolioError(f"{self} is {name} inside gzip, which has to be unpacked first: gunzip {self.path.name}")
+
     def blocks(self) -> Iterator[bytes]:
         """Yield its bytes, decompressed where it is packed. Raises FolioError where that is damaged."""
         try:

@@ -26,8 +26,7 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
     have no values.
     """
     path = source.path
-    if source.is_packed:
-        raise FolioError(f"{path} is an Excel workbook inside gzip, which has to be unpacked first: gunzip {path.name}")
+    source.refuse_packed("an Excel workbook")
     try:
         import openpyxl
     except ImportError:

@@ -176,7 +176,7 @@ class Server(uvicorn.Server):
         self.activity.is_draining = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Return whether the server is to stop, as uvicorn asks ten times a second."""
+        """Return whether the server should stop; uvicorn asks ten times a second."""
         if await super().on_tick(counter):
             return True
         if not self.activity.is_draining:

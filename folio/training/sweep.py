@@ -53,9 +53,18 @@ class Sweep:
         """Return {name: state} of those runs that have files."""
         return {run.name: run.state for run in self._listed()}
 
-    def settings(self) -> dict[str, dict]:
-        """Return {name: {field: value}} of those runs that have files."""
-        return {run.name: run.settings for run in self._listed()}
+    def conflict(self, wanted: dict[str, dict]) -> str | None:
+        """Return a sentence about a run that has files and was trained with other settings, if there is one.
+
+        wanted: {name: {field: value}}, as given; None for a value means any
+        """
+        settings = {run.name: run.settings for run in self._listed()}
+        for name, values in wanted.items():
+            has = settings.get(name, {})
+            for field, value in values.items():
+                if value is not None and has.get(field, value) != value:
+                    return f"{name} was trained with {field}={has[field]}, not {value}: give this sweep another --name"
+        return None
 
     def ranked(self) -> list[Run]:
         """Return the runs that have files, the best first."""

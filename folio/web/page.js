@@ -33,6 +33,7 @@ class Page {
     this.keeper = new Keeper(document.title, (sentence) => this.tell(sentence));
     this.about = {};
     this.words = 0;
+    this.end = null;                    // where the growing answer ended, in pixels from the top of the document
     this.tabLeaves = false;             // after Escape, Tab moves on instead of writing
     this.kept = {};                     // settings of a story, until the engine says which there are
     this.onDescribe = () => {};         // set by whoever shows more of the engine
@@ -107,7 +108,8 @@ class Page {
     this.at.status.textContent = this.statusLine();
     this.countSoon();
     this.colors.changed();
-    if (grown && running) this.follow();
+    if (!running) this.end = null;
+    else if (grown) this.follow();
     if (choosing && running) this.follow(true);
     this.keeper.writeSoon(() => this.storyAsJson());
   }
@@ -158,8 +160,9 @@ class Page {
   follow(isAnyway = false) {
     const {bottom} = this.sheet.rectangleAt(this.writing.place);
     const floor = this.at.bottom.getBoundingClientRect().top - FOLLOW_MARGIN;
-    const beyond = bottom - floor;
-    if (beyond > 0 && (isAnyway || beyond < 3 * this.sheet.leading)) window.scrollBy(0, beyond);
+    const beyond = bottom - floor, before = this.end === null ? beyond : this.end - window.scrollY - floor;
+    if (beyond > 0 && (isAnyway || before < 3 * this.sheet.leading)) window.scrollBy(0, beyond);
+    this.end = bottom + window.scrollY;
   }
 
   /* What goes wrong: one sentence above the bar, until it is dismissed. */

@@ -779,7 +779,7 @@ def test_selection_and_scroll_stay_where_they_are_while_it_writes(open_page):
 
 
 def test_the_window_follows_an_answer_that_grows_out_of_it(open_page):
-    page = open_page("mockEngine({delay: 20})")          # more than three lines in one frame are not followed
+    page = open_page("mockEngine({delay: 3})")
     page.evaluate("page.writing.values = {tokens: 150}")
     write_beginning(page, "A line of the text\n" * 30)
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
