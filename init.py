@@ -28,8 +28,8 @@ def main():
     parser = Parser("Learn a tokenizer from your text and encode the text with it.")
     parser.add_argument("paths", nargs="*", metavar="PATH",
                         help="what to read: files, folders and globs of text (packed as .gz or not), .docx, .pdf, "
-                             ".csv, .jsonl, .parquet and more (docs/texts.md); - for standard input; or tinyshakespeare, which is downloaded "
-                             "(default: Train_Data)")
+                             ".csv, .jsonl, .parquet and more (docs/texts.md); - for standard input; or "
+                             "tinyshakespeare, which is downloaded (default: Train_Data)")
     parser.add_argument("--val", action="append", default=[], metavar="PATH",
                         help="hold out these files, folders or globs for validation, and nothing else; can be given "
                              "several times")
