@@ -304,6 +304,29 @@ class TrainingParams:
 FINE_TUNING = {"learning_rate": 0.0015, "length_warmup": 0}
 
 
+@dataclass(frozen=True)
+class TuningParams:
+    """What trained weights are taught beside a text, and which of them change."""
+    learns: str = option("text", "what from: text, chat (conversations) or preferences",
+                         choices=("text", "chat", "preferences"))
+    mix: float = option(0.0, "chat: share of the sequences that are plain text, against forgetting", low=0, high=0.9)
+    packing: bool | None = option(None, "chat: several conversations in a sequence, each of which sees only itself "
+                                  "(default: where the family can)")
+    lora_rank: int | None = option(None, "train low-rank adapters of this rank instead of the weights (LoRA); for "
+                                   "models of 100 million parameters and more (default: train the weights)",
+                                   low=1, high=1024)
+    lora_alpha: float | None = option(None, "adapters are scaled by this over their rank (default: 2 x lora_rank)",
+                                      above=0, high=1e6)
+    preference_beta: float = option(0.1, "preferences: how much the model may move away from the one it was (DPO's "
+                                    "beta); smaller: more", above=0, high=100)
+
+    def problems(self) -> Iterator[str]:
+        """Yield a sentence for everything that is wrong."""
+        yield from field_problems(self)
+        if self.lora_alpha is not None and self.lora_rank is None:
+            yield f"lora_alpha={self.lora_alpha} is for adapters: give lora_rank too, or leave it out."
+
+
 # --- Generation ---
 @dataclass(frozen=True)
 class GenerationParams:
@@ -371,6 +394,7 @@ class Params:
     text: TextParams = TextParams()
     model: ModelParams = ModelParams()
     training: TrainingParams = TrainingParams()
+    tuning: TuningParams = TuningParams()
 
     def problems(self) -> Iterator[str]:
         """Yield a sentence for everything that is wrong."""
@@ -383,8 +407,8 @@ class Params:
             yield f"compile=True is of no use to the family {self.model.family}: leave it out."
 
     def values(self) -> dict[str, Any]:
-        """Return {field: value} of all three parts. Two have a vocab_size: the model's comes first, then the text's."""
-        values = asdict(self.text) | asdict(self.model) | asdict(self.training)
+        """Return {field: value} of all parts. Two have a vocab_size: the model's comes first, then the text's."""
+        values = asdict(self.text) | asdict(self.model) | asdict(self.training) | asdict(self.tuning)
         return values | {"vocab_size": self.model.vocab_size or self.text.vocab_size}
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from folio.base.errors import FolioError
 from folio.base.files import refuse_foreign, replacing
 from folio.base.spelling import counted, hint
-from Model_Params import SHORT_NAMES, GenerationParams, ModelParams, TextParams, TrainingParams
+from Model_Params import SHORT_NAMES, GenerationParams, ModelParams, TextParams, TrainingParams, TuningParams
 
 MOST_PROBLEMS = 10          # of a file that are reported one by one: another program's may have thousands of names
-NAMES = {each.name for part in (TextParams, ModelParams, TrainingParams, GenerationParams) for each in fields(part)}
+PARTS = TextParams, ModelParams, TrainingParams, TuningParams, GenerationParams
+NAMES = {each.name for part in PARTS for each in fields(part)}
 GENERATION = {each.name: each for each in fields(GenerationParams)}
 
 

@@ -15,6 +15,8 @@ Saved_Weights/weights-NAME.pth has all that is needed to run the network, and is
     tokenizer       {field: value}: tokenizer.Tokenizer.to_dict(), i.e. format, kind, special_tokens and
                     for bpe: pattern, merges ([[id, id], ...]); for char: characters
     opening         [id]: the tokens that stand before a text that begins from nothing
+    chat            {template, start, end}: how a model that was taught to chat reads conversations
+                    (folio.chat.template); absent or None of others
     text            {field: value} of TextParams
     training        {field: value} of TrainingParams, resolved, as the run had it; {} of an imported model
     step            int: training steps that led to these weights

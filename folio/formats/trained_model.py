@@ -11,6 +11,7 @@ import torch
 
 import tokenizer as tokenizers
 from folio.base.errors import FolioError
+from folio.chat.template import ChatTemplate
 from folio.formats import checkpoint
 from Model_Params import ModelParams, TextParams
 
@@ -23,6 +24,7 @@ class TrainedModel:
     net: torch.nn.Module            # on the CPU, in float32, in evaluation mode, without gradients
     tokenizer: tokenizers.Tokenizer
     opening: list[int]              # ids before a text that begins from nothing, at least one
+    chat: ChatTemplate | None = None        # of a model that was taught to chat
 
     @property
     def name(self) -> str:
@@ -51,8 +53,9 @@ def load(path: str | Path) -> TrainedModel:
         size = tokenizers.size_of(contents["tokenizer"])        # before memory for a tokenizer of any size is taken
         if size != net.params.vocab_size:
             raise FolioError(f"its tokenizer has {size} tokens, its model {net.params.vocab_size}")
-        model = TrainedModel(Path(path), contents, net, tokenizers.from_dict(contents["tokenizer"]),
-                             list(contents["opening"]))
+        tokenizer = tokenizers.from_dict(contents["tokenizer"])
+        chat = ChatTemplate.from_dict(contents["chat"], tokenizer) if contents.get("chat") else None
+        model = TrainedModel(Path(path), contents, net, tokenizer, list(contents["opening"]), chat)
         if not model.tokenizer.decode_bytes(model.opening):
             raise FolioError("it does not say how a text begins")
         if not isinstance(model.name, str):

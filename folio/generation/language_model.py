@@ -18,8 +18,11 @@ import torch
 
 import tokenizer as tokenizers
 from folio.base import hardware
+from folio.base.commands import command
 from folio.base.errors import FolioError
 from folio.base.spelling import by_full_name, hint
+from folio.chat.messages import Message
+from folio.chat.template import ChatTemplate
 from folio.evaluation.bits_per_byte import evaluate, predictions, window_len, windows_at_once
 from folio.formats import trained_model
 from folio.formats.find_weights import is_imported
@@ -41,7 +44,7 @@ def load(path: str | Path, device: str = "cpu") -> "LanguageModel":
     device = hardware.settle_device(device)
     model = trained_model.load(path)
     return LanguageModel(model.name, model.net.to(device), model.tokenizer, model.opening, int(model.contents["step"]),
-                         model.val_bpb, model.contents.get("learned_from"), is_imported(model.contents))
+                         model.val_bpb, model.contents.get("learned_from"), is_imported(model.contents), model.chat)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,18 @@ class LanguageModel:
     val_bpb: float | None                       # bits per byte of its validation text, if measured
     learned_from: dict[str, Any] | None = None  # Corpus.training_part of its training text, if the file has it
     is_imported: bool = False                   # whether another program has trained it
+    chat: ChatTemplate | None = None            # of a model that was taught to chat
+
+    def reply(self, messages: Iterable[Message], stream: int = 0, continues: bool = False,
+              **settings: Any) -> Iterator[str]:
+        """Yield the assistant's answer to a conversation, a few characters at a time, as it is generated.
+
+        continues: the last message is the answer, as far as it has come. Turns that do not fit into the context are
+        left out from the front (ChatTemplate.fitted). Raises FolioError like `stream`, and where the model was not
+        taught to chat.
+        """
+        conversation = {"messages": list(messages), "continues": continues, "stream": stream}
+        return (text for _, text in self.stream_each([conversation], **settings))
 
     def stream(self, prompt: str = "", stream: int = 0, **settings: Any) -> Iterator[str]:
         """Yield the text that follows `prompt`, a few characters at a time, as it is generated.
@@ -76,7 +91,8 @@ class LanguageModel:
         """Continue several prompts in one batch: yield (index of the prompt, text) as the texts are generated.
 
         A prompt is a text, or a dictionary with a `prompt` and settings of its own, except `weight_precision`,
-        one for all prompts. Its `stream` is its index unless it has another one. Each text is the one that `stream`
+        one for all prompts; in place of the `prompt` it may have `messages` and `continues`, as in `reply`. Its
+        `stream` is its index unless it has another one. Each text is the one that `stream`
         yields for its prompt alone, but for rounding. Without a seed all prompts share a new one. The keys and values
         of all prompts are in memory at once. Raises FolioError like `stream`.
         """
@@ -104,6 +120,7 @@ class LanguageModel:
 
     def _sequence(self, index, new_seed, settings):
         prompt, number = settings.pop("prompt", ""), settings.pop("stream", index)
+        messages, continues = settings.pop("messages", None), settings.pop("continues", False)
         if unknown := [name for name in settings if name not in SETTINGS]:
             raise FolioError("\n".join(f"There is no setting {name}{hint(name, [*SETTINGS, *SHORT_NAMES])}"
                                        for name in unknown))
@@ -125,7 +142,17 @@ class LanguageModel:
         numpy_transformer(self.net, params.weight_precision)    # may refuse the precision: before a prompt is shown
         seed = new_seed if params.sampling_seed is None else params.sampling_seed
         params = replace(params, sampling_seed=seed).resolved()
-        return self.after(prompt, params, number)
+        return self.after(prompt, params, number) if messages is None else self.answering(messages, params, number,
+                                                                                         continues)
+
+    def answering(self, messages: list[Message], params: GenerationParams, number: int = 0,
+                  continues: bool = False) -> Sequence:
+        """Return the Sequence that answers a conversation. Raises FolioError where the model was not taught to chat."""
+        if self.chat is None:
+            teach = command("train.py", "--start-from", self.name, "--chat", "FILE")
+            raise FolioError(f"The model {self.name} continues texts and was not taught to chat. To teach it: {teach}")
+        fitted, _ = self.chat.fitted(messages, self.net.context, params.tokens, continues)
+        return Sequence(self.chat.prompt(fitted, continues), params, number, self.chat.end_id)
 
     def after(self, prompt: str, params: GenerationParams, number: int = 0) -> Sequence:
         """Return the Sequence that continues a prompt; where none of its tokens stays, after the opening."""

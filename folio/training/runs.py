@@ -23,7 +23,7 @@ from folio.training import distributed, summary
 from folio.training.deadline import CLOSING_SECONDS
 from folio.training.loop import Progress, Run
 from folio.training.settle import settle
-from Model_Params import LENGTHS, OLDER_TEXT, READING, ModelParams, Params, TextParams, TrainingParams
+from Model_Params import LENGTHS, OLDER_TEXT, READING, ModelParams, Params, TextParams, TrainingParams, TuningParams
 
 # --- A new run ---
 
@@ -163,7 +163,8 @@ def _load_resume(home, name, read=checkpoint.load):
         Progress.of(contents["progress"])
         parts = contents["params"]
         model, training = ModelParams(**parts["model"]), TrainingParams(**_BEFORE_IT_WAS_THERE | parts["training"])
-        params = Params(TextParams(**OLDER_TEXT | parts["text"]), model, training)
+        tuning = TuningParams(**parts.get("tuning", {}))
+        params = Params(TextParams(**OLDER_TEXT | parts["text"]), model, training, tuning)
         if problems := list(model.problems()):
             raise TypeError(problems[0].removesuffix("."))
         return contents, replace(params, model=model.resolved())        # older files lack some of today's fields
