@@ -131,7 +131,7 @@ def shape(text: str) -> str:
     """
     record = _json(text)
     if record is not None:
-        return "JSON " + " ".join(sorted({re.sub(r"\d+", "0", path) for path, _ in _leaves(record)}))
+        return "JSON " + " ".join(sorted({re.sub(r"(?<![^.])\d+(?![^.])", "0", path) for path, _ in _leaves(record)}))
     parts = []
     for part in _PARTS.finditer(unicodedata.normalize("NFKC", text).strip()):
         mask = {"number": "0", "word": "w"}.get(part.lastgroup, part[0])
