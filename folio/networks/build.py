@@ -1,6 +1,7 @@
 """Parameters to a network. Every network answers the same calls:
 
     net(tokens) -> logits                       tokens: (batch, time), logits: (batch, time, vocabulary)
+    net.read(tokens) -> x                       the same without the head
     net.empty_state(batch_size) -> state        before the first token; a state has a row for each sequence
     net.continue_from(state, tokens) -> logits, state
     net.advance(state, tokens) -> x, state      the same without the head, where logits are not needed
@@ -12,6 +13,7 @@
     net.context                                 how many tokens the network sees; None: all
     net.blocks                                  the part whose matrices Muon and weight decay are for
 
+A transformer's net(tokens, segments) and net.read(tokens, segments) read sequences that are packed into rows.
 `continue_from` may consume its state; `select` copies, so that both states can be continued.
 folio/training/carried_state.py also carries the state of a recurrent network from one training batch to the next. What
 it needs for that (count, detach, joined, rows as a slice) is in folio/networks/lstm.py.
