@@ -90,6 +90,12 @@ def _parse():
     reading = replace(TextParams(), **given(arguments, TextParams))
     parser.check(sampling)
     parser.check(reading)
+    _refuse_contradictions(parser, arguments)
+    return arguments, sampling, reading
+
+
+def _refuse_contradictions(parser, arguments):
+    """End with a message where flags do not go together."""
     if arguments.csv == arguments.csv_tokens == "-":
         parser.error("--csv and --csv-tokens cannot both go to standard output")
     if arguments.csv and arguments.csv_tokens and Path(arguments.csv).resolve() == Path(arguments.csv_tokens).resolve():
@@ -102,7 +108,6 @@ def _parse():
         parser.error("--compare is given once, but for --pairs")
     if arguments.text and (arguments.files or arguments.csv or arguments.csv_tokens or arguments.compare):
         parser.error(f"--text is for the report on one model; name the file itself: {arguments.text} without --text")
-    return arguments, sampling, reading
 
 
 def evaluate(arguments, sampling, reading):

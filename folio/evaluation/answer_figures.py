@@ -42,7 +42,7 @@ def figures_of(answer: str, right: str, decimal_comma: bool = False) -> Figures:
     answered, wanted = numbers_of(answer, decimal_comma), numbers_of(right, decimal_comma)
     errors = errors_of(answered, wanted)
     is_exact = normalized(answer) == normalized(right)
-    is_close = (errors != {} and len(answered) == len(wanted) and max(errors.values()) <= TOLERANCE + _ROUNDING
+    is_close = (errors != {} and max(errors.values()) <= TOLERANCE + _ROUNDING
                 and _masked(answer) == _masked(right))
     return Figures(is_exact or is_close, is_exact, token_f1(answer, right), shape(answer) == shape(right), errors)
 

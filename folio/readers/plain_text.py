@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterable, Iterator
 
+from folio.base.errors import FolioError
 from folio.readers.charsets import decoded
 from folio.readers.mending import Mending
 from folio.readers.source import Source
 from Model_Params import TextParams
 from tokenizer import END_OF_TEXT
 
+LONGEST_DOCUMENT = 1 << 24      # characters that are held as one record, as many as of one in JSON
 _LINE = re.escape(END_OF_TEXT) + r"\n"
 # The lookbehind comes last, as `re` searches fast for a pattern that begins with literal characters.
 _SEPARATOR = re.compile(rf"{_LINE}(?<=\n{_LINE})")
@@ -22,13 +24,20 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
 
 
 def records(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[str, str]]:
-    """Yield (document, where) for each document that is not empty. where: the line on which it begins"""
+    """Yield (document, where) for each document that is not empty. where: the line on which it begins
+
+    Raises FolioError where a document is longer than any record.
+    """
     mended = mending(read(source, reading, mending))
-    parts, line = [], 1
+    parts, size, line = [], 0, 1
     for text, ends_document in separate(text for text, _ in mended):
         parts.append(text)
+        size += len(text)
+        if size > LONGEST_DOCUMENT:
+            raise FolioError(f"{source}, line {line}, begins a document of more than {LONGEST_DOCUMENT:,} characters, "
+                             f"too long for a conversation: a line of {END_OF_TEXT} ends each.")
         if ends_document:
-            document, parts = "".join(parts), []
+            document, parts, size = "".join(parts), [], 0
             blank = len(document) - len(document.lstrip("\n"))
             if document.strip():
                 yield document, f"{source}, line {line + blank},"

@@ -42,6 +42,11 @@ def test_the_constant_answer_is_the_most_frequent_one_of_the_others_with_the_med
         assert found.errors == errors_of(medians, numbers_of(one.right))
 
 
+def test_an_answers_own_pair_does_not_make_it_the_most_frequent_one():
+    said, figures = constant_figures([pair("?", right) for right in ("yes", "no", "yes", "no")], None)
+    assert said == ["no", "yes", "no", "yes"] and not any(each.is_right for each in figures)
+
+
 def nearest_by_dictionaries(question, others):
     """The place of the most alike of some questions, by cosine of tf-idf without hashing."""
     def grams(text):

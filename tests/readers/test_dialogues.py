@@ -8,7 +8,7 @@ from conftest import InMemory
 from folio.base.errors import FolioError
 from folio.chat.messages import Message
 from folio.data.sources import Documents
-from folio.readers import dialogues, json_lines, source
+from folio.readers import dialogues, json_lines, plain_text, source
 from folio.readers.dialogues import NoConversation, messages_of
 from folio.readers.kinds import records_in
 from folio.readers.mending import Mending, remarks
@@ -135,6 +135,15 @@ def test_parquet_has_nested_messages_and_a_workbook_rows(tmp_path):
 def test_what_has_no_records_is_said(name, content, said):
     with pytest.raises(FolioError, match=said):
         list(records_in(Source(InMemory(content.encode(), name)), TextParams(), Mending()))
+
+
+def test_a_long_text_is_not_held_to_see_that_it_is_no_conversation(monkeypatch):
+    monkeypatch.setattr(plain_text, "LONGEST_DOCUMENT", 100)
+    content = "> How?\n\nSo.\n<|endoftext|>\n" + "It was a dark night.\n" * 6
+    records = records_in(Source(InMemory(content.encode(), "a.txt")), TextParams(), Mending())
+    assert next(records)[0] == "> How?\n\nSo.\n"
+    with pytest.raises(FolioError, match="a.txt, line 5, begins a document of more than 100 characters"):
+        next(records)
 
 
 # --- As text, for init.py ---
