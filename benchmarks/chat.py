@@ -8,7 +8,6 @@ import json
 import random
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -70,8 +69,8 @@ def ends(words):
         shutil.copy(ROOT / "Saved_Weights" / "weights-pretrained.pth", home / "Saved_Weights")
         write_dialogues(home / "dialogues.jsonl", 300)
         began = time.perf_counter()
-        subprocess.run([sys.executable, str(ROOT / "train.py"), "--home", folder, "--start-from", "pretrained", "--chat",
-                        str(home / "dialogues.jsonl"), "--name", "chat", *words], check=True)
+        subprocess.run([sys.executable, str(ROOT / "train.py"), "--home", folder, "--start-from", "pretrained",
+                        "--chat", str(home / "dialogues.jsonl"), "--name", "chat", *words], check=True)
         seconds = time.perf_counter() - began
         model = language_model.load(home / "Saved_Weights" / "weights-chat.pth")
     questions = [each["messages"][-2] for each in dialogues(100, seed=2)]
