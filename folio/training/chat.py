@@ -102,6 +102,12 @@ class ChatLessons(Lessons):
         return Batches(sequences, batch_size=batch_size, block_size=self.params.model.block_size, packing=self.packing,
                        seed=self.params.training.seed, text=text)
 
+    def steps_per_epoch(self, training, block_size):
+        """Return the steps, a float, in which every conversation comes once. training: TrainingParams"""
+        if self.params is None:             # before it is settled: about as many
+            return super().steps_per_epoch(training, block_size)
+        return self.batches.steps_per_epoch
+
     def settle(self, params):
         """Take the Params that the run has. Raises FolioError where they ask for what its family cannot do."""
         super().settle(params)
