@@ -4,6 +4,7 @@
     python train.py --minutes 30        # better
     python train.py --resume            # continue a stopped or killed run
     python train.py --start-from NAME   # fine-tune: begin with trained weights
+    python train.py --start-from NAME --preferences FILE      # learn which of two answers is better
     python train.py --preset personal --home personal       # prepares what is missing as well
     python train.py --sweep learning_rate=1e-3,3e-3 --minutes 5     # a run for each value, and a table
 """
@@ -29,7 +30,16 @@ from folio.cli import configuration
 from folio.cli.command_line import Parser, chosen, front_door
 from folio.cli.screen import Screen, say
 from folio.formats.find_weights import find_weights
-from Model_Params import FINE_TUNING, PRESETS, READING, ModelParams, TextParams, TrainingParams
+from Model_Params import (
+    FINE_TUNING,
+    PREFERENCE_TUNING,
+    PRESETS,
+    READING,
+    ModelParams,
+    TextParams,
+    TrainingParams,
+    TuningParams,
+)
 
 RESUME = "resume-*.pth"
 
@@ -48,6 +58,9 @@ def main(started_at=None):
                         help="fine-tune: begin with these weights and their tokenizer, at a learning rate of "
                         f"{FINE_TUNING['learning_rate']} unless you give one "
                         "(a run's name, a file in Saved_Weights, a path, or a glob that means one of these)")
+    parser.add_argument("--preferences", action="append", metavar="FILE",
+                        help="with --start-from: learn from pairs of a chosen and a rejected answer (DPO), as run.py and "
+                        "the page keep them; can be given several times")
     parser.add_argument("--resume", action="store_true",
                         help="continue the newest unfinished run, or the one that --name says (also as a glob)")
     parser.add_argument("--sweep", action="append", default=[], metavar="FIELD=VALUE,VALUE",
@@ -59,6 +72,8 @@ def main(started_at=None):
     parser.add_configuration()
     parser.add_fields("training", TrainingParams)
     parser.add_fields("model", ModelParams, without=["vocab_size"])
+    parser.add_fields("preferences", TuningParams,
+                      without=["learns", "mix", "packing", "lora_rank", "lora_alpha"])
     parser.add_fields("text, where init.py has not prepared it", TextParams)
     words = sys.argv[1:]
     arguments = parser.parse(words)
@@ -83,8 +98,12 @@ def settings_of(parser, arguments):
                      "another; give one of them")
     if arguments.resume and arguments.save_config:
         parser.error("--save-config writes what a new run is made of; one that --resume continues was made before")
-    flags = parser.settings(arguments, TextParams, ModelParams, TrainingParams)
-    params = chosen(PRESETS[preset], FINE_TUNING | flags if is_tuned else flags)
+    if arguments.preferences and not is_tuned:
+        parser.error("--preferences changes a trained model: say which one by --start-from" if not arguments.resume else
+                     "--resume reads the same files of preferences again; leave out --preferences")
+    flags = parser.settings(arguments, TextParams, ModelParams, TrainingParams, TuningParams)
+    defaults = PREFERENCE_TUNING if arguments.preferences else FINE_TUNING
+    params = chosen(PRESETS[preset], defaults | flags if is_tuned else flags)
     # A resumed run has its own settings, which these are compared with, and with --start-from the model is in the file.
     parser.check(params, one_by_one=arguments.resume or is_tuned)
     return preset, flags, params
@@ -136,7 +155,7 @@ def train(arguments, preset, flags, params, started_at):
 
 def opened_run(arguments, preset, flags, params, started_at):
     """Return the context manager of the run that the command line asks for: fine-tuned, resumed or new."""
-    from folio.data import corpus
+    from folio.data import corpus, preferences
     from folio.generation import language_model
     from folio.training import distributed, runs
     home, telling = arguments.home, {"say": say, "verbose": arguments.verbose}
@@ -144,7 +163,16 @@ def opened_run(arguments, preset, flags, params, started_at):
     if arguments.preset:                # it says how a text becomes tokens, but not how files are read and chosen
         own = asdict(params.text).items()
         wanted = {name: value for name, value in own if name not in (*READING, "hold_out")} | wanted
-    if arguments.start_from is not None:
+    if arguments.preferences:
+        start = language_model.load(find_weights(home, arguments.start_from))
+        model = runs.tuned_model(start, {"dropout": PREFERENCE_TUNING["dropout"]} | flags)
+        pairs = preferences.pair_corpus(home, arguments.preferences, start.tokenizer, start.chat, start.opening,
+                                        model.block_size, replace(TextParams(), **wanted), say)
+        params = replace(params, text=pairs.text, model=replace(model, vocab_size=None),
+                         tuning=replace(params.tuning, learns="preferences"))
+        opened = runs.new_run(home, arguments.name or "tuned", params, start.tokenizer, pairs, started_at, start=start,
+                              **telling)
+    elif arguments.start_from is not None:
         start = language_model.load(find_weights(home, arguments.start_from))
         model = replace(runs.tuned_model(start, flags), vocab_size=None)            # the tokenizer's, as always
         opening = partial(corpus.open_corpus, home, wanted=wanted, tokenizer=start.tokenizer, say=say)
@@ -153,9 +181,14 @@ def opened_run(arguments, preset, flags, params, started_at):
         opened = runs.new_run(home, arguments.name or "tuned", params, start.tokenizer, text, started_at, start=start,
                               **telling)
     elif arguments.resume:
-        tokenizer, text = distributed.after_the_first(partial(corpus.open_corpus, home, say=say))
+        name, stored, sources = runs.to_resume(home, run_to_resume(home, arguments.name), say)
+        if stored.tuning.learns == "preferences":
+            start = language_model.load(home.weights(name))
+            tokenizer, text = start.tokenizer, preferences.pair_corpus(
+                home, sources, start.tokenizer, start.chat, start.opening, stored.model.block_size, stored.text, say)
+        else:
+            tokenizer, text = distributed.after_the_first(partial(corpus.open_corpus, home, say=say))
         own_preset = PRESETS[preset] if arguments.preset else None
-        name = run_to_resume(home, arguments.name)
         opened = runs.resumed_run(home, name, own_preset, flags, tokenizer, text, started_at, **telling)
     else:
         tokenizer, text = distributed.after_the_first(partial(corpus.open_corpus, home, wanted=wanted, say=say))
@@ -190,7 +223,7 @@ def report_end(run):
     if missed := summary.shortfall(run):
         say(missed)
     weights = run.home.weights(run.name)
-    best = f"The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte"
+    best = f"The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per {run.lessons.unit}"
     say(f"Done. {best}, are in {weights}")
     if not distributed.is_first():
         return

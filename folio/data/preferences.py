@@ -13,8 +13,8 @@ apart, "the " and "sea" would be tokens that no text has, where " sea" is one.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,17 @@ import numpy as np
 
 from folio.base.errors import FolioError
 from folio.base.files import fingerprint
+from folio.base.home import Home
 from folio.base.spelling import counted
-from folio.chat.messages import ASSISTANT, ROLES, USER, Message, without_oldest_turn
+from folio.chat.messages import ASSISTANT, USER, Message, without_oldest_turn
 from folio.chat.template import ChatTemplate
 from folio.data.batches import IGNORED, Batch, permuted
+from folio.data.corpus import ordinary_bytes, read_corpus
+from folio.data.paths import find_files
+from folio.readers.dialogues import NoConversation, messages_of
+from folio.readers.kinds import records_in
+from folio.readers.mending import Mending
+from folio.readers.source import Source
 from Model_Params import TextParams
 from tokenizer import Tokenizer
 
@@ -34,6 +41,8 @@ Prompt = str | tuple[Message, ...]
 # Pairs below which a run warns. From the shipped model's own samples, with 100 pairs its rate of endings in "!" went
 # from 0.2 to 0.6, with 300 to over 0.9 (docs/preferences.md).
 FEW = 300
+
+MEASURED_BYTES = 1 << 16        # of held-out text: before and after a run differ by more than their error
 
 
 @dataclass(frozen=True)
@@ -53,42 +62,48 @@ class Preferences:
     fingerprint: str            # of both
 
 
-def read_preferences(paths: Sequence[Path], reading: TextParams, say: Callable[[str], None]) -> Preferences:
-    """Return the pairs in some files. Raises FolioError, naming file and line, for the first that is none.
+def read_preferences(paths: Sequence[Path | str], reading: TextParams = TextParams(),
+                     say: Callable[[str], None] = print) -> Preferences:
+    """Return the pairs in some files. Raises FolioError, naming file and line, for the first record that is none.
 
-    What is held out depends on the prompt alone, so that all pairs of a prompt are on one side, and stay there when
-    more are added. Where all prompts are equal, it depends on the chosen answer too.
-    reading: val_fraction says how many are held out; say: is told what was found
+    reading: of which invalid_bytes, encoding and val_fraction count; say: is told what was found
     """
-    pairs = [preference_of(record, where) for path in paths for record, where in _records(path)]
+    pairs = [pair for path in find_files(list(paths)) for pair in _pairs_in(path, reading)]
+    train, val = _split(pairs, reading.val_fraction)
+    if not val:
+        found = "one choice" if pairs else "no pair"
+        raise FolioError(f"{', '.join(map(str, paths))} has {found}, and two are needed at least: one to learn from, "
+                         f"one to hold out. About {FEW} teach something.")
+    say(f"{counted(len(train), 'pair')} of a preferred and another answer to learn from, {len(val):,} held out.")
+    if len(train) < FEW:
+        say(f"That is few: expect a clear change from about {FEW} pairs on.")
+    contents = [[_text_of(pair.prompt), pair.chosen, pair.rejected] for pair in [*train, *val]]
+    return Preferences(train, val, fingerprint([len(train), contents]))
+
+
+def _split(pairs, val_fraction):
+    """Return (those to learn from, those held out), at least one each; none held out where that cannot be.
+
+    The side depends on the prompt alone: all pairs of a prompt are on one side, and stay there when pairs are added.
+    Where all prompts are equal, it depends on the chosen answer too.
+    """
     keys = [_text_of(pair.prompt) for pair in pairs]
     if len(set(keys)) == 1:
-        keys = [key + "\n" + pair.chosen for key, pair in zip(keys, pairs)]
-    if len(set(keys)) < 2:
-        names = ", ".join(map(str, paths))
-        found = "one choice" if pairs else "no pair"
-        raise FolioError(f"{names} has {found}, and two are needed at least: one to learn from, and one to hold out.")
-    places = {key: int.from_bytes(blake2b(key.encode("utf-8", "replace"), digest_size=8).digest()) / 2**64
-              for key in keys}
-    # At least one on each side.
-    lowest, *_, highest = sorted(places.values())
-    limit = min(max(reading.val_fraction, np.nextafter(lowest, 1)), highest)
-    sides = {is_val: [pair for pair, key in zip(pairs, keys) if (places[key] < limit) == is_val]
-             for is_val in (False, True)}
-    found = Preferences(sides[False], sides[True], fingerprint([[key, pair.chosen, pair.rejected]
-                                                                for key, pair in zip(keys, pairs)]))
-    say(f"{counted(len(found.train), 'pair')} of a preferred and another answer to learn from, "
-        f"{len(found.val):,} held out.")
-    if len(found.train) < FEW:
-        say(f"That is few: expect a clear change from about {FEW} pairs on.")
-    return found
+        keys = [f"{key}\n{pair.chosen}" for key, pair in zip(keys, pairs)]
+    digests = [blake2b(key.encode("utf-8", errors="replace"), digest_size=8).digest() for key in keys]
+    different = sorted(set(digests))
+    if len(different) < 2:
+        return pairs, []
+    limit = min(max(int(val_fraction * 2**64).to_bytes(8, "big"), different[1]), different[-1])
+    return ([pair for pair, digest in zip(pairs, digests) if digest >= limit],
+            [pair for pair, digest in zip(pairs, digests) if digest < limit])
 
 
 # --- Records ---
 
 def preference_of(record: Any, where: str) -> Preference:
     """Return the Preference in a record. where: of the record, for the message of the FolioError where there is none"""
-    if not isinstance(record, dict):
+    if not isinstance(record, Mapping):
         raise FolioError(f"{where} is no object with prompt, chosen and rejected.")
     missing = [name for name in ("chosen", "rejected") if record.get(name) is None]
     if missing:
@@ -116,12 +131,13 @@ def _value(value, name, where):
     """Return a text, or a list of messages as a tuple of Message."""
     if isinstance(value, str):
         return value
-    if isinstance(value, list):
-        messages = [(part.get("role"), part.get("content")) for part in value if isinstance(part, dict)]
-        if len(messages) == len(value) and all(role in ROLES and isinstance(text, str) for role, text in messages):
-            return tuple(Message(role, text) for role, text in messages)
-    raise FolioError(f"{where} has a {name} that is neither a text nor a list of messages (role: {', '.join(ROLES)}; "
-                     "content: a text).")
+    if not isinstance(value, list) or not value:
+        raise FolioError(f"{where} has a {name} that is neither a text nor a list of messages.")
+    try:
+        messages, _ = messages_of({"messages": value})
+    except NoConversation as refusal:
+        raise FolioError(f"{where} has a {name} that {refusal}") from None
+    return tuple(messages)
 
 
 def _answer(value, prompt, name, where):
@@ -144,14 +160,18 @@ def _text_of(prompt):
     return json.dumps([[message.role, message.content.strip()] for message in prompt])
 
 
-def _records(path) -> Iterator[tuple[Any, str]]:
-    with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield json.loads(line), f"{path}, line {number},"
-                except ValueError as error:
-                    raise FolioError(f"{path}, line {number}, is not JSON ({error}).") from None
+def _pairs_in(path, reading):
+    """Yield the Preference of each record of a file."""
+    mending = Mending(reading.invalid_bytes)
+    for record, where in records_in(Source(path), reading, mending):
+        where = str(where)
+        found = preference_of(record, where)
+        prompt = found.prompt
+        if isinstance(prompt, str):
+            prompt = mending.one(prompt, where)
+        else:
+            prompt = tuple(Message(message.role, mending.one(message.content, where)) for message in prompt)
+        yield Preference(prompt, mending.one(found.chosen, where), mending.one(found.rejected, where), where)
 
 
 # --- Tokens ---
@@ -216,17 +236,17 @@ class Encoder:
 
 
 def batch_of(pairs: Sequence[tuple[Answered, Answered]]) -> Batch:
-    """Return the Batch of some pairs: two rows for each, the chosen one first. Only answers are targets.
+    """Return the Batch of some pairs, the chosen answer first: (pairs, 2, time) each. Only answers are targets.
 
     Rows are as long as the longest one. What follows a shorter one has no effect on it.
     """
-    rows = [answered for pair in pairs for answered in pair]
-    length = max(len(row.ids) for row in rows) - 1
-    inputs = np.zeros((len(rows), length), np.int64)                            # (2 B, T)
-    targets = np.full((len(rows), length), IGNORED, np.int64)
-    for number, row in enumerate(rows):
-        inputs[number, :len(row.ids) - 1] = row.ids[:-1]
-        targets[number, :len(row.ids) - 1] = np.where(row.learned, row.ids, IGNORED)[1:]
+    length = max(len(answered.ids) for pair in pairs for answered in pair) - 1
+    inputs = np.zeros((len(pairs), 2, length), np.int64)
+    targets = np.full((len(pairs), 2, length), IGNORED, np.int64)
+    for number, pair in enumerate(pairs):
+        for side, answered in enumerate(pair):
+            inputs[number, side, :len(answered.ids) - 1] = answered.ids[:-1]
+            targets[number, side, :len(answered.ids) - 1] = np.where(answered.learned, answered.ids, IGNORED)[1:]
     return Batch(inputs, targets)
 
 
@@ -240,3 +260,88 @@ def pairs_of_step(total: int, step: int, batch_size: int, seed: int) -> np.ndarr
     epochs, indices = np.divmod(step * batch_size + np.arange(batch_size), total)
     return np.concatenate([permuted(indices[epochs == epoch], total, (seed, epoch))
                            for epoch in range(epochs[0], epochs[-1] + 1)])
+
+
+# --- What a run is made of ---
+
+@dataclass(frozen=True)
+class PairCorpus:
+    """Pairs as tokens, and what a run has to know of them."""
+    sides: dict[str, list[tuple[Answered, Answered]]]       # "train" and "val"
+    block_size: int
+    left_out: int                       # pairs that do not fit into the context
+    fingerprint: str
+    sources: tuple[str, ...]            # paths of the files
+    text: TextParams
+    opening: list[int]
+    chat: ChatTemplate | None
+    held_out_text: tuple[np.ndarray, int] | None        # tokens, after one for context, and the bytes in them
+
+    training_part = None                # it is no text
+
+    @property
+    def train(self) -> list[tuple[Answered, Answered]]:
+        """The pairs to learn from."""
+        return self.sides["train"]
+
+    @property
+    def val(self) -> list[tuple[Answered, Answered]]:
+        """The pairs held out."""
+        return self.sides["val"]
+
+    # In predictions a pair takes as long as a sequence of the whole context: it is two, mostly shorter ones.
+    @property
+    def train_tokens(self) -> int:
+        """The tokens that an epoch counts."""
+        return len(self.train) * self.block_size
+
+    @property
+    def val_tokens(self) -> int:
+        """The tokens that a validation counts."""
+        return len(self.val) * self.block_size
+
+    @property
+    def train_bytes(self) -> int:
+        """As many bytes: predictions know no better."""
+        return self.train_tokens
+
+    @property
+    def val_bytes(self) -> int:
+        """As many bytes."""
+        return self.val_tokens
+
+
+def pair_corpus(home: Home, paths: Sequence[Path | str], tokenizer: Tokenizer, chat: ChatTemplate | None,
+                opening: list[int], block_size: int, reading: TextParams = TextParams(),
+                say: Callable[[str], None] = print) -> PairCorpus:
+    """Return the pairs in some files as tokens for a model, with the held-out text of the home to measure it on.
+
+    chat, opening, block_size: the model's. Raises FolioError like read_preferences and Encoder, and where no pair fits
+    into the context.
+    """
+    found = read_preferences(paths, reading, say)
+    encoder = Encoder(tokenizer, chat, opening, block_size)
+    (train, without), (val, without_val) = encoder.pairs(found.train), encoder.pairs(found.val)
+    if left_out := without + without_val:
+        say(f"{counted(left_out, 'pair')} left out, as an answer does not fit into the context of {block_size} tokens.")
+    if not (train and val):
+        raise FolioError(f"No pair {'to learn from' if val else 'held out'} fits into the context of {block_size} "
+                         "tokens. Give shorter answers, or a model with a longer context.")
+    text = replace(reading, tokenizer=tokenizer.kind, vocab_size=tokenizer.vocab_size if tokenizer.kind == "bpe"
+                   else None, pattern=getattr(tokenizer, "pattern", reading.pattern))
+    return PairCorpus({"train": train, "val": val}, block_size, left_out, found.fingerprint,
+                      tuple(str(Path(path).resolve()) for path in paths), text, opening, chat,
+                      _held_out_text(home, tokenizer, opening))
+
+
+def _held_out_text(home, tokenizer, opening):
+    """Return the beginning of the text that a home holds out, as tokens, and its bytes; None where it has no text."""
+    try:
+        own, text = read_corpus(home, say=lambda sentence: None)
+        content = ordinary_bytes(own, text.val[1:1 + MEASURED_BYTES])[:MEASURED_BYTES]
+        content = content.decode("utf-8", errors="ignore").encode("utf-8")
+        if not content:
+            return None
+        return np.concatenate([opening[-1:], tokenizer.encode_to_array(content)]).astype(np.int64), len(content)
+    except (FolioError, OSError):           # there is none, or it has characters that this tokenizer does not know
+        return None

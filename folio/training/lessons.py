@@ -44,6 +44,19 @@ class Lessons:
         """Take the Params that the run has, settled and resolved. Called once, before the first batch."""
         self.params = params
 
+    def begin(self, evaluator):
+        """Measure with the initial weights what is needed of them. Called once, before the first step of a new run."""
+
+    def state(self):
+        """Return {name: tensor} of what a resumed run cannot compute again; None where there is nothing."""
+
+    def restore(self, state):
+        """Continue with the state in a resume file."""
+
+    def start_in_words(self, score):
+        """Return what the validation before the first step found. score: Score"""
+        return f"{score.bits_per_byte:.4f} bits/{self.unit} on the {self.held_out}"
+
     def fitting_block_size(self, block_size):
         """Return the context of a new run that asks for block_size."""
         return block_size

@@ -276,6 +276,7 @@ class Run:
 
         -> Score
         """
+        self.lessons.begin(self.evaluator)
         score = self.evaluate()
         self.progress.count_validation(score.nats_per_byte)
         self.save_weights(score)
@@ -307,7 +308,8 @@ class Run:
             "corpus": self.corpus.fingerprint, "torch": str(torch.__version__), "processes": distributed.count(),
             "progress": asdict(self.progress), "weights": self.net.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.train_step.optimizers],
-            "scaler": self.precision.scaler.state_dict(), "streams": state})
+            "scaler": self.precision.scaler.state_dict(), "streams": state, "learns_from": list(self.lessons.sources),
+            "lessons": self.lessons.state()})
 
     def restore(self, contents):
         """Continue from the contents of a resume file; the log is cut back to its step."""
@@ -319,6 +321,7 @@ class Run:
         if contents.get("streams"):
             rows = distributed.share(self._params.training.batch_size)
             self.train_step.forward.restore({name: part[:, rows] for name, part in contents["streams"].items()})
+        self.lessons.restore(contents.get("lessons"))
         planned_decay_start = self.progress.decay_start
         vars(self.progress).update(vars(Progress.of(contents["progress"])))     # in place: other parts hold it too
         length, training = contents["params"]["training"], self._params.training

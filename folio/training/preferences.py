@@ -11,23 +11,23 @@ second network in memory. A resume file has it.
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 from folio.base.errors import FolioError
+from folio.base.spelling import counted
 from folio.data.batches import IGNORED, Batch
 from folio.data.preferences import batch_of, pairs_of_step
 from folio.evaluation.bits_per_byte import Score, evaluate, window_len
-from folio.training import distributed
+from folio.formats import checkpoint
+from folio.generation.decoder import generate
 from folio.training.lessons import Lessons
-from folio.training.report import Evaluator
+from folio.training.report import EVALUATION_SHARE, SAMPLE_TEMPERATURE, Evaluator
 from folio.training.step import LAST_GOOD
 
-VALIDATION_PAIRS = 32       # in a forward pass where nothing is learned
+FEWEST_STEPS = 10           # from one validation to the next: a run of an epoch or two has a hundred
 
 
 @dataclass(frozen=True)
@@ -58,3 +58,187 @@ def margins(forward, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tenso
 def dpo_losses(policy: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:
     """Return the loss of each pair, in nats. policy, reference: margins, (pairs,) -> (pairs,)"""
     return -F.logsigmoid(beta * (policy - reference))
+
+
+class PreferenceLessons(Lessons):
+    """Learn from pairs of answers. `corpus` is a PairCorpus."""
+
+    learns = "preferences"
+    unit = "pair"
+    held_out = "pairs held out"
+
+    def __init__(self, tokenizer, corpus):
+        super().__init__(tokenizer, corpus)
+        self.sources, self.chat = corpus.sources, corpus.chat
+        self._reference = None      # {side: margins of its pairs by the reference; "text_bpb": what it measured}
+
+    @property
+    def opening(self):
+        """The tokens that stand before a text that begins from nothing: the initial model's."""
+        return self.corpus.opening
+
+    def begin(self, evaluator):
+        """Compute what the reference says of all pairs: the network as it is before the first step."""
+        self._reference = {side: evaluator.margins(pairs) for side, pairs in self.corpus.sides.items()}
+        self._reference["text_bpb"] = torch.tensor(evaluator.text_score(0).bits_per_byte)
+
+    def state(self):
+        """Return {name: tensor} of what a resumed run cannot compute again."""
+        return self._reference
+
+    def restore(self, state):
+        """Continue with the state in a resume file."""
+        self._reference = state
+
+    def steps_per_epoch(self, training, block_size):
+        """Return the steps, a float, that take every pair once."""
+        return len(self.corpus.train) / training.batch_size
+
+    def batch(self, step, schedule):
+        """Return the PairBatch of a step."""
+        training = self.params.training
+        chosen = pairs_of_step(len(self.corpus.train), step, training.batch_size, training.seed)
+        batch = batch_of([self.corpus.train[number] for number in chosen])
+        return PairBatch(batch.inputs, batch.targets, self._reference["train"].numpy()[chosen])
+
+    def count(self, batch):
+        """Return the number of pairs. They count no bytes: the loss is not one of predicted text."""
+        return len(batch), 0
+
+    def loss(self, forward, inputs, targets, reference):
+        """Return the summed loss of pairs, in nats. inputs, targets: (pairs, 2, time), reference: (pairs,)"""
+        return self._losses(margins(forward, inputs, targets), reference).sum()
+
+    def score(self, policy, text):
+        """Return the PairScore of the held-out pairs. policy: margins, (pairs,); text: Score"""
+        reference, pairs = self._reference["val"], len(policy)
+        nats = self._losses(policy, reference).double().sum().item()
+        return PairScore(nats, pairs, pairs, (policy > reference).sum().item(), text)
+
+    def _losses(self, policy, reference):
+        return dpo_losses(policy, reference, self.params.tuning.preference_beta)
+
+    def evaluator(self, training, precision, micro_batches):
+        """Return the Evaluator of a run."""
+        return PairEvaluator(training, precision, micro_batches, self)
+
+    @property
+    def described(self):
+        """What is learned from and what is held out."""
+        return (f"{counted(len(self.corpus.train), 'pair')} of answers to learn from, {len(self.corpus.val):,} held "
+                "out; tokens")
+
+    def start_in_words(self, score):
+        """Return what was measured before the first step."""
+        return f"{score.text.bits_per_byte:.4f} bits/byte on {self._measured_text}"
+
+    def quality(self, run):
+        """Return how well the best weights predict ordinary text, compared with the initial ones."""
+        before = self._reference["text_bpb"].item()
+        after = checkpoint.load_metadata(run.home.weights(run.name))["val_bpb"]
+        return (f"{before:.4f} bits/byte before and {after:.4f} after ({after / before - 1:+.1%}) on "
+                f"{self._measured_text}")
+
+    @property
+    def _measured_text(self):
+        return "the held-out chosen answers" if self.corpus.held_out_text is None else "the text held out"
+
+
+@dataclass(frozen=True)
+class PairScore(Score):
+    """Summed loss of held-out pairs in nats. `tokens` and `bytes`, by which it is divided, are the pairs."""
+    ordered: int            # pairs whose chosen answer has become likelier, compared with the rejected one
+    text: Score             # of the held-out text of the project; where there is none, of the chosen answers
+
+    @property
+    def bits_per_byte(self):
+        return self.text.bits_per_byte
+
+    @property
+    def ordered_share(self):
+        """The share of pairs that the network orders right, compared with the reference."""
+        return self.ordered / self.tokens
+
+    def in_words(self, unit):
+        """Return the figures for a line of the terminal."""
+        return (f"val {self.nats_per_byte:.3f} nats/{unit}, {self.ordered_share:.0%} ordered right, text "
+                f"{self.bits_per_byte:.3f} bits/byte")
+
+    def in_report(self):
+        """Return the fields of a report in the log."""
+        return {"val_nats_per_pair": self.nats_per_byte, "val_ordered": self.ordered_share,
+                "val_bpb": self.bits_per_byte}
+
+
+class PairEvaluator(Evaluator):
+    """Measure a network on held-out pairs and, where the project has one, on its held-out text."""
+
+    def __init__(self, training, precision, micro_batches, lessons):
+        super().__init__(training, precision, micro_batches, lessons.corpus, lessons.tokenizer, lessons.opening)
+        self.lessons = lessons
+        every = math.ceil(self.expected_steps / EVALUATION_SHARE)
+        self.interval = training.eval_interval or max(FEWEST_STEPS, every)
+
+    def validate(self, step):
+        """Return the PairScore; every process computes all of it. Raises FolioError where it is not finite."""
+        score = self.lessons.score(self.margins(self.corpus.val), self.text_score(step))
+        if not math.isfinite(score.nats):
+            raise FolioError(f"After step {step} the loss on the held-out pairs is {score.nats}. {LAST_GOOD}")
+        return score
+
+    def measure_training_text(self, step):
+        """Return None: the loss of the steps says how well the pairs to learn from are known."""
+
+    def seconds_of_validation(self, step, clock):
+        """Return how long `validate` takes."""
+        started_at = clock()
+        self.validate(step)
+        return clock() - started_at
+
+    def margins(self, pairs):
+        """Return how much likelier the network finds the chosen answers: (pairs,) float32 on the CPU, in nats."""
+        return torch.cat([margins(self._logits, *tensors) for tensors in self._batches(pairs)]).cpu()
+
+    def text_score(self, step):
+        """Return the Score on the held-out text of the project; where there is none, on the chosen answers."""
+        if (text := self.corpus.held_out_text) is not None:
+            return self._measured(evaluate, *text, block_size=window_len(self.precision.working_net), step=step)
+        nats, tokens, text_bytes = 0.0, 0, 0
+        for inputs, targets in self._batches(self.corpus.val):
+            chosen = targets[:, 0]
+            nats -= log_probabilities(self._logits(inputs[:, 0]), chosen).double().sum().item()
+            counted_targets = chosen[chosen != IGNORED].cpu().numpy()
+            tokens, text_bytes = tokens + len(counted_targets), text_bytes + self.token_bytes[counted_targets].sum()
+        return Score(nats, tokens, int(text_bytes))
+
+    def sample(self):
+        """Return a held-out prompt and what the network answers."""
+        ids, answers = (array[0, 0] for array in next(self._batches(self.corpus.val[:1])))
+        first = (answers != IGNORED).nonzero()[0].item()
+        prompt = ids[:first + 1].tolist()
+        net, chat = self.precision.net, self.lessons.chat
+        net.eval()
+        tokens = list(generate(net, prompt, tokens=self.training.sample_tokens, temperature=SAMPLE_TEMPERATURE,
+                               sampling_seed=self.training.seed,
+                               end=self.tokenizer.end_of_text if chat is None else chat.end_id))
+        net.train()
+        return self.tokenizer.decode(prompt + tokens).strip()
+
+    def _batches(self, pairs):
+        """Yield (inputs, targets) of some pairs at a time, as tensors: (pairs, 2, time) each."""
+        for first in range(0, len(pairs), self.rows):
+            batch = batch_of(pairs[first:first + self.rows])
+            yield tuple(torch.from_numpy(array).to(self.training.device) for array in (batch.inputs, batch.targets))
+
+    @property
+    def rows(self):
+        """How many pairs are computed at once."""
+        return max(1, self.micro_batches.rows(2 * self.precision.net.params.block_size))
+
+    @torch.inference_mode()
+    def _logits(self, inputs):
+        net = self.precision.working_net
+        net.eval()
+        logits = net(inputs)
+        net.train()
+        return logits

@@ -23,10 +23,11 @@ from folio.training import distributed, summary
 from folio.training.deadline import CLOSING_SECONDS
 from folio.training.lessons import TextLessons
 from folio.training.loop import Progress, Run
+from folio.training.preferences import PreferenceLessons
 from folio.training.settle import settle
 from Model_Params import LENGTHS, OLDER_TEXT, READING, ModelParams, Params, TextParams, TrainingParams, TuningParams
 
-LESSONS = {kind.learns: kind for kind in (TextLessons,)}       # by TuningParams.learns
+LESSONS = {kind.learns: kind for kind in (TextLessons, PreferenceLessons)}       # by TuningParams.learns
 
 
 # --- A new run ---
@@ -57,8 +58,7 @@ def new_run(home: Home, name: str, params: Params, tokenizer, corpus, started_at
             run.progress.started_from = {"name": str(start.name), "fingerprint": fingerprint}
         say(summary.describe(run, verbose))
         if start:
-            say(f"Before the first step: {run.keep_start().bits_per_byte:.4f} bits/{lessons.unit} "
-                f"on the {lessons.held_out}.")
+            say(f"Before the first step: {lessons.start_in_words(run.keep_start())}.")
         with closing(run.reporter.log):
             yield run
 
@@ -86,6 +86,16 @@ def tuned_model(start, flags: dict[str, Any]) -> ModelParams:
 
 
 # --- A resumed run ---
+
+def to_resume(home: Home, name: str | None, say: Callable[[str], None] = print) -> tuple[str, Params, list[str]]:
+    """Return the name of the run to resume (None: the newest unfinished one), its Params, and the files it learns from.
+
+    No files where it learns from the project's text. Raises OSError or FolioError where there is none to continue from.
+    """
+    name = distributed.agreed(name or _newest_unfinished(home, say))
+    contents, params = _load_resume(home, name, checkpoint.load_metadata)
+    return name, params, contents.get("learns_from", [])
+
 
 @contextmanager
 def resumed_run(home: Home, name: str | None, preset: Params | None, flags: dict[str, Any], tokenizer, corpus,
@@ -209,7 +219,8 @@ def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
         way_back = f" (its own was kept: copy the files in {kept} back there)" if kept.exists() else ""
         different.append(f"its tokenizer is another than the one in {home.tokenizer}{way_back}")
     elif corpus.fingerprint != contents["corpus"]:
-        different.append(f"its text is another than the one in {home.train_data}")
+        where = ", ".join(contents.get("learns_from", [])) or home.train_data
+        different.append(f"its text is another than the one in {where}")
     return different
 
 
