@@ -43,6 +43,7 @@ Prompt = str | tuple[Message, ...]
 FEW = 300
 
 MEASURED_BYTES = 1 << 16        # of held-out text: before and after a run differ by more than their error
+LEARNED_BYTES = 1 << 20         # of training text: more than a run over a few hundred pairs reads
 
 
 @dataclass(frozen=True)
@@ -275,6 +276,7 @@ class PairCorpus:
     text: TextParams
     opening: list[int]
     chat: ChatTemplate | None
+    ordinary_text: np.ndarray | None    # (tokens,) int64: text to learn beside the pairs, against forgetting
     held_out_text: tuple[np.ndarray, int] | None        # tokens, after one for context, and the bytes in them
 
     training_part = None                # it is no text
@@ -329,19 +331,35 @@ def pair_corpus(home: Home, paths: Sequence[Path | str], tokenizer: Tokenizer, c
                          "tokens. Give shorter answers, or a model with a longer context.")
     text = replace(reading, tokenizer=tokenizer.kind, vocab_size=tokenizer.vocab_size if tokenizer.kind == "bpe"
                    else None, pattern=getattr(tokenizer, "pattern", reading.pattern))
-    return PairCorpus({"train": train, "val": val}, block_size, left_out, found.fingerprint,
-                      tuple(str(Path(path).resolve()) for path in paths), text, opening, chat,
-                      _held_out_text(home, tokenizer, opening))
+    ordinary, held_out = _texts_of(home, tokenizer, opening)
+    say("Beside the pairs it learns from the project's text, against forgetting." if ordinary is not None else
+        "The project has no text to learn beside the pairs, so look at what else changes: a lower --learning-rate "
+        "changes less.")
+    fingerprints = [found.fingerprint, ordinary is not None and fingerprint(ordinary.tobytes())]
+    return PairCorpus({"train": train, "val": val}, block_size, left_out, fingerprint(fingerprints),
+                      tuple(str(Path(path).resolve()) for path in paths), text, opening, chat, ordinary, held_out)
 
 
-def _held_out_text(home, tokenizer, opening):
-    """Return the beginning of the text that a home holds out, as tokens, and its bytes; None where it has no text."""
+def _texts_of(home, tokenizer, opening):
+    """Return (tokens of a home's training text, (tokens of its held-out text, bytes in them)), the beginning of each.
+
+    (None, None) where it has no text, or one that this tokenizer cannot encode.
+    """
     try:
         own, text = read_corpus(home, say=lambda sentence: None)
-        content = ordinary_bytes(own, text.val[1:1 + MEASURED_BYTES])[:MEASURED_BYTES]
-        content = content.decode("utf-8", errors="ignore").encode("utf-8")
-        if not content:
-            return None
-        return np.concatenate([opening[-1:], tokenizer.encode_to_array(content)]).astype(np.int64), len(content)
-    except (FolioError, OSError):           # there is none, or it has characters that this tokenizer does not know
-        return None
+        training = _beginning(text.training_text(), LEARNED_BYTES)
+        held_out = _beginning([ordinary_bytes(own, text.val[1:1 + MEASURED_BYTES])], MEASURED_BYTES)
+        ids = [np.array(opening[-1:] + tokenizer.encode(part), np.int64) for part in (training, held_out)]
+    except (FolioError, OSError):
+        return None, None
+    return (ids[0], (ids[1], len(held_out.encode("utf-8")))) if training and held_out else (None, None)
+
+
+def _beginning(chunks, length):
+    """Return the beginning of a text in chunks of bytes, at most about `length` bytes of it."""
+    content = b""
+    for chunk in chunks:
+        content += chunk
+        if len(content) >= length:
+            break
+    return content[:length].decode("utf-8", errors="ignore")

@@ -7,12 +7,17 @@ The loss of a pair is
 p: the probability of an answer's tokens after its prompt, by the network; r: by the reference, the network as it was
 before the first step. What the reference says never changes. So it is computed once, before training, and there is no
 second network in memory. A resume file has it.
+
+The loss says nothing of any other text, and what it does to that is mostly bad: from 539 pairs the shipped model learned
+to end 96 % of sentences in "?", and predicted its plays 12 % worse. So each pair comes with a stretch of the text that
+the project trains on, whose loss is added (as PPO-ptx does; Ouyang et al., 2022).
 """
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -27,6 +32,7 @@ from folio.training.lessons import Lessons
 from folio.training.report import EVALUATION_SHARE, SAMPLE_TEMPERATURE, Evaluator
 from folio.training.step import LAST_GOOD
 
+STRETCH = 64                # tokens of ordinary text for each pair: half the work of a step where answers are short
 FEWEST_STEPS = 10           # from one validation to the next: a run of an epoch or two has a hundred
 
 
@@ -34,6 +40,7 @@ FEWEST_STEPS = 10           # from one validation to the next: a run of an epoch
 class PairBatch(Batch):
     """Pairs of answers, the chosen one first: inputs and targets are (pairs, 2, time)."""
     reference: Any          # (pairs,) float32: how much likelier the chosen answer was to the reference, in nats
+    text: Any               # (pairs, tokens + 1) int64: a stretch of ordinary text for each pair; without any: (pairs, 0)
 
 
 def log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -99,15 +106,31 @@ class PreferenceLessons(Lessons):
         training = self.params.training
         chosen = pairs_of_step(len(self.corpus.train), step, training.batch_size, training.seed)
         batch = batch_of([self.corpus.train[number] for number in chosen])
-        return PairBatch(batch.inputs, batch.targets, self._reference["train"].numpy()[chosen])
+        return PairBatch(batch.inputs, batch.targets, self._reference["train"].numpy()[chosen], self._stretches(step))
+
+    def _stretches(self, step):
+        """Return a random stretch of ordinary text for each pair of a step."""
+        training, text = self.params.training, self.corpus.ordinary_text
+        if text is None or not self.params.tuning.preference_text:
+            return np.zeros((training.batch_size, 0), np.int64)
+        length = min(STRETCH, self.params.model.block_size, len(text) - 1)
+        starts = np.random.default_rng((training.seed, step)).integers(len(text) - length, size=training.batch_size)
+        return text[starts[:, None] + np.arange(length + 1)]
 
     def count(self, batch):
         """Return the number of pairs. They count no bytes: the loss is not one of predicted text."""
         return len(batch), 0
 
-    def loss(self, forward, inputs, targets, reference):
-        """Return the summed loss of pairs, in nats. inputs, targets: (pairs, 2, time), reference: (pairs,)"""
-        return self._losses(margins(forward, inputs, targets), reference).sum()
+    def loss(self, forward, inputs, targets, reference, text):
+        """Return the summed loss of pairs, in nats, with the mean loss per token of the text of each.
+
+        inputs, targets: (pairs, 2, time); reference: (pairs,); text: (pairs, tokens + 1), or (pairs, 0)
+        """
+        loss = self._losses(margins(forward, inputs, targets), reference).sum()
+        if text.shape[1]:
+            nats = -log_probabilities(forward(text[:, :-1]), text[:, 1:]).sum() / (text.shape[1] - 1)
+            loss = loss + self.params.tuning.preference_text * nats
+        return loss
 
     def score(self, policy, text):
         """Return the PairScore of the held-out pairs. policy: margins, (pairs,); text: Score"""
