@@ -11,6 +11,7 @@
     state.resize(count) -> state                the first rows, in the same memory; rows beyond the last are empty
     net.context                                 how many tokens the network sees; None: all
     net.blocks                                  the part whose matrices Muon and weight decay are for
+    net.adapters                                only of a network that folio/networks/lora.py has frozen
 
 `continue_from` may consume its state; `select` copies, so that both states can be continued.
 folio/training/carried_state.py also carries the state of a recurrent network from one training batch to the next. What
@@ -94,14 +95,19 @@ def pairs(net, other):
 
 
 def take_over(net, other):
-    """Load the weights of another network, which may differ in its dropouts and its context.
+    """Load the weights of another network, which may differ in its dropouts and its context."""
+    net.load_state_dict(weights_for(net.params, other))
+
+
+def weights_for(params, other):
+    """Return the state_dict of a network for one with these ModelParams, of another context or other dropouts.
 
     Rotary positions have no weights and allow any context. Of learned positions the first block_size are taken.
     """
     weights = other.state_dict()
-    if net.params.positions == "learned":
-        weights["positions.table.weight"] = weights["positions.table.weight"][:net.params.block_size]
-    net.load_state_dict(weights)
+    if params.positions == "learned":
+        weights["positions.table.weight"] = weights["positions.table.weight"][:params.block_size]
+    return weights
 
 
 def count_parameters(net):
