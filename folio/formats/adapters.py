@@ -126,7 +126,10 @@ def _merged(contents, base):
 
 
 def check(adapter: dict[str, Any], params: ModelParams, base_size: int) -> None:
-    """Raise FolioError for the first part of an `adapter` that does not fit a model. base_size: its base's vocab_size"""
+    """Raise FolioError for the first part of an `adapter` that does not fit a model.
+
+    base_size: vocab_size of its base
+    """
     rank, alpha, rows = adapter["rank"], adapter["alpha"], adapter["rows"]
     if type(rank) is not int or rank < 1 or type(alpha) is not float or not math.isfinite(alpha):
         raise FolioError(f"it has rank {rank!r} and alpha {alpha!r}")

@@ -1,4 +1,4 @@
-"""Adapters as files: beside their base they are models like others; damaged and foreign ones are refused in a sentence."""
+"""Adapters as files: beside their base they are models like others; bad ones are refused in a sentence."""
 
 from dataclasses import asdict, replace
 

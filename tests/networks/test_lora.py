@@ -30,7 +30,7 @@ def adapted(base, rows=(18, 19), rank=3, alpha=6.0, **others):
     torch.manual_seed(2)
     net = lora.adapted(base, base.params, lora.Adapters(rank, alpha, rows), **others)
     with torch.no_grad():
-        for name, parameter in net.named_parameters():
+        for parameter in net.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn(parameter.shape))
     return net.eval()
