@@ -194,7 +194,8 @@ def report_end(run):
     say(f"Done. {best}, are in {weights}")
     if not distributed.is_first():
         return
-    say(f"Quality:  {summary.quality(run)}")
+    if quality := run.lessons.quality(run):
+        say(f"Quality:  {quality}")
     if run.training.closing_tokens:
         screen = Screen()
         screen.write("\n")

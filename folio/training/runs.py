@@ -21,9 +21,13 @@ from folio.formats import checkpoint
 from folio.networks import build as networks
 from folio.training import distributed, summary
 from folio.training.deadline import CLOSING_SECONDS
+from folio.training.lessons import TextLessons
 from folio.training.loop import Progress, Run
 from folio.training.settle import settle
 from Model_Params import LENGTHS, OLDER_TEXT, READING, ModelParams, Params, TextParams, TrainingParams, TuningParams
+
+LESSONS = {kind.learns: kind for kind in (TextLessons,)}       # by TuningParams.learns
+
 
 # --- A new run ---
 
@@ -38,12 +42,13 @@ def new_run(home: Home, name: str, params: Params, tokenizer, corpus, started_at
     """
     wanted = replace(params, text=corpus.text, model=replace(params.model, vocab_size=None))
     ends_at = started_at + 60 * (params.training.minutes or 0) - CLOSING_SECONDS
-    settled, seconds_per_step = settle(wanted, tokenizer, corpus, Machine.here(), ends_at)
+    lessons = LESSONS[params.tuning.learns](tokenizer, corpus)
+    settled, seconds_per_step = settle(wanted, lessons, Machine.here(), ends_at)
     if settled.model.block_size != params.model.block_size:
         say(f"The text has only {corpus.train_tokens:,} tokens to train on: the context shrinks from "
             f"{params.model.block_size} to {settled.model.block_size}.")
     with _claimed(home, name, say) as name:
-        run = Run(home, name, settled, tokenizer, corpus, started_at=started_at)
+        run = Run(home, name, settled, lessons, started_at=started_at)
         run.progress.measured_step = seconds_per_step
         if start:
             networks.take_over(run.net, start.net)
@@ -52,7 +57,8 @@ def new_run(home: Home, name: str, params: Params, tokenizer, corpus, started_at
             run.progress.started_from = {"name": str(start.name), "fingerprint": fingerprint}
         say(summary.describe(run, verbose))
         if start:
-            say(f"Before the first step: {run.keep_start().bits_per_byte:.4f} bits/byte on the text held out.")
+            say(f"Before the first step: {run.keep_start().bits_per_byte:.4f} bits/{lessons.unit} "
+                f"on the {lessons.held_out}.")
         with closing(run.reporter.log):
             yield run
 
@@ -98,11 +104,12 @@ def resumed_run(home: Home, name: str | None, preset: Params | None, flags: dict
             raise FolioError(f"The run {name} can only go on as it began: {'; '.join(different)}. "
                              "Leave that as it is, or start a new run without --resume.")
         wanted = replace(stored, training=_changed(stored.training, flags, contents.get("processes", 1), say))
-        settled, _ = settle(wanted, tokenizer, corpus, Machine.here())
+        lessons = LESSONS[stored.tuning.learns](tokenizer, corpus)
+        settled, _ = settle(wanted, lessons, Machine.here())
         if distributed.is_first():
             for path in (home.weights(name), home.resume(name), home.log(name)):
                 remove_leftovers(path)
-        run = Run(home, name, settled, tokenizer, corpus, started_at=started_at)
+        run = Run(home, name, settled, lessons, started_at=started_at)
         run.restore(contents)
         _refuse_finished(run)
         if contents["torch"] != torch.__version__:
