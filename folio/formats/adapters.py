@@ -23,6 +23,7 @@ from Model_Params import ModelParams
 # Fields of ModelParams in which a model may differ from its adapter's base.
 FREE = ("vocab_size", "block_size", "dropout", "attention_dropout")
 LARGEST_HALF = 60_000.0         # float16 ends at 65,504
+_NAME = r"\w[\w.-]*"            # of a run
 MOST_BASES = 8                  # adapters on adapters: each is one more file to read
 
 
@@ -49,6 +50,19 @@ def fingerprint(weights: dict[str, torch.Tensor], adapter: dict[str, Any] | None
     weights: state_dict of its network, in float32; adapter: of its own file
     """
     return checkpoint.checksum(weights if adapter is None else adapter)[:16]
+
+
+def name_of_base(path: str | Path, folder: Path) -> str:
+    """Return the name by which adapters in `folder` know the weights file `path`.
+
+    Raises FolioError where it lies elsewhere, or its name has other characters than those of runs.
+    """
+    path = Path(path)
+    match = re.fullmatch(rf"weights-({_NAME})\.pth", path.name)
+    if match and path.parent.resolve() == folder.resolve():
+        return match[1]
+    raise FolioError(f"An adapter lies beside its base: copy {path} to {folder / 'weights-NAME.pth'}, with a NAME of "
+                     "letters, digits, and . _ -, and give that NAME.")
 
 
 def complete(contents: dict[str, Any], path: str | Path) -> dict[str, Any]:
@@ -101,7 +115,7 @@ def _explained(path):
 def _base_of(adapter):
     """Return the name and the fingerprint of an adapter's base. Raises FolioError where it names none."""
     name, expected = adapter["base"]["name"], adapter["base"]["fingerprint"]
-    if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name)
+    if not (isinstance(name, str) and re.fullmatch(_NAME, name)
             and isinstance(expected, str) and re.fullmatch(r"[0-9a-f]{16}", expected)):
         raise FolioError("it does not name its base")
     return name, expected
@@ -138,12 +152,19 @@ def check(adapter: dict[str, Any], params: ModelParams, base_size: int) -> None:
     if missing := set(range(base_size, params.vocab_size)) - set(rows):
         raise FolioError(f"it has no row for its token {min(missing)}")
     expected = lora.shapes(networks.outline(params), lora.Adapters(rank, alpha, tuple(rows)))
-    found = {name: tuple(tensor.shape) for name, tensor in adapter["weights"].items()}
-    for name, shape in found.items():
-        if shape != expected.get(name):
-            raise FolioError(f"its {name} has shape {shape} where its model has {expected.get(name)}")
+    weights = adapter["weights"]
+    for name, tensor in weights.items():
+        shape, wanted = tuple(tensor.shape), expected.get(name)
+        if wanted is not None and name.endswith((".a", ".b")) and 0 not in shape:       # of any rank
+            half = name.endswith(".b")
+            wanted = (wanted[0], shape[-1]) if half else (shape[0], wanted[1])
+        if shape != wanted or not tensor.is_floating_point():
+            raise FolioError(f"its {name} has shape {shape} where its model has {wanted}")
     # Not every matrix needs an adapter, but both of its halves, and all of the rows.
     needed = {name for name in expected if not name.endswith((".a", ".b"))}
-    needed |= {name[:-1] + half for name in found if name.endswith((".a", ".b")) for half in "ab"}
-    if missing := sorted(needed - found.keys()):
+    needed |= {name[:-1] + half for name in weights if name.endswith((".a", ".b")) for half in "ab"}
+    if missing := sorted(needed - weights.keys()):
         raise FolioError(f"it has no {missing[0]}")
+    for name in weights:
+        if name.endswith(".a") and len(weights[name]) != weights[f"{name[:-1]}b"].shape[1]:
+            raise FolioError(f"its {name} has rank {len(weights[name])}, its other half another")

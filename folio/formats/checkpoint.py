@@ -30,7 +30,8 @@ Saved_Weights/weights-NAME.pth has all that is needed to run the network, and is
 
 An adapter (folio.networks.lora) is a weights file too, without `weights` and `tokenizer` and with
 
-    adapter         {rank, alpha, rows, special_tokens, base, weights}: what its base lacks (folio.formats.adapters)
+    adapter         {rank, alpha, rows, special_tokens, base, weights}: what its base lacks (folio.formats.adapters);
+                    B A is multiplied by alpha / rank, also in matrices whose own rank is another
                     base            {name, fingerprint}: of the weights file beside it that the adapter changes
                     weights         {MODULE.a, MODULE.b, embedding.rows...: tensor}, mostly in float16
                     rows            [id]: the tokens of embedding.rows, also those that the base does not have
