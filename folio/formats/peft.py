@@ -3,7 +3,7 @@
     adapter_config.json         rank, alpha, which modules have an adapter, which rows of the embedding are trained
     adapter_model.safetensors   {base_model.model.MODULE.lora_A.weight: (rank, in), ....lora_B.weight: (out, rank),
                                 base_model.model.MODULE.token_adapter.trainable_tokens_delta: (rows, C)}
-    added_tokens.json           {name: row}: the trained rows that the base's tokenizer does not have, as it numbers them
+    added_tokens.json           {name: row}: the trained rows that the base's tokenizer does not have
     chat_template.jinja         of a model that was taught to chat
     README.md                   how to load it
 

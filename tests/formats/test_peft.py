@@ -195,7 +195,8 @@ def test_the_command_exports_and_imports(tmp_path):
     assert out.returncode == 0 and "export huggingface BASE --weights" in out.stdout, out.stderr
     wanting = run_python("-m", "folio.convert", "import", tmp_path / "folder", "--name", "again", *words)
     assert "say which model" in refusal(wanting, code=2)
-    again = run_python("-m", "folio.convert", "import", tmp_path / "folder", "--name", "again", "--base", "base", *words)
+    again = run_python("-m", "folio.convert", "import", tmp_path / "folder", "--name", "again", "--base", "base",
+                       *words)
     assert again.returncode == 0, again.stderr
     models = [trained_model.load(home.weights(name)) for name in ("tuned", "again")]
     close(models[0].net(TOKENS), models[1].net(TOKENS))
