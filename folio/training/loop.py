@@ -304,7 +304,8 @@ class Run:
         self.progress.seconds = self.stopwatch.seconds
         checkpoint.save(self.home.resume(self.name), {
             "name": self.name, "params": asdict(self.params), "tokenizer": self.tokenizer.fingerprint,
-            "corpus": self.corpus.fingerprint, "torch": str(torch.__version__), "processes": distributed.count(),
+            "corpus": self.corpus.fingerprint, "lessons": self.lessons.in_resume_file(),
+            "torch": str(torch.__version__), "processes": distributed.count(),
             "progress": asdict(self.progress), "weights": self.net.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.train_step.optimizers],
             "scaler": self.precision.scaler.state_dict(), "streams": state})

@@ -20,13 +20,14 @@ from folio.data.batches import fitting_block_size
 from folio.formats import checkpoint
 from folio.networks import build as networks
 from folio.training import distributed, summary
+from folio.training.chat import ChatLessons
 from folio.training.deadline import CLOSING_SECONDS
 from folio.training.lessons import TextLessons
 from folio.training.loop import Progress, Run
 from folio.training.settle import settle
 from Model_Params import LENGTHS, OLDER_TEXT, READING, ModelParams, Params, TextParams, TrainingParams, TuningParams
 
-LESSONS = {kind.learns: kind for kind in (TextLessons,)}       # by TuningParams.learns
+LESSONS = {kind.learns: kind for kind in (TextLessons, ChatLessons)}       # by TuningParams.learns
 
 
 # --- A new run ---
@@ -51,7 +52,7 @@ def new_run(home: Home, name: str, params: Params, tokenizer, corpus, started_at
         run = Run(home, name, settled, lessons, started_at=started_at)
         run.progress.measured_step = seconds_per_step
         if start:
-            networks.take_over(run.net, start.net)
+            networks.take_over(run.net, start.net, settled.training.seed)
             run.precision.copy_weights()
             fingerprint = checkpoint.checksum(start.net.state_dict())[:16]
             run.progress.started_from = {"name": str(start.name), "fingerprint": fingerprint}
@@ -95,7 +96,7 @@ def resumed_run(home: Home, name: str | None, preset: Params | None, flags: dict
     preset, flags ({field: value}): as the command line has them; steps, minutes and reporting may be new.
     Raises FolioError with a list where anything else differs from the run's own, or where text or tokenizer do.
     """
-    name = distributed.agreed(name or _newest_unfinished(home, say))
+    name = distributed.agreed(name or newest_unfinished(home, say))
     _load_resume(home, name, checkpoint.load_metadata)          # what is not there leaves no lock behind
     with _held(home, name) if distributed.is_first() else nullcontext():
         distributed.agreed(None)            # the others wait until it is held
@@ -179,7 +180,15 @@ def _load_resume(home, name, read=checkpoint.load):
         raise FolioError(f"{home.resume(name)} is not a resume file of this Folio: {error}.") from None
 
 
-def _newest_unfinished(home, say):
+def stored_run(home: Home, name: str) -> tuple[dict[str, Any], Params]:
+    """Return the contents of a run's resume file, without the numbers of its tensors, and the Params in it.
+
+    Raises OSError or FolioError where there is none to continue from.
+    """
+    return _load_resume(home, name, checkpoint.load_metadata)
+
+
+def newest_unfinished(home: Home, say: Callable[[str], None] = print) -> str:
     """Return the name of the unfinished run whose resume file is the newest. Raises FileNotFoundError without one."""
     paths = home.newest("resume-*.pth")
     for path in paths:
@@ -209,7 +218,9 @@ def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
         way_back = f" (its own was kept: copy the files in {kept} back there)" if kept.exists() else ""
         different.append(f"its tokenizer is another than the one in {home.tokenizer}{way_back}")
     elif corpus.fingerprint != contents["corpus"]:
-        different.append(f"its text is another than the one in {home.train_data}")
+        places = ", ".join(getattr(corpus, "sources", ())) or home.train_data
+        what = "its text is another than the one" if stored.tuning.learns == "text" else "what it learns from is not"
+        different.append(f"{what} in {places}")
     return different
 
 
