@@ -25,7 +25,7 @@ if __name__ == "__main__":
     startup.require("train.py")
 
 from folio.base.commands import command
-from folio.base.defaults import FINE_TUNING, TUNING
+from folio.base.defaults import FINE_TUNING, tuning_defaults
 from folio.base.lines import terminal_width
 from folio.base.run_files import one_file, run_name
 from folio.cli import configuration, example
@@ -100,7 +100,10 @@ def settings_of(parser, arguments):
     if learns != "text" and not is_tuned and not arguments.resume:
         parser.error(f"--{learns} teaches trained weights; name them by --start-from (pretrained: those that come with "
                      "Folio)")
-    params = chosen(PRESETS[preset], TUNING.get(learns, {}) | flags if is_tuned else flags)
+    has_adapters = flags.get("lora_rank") is not None
+    if has_adapters and not is_tuned and not arguments.resume:
+        parser.error("--lora-rank trains adapters on trained weights; name them by --start-from, or leave it out")
+    params = chosen(PRESETS[preset], tuning_defaults(learns, has_adapters) | flags if is_tuned else flags)
     # A resumed run has its own settings, which these are compared with, and with --start-from the model is in the file.
     parser.check(params, one_by_one=arguments.resume or is_tuned)
     return preset, flags, params
@@ -155,7 +158,7 @@ def opened_run(arguments, preset, flags, params, started_at):
     """Return the context manager of the run that the command line asks for: fine-tuned, resumed or new."""
     from folio.data import corpus
     from folio.generation import language_model
-    from folio.training import chat, distributed, runs
+    from folio.training import bases, chat, distributed, runs
     home, telling = arguments.home, {"say": say, "verbose": arguments.verbose}
     wanted = {name: value for name, value in flags.items() if hasattr(params.text, name)}
     if arguments.preset:                # it says how a text becomes tokens, but not how files are read and chosen
@@ -165,6 +168,8 @@ def opened_run(arguments, preset, flags, params, started_at):
         start = language_model.load(find_weights(home, arguments.start_from))
         model = replace(runs.tuned_model(start, flags), vocab_size=None)            # the tokenizer's, as always
         params = replace(params, model=model)
+        if params.tuning.lora_rank:
+            bases.Base.checked_name(start, home)
         if params.tuning.learns == "chat":
             opening = partial(chat.open_dialogues, home, arguments.chat or [], params, start.tokenizer, say)
         else:

@@ -46,7 +46,8 @@ Saved_Weights/resume-NAME.pth has all that is needed to continue a run exactly:
     torch           str: the version that trained it
     processes       int: that trained it together
     progress        {field: value} of folio.training.loop's Progress: step, seconds, best_nats, finished...
-    weights         {name: tensor}: as above, in float32, whatever type the matrix products have
+    weights         {name: tensor}: as above, in float32, whatever type the matrix products have; of a run that trains
+                    adapters, only theirs: progress.started_from names their base
     optimizers      [{"state": {number of a parameter: {name: tensor or value}}, "param_groups": [...]}], in
                     torch.optim's form
     scaler          {name: value}: the state of the loss scale where precision is fp16; else {}

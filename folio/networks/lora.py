@@ -103,17 +103,17 @@ class HeadRows(nn.Module):
 
 
 def adapted(base: nn.Module, params: ModelParams, adapters: Adapters, type: torch.dtype = torch.float32,
-            device: str = "cpu") -> nn.Module:
+            device: str = "cpu", seed: int = 0) -> nn.Module:
     """Return a network with a base's weights, frozen in `type`, and new adapters (torch's global generator).
 
-    Weights that need no conversion are the base's own tensors. params: as the base's, but for dropouts and context.
-    Raises FolioError for a recurrent network.
+    Weights that need no conversion are the base's own tensors. params: as the base's, but for dropouts, context and
+    tokens after all others; seed: of those tokens' rows. Raises FolioError for a recurrent network.
     """
     if params.is_recurrent:
         raise FolioError(f"lora_rank={adapters.rank} is for transformers, and this is family={params.family}: leave "
                          "lora_rank out, which trains all weights.")
     net = networks.outline(params)
-    net.load_state_dict(networks.weights_for(params, base), assign=True)
+    net.load_state_dict(networks.weights_for(params, base, seed), assign=True)
     if params.tied_head:
         net.head.weight = net.embedding.weight
     net.requires_grad_(False)
