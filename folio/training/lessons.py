@@ -33,7 +33,7 @@ class Lessons:
     learns = None               # TuningParams.learns of the runs that take these lessons
     unit = "byte"               # of what the loss is given in nats per
     held_out = None             # what validation measures, as messages call it
-    sources = ()                # paths of the files to read again where a run is resumed
+    advises = False             # whether to advise on how often all is read
     chat = None                 # ChatTemplate of a network that is taught to chat
 
     def __init__(self, tokenizer, corpus):
@@ -47,11 +47,8 @@ class Lessons:
     def begin(self, evaluator):
         """Measure with the initial weights what is needed of them. Called once, before the first step of a new run."""
 
-    def state(self):
-        """Return {name: tensor} of what a resumed run cannot compute again; None where there is nothing."""
-
-    def restore(self, state):
-        """Continue with the state in a resume file."""
+    def restore(self, contents):
+        """Continue with what `in_resume_file` returned."""
 
     def start_in_words(self, score):
         """Return what the validation before the first step found. score: Score"""
@@ -95,8 +92,14 @@ class Lessons:
         return (f"{self.corpus.train_bytes:,} bytes to learn from, {self.corpus.val_bytes:,} held out; "
                 f"{self.corpus.train_tokens:,} tokens")
 
+    def example(self):
+        """Return what is shown before the first step: [(text of a token, whether it is learned)], or None."""
+
     def quality(self, run):
         """Return in plain words how good the best weights are, or None."""
+
+    def in_resume_file(self):
+        """Return what reopening the lessons needs, where that is more than the home has: a dictionary, or None."""
 
     def in_weights_file(self):
         """Return the fields of a weights file that say what the network has learned from."""
@@ -109,6 +112,7 @@ class TextLessons(Lessons):
 
     learns = "text"
     held_out = "text held out"
+    advises = True
 
     def fitting_block_size(self, block_size):
         """Return the largest context up to block_size of which the text has several."""

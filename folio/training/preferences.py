@@ -14,6 +14,7 @@ the project trains on, whose loss is added (as PPO-ptx does; Ouyang et al., 2022
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +22,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import tokenizer as tokenizers
+from folio.base.commands import command
 from folio.base.errors import FolioError
+from folio.base.home import Home
 from folio.base.spelling import counted
+from folio.chat.template import ChatTemplate
 from folio.data.batches import IGNORED, Batch
-from folio.data.preferences import batch_of, pairs_of_step
+from folio.data.preferences import PairCorpus, batch_of, pair_corpus, pairs_of_step
 from folio.evaluation.bits_per_byte import Score, evaluate, window_len
 from folio.formats import checkpoint
 from folio.generation.decoder import generate
 from folio.training.lessons import Lessons
 from folio.training.report import EVALUATION_SHARE, SAMPLE_TEMPERATURE, Evaluator
 from folio.training.step import LAST_GOOD
+from Model_Params import Params
 
 STRETCH = 64                # tokens of ordinary text for each pair: half the work of a step where answers are short
 FEWEST_STEPS = 10           # from one validation to the next: a run of an epoch or two has a hundred
@@ -67,6 +73,33 @@ def dpo_losses(policy: torch.Tensor, reference: torch.Tensor, beta: float) -> to
     return -F.logsigmoid(beta * (policy - reference))
 
 
+# --- What is learned from ---
+
+def open_pairs(home: Home, paths: list[str], params: Params, start, say: Callable[[str], None] = print
+               ) -> tuple[Any, PairCorpus]:
+    """Return the tokenizer of a LanguageModel to start from, and the pairs in files; none: the choices that are kept.
+
+    params: of the run. Raises FolioError or OSError where there are no pairs.
+    """
+    if not paths and not home.preferences.exists():
+        raise FileNotFoundError(f"No choice has been kept in {home.preferences} yet: choose among several answers in "
+                                f"{command('run.py', '--samples', 2)} by /keep, or name a file after --preferences.")
+    return start.tokenizer, pair_corpus(home, paths or [home.preferences], start.tokenizer, start.chat, start.opening,
+                                        params.model.block_size, params.text, say)
+
+
+def reopen_pairs(home: Home, contents: dict[str, Any], params: Params, say: Callable[[str], None] = print
+                 ) -> tuple[Any, PairCorpus]:
+    """Return the tokenizer and the pairs of a run, from the contents of its resume file and its Params."""
+    stored = contents["lessons"]
+    tokenizer = tokenizers.from_dict(stored["tokenizer"])
+    chat = stored["chat"] and ChatTemplate.from_dict(stored["chat"], tokenizer)
+    return tokenizer, pair_corpus(home, list(stored["sources"]), tokenizer, chat, list(stored["opening"]),
+                                  params.model.block_size, params.text, say)
+
+
+# --- How it is learned ---
+
 class PreferenceLessons(Lessons):
     """Learn from pairs of answers. `corpus` is a PairCorpus."""
 
@@ -76,7 +109,7 @@ class PreferenceLessons(Lessons):
 
     def __init__(self, tokenizer, corpus):
         super().__init__(tokenizer, corpus)
-        self.sources, self.chat = corpus.sources, corpus.chat
+        self.chat = corpus.chat
         self._reference = None      # {side: margins of its pairs by the reference; "text_bpb": what it measured}
 
     @property
@@ -89,13 +122,15 @@ class PreferenceLessons(Lessons):
         self._reference = {side: evaluator.margins(pairs) for side, pairs in self.corpus.sides.items()}
         self._reference["text_bpb"] = torch.tensor(evaluator.text_score(0).bits_per_byte)
 
-    def state(self):
-        """Return {name: tensor} of what a resumed run cannot compute again."""
-        return self._reference
+    def in_resume_file(self):
+        """Return what the pairs are read again with, and what the reference said of them: it is gone by then."""
+        corpus = self.corpus
+        return {"sources": list(corpus.sources), "tokenizer": self.tokenizer.to_dict(), "opening": corpus.opening,
+                "chat": self.chat and self.chat.to_dict(), "reference": self._reference}
 
-    def restore(self, state):
-        """Continue with the state in a resume file."""
-        self._reference = state
+    def restore(self, contents):
+        """Continue with what `in_resume_file` returned."""
+        self._reference = contents["reference"]
 
     def steps_per_epoch(self, training, block_size):
         """Return the steps, a float, that take every pair once."""

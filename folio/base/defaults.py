@@ -1,0 +1,42 @@
+"""Defaults that follow from the length of a run, and from what trained weights are taught."""
+
+from typing import Any
+
+# Where training starts from trained weights. From the shipped weights on 20 kB of tiny shakespeare, 40 steps of 16
+# sequences (20 passes), best nats per byte: 1.954 at 0.0003, 1.879 at 0.001, 1.900 at 0.002, 1.903 at 0.004; from
+# random weights 2.299. 0.0015 is between the two best, with 8 sequences per step. A network that knows long sequences
+# need not begin with shorter ones.
+FINE_TUNING = {"learning_rate": 0.0015, "length_warmup": 0}
+# The same where they learn from conversations, whose ids are what a chat will have: without BPE-dropout.
+CHAT_TUNING = {"learning_rate": 0.003, "length_warmup": 0, "bpe_dropout": 0.0, "compile": False, "epochs": 10.0,
+               "minutes": None, "patience": 6}
+# The same where they learn from preferences.
+PREFERENCE_TUNING = {"learning_rate": 0.0003, "length_warmup": 0, "bpe_dropout": 0.0, "compile": False, "epochs": 3.0,
+                     "minutes": None}
+# Where adapters are trained (lora_rank) in place of the weights, in addition to these.
+LORA_RATE = 2.0             # learning rate, as a multiple of that for all weights
+LORA_TUNING = {"optimizer": "adamw", "weight_decay": 0.0}
+TUNING = {"text": FINE_TUNING, "chat": CHAT_TUNING, "preferences": PREFERENCE_TUNING}     # by TuningParams.learns
+
+
+def tuning_defaults(learns: str, with_adapters: bool) -> dict[str, Any]:
+    """Return {field of TrainingParams: value} where trained weights are taught. learns: TuningParams.learns"""
+    usual = TUNING.get(learns, FINE_TUNING)
+    if not with_adapters:
+        return usual
+    return usual | LORA_TUNING | {"learning_rate": LORA_RATE * usual["learning_rate"]}
+
+
+def for_length(steps: int, shorter_first: bool = True) -> dict[str, Any]:
+    """Return {field of TrainingParams: value} for a run of this many steps.
+
+    Found on four texts, from 40 to 1,500 steps (benchmarks/LOG.md).
+    shorter_first: whether the run may begin with shorter sequences (sequence length warm-up: Li et al., 2022), from
+    which an untrained network learns more per token.
+    >>> for_length(100)
+    {'learning_rate': 0.01, 'warmup_steps': 5, 'length_warmup': 50, 'decay_fraction': 0.4}
+    """
+    learning_rate = min(0.015, max(0.002, 0.1 / steps ** 0.5))
+    return {"learning_rate": float(f"{learning_rate:.2g}"), "warmup_steps": min(20, max(3, steps // 20)),
+            "length_warmup": min(250, steps // 2) if shorter_first else 0,
+            "decay_fraction": 0.4 if steps < 200 else 0.7}
