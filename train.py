@@ -99,8 +99,8 @@ def settings_of(parser, arguments):
     flags = parser.settings(arguments, TextParams, ModelParams, TrainingParams, TuningParams)
     taught_by = [name for name in ("chat", "preferences") if getattr(arguments, name) is not None]
     if len(taught_by) == 2:
-        parser.error("--chat and --preferences are two runs, one after the other: --preferences starts from what --chat "
-                     "has made")
+        parser.error("--chat and --preferences are two runs, one after the other: --preferences starts from what "
+                     "--chat has made")
     if taught_by:
         flags["learns"], = taught_by
     learns = flags.get("learns", "text")
@@ -246,7 +246,8 @@ def report_end(run):
     if missed := summary.shortfall(run):
         say(missed)
     weights = run.home.weights(run.name)
-    best = f"The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per {run.lessons.unit}"
+    best = (f"The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per "
+            f"{run.lessons.unit}")
     say(f"Done. {best}, are in {weights}")
     if not distributed.is_first():
         return

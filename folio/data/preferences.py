@@ -108,8 +108,8 @@ def preference_of(record: Any, where: str) -> Preference:
         raise FolioError(f"{where} is no object with prompt, chosen and rejected.")
     missing = [name for name in ("chosen", "rejected") if record.get(name) is None]
     if missing:
-        raise FolioError(f"{where} has no {' and no '.join(missing)}: a preference is a prompt, the chosen answer and a "
-                         "rejected one.")
+        raise FolioError(f"{where} has no {' and no '.join(missing)}: a preference is a prompt, the chosen answer and "
+                         "a rejected one.")
     prompt = record.get("prompt", record.get("messages"))
     chosen, rejected = (_value(record[name], name, where) for name in ("chosen", "rejected"))
     if prompt is not None:

@@ -109,7 +109,8 @@ def test_few_pairs_are_said_to_be_few(tmp_path):
 
 def test_prompt_and_answer_are_encoded_as_one_text_and_the_answer_is_learned(tokenizer):
     chosen, rejected = Encoder(tokenizer, None, [10], 64).pair(Preference("the ", "sea.", "seven"))
-    assert chosen.ids.tolist() == tokenizer.encode("the sea.") and rejected.ids.tolist() == tokenizer.encode("the seven")
+    assert chosen.ids.tolist() == tokenizer.encode("the sea.")
+    assert rejected.ids.tolist() == tokenizer.encode("the seven")
     assert tokenizer.decode(chosen.ids[chosen.learned]) == " sea."
     assert tokenizer.decode(rejected.ids[rejected.learned]) == " seven"
 
