@@ -3,14 +3,6 @@
 from folio.base.lines import columns, cut, folded
 
 
-def percent(probability):
-    """Return a probability as a percentage.
-    >>> percent(0.125)
-    '12.5 %'
-    """
-    return f"{100 * probability:.1f} %"
-
-
 def listed(rows, width, whole=True):
     """Yield [(name, description)] as lines: side by side, or one below the other where that leaves too little room.
 

@@ -149,11 +149,11 @@ class LanguageModel:
     def answering(self, messages: list[Message], params: GenerationParams, number: int = 0,
                   continues: bool = False) -> Sequence:
         """Return the Sequence that answers a conversation. Raises FolioError where the model was not taught to chat."""
-        fitted, _ = self._taught().fitted(messages, self.net.context, params.tokens, continues)
+        fitted, _ = self.template().fitted(messages, self.net.context, params.tokens, continues)
         return Sequence(self.chat.prompt(fitted, continues), params, number, self.chat.end_id)
 
-    def _taught(self):
-        """Return the ChatTemplate. Raises FolioError where the model was not taught to chat."""
+    def template(self) -> ChatTemplate:
+        """Return the chat template. Raises FolioError where the model was not taught to chat."""
         if self.chat is None:
             teach = command("train.py", "--start-from", self.name, "--chat", "FILE")
             raise FolioError(f"The model {self.name} continues texts and was not taught to chat. To teach it: {teach}")
@@ -241,7 +241,7 @@ class LanguageModel:
         An assistant's message ends with the end token. Raises FolioError where the model was not taught to chat.
         """
         messages = list(messages)
-        ids, _ = self._taught().encode(messages)
+        ids, _ = self.template().encode(messages)
         costs, start, found = [0.0], 0, []
         for more in self._costs(ids, windows_at_once(self.net)) if messages else ():
             costs += more
