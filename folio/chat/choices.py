@@ -8,34 +8,62 @@ train.py --preferences learns from such a file (folio/data/preferences.py).
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from folio.base.commands import command
 from folio.base.errors import FolioError
 from folio.base.files import ordinary
-from folio.chat.messages import Message
+from folio.chat.messages import ASSISTANT, Message
 
 WAITED = 10             # seconds for another process that appends to the same file
+LONGEST_PROMPT = 1 << 16        # characters of a text: no context reaches back further than its last ones
 
 
 def keep_choice(path: str | Path, prompt: str | Sequence[Message], chosen: str, others: Iterable[str]) -> int:
     """Append to a file that `chosen` was preferred to each of the other answers. -> lines written
 
-    prompt: the text, or the conversation, that was answered. An answer that is empty or says the same is no choice: it
+    prompt: the text, or the conversation, that was answered. Where a conversation ends with the beginning of the
+    answer, that becomes part of each answer. An answer that is empty or says the same is no choice: it
     gets no line. The lines are written whole or not at all, and several processes may append at the same time.
     Raises FolioError where the chosen answer is empty or nothing differs from it, OSError where nothing can be written.
     """
+    begun = ""
+    if not isinstance(prompt, str) and prompt and prompt[-1].role == ASSISTANT:
+        *prompt, last = prompt
+        begun = last.content
+    chosen, others = begun + chosen, [begun + other for other in others]
     if not chosen.strip():
         raise FolioError("An empty answer cannot be kept.")
     different = [other for other in dict.fromkeys(others) if other.strip() not in ("", chosen.strip())]
     if not different:
         raise FolioError("There is no other answer that this one was preferred to: a choice takes two that differ.")
-    key = {"prompt": prompt} if isinstance(prompt, str) else {
+    key = {"prompt": prompt[-LONGEST_PROMPT:]} if isinstance(prompt, str) else {
         "messages": [{"role": message.role, "content": message.content} for message in prompt]}
     records = [key | {"chosen": chosen, "rejected": other} for other in different]
     _append(Path(path), "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     return len(records)
+
+
+class Choices:
+    """The choices of a session, kept in a file; tells at the first one where, and what for."""
+
+    def __init__(self, path: str | Path, say: Callable[[str], None]):
+        """say: is told once a session, in a sentence"""
+        self.path, self._say, self._is_told = Path(path), say, False
+
+    def keep(self, request: dict[str, Any], chosen: str, others: Iterable[str]) -> None:
+        """Keep that `chosen` was preferred. request: what was answered, as stream_each takes it
+
+        Raises FolioError and OSError like keep_choice.
+        """
+        keep_choice(self.path, request.get("messages") or request.get("prompt", ""), chosen, others)
+        if not self._is_told:
+            self._say(f"Your choices are kept in {self.path}; {command('train.py', '--start-from', 'NAME')} "
+                      "--preferences learns from them.")
+            self._is_told = True
 
 
 def _append(path, lines):

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import ROOT
 from folio.base.errors import FolioError
-from folio.chat.choices import keep_choice
+from folio.chat.choices import Choices, keep_choice
 from folio.chat.messages import Message
 from folio.data.preferences import Preference, preference_of
 
@@ -35,6 +35,22 @@ def test_what_is_no_choice_is_refused_and_nothing_written(tmp_path, chosen, othe
     with pytest.raises(FolioError):
         keep_choice(path, "Once", chosen, others)
     assert not path.exists()
+
+
+def test_the_beginning_of_an_answer_is_part_of_each_answer(tmp_path):
+    path = tmp_path / "preferences.jsonl"
+    keep_choice(path, [Message("user", "How many?"), Message("assistant", "Th")], "ree.", ["ousands."])
+    assert lines_of(path) == [{"messages": [{"role": "user", "content": "How many?"}], "chosen": "Three.",
+                               "rejected": "Thousands."}]
+
+
+def test_a_session_says_once_where_its_choices_are_kept(tmp_path):
+    said, path = [], tmp_path / "preferences.jsonl"
+    choices = Choices(path, said.append)
+    choices.keep({"prompt": "Once"}, " upon", [" a"])
+    choices.keep({"messages": [Message("user", "How many?")], "continues": False}, "Three.", ["Many."])
+    assert [line.get("prompt") for line in lines_of(path)] == ["Once", None]
+    assert len(said) == 1 and str(path) in said[0] and "--preferences" in said[0]
 
 
 def test_a_line_that_was_not_ended_is_ended_first(tmp_path):

@@ -15,6 +15,7 @@ from conftest import ROOT, refusal, run_script
 from folio.base.home import Home
 from folio.data import corpus, paths
 from folio.data.paths import absolute_paths, find_files
+from Model_Params import TextParams
 from small_texts import SMALL, WORDS, message_of
 from tokenizer import CharTokenizer
 

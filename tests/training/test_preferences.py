@@ -143,12 +143,11 @@ def test_a_stopped_run_ends_as_if_nothing_had_happened(project, prefer, monkeypa
     assert without_times(project.log("whole")) == without_times(project.log("parts"))
 
 
-def test_a_run_whose_pairs_have_changed_is_not_continued(project, prefer):
+def test_a_run_whose_pairs_have_changed_is_not_continued(project, prefer, monkeypatch, capsys):
     prefer()
     written(project.folder / "pairs.jsonl", RECORDS[:-1])
-    words = "train.py", "--home", project.folder, "--resume", "--name", "preferred", "--steps", 20
-    message = refusal(run_script(*words))
-    assert "what it learns from is not" in message and "pairs.jsonl" in message
+    with pytest.raises(FolioError, match="what it learns from is not in .*pairs.jsonl"):
+        train_here(project, monkeypatch, capsys, "--resume", "--name", "preferred", "--steps", 20)
 
 
 def test_a_chat_model_learns_from_conversations_and_stays_one(project, prefer):
@@ -171,9 +170,8 @@ def test_without_a_project_text_the_chosen_answers_are_measured(home, project, p
 
 
 def test_kept_choices_are_learned_without_naming_a_file(project, prefer):
-    words = "train.py", "--home", project.folder, "--start-from", "base", "--preferences"
-    message = refusal(run_script(*words, *LENGTH))
-    assert "No choice has been kept" in message and "/keep" in message
+    with pytest.raises(FileNotFoundError, match="No choice has been kept.*/keep"):
+        prefer(pairs=None)
     written(project.preferences)
     prefer(pairs=None)
     assert project.weights("preferred").exists()
