@@ -40,7 +40,7 @@ from Model_Params import GenerationParams
 
 SCRIPTS = ("server_engine.js", *one_file.PAGE_SCRIPTS[1:-1], "copies.js", "curves.js", "training.js",
            one_file.PAGE_SCRIPTS[-1], "server_start.js")
-STYLES = ("page.css", "server.css")
+STYLES = (*one_file.PAGE_STYLES, "server.css")
 FILES = {"icon.svg": "image/svg+xml", **dict.fromkeys(STYLES, "text/css"), **dict.fromkeys(SCRIPTS, "text/javascript")}
 MOST_ANSWERS = 8                    # side by side: what fits on a screen
 MOST_ALTERNATIVES = 100
