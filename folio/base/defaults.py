@@ -13,7 +13,21 @@ FINE_TUNING = {"learning_rate": 0.0015, "length_warmup": 0}
 # 100; at 0.003 the best is 0.999, after two. With 4 rows 3 epochs at 0.001: 0.885, 100; 4: 0.883, 100.
 CHAT_TUNING = {"learning_rate": 0.001, "length_warmup": 0, "bpe_dropout": 0.0, "compile": False, "batch_size": 4,
                "epochs": 3.0, "minutes": None, "patience": 6}
-TUNING = {"text": FINE_TUNING, "chat": CHAT_TUNING}         # by TuningParams.learns
+# The same where they learn from preferences.
+PREFERENCE_TUNING = {"learning_rate": 0.0003, "length_warmup": 0, "bpe_dropout": 0.0, "compile": False, "epochs": 3.0,
+                     "minutes": None}
+# Where adapters are trained (lora_rank) in place of the weights, in addition to these.
+LORA_RATE = 2.0             # learning rate, as a multiple of that for all weights
+LORA_TUNING = {"optimizer": "adamw", "weight_decay": 0.0}
+TUNING = {"text": FINE_TUNING, "chat": CHAT_TUNING, "preferences": PREFERENCE_TUNING}     # by TuningParams.learns
+
+
+def tuning_defaults(learns: str, with_adapters: bool) -> dict[str, Any]:
+    """Return {field of TrainingParams: value} where trained weights are taught. learns: TuningParams.learns"""
+    usual = TUNING.get(learns, FINE_TUNING)
+    if not with_adapters:
+        return usual
+    return usual | LORA_TUNING | {"learning_rate": LORA_RATE * usual["learning_rate"]}
 
 
 def for_length(steps: int, shorter_first: bool = True) -> dict[str, Any]:

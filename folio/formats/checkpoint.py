@@ -28,6 +28,15 @@ Saved_Weights/weights-NAME.pth has all that is needed to run the network, and is
     val_nats_per_byte       float or None: the same in nats per byte
     origin          of an imported model, what it was before (folio.formats.hugging_face); else absent or None
 
+An adapter (folio.networks.lora) is a weights file too, without `weights` and `tokenizer` and with
+
+    adapter         {rank, alpha, rows, special_tokens, base, weights}: what its base lacks (folio.formats.adapters);
+                    B A is multiplied by alpha / rank, also in matrices whose own rank is another
+                    base            {name, fingerprint}: of the weights file beside it that the adapter changes
+                    weights         {MODULE.a, MODULE.b, embedding.rows...: tensor}, mostly in float16
+                    rows            [id]: the tokens of embedding.rows, also those that the base does not have
+                    special_tokens  [name]: that its tokenizer has after the base's
+
 Saved_Weights/resume-NAME.pth has all that is needed to continue a run exactly:
 
     name            str: of the run
@@ -37,7 +46,8 @@ Saved_Weights/resume-NAME.pth has all that is needed to continue a run exactly:
     torch           str: the version that trained it
     processes       int: that trained it together
     progress        {field: value} of folio.training.loop's Progress: step, seconds, best_nats, finished...
-    weights         {name: tensor}: as above, in float32, whatever type the matrix products have
+    weights         {name: tensor}: as above, in float32, whatever type the matrix products have; of a run that trains
+                    adapters, only theirs: progress.started_from names their base
     optimizers      [{"state": {number of a parameter: {name: tensor or value}}, "param_groups": [...]}], in
                     torch.optim's form
     scaler          {name: value}: the state of the loss scale where precision is fp16; else {}
