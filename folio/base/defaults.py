@@ -1,7 +1,13 @@
-"""Defaults that follow from the length of a run, and from what trained weights are taught."""
+"""Values beside the fields of Model_Params.py: limits, and defaults that follow from other parameters."""
 
 from typing import Any
 
+# The largest values: beyond the end of any run, and small enough to compute with in 64-bit integers and float32.
+MOST_STEPS, MOST_MINUTES, MOST_TOKENS = 10**12, 1e7, 10**9
+USUAL_STEPS = 1000              # of a run whose length is neither given nor estimated
+# Training as a plain program does it: AdamW with torch's defaults, a constant learning rate, the text as it is.
+PLAIN_TRAINING = {"minutes": None, "optimizer": "adamw", "weight_decay": 0.01, "beta2": 0.999, "bpe_dropout": 0.0,
+                  "warmup_steps": 0, "length_warmup": 0, "decay_fraction": 0.0, "gradient_clip": 0.0}
 # Where training starts from trained weights. From the shipped weights on 20 kB of tiny shakespeare, 40 steps of 16
 # sequences (20 passes), best nats per byte: 1.954 at 0.0003, 1.879 at 0.001, 1.900 at 0.002, 1.903 at 0.004; from
 # random weights 2.299. 0.0015 is between the two best, with 8 sequences per step. A network that knows long sequences
