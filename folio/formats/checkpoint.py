@@ -55,8 +55,9 @@ Saved_Weights/resume-NAME.pth has all that is needed to continue a run exactly:
     scaler          {name: value}: the state of the loss scale where precision is fp16; else {}
     streams         {name: tensor}: a recurrent network's state, where batches are consecutive; else None
 
-Older files lack `learned_from`, `started_from`, `scaler`, `streams` or `lessons`: a reader does without them. Fields that a reader
-does not know are passed over. `load_metadata` returns all but the numbers of the tensors, without reading those.
+Older files lack `learned_from`, `started_from`, `scaler`, `streams` or `lessons`: a reader does without them. Fields
+that a reader does not know are passed over. `load_metadata` returns all but the numbers of the tensors, without reading
+those.
 """
 
 import os
