@@ -12,7 +12,7 @@ import torch
 import tokenizer as tokenizers
 from folio.base.errors import FolioError
 from folio.chat.template import ChatTemplate
-from folio.formats import checkpoint
+from folio.formats import adapters, checkpoint
 from Model_Params import ModelParams, TextParams
 
 
@@ -50,11 +50,11 @@ class TrainedModel:
 
 
 def load(path: str | Path) -> TrainedModel:
-    """Return the TrainedModel in a weights file.
+    """Return the TrainedModel in a weights file, of an adapter merged with its base.
 
-    Raises OSError where the file cannot be read, FolioError where it holds no valid model.
+    Raises OSError where a file cannot be read, FolioError where it holds no valid model.
     """
-    contents = checkpoint.load(path)
+    contents = adapters.complete(checkpoint.load(path), path)
     net = checkpoint.network(contents, path).eval().requires_grad_(False)
     try:
         size = tokenizers.size_of(contents["tokenizer"])        # before memory for a tokenizer of any size is taken
