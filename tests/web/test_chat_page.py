@@ -30,8 +30,9 @@ def send(page, text, waits=True):
 
 
 def answered(page):
+    """Wait until the engine is free; of several answers one may still have to be taken."""
     page.wait_for_function("page.chat.running === null")
-    page.evaluate("page.chat._finished")
+    page.evaluate("page.chat.choosing ? null : page.chat._finished")
 
 
 def shown(page):
