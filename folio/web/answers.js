@@ -59,7 +59,7 @@ class Answers {
     const {text, facts} = this.cards[index];
     text.append(piece.text);
     this.bits[index] += piece.bits;
-    this.tokens[index] += 1;
+    this.tokens[index] += piece.tokens ?? 1;
     facts.textContent = `${this.bits[index].toFixed(0)} bits, ${(this.bits[index] / this.tokens[index]).toFixed(1)} `
       + "a token";
   }

@@ -30,8 +30,9 @@ def send(page, text, waits=True):
 
 
 def answered(page):
+    """Wait until the engine is free; of several answers one may still have to be taken."""
     page.wait_for_function("page.chat.running === null")
-    page.evaluate("page.chat._finished")
+    page.evaluate("page.chat.choosing ? null : page.chat._finished")
 
 
 def shown(page):
@@ -368,8 +369,12 @@ def test_a_served_chat_model_answers_as_in_python(home, real_page):
 
 
 def test_the_one_file_page_chats_without_a_network(home, real_page, tmp_path):
-    one_file.write(trained_model.load(home.weights("bell")), tmp_path / "bell.html", "f32")
-    page = real_page((tmp_path / "bell.html").as_uri(), offline=True)
+    path = tmp_path / "bell.html"
+    one_file.write(trained_model.load(home.weights("bell")), path, "f32")
+    content = path.read_text(encoding="utf-8")
+    assert content.count("\nstartPage(engine);") == 1
+    path.write_text(content.replace("\nstartPage(engine);", "\nwindow.page = startPage(engine);"), encoding="utf-8")
+    page = real_page(path.as_uri(), offline=True)
     talk(page, folio.load(home.weights("bell")))
     page.locator("#chat-view").click()
     assert page.locator("#writing").is_visible()
