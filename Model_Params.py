@@ -413,8 +413,8 @@ _PLAIN = TrainingParams(minutes=None, optimizer="adamw", weight_decay=0.01, beta
                         warmup_steps=0, length_warmup=0, decay_fraction=0.0, gradient_clip=0.0)
 
 PRESETS = {
-    # About a million parameters for about a megabyte of text, in about three minutes on two cores. Learning rate, weight
-    # decay and dropouts were chosen on the end of the plays' and tiny shakespeare's training parts (benchmarks/LOG.md).
+    # About a million parameters for about a megabyte of text, in about three minutes on two cores. Learning rate, decay
+    # and dropouts were chosen on the end of the plays' and tiny shakespeare's training parts (benchmarks/LOG.md).
     "default": Params(),
     # The character model that lectures and repositories train on tiny shakespeare: 10,788,929 parameters with its 65
     # characters.

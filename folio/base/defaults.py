@@ -7,8 +7,10 @@ from typing import Any
 # random weights 2.299. 0.0015 is between the two best, with 8 sequences per step. A network that knows long sequences
 # need not begin with shorter ones.
 FINE_TUNING = {"learning_rate": 0.0015, "length_warmup": 0}
-# The same where they learn from conversations, whose ids are what a chat will have: without BPE-dropout.
-CHAT_TUNING = {"learning_rate": 0.003, "length_warmup": 0, "bpe_dropout": 0.0, "compile": False, "epochs": 10.0,
+# The same where they learn from conversations, whose ids are what a chat will have: without BPE-dropout. From the
+# shipped weights on 300 dialogues, best nats per byte of the answers held out, and how many of 100 sampled answers end:
+# 5 epochs at 0.0005: 0.924, 41; 3 at 0.001: 0.928, 84; 5 at 0.001: 0.901, 100. At 0.003 the best is 0.999, after two.
+CHAT_TUNING = {"learning_rate": 0.001, "length_warmup": 0, "bpe_dropout": 0.0, "compile": False, "epochs": 5.0,
                "minutes": None, "patience": 6}
 # Where adapters are trained (lora_rank) in place of the weights, in addition to these.
 LORA_RATE = 2.0             # learning rate, as a multiple of that for all weights
