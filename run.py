@@ -1,10 +1,11 @@
-"""Continue your text with a trained model (the third command, after init.py and train.py).
+"""Continue your text with a trained model, or chat with one that was taught to (after init.py and train.py).
 
-    python run.py                       # in a terminal: you and the model write a text in turns
+    python run.py                       # in a terminal: you and the model write a text in turns, or chat
     python run.py "Once upon a time"    # one answer, on stdout
     echo "Once upon" | python run.py    # the prompt comes through a pipe
 """
 
+import argparse
 import sys
 from dataclasses import asdict
 
@@ -14,17 +15,19 @@ if __name__ == "__main__":
     startup.require("run.py")
 
 from folio.base.encodings import encoding_problem
+from folio.base.errors import FolioError
+from folio.base.spelling import counted
 from folio.base.visible import harmless, unescaped
 from folio.cli import configuration
 from folio.cli.command_line import Parser, front_door
 from folio.cli.screen import BOLD, Screen
 from folio.formats.find_weights import find_weights
-from Model_Params import SHORT_NAMES, GenerationParams, TextParams
+from Model_Params import SHORT_NAMES, GenerationParams
 
 
 def make_parser():
     """Return the Parser of run.py's flags."""
-    parser = Parser("Complete the beginning of a text.", free_text=["--prompt", "--stop"])
+    parser = Parser("Complete the beginning of a text.", free_text=["--prompt", "--stop", "--system"])
     parser.add_argument("prompt", nargs="?", help="the beginning of a text; - reads it from standard input "
                         "(default: the same where that is no terminal, or else ask)")
     parser.add_argument("--prompt", dest="prompt_flag", metavar="PROMPT",
@@ -34,6 +37,9 @@ def make_parser():
     parser.add_argument("--weights", metavar="FILE",
                         help="a run's name, a file in Saved_Weights, a path, or a glob that means one of these "
                         "(default: the newest)")
+    parser.add_argument("--chat", action=argparse.BooleanOptionalAction,
+                        help="answer messages, or continue a text (default: answer where the model was taught to)")
+    parser.add_argument("--system", metavar="TEXT", help="system prompt: what the model is told before a conversation")
     parser.add_number("--samples", 1, "answers to a prompt (default: 1)", low=1, high=4096)
     parser.add_argument("--device", default="cpu", metavar="NAME",
                         help="where to compute: cpu, cuda, mps (default: cpu)")
@@ -56,16 +62,12 @@ def main():
         parser.error(problem)
     if arguments.prompt is not None and arguments.prompt_flag is not None:
         parser.error("the prompt was given both as an argument and with --prompt; pass one")
+    if arguments.system is not None and arguments.chat is False:
+        parser.error("--system is for a conversation, and --no-chat has none: give one of them")
     if arguments.samples > (settings.get("beams") or arguments.samples):
         parser.error(f"--beams {settings['beams']} find no more answers than that: "
                      f"--samples {arguments.samples} needs more beams")
-    prompt = arguments.prompt if arguments.prompt is not None else arguments.prompt_flag
-    if prompt not in (None, "-"):
-        if arguments.escapes:
-            prompt = unescaped(prompt)
-        elif r"\n" in prompt:
-            print(r"The prompt has a backslash and an n, which stay as they are; --escapes takes \n for a new line.",
-                  file=sys.stderr)
+    prompt = given_prompt(arguments)
     if arguments.save_config:
         configuration.save(arguments.save_config, asdict(GenerationParams(**settings)))
     asks = prompt is None and sys.stdin.isatty() and sys.stdout.isatty()
@@ -75,11 +77,43 @@ def main():
         prompt = mended_prompt(prompt, "The prompt")
 
     model, description = load_model(arguments)
+    chats = (model.chat is not None or arguments.system is not None) if arguments.chat is None else arguments.chat
+    if chats:
+        model.template()                # refuses a model that was not taught to chat
     if asks:
-        from folio.cli.conversation import converse
-        return converse(description, model, GenerationParams(**settings), arguments.samples, arguments.home)
+        return interact_with(model, description, arguments, GenerationParams(**settings), chats)
     print(description, file=sys.stderr)
-    answer(model, prompt, arguments.samples, settings)
+    request = question(model, prompt, arguments.system) if chats else prompt
+    answer(model, request, arguments.samples, settings)
+
+
+def given_prompt(arguments):
+    """Return the prompt of the command line, or None; its escapes replaced where --escapes says so."""
+    prompt = arguments.prompt if arguments.prompt is not None else arguments.prompt_flag
+    if prompt in (None, "-"):
+        return prompt
+    if arguments.escapes:
+        return unescaped(prompt)
+    if r"\n" in prompt:
+        print(r"The prompt has a backslash and an n, which stay as they are; --escapes takes \n for a new line.",
+              file=sys.stderr)
+    return prompt
+
+
+def interact_with(model, description, arguments, params, chats):
+    """Converse in the terminal, or write a text, until Ctrl-D."""
+    from folio.cli.chat_mode import ChatMode
+    from folio.cli.interactive import interact
+    from folio.cli.text_mode import TextMode
+    from folio.readers.prompts import conversation_from, text_from
+    from folio.readers.source import Source
+    if chats:
+        mode = ChatMode(model, params, arguments.samples, system=arguments.system or "",
+                        read_file=lambda path: conversation_from(path, arguments.encoding))
+    else:
+        mode = TextMode(model, params, arguments.samples,
+                        read_file=lambda path: text_from(Source(path), arguments.encoding))
+    interact(mode, description, arguments.home.history)
 
 
 def load_model(arguments):
@@ -102,42 +136,67 @@ def read_prompt(encoding=None):
     encoding: as in TextParams
     """
     from folio.data.named import BufferedInput
-    from folio.readers.charsets import decoded
+    from folio.readers.prompts import text_from
     from folio.readers.source import Source
     if sys.stdin.isatty():
         print("Type the beginning of a text. Ctrl-D ends it.", file=sys.stderr)
-    source = Source(BufferedInput("Standard input", sys.stdin.buffer))
-    text = "".join(decoded(source, TextParams(encoding=encoding, invalid_bytes="keep")))
-    return mended_prompt(text, "Standard input").removesuffix("\n")
+    return _said(text_from(Source(BufferedInput("Standard input", sys.stdin.buffer)), encoding, "Standard input"))
 
 
 def mended_prompt(prompt, where):
     """Return a prompt mended as training texts are, and say on stderr what was; where: its name in messages."""
-    from folio.readers.mending import Mending, remarks
-    mending = Mending(remedy="")
-    [(prompt, _)] = mending([(prompt, True, where)])
-    for remark in remarks(mending.found):
+    from folio.readers.prompts import mended
+    return _said(mended(prompt, where))
+
+
+def _said(found):
+    """Return the text of (text, remarks), and say the remarks on stderr."""
+    text, remarks = found
+    for remark in remarks:
         print(remark, file=sys.stderr)
-    return prompt
+    return text
 
 
-def answer(model, prompt, samples, settings):
-    """Write the prompt and its continuation to stdout, once a sample. settings: the fields of GenerationParams"""
-    screen = Screen()
-    stream = model.stream_each([prompt] * samples, **settings)      # before output: it may refuse the prompt
-    texts = [""] * samples
-    screen.write(prompt, BOLD)
+def question(model, message, system=None):
+    """Return the prompt of stream_each that asks a message. Raises FolioError where it is empty.
+
+    system: the system prompt, if there is one
+    """
+    from folio.chat.messages import SYSTEM, USER, Message
+    from folio.cli.chat_mode import refuse_long_system
+    if not message.strip():
+        raise FolioError("There is no message to answer. With --no-chat the model begins a text of its own.")
+    refuse_long_system(model, system or "")
+    before = [Message(SYSTEM, system)] if system and system.strip() else []
+    return {"messages": [*before, Message(USER, message)]}
+
+
+def answer(model, request, samples, settings):
+    """Write the answer to a message, or a prompt and its continuation, to stdout, once a sample.
+
+    request: a prompt of stream_each; settings: the fields of GenerationParams
+    """
+    from folio.cli.interactive import with_returned
+    screen, prompt = Screen(), request if isinstance(request, str) else None
+    stream = model.stream_each([request] * samples, **settings)      # before output: it may refuse the prompt
+    texts, finishes = [""] * samples, []
+    screen.write(prompt or "", BOLD)
     try:
-        for sample, text in stream:
+        for sample, text in with_returned(stream, finishes):
             if sample == 0:         # shown as it is generated, the others afterwards
                 screen.write(text)
             texts[sample] += text
     finally:                        # after Ctrl-C too
         screen.end_line()
     for text in texts[1:]:
-        screen.write(prompt, BOLD)
+        if prompt is None:          # nothing else shows where an answer begins
+            screen.leave_empty_line()
+        screen.write(prompt or "", BOLD)
         screen.write(text)
         screen.end_line()
+    if prompt is None and "length" in finishes[0]:
+        most = GenerationParams(**settings).tokens
+        print(f"The answer stopped after {counted(most, 'token')}; --tokens lets it be longer.", file=sys.stderr)
 
 
 if __name__ == "__main__":

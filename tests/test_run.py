@@ -677,7 +677,7 @@ class Saying:
     """A Generation whose every stream says these ids."""
 
     def __init__(self, ids):
-        self.ids, self.asked = ids, []
+        self.ids, self.asked, self.finishes = ids, [], {}
 
     def __call__(self, net, streams):
         self.asked, self.left, self.running = streams, list(self.ids), set(range(len(streams)))

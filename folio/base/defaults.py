@@ -12,10 +12,13 @@ FINE_TUNING = {"learning_rate": 0.0015, "length_warmup": 0}
 # 5 epochs at 0.0005: 0.924, 41; 3 at 0.001: 0.928, 84; 5 at 0.001: 0.901, 100. At 0.003 the best is 0.999, after two.
 CHAT_TUNING = {"learning_rate": 0.001, "length_warmup": 0, "bpe_dropout": 0.0, "compile": False, "epochs": 5.0,
                "minutes": None, "patience": 6}
+# The same where they learn from preferences.
+PREFERENCE_TUNING = {"learning_rate": 0.0003, "length_warmup": 0, "bpe_dropout": 0.0, "compile": False, "epochs": 3.0,
+                     "minutes": None}
 # Where adapters are trained (lora_rank) in place of the weights, in addition to these.
 LORA_RATE = 2.0             # learning rate, as a multiple of that for all weights
 LORA_TUNING = {"optimizer": "adamw", "weight_decay": 0.0}
-TUNING = {"text": FINE_TUNING, "chat": CHAT_TUNING}         # by TuningParams.learns
+TUNING = {"text": FINE_TUNING, "chat": CHAT_TUNING, "preferences": PREFERENCE_TUNING}     # by TuningParams.learns
 
 
 def tuning_defaults(learns: str, with_adapters: bool) -> dict[str, Any]:

@@ -53,12 +53,19 @@ class ChatTemplate:
         """
         ids, learned = [], []
         for message in messages:
-            head, content = self._head(message.role), self.tokenizer.encode(message.content.strip())
-            tail = self.tokenizer.encode("\n")
-            ids += [*head, *content, self.end_id, *tail]
+            head, content, tail = self.parts(message)
+            ids += [*head, *content, *tail]
             is_said = message.role == ASSISTANT
-            learned += [False] * len(head) + [is_said] * (len(content) + 1) + [False] * len(tail)
+            learned += [False] * len(head) + [is_said] * (len(content) + 1) + [False] * (len(tail) - 1)
         return ids, learned
+
+    def parts(self, message: Message) -> tuple[list[int], list[int], list[int]]:
+        """Return the ids of a message in three parts: header, content, and the end token with the line break after it.
+
+        Raises FolioError like the tokenizer.
+        """
+        content = self.tokenizer.encode(message.content.strip())
+        return self._head(message.role), content, [self.end_id, *self.tokenizer.encode("\n")]
 
     def prompt(self, messages: Sequence[Message], continues: bool = False) -> list[int]:
         """Return the ids after which the assistant's answer follows.
@@ -85,6 +92,16 @@ class ChatTemplate:
 
     def _head(self, role):
         return [self.start_id, *self.tokenizer.encode(f"{role}\n")]
+
+
+def named_by(jinja: Any, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """Return the ChatTemplate that another program's Jinja template stands for; None where it is no ChatML.
+
+    What such a template adds by itself, as a system message where there is none, is left out.
+    """
+    if not (isinstance(jinja, str) and START in jinja and END in jinja):
+        return None
+    return ChatTemplate(tokenizer) if {START, END} <= tokenizer.special_ids.keys() else None
 
 
 def taught(tokenizer: Tokenizer) -> Tokenizer:

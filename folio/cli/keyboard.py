@@ -29,14 +29,25 @@ def open_keyboard(history, commands):
         return LineEditor(history)
 
 
-class TextEditor:
+class Keyboard:
+    """What reads typed text; this one has nobody who types."""
+
+    keys = ""                       # what can be typed beside letters, for /help
+    leaves_typed = False            # whether what was typed stays on the screen
+    edits = True                    # whether `read` brings up a text to be edited
+
+    def read(self, begun=""):
+        """Return what was typed; begun: brought up first. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C."""
+        raise EOFError
+
+
+class TextEditor(Keyboard):
     """Read by prompt_toolkit: Alt-Enter begins a new line, pasted lines stay together.
 
     What was typed is removed from the screen once it is entered.
     """
 
     keys = "Alt-Enter, or Enter after a \\, begins a new line; Tab completes commands"
-    leaves_typed = False            # whether what was typed stays on the screen
 
     def __init__(self, history, commands):
         from prompt_toolkit import PromptSession
@@ -80,9 +91,9 @@ class TextEditor:
             completer=WordCompleter(commands, sentence=True), complete_while_typing=False,
             complete_style=CompleteStyle.READLINE_LIKE, history=InMemoryHistory(history.entries))
 
-    def read(self):
-        """Return what was typed. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C."""
-        text = self._session.prompt()
+    def read(self, begun=""):
+        """Return what was typed, as Keyboard.read does."""
+        text = self._session.prompt(default=begun)
         self._history.add(text)
         return text
 
@@ -91,11 +102,12 @@ def _harmless_character(character):
     return character if harmless(character) == character else STAND_IN
 
 
-class LineEditor:
+class LineEditor(Keyboard):
     """Read by input(), with arrow keys and history where Python has readline."""
 
     keys = "Enter after a \\ begins a new line"
     leaves_typed = True
+    edits = False
 
     def __init__(self, history):
         self._history, self._readline = history, None
@@ -106,13 +118,14 @@ class LineEditor:
             for entry in history.entries:
                 self._remember(entry)
 
-    def read(self):
-        """Return what was typed. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C, after a new line."""
+    def read(self, begun=""):
+        """Return what was typed, as Keyboard.read does; an exception comes after a new line, `begun` is not shown."""
         lines = []
         try:
-            while not lines or lines[-1].endswith("\\"):
-                lines[-1:] = [line.removesuffix("\\") for line in lines[-1:]]
-                lines.append(input(ASK_ON if lines else ASK))
+            with _echo(True):
+                while not lines or lines[-1].endswith("\\"):
+                    lines[-1:] = [line.removesuffix("\\") for line in lines[-1:]]
+                    lines.append(input(ASK_ON if lines else ASK))
         except (EOFError, KeyboardInterrupt):
             print()
             raise
@@ -164,9 +177,13 @@ def _readable_by_owner_only(path, flags):
     return ordinary(path, flags, 0o600)
 
 
-@contextmanager
 def nothing_typed_is_shown():
     """Switch off the terminal's echo in the block, such as ^C inside a text; keys typed meanwhile are read after it."""
+    return _echo(False)
+
+
+@contextmanager
+def _echo(is_on):
     try:
         import termios
         before = termios.tcgetattr(sys.stdin) if sys.stdin.isatty() else None
@@ -174,7 +191,8 @@ def nothing_typed_is_shown():
         before = None
     try:
         if before:
-            termios.tcsetattr(sys.stdin, termios.TCSANOW, before[:3] + [before[3] & ~termios.ECHO] + before[4:])
+            flags = before[3] | termios.ECHO if is_on else before[3] & ~termios.ECHO
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, before[:3] + [flags] + before[4:])
         yield
     finally:
         if before:

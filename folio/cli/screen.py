@@ -151,7 +151,7 @@ class Screen:
         Where something was written since, or the width changed, leave an empty line instead.
         """
         if self._left is None or self._left[1] != self.width:
-            self._leave_empty_line()
+            self.leave_empty_line()
             return False
         if column := self._left[0]:
             send(f"\x1b[A\x1b[{column}C")
@@ -171,7 +171,7 @@ class Screen:
         """Show a message that is not part of the text, on lines of its own, after an empty line or another message."""
         self.end_line()
         if not self._follows_note:
-            self._leave_empty_line()
+            self.leave_empty_line()
         self.write(text, DIM)
         self.end_line()
         self._left, self._follows_note = None, True
@@ -179,10 +179,11 @@ class Screen:
     def show(self, lines):
         """Show finished lines after an empty one; lines: harmless, no wider than the terminal, with their styles."""
         self.end_line()
-        self._leave_empty_line()
+        self.leave_empty_line()
         self._send("".join(line + "\n" for line in lines))
         self._left, self._follows_note = None, False
 
-    def _leave_empty_line(self):
+    def leave_empty_line(self):
+        """Have an empty line above what comes next; call it at the start of a line."""
         if self._end != "\n\n":
             self._send("\n")

@@ -21,7 +21,7 @@ from folio.base import hardware
 from folio.base.commands import command
 from folio.base.errors import FolioError
 from folio.base.spelling import by_full_name, hint
-from folio.chat.messages import Message
+from folio.chat.messages import ASSISTANT, Message
 from folio.chat.template import ChatTemplate
 from folio.evaluation.bits_per_byte import evaluate, predictions, window_len, windows_at_once
 from folio.formats import trained_model
@@ -97,7 +97,8 @@ class LanguageModel:
         one for all prompts; in place of the `prompt` it may have `messages` and `continues`, as in `reply`. Its
         `stream` is its index unless it has another one. Each text is the one that `stream`
         yields for its prompt alone, but for rounding. Without a seed all prompts share a new one. The keys and values
-        of all prompts are in memory at once. Raises FolioError like `stream`.
+        of all prompts are in memory at once. The generator returns how each text ended: "length" where it has as many
+        tokens as it may, else "stop". Raises FolioError like `stream`.
         """
         new_seed = random.SystemRandom().getrandbits(32)
         prompts = [{"prompt": prompt} if isinstance(prompt, str) else prompt for prompt in prompts]
@@ -151,11 +152,15 @@ class LanguageModel:
     def answering(self, messages: list[Message], params: GenerationParams, number: int = 0,
                   continues: bool = False) -> Sequence:
         """Return the Sequence that answers a conversation. Raises FolioError where the model was not taught to chat."""
+        fitted, _ = self.template().fitted(messages, self.net.context, params.tokens, continues)
+        return Sequence(self.chat.prompt(fitted, continues), params, number, self.chat.end_id)
+
+    def template(self) -> ChatTemplate:
+        """Return the chat template. Raises FolioError where the model was not taught to chat."""
         if self.chat is None:
             teach = command("train.py", "--start-from", self.name, "--chat", "FILE")
             raise FolioError(f"The model {self.name} continues texts and was not taught to chat. To teach it: {teach}")
-        fitted, _ = self.chat.fitted(messages, self.net.context, params.tokens, continues)
-        return Sequence(self.chat.prompt(fitted, continues), params, number, self.chat.end_id)
+        return self.chat
 
     def after(self, prompt: str, params: GenerationParams, number: int = 0) -> Sequence:
         """Return the Sequence that continues a prompt; where none of its tokens stays, after the opening."""
@@ -168,7 +173,8 @@ class LanguageModel:
         return Healer(self.tokenizer)
 
     def _texts(self, sequences):
-        """Yield (index, text) of these Sequences."""
+        """Yield (index, text) of these Sequences. -> "stop" or "length" for each, by what ended it"""
+        finishes = ["length"] * len(sequences)
         sampled = [index for index, sequence in enumerate(sequences) if sequence.settings.beams is None]
         texts = [_Text(self.tokenizer, sequence) for sequence in sequences]
         generation = Generation(self.net, [sequences[index] for index in sampled])
@@ -179,18 +185,23 @@ class LanguageModel:
                     yield index, text
                 if texts[index].ended:
                     generation.remove(key)
+        for key, index in enumerate(sampled):
+            finishes[index] = generation.finishes.get(key, "length")
         searched = {}           # several answers may be the best, the second best... of one search
         for index, sequence in enumerate(sequences):
             if sequence.settings.beams is not None:
                 key = tuple(sequence.prompt), _taken(sequence), sequence.unsaid, sequence.settings
                 if key not in searched:
                     searched[key] = beam_search(self.net, sequence, self._ends(sequence))
-                for token in searched[key][min(sequence.number, len(searched[key]) - 1)].tokens:
+                tokens = searched[key][min(sequence.number, len(searched[key]) - 1)].tokens
+                finishes[index] = "length" if len(tokens) >= sequence.settings.tokens else "stop"
+                for token in tokens:
                     if text := texts[index].add(token):
                         yield index, text
         for index, text in enumerate(texts):
             if rest := text.end():
                 yield index, rest
+        return ["stop" if text.ended else finish for text, finish in zip(texts, finishes)]
 
     def _ends(self, sequence):
         """Return a function that says whether tokens end in one of a sequence's stop strings."""
@@ -222,26 +233,48 @@ class LanguageModel:
 
     def surprise_parts(self, text: str, windows: int = 1) -> Iterator[list[tuple[str, float]]]:
         """Yield what `surprise` returns in parts: what this many windows of a context each say, computed at once."""
-        ids, decoder, place, bits = self._opened(text), tokenizers.StreamingDecoder(self.tokenizer), 1, 0.0
-        measuring = self._measuring() | {"batch_size": windows, "stride": max(1, window_len(self.net) // 2)}
-        for costs, _ in predictions(self.net, ids, **measuring) if text else ():
-            found = []
-            for nats in costs.tolist():
-                bits += nats / math.log(2)
-                if piece := decoder.add(ids[place]):
-                    found.append((piece, bits))
-                    bits = 0.0
-                place += 1
-            yield found
+        ids, pieces = self._opened(text), _Pieces(self.tokenizer)
+        tokens = iter(ids[1:])
+        for nats in self._costs(ids, windows) if text else ():
+            yield pieces.add(tokens, nats)
 
-    def next_token_probabilities(self, text: str = "") -> list[tuple[str, float]]:
+    def surprise_each(self, messages: Iterable[Message]) -> list[list[tuple[str, float]]]:
+        """Return what the contents of a conversation's messages cost the model: a list for each, as of `surprise`.
+
+        An assistant's message ends with the end token. Raises FolioError where the model was not taught to chat.
+        """
+        messages = list(messages)
+        ids, _ = self.template().encode(messages)
+        costs, start, found = [0.0], 0, []
+        for more in self._costs(ids, windows_at_once(self.net)) if messages else ():
+            costs += more
+        for message in messages:
+            head, content, tail = self.chat.parts(message)
+            start += len(head)
+            end = start + len(content) + (message.role == ASSISTANT)
+            found.append(_Pieces(self.tokenizer).add(ids[start:end], costs[start:end]))
+            start += len(content) + len(tail)
+        return found
+
+    def _costs(self, ids, windows):
+        """Yield what each id but the first costs, in nats: a list for each batch of windows."""
+        measuring = self._measuring() | {"batch_size": windows, "stride": max(1, window_len(self.net) // 2)}
+        return (costs.tolist() for costs, _ in predictions(self.net, ids, **measuring))
+
+    def next_token_probabilities(self, text: str | list[Message] = "") -> list[tuple[str, float]]:
         """Return what may follow a text: [(piece, probability)], in falling order.
+
+        text: or the messages of a conversation; the assistant's answer follows them, or goes on if it is the last.
 
         A piece is what the next token adds to the text, which may end inside a token. `stream` draws its first piece
         from the same distribution, shaped by its settings. This is a list, not a dictionary, because two pieces may
         read the same: half a character is U+FFFD. Raises FolioError like `stream`.
         """
-        sequence = self.after(text, GenerationParams())
+        if isinstance(text, str):
+            sequence = self.after(text, GenerationParams())
+        else:
+            continues = bool(text) and text[-1].role == ASSISTANT
+            sequence = self.answering(text, GenerationParams(tokens=1), continues=continues)
         decoder, others = Decoder(self.net, [sequence.prompt]), ()
         logits = as_array(decoder.logits[0])
         if sequence.healing is not None:
@@ -257,6 +290,23 @@ class LanguageModel:
     def _measuring(self):
         return {"block_size": window_len(self.net), "batch_size": windows_at_once(self.net),
                 "device": next(self.net.parameters()).device}
+
+
+class _Pieces:
+    """The texts of tokens as they become whole characters, each with what its tokens cost."""
+
+    def __init__(self, tokenizer):
+        self._decoder, self._bits = tokenizers.StreamingDecoder(tokenizer), 0.0
+
+    def add(self, tokens, costs):
+        """Return [(piece, bits)] of more tokens: ids, as many as there are costs, in nats."""
+        found = []
+        for nats, token in zip(costs, tokens):          # in this order, so that an iterator of tokens loses none
+            self._bits += nats / math.log(2)
+            if piece := self._decoder.add(token):
+                found.append((piece, self._bits))
+                self._bits = 0.0
+        return found
 
 
 def _taken(sequence):

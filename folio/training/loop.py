@@ -278,6 +278,7 @@ class Run:
 
         -> Score
         """
+        self.lessons.begin(self.evaluator)
         score = self.evaluate()
         self.progress.count_validation(score.nats_per_byte)
         self.save_weights(score)
@@ -335,6 +336,7 @@ class Run:
         if contents.get("streams"):
             rows = distributed.share(self._params.training.batch_size)
             self.train_step.forward.restore({name: part[:, rows] for name, part in contents["streams"].items()})
+        self.lessons.restore(contents.get("lessons"))
         planned_decay_start = self.progress.decay_start
         vars(self.progress).update(vars(Progress.of(contents["progress"])))     # in place: other parts hold it too
         length, training = contents["params"]["training"], self._params.training

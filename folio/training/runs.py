@@ -25,10 +25,11 @@ from folio.training.chat import ChatLessons
 from folio.training.deadline import CLOSING_SECONDS
 from folio.training.lessons import TextLessons
 from folio.training.loop import Progress, Run
+from folio.training.preferences import PreferenceLessons
 from folio.training.settle import settle
 from Model_Params import LENGTHS, OLDER_TEXT, READING, ModelParams, Params, TextParams, TrainingParams, TuningParams
 
-LESSONS = {kind.learns: kind for kind in (TextLessons, ChatLessons)}       # by TuningParams.learns
+LESSONS = {kind.learns: kind for kind in (TextLessons, ChatLessons, PreferenceLessons)}      # by TuningParams.learns
 
 
 # --- A new run ---
@@ -62,8 +63,7 @@ def new_run(home: Home, name: str, params: Params, tokenizer, corpus, started_at
             run.progress.started_from = {"name": str(start.name), "fingerprint": fingerprint}
         say(summary.describe(run, verbose))
         if start:
-            say(f"Before the first step: {run.keep_start().bits_per_byte:.4f} bits/{lessons.unit} "
-                f"on the {lessons.held_out}.")
+            say(f"Before the first step: {lessons.start_in_words(run.keep_start())}.")
         with closing(run.reporter.log):
             yield run
 
