@@ -234,7 +234,8 @@ def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
         different.append(f"its tokenizer is another than the one in {home.tokenizer}{way_back}")
     elif corpus.fingerprint != contents["corpus"]:
         places = ", ".join(getattr(corpus, "sources", ())) or home.train_data
-        what = "its text is another than the one" if stored.tuning.learns == "text" else "what it learns from is not the same"
+        is_text = stored.tuning.learns == "text"
+        what = "its text is another than the one" if is_text else "what it learns from is not the same"
         different.append(f"{what} in {places}")
     return different
 

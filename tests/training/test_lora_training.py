@@ -150,7 +150,8 @@ def test_preferences_train_adapters_that_resume(project, tune):
     before = project.weights("base").read_bytes()
     tune("--start-from", "base", "--lora-rank", 2, "--preferences", pairs, "--name", "preferred", *FLAGS)
     adapter = adapter_of(project.weights("preferred"))
-    assert adapter["base"]["name"] == "base" and adapter["rows"] == [] and project.weights("base").read_bytes() == before
+    assert adapter["base"]["name"] == "base" and adapter["rows"] == []
+    assert project.weights("base").read_bytes() == before
     start, tuned = (language_model.load(project.weights(name)) for name in ("base", "preferred"))
     margins = [len("It is 3 no") * model.bits_per_byte("It is 3 no") - len("It is 3 yes") *
                model.bits_per_byte("It is 3 yes") for model in (start, tuned)]
