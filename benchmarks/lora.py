@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 BATCH_SIZE, CONTEXT, STEPS = 2, 256, 3
+MICRO_BATCH_SIZE = 1            # sequences at a time: where memory is scarce
 RANKS = [None, 8]               # None: all weights
 TEXT_BYTES = 60_000             # of the repository's text, a few thousand of which are held out
 
@@ -62,13 +63,17 @@ def measure(folder, rank, device):
     home, before = Home(folder), peak_bytes()
     start = language_model.load(home.weights("base"))
     tokenizer, text = corpus.open_corpus(home, tokenizer=start.tokenizer, say=lambda words: None)
-    values = {"steps": STEPS, "minutes": None, "batch_size": BATCH_SIZE, "device": device, "precision": "fp32",
+    values = {"steps": STEPS, "minutes": None, "threads": None if device == "cuda" else 1,
+              "batch_size": BATCH_SIZE, "micro_batch_size": MICRO_BATCH_SIZE, "device": device, "precision": "fp32",
               "compile": False, "bpe_dropout": 0.0, "sample_tokens": 0}
     params = chosen(Params(), tuning_defaults("text", rank is not None) | values)
     params = replace(params, text=text.text, tuning=replace(params.tuning, lora_rank=rank),
                      model=replace(runs.tuned_model(start, {"block_size": CONTEXT}), vocab_size=None))
-    with runs.new_run(home, f"rank-{rank}", params, tokenizer, text, time.perf_counter(), start=start,
-                      say=lambda words: None) as run:
+    total = count_parameters(start.net)
+    opened = runs.new_run(home, f"rank-{rank}", params, tokenizer, text, time.perf_counter(), start=start,
+                          say=lambda words: None)
+    start = None                                        # as in train.py, the run alone has it
+    with opened as run:
         run.step()                                      # the first step also takes memory and makes kernels
         started_at, processor_at = time.perf_counter(), time.process_time()
         for _ in range(STEPS):
@@ -84,7 +89,7 @@ def measure(folder, rank, device):
     sizes = [path.stat().st_size / 1e6 for path in (home.weights(run.name), home.resume(run.name))]
     tokens = STEPS * BATCH_SIZE * CONTEXT
     what = "all weights" if rank is None else f"LoRA, rank {rank}"
-    print(f"| {what} | {trained:,} of {count_parameters(start.net):,} | {memory / 1e9:.2f} | {sizes[0]:.2f} "
+    print(f"| {what} | {trained:,} of {total:,} | {memory / 1e9:.2f} | {sizes[0]:.2f} "
           f"| {sizes[1]:.2f} | {tokens / seconds:.0f} |", flush=True)
 
 
