@@ -22,8 +22,10 @@ CHAT_TUNING = {"learning_rate": 0.001, "length_warmup": 0, "bpe_dropout": 0.0, "
 # The same where they learn from preferences.
 PREFERENCE_TUNING = {"learning_rate": 0.0003, "length_warmup": 0, "bpe_dropout": 0.0, "compile": False, "epochs": 3.0,
                      "minutes": None}
-# Where adapters are trained (lora_rank) in place of the weights, in addition to these.
-LORA_RATE = 2.0             # learning rate, as a multiple of that for all weights
+# Where adapters are trained (lora_rank) in place of the weights, in addition to these: the learning rate as a
+# multiple of that for all weights. From the shipped weights on 40 kB of docstrings, 100 steps of 8 sequences at rank 8,
+# nats per byte: 1.753 at 0.003, 1.721 at 0.005, 1.717 at 0.008, and 2.60 at 0.015, ten times the rate for all weights.
+LORA_RATE = 3.0
 LORA_TUNING = {"optimizer": "adamw", "weight_decay": 0.0}
 TUNING = {"text": FINE_TUNING, "chat": CHAT_TUNING, "preferences": PREFERENCE_TUNING}     # by TuningParams.learns
 

@@ -22,7 +22,7 @@ class Base:
     """A trained model that adapters are trained on."""
     name: str                       # by which its file is found
     fingerprint: str
-    net: torch.nn.Module
+    net: torch.nn.Module | None     # None: the run has its weights, frozen, and perhaps in another type
     special_tokens: list[str]
     chat: ChatTemplate | None       # where it was taught to chat before
 

@@ -114,7 +114,8 @@ class Run:
 
         started_at: what `clock` read at the process's start; base: Base, where adapters on it are trained
         """
-        self.home, self.name, self.lessons, self.base = home, name, lessons, base
+        self.home, self.name, self.lessons = home, name, lessons
+        self.base = base and replace(base, net=None)    # the run's own network has its weights
         self._params = params
         lessons.settle(params)
         training = params.training

@@ -89,19 +89,20 @@ class Plan:
 
 
 def make(model: ModelParams, training: TrainingParams, corpus, resources: Resources, a_step: float | None = None,
-         sizes_are_open: bool = True, passes_are_open: bool = True) -> Plan:
+         sizes_are_open: bool = True, passes_are_open: bool = True, trained: int | None = None) -> Plan:
     """Return the Plan for a run.
 
     model, training: settled; corpus: a Corpus, of which only the numbers are read; a_step: its seconds, where they were
-    measured; sizes_are_open, passes_are_open: whether to advise another size, or other numbers of passes.
+    measured; sizes_are_open, passes_are_open: whether to advise another size, or other numbers of passes;
+    trained: number of parameters that are trained (default: all).
     """
     a_step = a_step or seconds_per_step(model, training, resources)
     steps = training.steps or steps_in(60 * training.minutes, a_step)
     seconds = EVALUATIONS * a_step
     parameters = sizes.count_parameters(model)
     passes = steps * training.batch_size * model.block_size / corpus.train_tokens
-    memory = memory_bytes(model, training, resources)
-    advice = [*_about_memory(memory, model, training, resources)]
+    memory = memory_bytes(model, training, resources, trained)
+    advice = [*_about_memory(memory, model, training, resources, trained)]
     if passes_are_open:
         advice += _about_passes(passes, steps, seconds, training, corpus)
     if sizes_are_open:
@@ -156,9 +157,15 @@ def seconds_per_step(model: ModelParams, training: TrainingParams, resources: Re
 
 # --- How much memory ---
 
-def memory_bytes(model: ModelParams, training: TrainingParams, resources: Resources) -> float:
-    """Return roughly the peak memory of training: of all processes, or on the GPU."""
-    weights = sizes.count_parameters(model) * (4 + 4 + STATE_BYTES.get(training.optimizer, 8))
+def memory_bytes(model: ModelParams, training: TrainingParams, resources: Resources,
+                 trained: int | None = None) -> float:
+    """Return roughly the peak memory of training: of all processes, or on the GPU.
+
+    trained: number of parameters that have gradients and an optimizer's state (default: all)
+    """
+    parameters = sizes.count_parameters(model)
+    of_trained = 4 + STATE_BYTES.get(training.optimizer, 8)         # bytes of gradient and state
+    weights = 4 * parameters + of_trained * (parameters if trained is None else trained)
     on_gpu = resources.kind == "cuda"
     fused = on_gpu or model.block_size > FUSED_ATTENTION_LEN        # then no attention weights are kept
     scores = 0 if fused or model.is_recurrent else model.num_heads * model.block_size
@@ -173,10 +180,11 @@ def memory_bytes(model: ModelParams, training: TrainingParams, resources: Resour
 
 # --- What is advised: sentences ---
 
-def _about_memory(memory, model, training, resources) -> Iterator[str]:
+def _about_memory(memory, model, training, resources, trained) -> Iterator[str]:
     if resources.memory_bytes is None or memory <= ENOUGH * resources.memory_bytes:
         return
-    without, with_one = (memory_bytes(model, replace(training, micro_batch_size=size), resources) for size in (0, 1))
+    without, with_one = (memory_bytes(model, replace(training, micro_batch_size=size), resources, trained)
+                         for size in (0, 1))
     most = int((ENOUGH * resources.memory_bytes - without) / (with_one - without))      # sequences at a time
     fitting = (f"--micro-batch-size {size}" for size in range(most, 0, -1) if training.batch_size % size == 0)
     yield (f"This may take {memory / 1e9:.1f} GB of memory, and there are {resources.memory_bytes / 1e9:.1f} GB. "

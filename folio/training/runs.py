@@ -61,8 +61,9 @@ def new_run(home: Home, name: str, params: Params, tokenizer, corpus, started_at
             run.precision.copy_weights()
             fingerprint = checkpoint.checksum(start.net.state_dict())[:16]
             run.progress.started_from = {"name": str(start.name), "fingerprint": fingerprint}
+        start = base = None         # their memory is needed for training
         say(summary.describe(run, verbose))
-        if start:
+        if run.progress.started_from:
             say(f"Before the first step: {lessons.start_in_words(run.keep_start())}.")
         with closing(run.reporter.log):
             yield run
@@ -120,12 +121,13 @@ def resumed_run(home: Home, name: str | None, preset: Params | None, flags: dict
                              "Leave that as it is, or start a new run without --resume.")
         wanted = replace(stored, training=_changed(stored.training, flags, contents.get("processes", 1), say))
         lessons = LESSONS[stored.tuning.learns](tokenizer, corpus)
-        base = Base.again(contents["progress"]["started_from"], home) if stored.tuning.lora_rank else None
         settled, _ = settle(wanted, lessons, Machine.here())
+        base = Base.again(contents["progress"]["started_from"], home) if stored.tuning.lora_rank else None
         if distributed.is_first():
             for path in (home.weights(name), home.resume(name), home.log(name)):
                 remove_leftovers(path)
         run = Run(home, name, settled, lessons, started_at=started_at, base=base)
+        base = None                 # its memory is needed for training
         run.restore(contents)
         _refuse_finished(run)
         if contents["torch"] != torch.__version__:
@@ -235,8 +237,8 @@ def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
     elif corpus.fingerprint != contents["corpus"]:
         places = ", ".join(getattr(corpus, "sources", ())) or home.train_data
         is_text = stored.tuning.learns == "text"
-        different.append(f"{'its text is another than the one' if is_text else 'it learned from others than are'} "
-                         f"in {places}")
+        what = "its text is another than the one" if is_text else "what it learns from is not the same"
+        different.append(f"{what} in {places}")
     return different
 
 

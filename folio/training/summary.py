@@ -24,6 +24,7 @@ def describe(run, verbose: bool = False) -> str:
         ("model", f"{model.family}, {counted(expected_plan.parameters, 'parameter')}: "
                   f"{counted(model.num_layers, 'layer')}, width {model.emb_len}, {_heads(model)}, "
                   f"context {model.block_size}"),
+        *([("adapters", _adapters(run))] if run.base else []),
         ("machine", f"{training.device}, {_threads(training)}, {training.precision}, "
                     f"{'compiled' if training.compile else 'not compiled'}; "
                     f"about {expected_plan.memory_bytes / 1e9:.1f} GB of memory"),
@@ -36,6 +37,14 @@ def describe(run, verbose: bool = False) -> str:
         lines.append(("events", f"tensorboard --logdir {quoted(run.home.tensorboard(run.name).parent)}"))
     lines += [("advice", sentence) for sentence in expected_plan.advice]
     return "\n".join(f"{title:<10}{text}" for title, text in lines)
+
+
+def _adapters(run):
+    """Return in words what is trained beside a frozen base."""
+    adapters = run.net.adapters
+    rows = f", and the rows of {counted(len(adapters.rows), 'token')}" if adapters.rows else ""
+    return (f"rank {adapters.rank}, alpha {adapters.alpha:g}{rows}: {_trained(run):,} parameters are trained; "
+            f"{run.base.name!r} stays as it is and is needed beside them")
 
 
 def _length(run):
@@ -101,4 +110,9 @@ def expected(run) -> plan.Plan:
     is_new = not run.progress.step and not run.progress.started_from        # else its size is given
     resources = plan.Resources.of(run.training, distributed.count())
     return plan.make(run.params.model, run.training, run.corpus, resources, run.progress.measured_step,
-                     sizes_are_open=is_new, passes_are_open=run.lessons.advises)
+                     sizes_are_open=is_new, passes_are_open=run.lessons.advises, trained=_trained(run))
+
+
+def _trained(run):
+    """Return the number of parameters that a run trains."""
+    return sum(parameter.numel() for parameter in run.net.parameters() if parameter.requires_grad)

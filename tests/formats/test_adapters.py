@@ -1,5 +1,6 @@
 """Adapters as files: beside their base they are models like others; bad ones are refused in a sentence."""
 
+import asyncio
 from dataclasses import asdict, replace
 
 import pytest
@@ -13,6 +14,7 @@ from folio.formats import adapters, checkpoint, run_list, trained_model
 from folio.formats.find_weights import find_weights
 from folio.networks import lora
 from folio.networks.build import build_network
+from folio.server.models import Models
 from Model_Params import ModelParams
 from tokenizer import BPETokenizer
 
@@ -95,6 +97,11 @@ def test_several_adapters_on_one_base_are_told_apart_by_name(tmp_path):
         save_adapter(home.saved_weights, base, name, seed=seed)
     poet, clerk = (folio.load(find_weights(home, name)) for name in ("poet", "clerk"))
     assert (poet.net(TOKENS) - clerk.net(TOKENS)).abs().max() > 0.01
+    models = Models(home, limit=3)
+    served = {name: asyncio.run(models.get(name)).model for name in ("base", "poet", "clerk")}
+    models.close()
+    assert {model["id"] for model in models.names()} == served.keys()
+    assert torch.equal(served["clerk"].net(TOKENS), clerk.net(TOKENS))
     runs = {run.name: run for run in run_list.list_runs(home)}
     assert runs.keys() == {"base", "poet", "clerk"} and not runs["poet"].problems
     assert runs["poet"].parameters < runs["base"].parameters

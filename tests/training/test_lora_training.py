@@ -143,6 +143,23 @@ def test_chat_trains_the_rows_of_its_tokens(project, tune):
     assert checkpoint.load(project.resume("chat"))["progress"]["step"] == 14
 
 
+def test_preferences_train_adapters_that_resume(project, tune):
+    pairs = project.folder / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps({"prompt": f"It is {number}", "chosen": " yes", "rejected": " no"}) + "\n"
+                             for number in range(40)), "utf-8")
+    before = project.weights("base").read_bytes()
+    tune("--start-from", "base", "--lora-rank", 2, "--preferences", pairs, "--name", "preferred", *FLAGS)
+    adapter = adapter_of(project.weights("preferred"))
+    assert adapter["base"]["name"] == "base" and adapter["rows"] == []
+    assert project.weights("base").read_bytes() == before
+    start, tuned = (language_model.load(project.weights(name)) for name in ("base", "preferred"))
+    margins = [len("It is 3 no") * model.bits_per_byte("It is 3 no") - len("It is 3 yes") *
+               model.bits_per_byte("It is 3 yes") for model in (start, tuned)]
+    assert margins[1] > margins[0] + 0.01
+    tune("--resume", "--name", "preferred", "--steps", 14)
+    assert checkpoint.load(project.resume("preferred"))["progress"]["step"] == 14
+
+
 def test_what_cannot_be_is_refused_before_anything_is_written(project, home, plays, tune, capsys):
     other = home(plays[:20_000])
     before = [sorted(place.folder.rglob("*")) for place in (project, other)]
