@@ -38,9 +38,7 @@ from Model_Params import TextParams
 from tokenizer import Tokenizer
 
 Prompt = str | tuple[Message, ...]
-# Pairs below which a run warns. From the shipped model's own samples, with 100 pairs its rate of endings in "!" went
-# from 0.2 to 0.6, with 300 to over 0.9 (docs/preferences.md).
-FEW = 300
+FEW = 300                       # pairs to learn from: below that a run warns
 
 MEASURED_BYTES = 1 << 16        # of held-out text: before and after a run differ by more than their error
 LEARNED_BYTES = 1 << 20         # of training text: more than a run over a few hundred pairs reads
