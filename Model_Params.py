@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from folio.base.defaults import for_length
+from folio.base.defaults import MOST_MINUTES, MOST_STEPS, MOST_TOKENS, PLAIN_TRAINING, USUAL_STEPS, for_length
 from folio.base.encodings import encoding_problem
 from folio.base.fields import field_problems, option
 
@@ -196,10 +196,7 @@ class ModelParams:
 
 
 # --- Training ---
-# The largest values: beyond the end of any run, and small enough to compute with in 64-bit integers and float32.
-MOST_STEPS, MOST_MINUTES, MOST_TOKENS = 10**12, 1e7, 10**9
 LENGTHS = ("steps", "minutes", "epochs")        # a run has exactly one of them
-USUAL_STEPS = 1000                              # of a run whose length is neither given nor estimated
 
 
 @dataclass(frozen=True)
@@ -410,13 +407,11 @@ class Params:
         return values | {"vocab_size": self.model.vocab_size or self.text.vocab_size}
 
 
-# Training as a plain program does it: AdamW with torch's defaults, a constant learning rate, the text as it is.
-_PLAIN = TrainingParams(minutes=None, optimizer="adamw", weight_decay=0.01, beta2=0.999, bpe_dropout=0.0,
-                        warmup_steps=0, length_warmup=0, decay_fraction=0.0, gradient_clip=0.0)
+_PLAIN = TrainingParams(**PLAIN_TRAINING)
 
 PRESETS = {
-    # About a million parameters for about a megabyte of text, in about three minutes on two cores. Learning rate, weight
-    # decay and dropouts were chosen on the end of the plays' and tiny shakespeare's training parts (benchmarks/LOG.md).
+    # About a million parameters for about a megabyte of text, in about three minutes on two cores. Learning rate, decay
+    # and dropouts were chosen on the end of the plays' and tiny shakespeare's training parts (benchmarks/LOG.md).
     "default": Params(),
     # The character model that lectures and repositories train on tiny shakespeare: 10,788,929 parameters with its 65
     # characters.

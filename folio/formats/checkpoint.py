@@ -40,9 +40,11 @@ An adapter (folio.networks.lora) is a weights file too, without `weights` and `t
 Saved_Weights/resume-NAME.pth has all that is needed to continue a run exactly:
 
     name            str: of the run
-    params          {"text", "model", "training"}: {field: value} of each dataclass, resolved
+    params          {"text", "model", "training", "tuning"}: {field: value} of each dataclass, resolved
     tokenizer       str: fingerprint of the run's tokenizer
-    corpus          str: fingerprint of the tokens that it reads
+    corpus          str: fingerprint of the tokens, or of the conversations or pairs, that it reads
+    lessons         what these are read again with, where the home does not have it: {sources: [path], tokenizer:
+                    tokenizer.Tokenizer.to_dict(), ...}; of a run on the home's text None
     torch           str: the version that trained it
     processes       int: that trained it together
     progress        {field: value} of folio.training.loop's Progress: step, seconds, best_nats, finished...
@@ -53,8 +55,9 @@ Saved_Weights/resume-NAME.pth has all that is needed to continue a run exactly:
     scaler          {name: value}: the state of the loss scale where precision is fp16; else {}
     streams         {name: tensor}: a recurrent network's state, where batches are consecutive; else None
 
-Older files lack `learned_from`, `started_from`, `scaler` or `streams`: a reader does without them. Fields that a reader
-does not know are passed over. `load_metadata` returns all but the numbers of the tensors, without reading those.
+Older files lack `learned_from`, `started_from`, `scaler`, `streams` or `lessons`: a reader does without them. Fields
+that a reader does not know are passed over. `load_metadata` returns all but the numbers of the tensors, without reading
+those.
 """
 
 import os

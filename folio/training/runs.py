@@ -234,8 +234,9 @@ def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
         different.append(f"its tokenizer is another than the one in {home.tokenizer}{way_back}")
     elif corpus.fingerprint != contents["corpus"]:
         places = ", ".join(getattr(corpus, "sources", ())) or home.train_data
-        what = "its text is another than the one" if stored.tuning.learns == "text" else "what it learns from is not"
-        different.append(f"{what} in {places}")
+        is_text = stored.tuning.learns == "text"
+        different.append(f"{'its text is another than the one' if is_text else 'it learned from others than are'} "
+                         f"in {places}")
     return different
 
 
