@@ -310,7 +310,7 @@ class TuningParams:
                                       above=0, high=1e6)
     preference_beta: float = option(0.1, "preferences: how much the model may move away from the one it was (DPO's "
                                     "beta); smaller: more", above=0, high=100)
-    preference_text: float = option(1.0, "preferences: weight of the loss on the project's text, learned beside the "
+    preference_text: float = option(0.2, "preferences: weight of the loss on the project's text, learned beside the "
                                     "pairs, against forgetting; 0: none", low=0, high=1000)
 
     def problems(self) -> Iterator[str]:

@@ -23,6 +23,10 @@ A resumed run cuts the file back to its step. The fields of a report:
                                 do not overlap. Far below val_nats_per_byte while that one rises: overfitting
     val_nats_per_byte   at an evaluation: how well the validation set is predicted
     val_bpb             the same in bits per byte
+    val_nats_per_pair   of a run that learns from preferences, in place of val_nats_per_byte: the loss on the pairs held
+                        out, as train_loss is on those to learn from, which also has that of the ordinary text
+    val_ordered         share of these pairs whose chosen answer has become likelier, compared with the rejected one;
+                        val_bpb is then of the project's held-out text, or without one of the held-out chosen answers
     sample              at an evaluation: text that the network generates
 
 A reader does without the fields that an older run did not write, and passes over those it does not know.

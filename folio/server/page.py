@@ -9,6 +9,8 @@
     POST /folio/alternatives        {model, text, count} -> {pieces: [[text, probability]]}, the likeliest first
     POST /folio/view                {model, text} -> {start: UTF-16 code units that the model does not see}
     POST /folio/copies              {model, text} -> see folio.server.copies
+    POST /folio/prefer              {prompt or messages, chosen, rejected: [text]} -> {kept: lines, file}: a person took
+                                    `chosen`, which is kept for train.py --preferences (folio.chat.choices)
 
 `model` may be left out or null: the server's first. A large integer may be a string of digits, as JavaScript has none
 beyond 2^53. Answers are a stream of server-sent events (folio.server.streams): {pieces: [[index, text, bits, tokens],
@@ -28,6 +30,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from folio.base.errors import FolioError
+from folio.chat.choices import keep_choice
+from folio.chat.messages import Message
 from folio.formats import page as one_file
 from folio.generation.decoder import window_start
 from folio.generation.engine import Adjustments, Request
@@ -35,6 +39,7 @@ from folio.server import copies, training
 from folio.server.conversations import CHATML, MESSAGES, Reading, check_contents, reading_of
 from folio.server.errors import ApiError, Json
 from folio.server.requests import aside, submit
+from folio.server.shapes import Items, Scalar
 from folio.server.streams import EventStream, Inbox
 from Model_Params import GenerationParams
 
@@ -44,6 +49,7 @@ STYLES = (*one_file.PAGE_STYLES, "server.css")
 FILES = {"icon.svg": "image/svg+xml", **dict.fromkeys(STYLES, "text/css"), **dict.fromkeys(SCRIPTS, "text/javascript")}
 MOST_ANSWERS = 8                    # side by side: what fits on a screen
 MOST_ALTERNATIVES = 100
+MOST_KEPT = 100_000_000             # bytes of kept choices: a hundred thousand of them
 NOT_STORED = {"cache-control": "no-store"}
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 SECURITY = {"Content-Security-Policy": POLICY,
@@ -61,6 +67,7 @@ def routes():
         Route("/folio/alternatives", alternatives, methods=["POST"]),
         Route("/folio/view", view, methods=["POST"]),
         Route("/folio/copies", find_copies, methods=["POST"]),
+        Route("/folio/prefer", prefer, methods=["POST"]),
         *training.routes(),
     ]
 
@@ -164,6 +171,23 @@ async def find_copies(request):
     if not hasattr(state, "copies"):
         state.copies = copies.Copies(state.models.home)
     return _private(await run_in_threadpool(state.copies.find, body["text"], served.model.learned_from))
+
+
+async def prefer(request):
+    """Keep which of several answers a person took."""
+    body = await _body(request, prompt=str, messages=list, chosen=str, rejected=list)
+    rejected = Items(Scalar(str), MOST_ANSWERS).read(body["rejected"], "rejected")
+    path = request.app.state.models.home.preferences
+    if path.exists() and path.stat().st_size > MOST_KEPT:
+        raise ApiError(400, f"{path.name} has more than {MOST_KEPT:,} bytes: move it away.")
+    asked = body["prompt"]
+    if body["messages"]:
+        messages = MESSAGES.read(body["messages"], "messages")
+        check_contents(messages)
+        asked = [Message("system" if message.role == "developer" else message.role, message.content or "")
+                 for message in messages]
+    kept = await run_in_threadpool(keep_choice, path, asked, body["chosen"], rejected)
+    return _private({"kept": kept, "file": f"{path.parent.name}/{path.name}"})
 
 
 def view_start(model, text):

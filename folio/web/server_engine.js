@@ -3,6 +3,7 @@
  * Defines: createServerEngine() -> engine, with what only a server has beside it:
  *   models: names, after describe(); choose(name): the model that is asked from now on
  *   copies(text, {signal}) -> {state, reason, stretches: [{from, to, words, file, line, before, source, after}], ...}
+ *   prefer({prompt or messages, chosen, rejected: [text]}) -> {kept, file}: for train.py --preferences
  *   runs() -> [run, ...]; log(name, after) -> [report, ...], those after a step
  *   askKey: set to a function (a sentence) -> a promise of the API key that the server demands, null for none
  *   onConnection: called with false when the server stops answering, and with true when it answers again
@@ -73,6 +74,8 @@ function createServerEngine() {
       const {start} = await ask("/folio/view", {model: engine.model, text: text.slice(from)});
       return from + start;
     },
+    prefer: ({prompt, messages, chosen, rejected}) => ask("/folio/prefer",
+      messages === undefined ? {prompt: prompt.slice(sentFrom(prompt)), chosen, rejected} : {messages, chosen, rejected}),
     copies: (text, options) => ask("/folio/copies", {model: engine.model, text}, options),
     runs: async () => (await ask("/folio/runs")).runs,
     async log(name, after = -1) {

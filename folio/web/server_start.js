@@ -14,6 +14,7 @@ function startServerPage() {
   showModels(page, engine);
   showConnection(page, engine);
   showTraining(page, engine);
+  keepChoices(page, engine);
   page.colors.addMode(new CopiedColors(page, engine));
   page.at["copied-choice"].hidden = false;
   return page;
@@ -66,6 +67,21 @@ function showModels(page, engine) {
     engine.choose(before);
     model.value = before;
   });
+}
+
+/* Keep which of several answers a person takes; say at the first one where, and what for. */
+function keepChoices(page, engine) {
+  let isTold = false;
+  const keep = async (choice) => {
+    try {
+      const {file} = await engine.prefer(choice);
+      if (!isTold) page.tell(`Your choice is kept in ${file} of the project; train.py --preferences learns from it.`);
+      isTold = true;
+    } catch (error) {
+      page.tell(`Your choice was not kept. ${error.message}`);
+    }
+  };
+  page.writing.onPrefer = page.chat.onPrefer = keep;
 }
 
 /* Say when the server stops answering, and when it answers again. */

@@ -21,6 +21,7 @@ class Writing {
     this.remark = "";                   // what is to be said on the last answer
     this.speed = null;                  // tokens per second of the last answer
     this._finished = Promise.resolve(); // when the engine is free again
+    this.onPrefer = null;               // is told {prompt, chosen, rejected} when one of several answers is taken
     this.onChange = this.tell = this.say = () => {};         // set by the page
   }
 
@@ -234,7 +235,8 @@ class Writing {
     try {
       const taken = answers.open(() => this.stop());
       this.onChange();
-      const results = await this.engine.generate(this.story.text.slice(0, run.end), {
+      const asked = this.story.text.slice(0, run.end);
+      const results = await this.engine.generate(asked, {
         count: answers.count, settings: run.settings, signal: run.controller.signal,
         onPiece: (index, piece) => answers.add(index, piece),
       });
@@ -246,8 +248,16 @@ class Writing {
         plainLines(result.text), answerDetails(run.settings, index, result, answers.bits[index]))));
       this.onChange();
       const index = await taken;
-      if (index !== null) run.node = numbers[index];
-      else if (numbers.some((number) => number !== null)) this.remark = "All answers are kept: Versions lists them.";
+      if (index !== null) {
+        run.node = numbers[index];
+        const finished = results.filter(({text, ended}) => text !== "" && ended !== "aborted");
+        const rejected = finished.map(({text}) => text).filter((text) => text !== results[index].text);
+        if (finished.includes(results[index]) && rejected.length > 0) {
+          this.onPrefer?.({prompt: asked, chosen: results[index].text, rejected});
+        }
+      } else if (numbers.some((number) => number !== null)) {
+        this.remark = "All answers are kept: Versions lists them.";
+      }
     } finally {
       answers.close();
       this.choosing = this.sheet.area.readOnly = false;

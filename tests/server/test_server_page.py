@@ -173,6 +173,9 @@ def test_a_client_that_leaves_before_its_request_has_a_place_leaves_nothing_behi
     ("generate", {"prompt": "a", "settings": {"top_p": [1]}}, "top_p=[1] should be of type float."),
     ("generate", {"prompt": "a", "more": 1}, "There is no field more here."),
     ("generate", {"prompt": "\ud800"}, "prompt has half a surrogate pair, which is no character."),
+    ("prefer", {"prompt": "a", "chosen": "b", "rejected": [1]}, "rejected"),
+    ("prefer", {"prompt": "a", "chosen": " ", "rejected": ["b"]}, "An empty answer cannot be kept."),
+    ("prefer", {"messages": [{"role": "judge"}], "chosen": "b", "rejected": ["c"]}, "role"),
     ("view", {}, "text should be of type str."),
     ("surprise", {"text": None}, "text should be of type str."),
     ("surprise", [], "The body of the request is not a JSON object."),
@@ -183,6 +186,16 @@ def test_a_client_that_leaves_before_its_request_has_a_place_leaves_nothing_behi
 ])
 def test_what_cannot_be_done_is_said_in_a_sentence(server, path, body, message):
     assert message in refused(server, f"/folio/{path}", body)["message"]
+
+
+def test_the_answer_that_a_person_takes_is_kept_in_the_project(server):
+    path = server.models.home.preferences
+    assert post(server, "/folio/prefer", prompt="Once", chosen=" upon", rejected=[" a", " the"])["kept"] == 2
+    asked = [{"role": "user", "content": "How many?"}]
+    found = post(server, "/folio/prefer", messages=asked, chosen="3", rejected=["4"])
+    assert found == {"kept": 1, "file": "Train_Data/preferences.jsonl"}
+    assert [json.loads(line)["rejected"] for line in path.read_text("utf-8").splitlines()] == [" a", " the", "4"]
+    path.unlink()
 
 
 def test_an_unknown_model_and_an_unknown_setting_are_named(server):

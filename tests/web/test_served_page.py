@@ -145,6 +145,9 @@ def test_several_answers_come_side_by_side_and_escape_stops_them(open_page, mode
     page.keyboard.press("2")
     idle(page)
     assert text_of(page) == "A" + cards[1]
+    until(page, "!page.at.notice.hidden && page.at['notice-text'].textContent.includes('Train_Data/preferences.jsonl')")
+    kept = [json.loads(line) for line in models.home.preferences.read_text("utf-8").splitlines()]
+    assert kept == [{"prompt": "A", "chosen": cards[1], "rejected": cards[place]} for place in (0, 2)]
     settle(page, 4000)
     page.keyboard.press("Tab")
     until(page, "document.querySelectorAll('.answer-text')[2]?.textContent.length > 0")

@@ -305,6 +305,7 @@ def test_whatever_keys_and_buttons_are_pressed_no_version_is_lost_or_damaged(ope
 
 def test_several_answers_are_written_at_once_and_one_is_taken(open_page):
     page = open_page()
+    page.evaluate("page.writing.onPrefer = (preference) => { window.preferred = preference; }")
     write_beginning(page, "One")
     page.locator("#count").select_option("3")
     page.locator("#text").focus()
@@ -317,6 +318,7 @@ def test_several_answers_are_written_at_once_and_one_is_taken(open_page):
     page.keyboard.press("2")
     idle(page)
     assert text_of(page) == "One" + cards[1] and page.locator("#fork-count").inner_text() == "2/3"
+    assert page.evaluate("preferred") == {"prompt": "One", "chosen": cards[1], "rejected": [cards[0], cards[2]]}
     page.locator("#next").click()
     assert text_of(page) == "One" + cards[2]
     call = page.evaluate("engine.calls[0]")
