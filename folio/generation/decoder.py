@@ -62,6 +62,15 @@ def numpy_transformer(net, precision):
     return found
 
 
+def decoder_of(net, prompts=(), precision="float32", apart=False):
+    """Return the decoder of a network: a Decoder, or what a mixture of networks (voices.Voices) has in its place.
+
+    The parameters are those of Decoder. Raises FolioError like it.
+    """
+    make = getattr(net, "decoder", None)
+    return Decoder(net, prompts, precision, apart) if make is None else make(prompts, precision, apart)
+
+
 class Decoder:
     """A batch of sequences of tokens, each read once: what the network has computed of earlier tokens is kept."""
 
@@ -85,8 +94,8 @@ class Decoder:
         if prompts:
             self.read(prompts)
 
-    def without_sequences(self):
-        """Return a Decoder of the same network that has read nothing."""
+    def without_sequences(self, row=None):
+        """Return a Decoder of the same network that has read nothing. row: for a VoicesDecoder, whose rows differ"""
         other = copy(self)
         other.tokens, other.starts, other.state, other.logits = [], [], None, None
         return other
@@ -205,6 +214,9 @@ class Decoder:
             other.state, other.logits = self.state.select(rows), self.logits[rows]
         return other
 
+    def voice(self, row, ids):
+        """Return which of several models shaped the next tokens of a row most: here there is one. -> None"""
+
     @torch.inference_mode()
     def select(self, rows):
         """Keep these rows alone (a list), in this order; a row may be named several times."""
@@ -268,6 +280,7 @@ class Generation:
     def __init__(self, net, sequences=()):
         """Add these sequences, with the keys 0, 1, 2, ..."""
         self.running = set()                # keys
+        self.voices = {}                    # key -> number of the model that shaped its last step most, of a mixture's
         self._net = net
         self._decoder = None                # there is one while there are rows
         self._rows = []                     # the decoder's rows, in its order
@@ -302,14 +315,15 @@ class Generation:
         if not self._rows:
             return []
         if self._decoder is None:
-            self._decoder = Decoder(self._net, [row.unread for row in self._rows],
-                                    self._rows[0].settings.weight_precision)
+            self._decoder = decoder_of(self._net, [row.unread for row in self._rows],
+                                       self._rows[0].settings.weight_precision)
         else:
             self._decoder.read([row.unread for row in self._rows])
         self._begin_healed(joining)
         said = []
-        for row, ids in zip(self._rows, self._choose()):
+        for place, (row, ids) in enumerate(zip(self._rows, self._choose())):
             row.unread = ids
+            self.voices[row.key] = self._decoder.voice(place, ids)
             row.left -= 1
             end = row.sequence.end
             said += [(row.key, token) for token in ids if token != end]

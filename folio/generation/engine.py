@@ -21,13 +21,14 @@ from typing import Any
 
 import torch
 
-from folio.base.errors import FolioError, is_out_of_memory
+from folio.base.errors import FolioError, failure
 from folio.generation.answers import Adjustments, Answer, Event, TokenEvent
 from folio.generation.batch import APART_ROWS, STALL_SECONDS, Batch, part_length
 from folio.generation.decoder import Sequence as Continued
 from folio.generation.decoder import window_start
 from folio.generation.language_model import LanguageModel
 from folio.generation.scoring import scored
+from folio.generation.voices import Mix
 from Model_Params import GenerationParams
 
 __all__ = ["Adjustments", "Closed", "Engine", "Event", "Full", "Request", "Stats", "Ticket", "TokenEvent"]
@@ -61,6 +62,7 @@ class Request:
     adjustments: Adjustments = Adjustments()
     heal: bool = True                               # heal the ends of texts (folio/generation/healing.py)
     echo: bool = False                              # each answer begins with its prompt
+    mix: Mix | None = None                          # of a mixture's models, where it is not the usual one
 
 
 @dataclass
@@ -174,7 +176,7 @@ class Engine:
             if len(self._queued()) >= self.queue:
                 raise Full(self._retry_after())
             batch = self._batches.setdefault(settings.weight_precision, batch)
-            self._arriving.append([_Waiting(ticket, batch, batch.reading(prompt, [], repeated), own)
+            self._arriving.append([_Waiting(ticket, batch, batch.reading(prompt, [], repeated, request.mix), own)
                                    for prompt, own, repeated in waiting])
             self._stats.prompt_tokens += prompt_tokens
             self._condition.notify()
@@ -333,7 +335,7 @@ class Engine:
         try:
             batch.begin(reading, answers)
         except Exception as error:
-            self._stop(answers, "failed", _sentence(error))
+            self._stop(answers, "failed", failure(error))
 
     def _drop_cancelled(self):
         """End the answers of cancelled requests. -> them"""
@@ -420,7 +422,7 @@ class Engine:
         waiting = {answer for item in self._waiting for answer in item.answers}
         begun = {ticket for answer, ticket in self._tickets.items() if answer not in waiting}
         failed = [answer for answer, ticket in self._tickets.items() if ticket in begun]
-        self._stop(failed, "failed", _sentence(error))
+        self._stop(failed, "failed", failure(error))
         self._tell(failed)
 
     def _end(self):
@@ -439,12 +441,3 @@ class Engine:
         for future, _, _ in jobs:
             if future.running() or future.set_running_or_notify_cancel():       # else nobody waits for it any more
                 future.set_exception(Closed(self._dead))
-
-
-def _sentence(error):
-    """Return what went wrong, for whom the answer was written."""
-    if isinstance(error, FolioError):
-        return str(error)
-    if is_out_of_memory(error):
-        return "There was not enough memory for this answer."
-    return f"The engine failed at this answer ({type(error).__name__}); its log says more."
