@@ -280,7 +280,6 @@ class Generation:
     def __init__(self, net, sequences=()):
         """Add these sequences, with the keys 0, 1, 2, ..."""
         self.running = set()                # keys
-        self.voices = {}                    # key -> number of the model that shaped its last step most, of a mixture's
         self._net = net
         self._decoder = None                # there is one while there are rows
         self._rows = []                     # the decoder's rows, in its order
@@ -321,15 +320,22 @@ class Generation:
             self._decoder.read([row.unread for row in self._rows])
         self._begin_healed(joining)
         said = []
-        for place, (row, ids) in enumerate(zip(self._rows, self._choose())):
+        for row, ids in zip(self._rows, self._choose()):
             row.unread = ids
-            self.voices[row.key] = self._decoder.voice(place, ids)
             row.left -= 1
             end = row.sequence.end
             said += [(row.key, token) for token in ids if token != end]
             if ids[-1] == end or not row.left:
                 self.remove(row.key)
         return said
+
+    def voice(self, key):
+        """Return the number of the model that shaped a sequence's last step most, of a mixture's; else None.
+
+        The sequence has said something in the last call of `step`.
+        """
+        place = next(place for place, row in enumerate(self._rows) if row.key == key)
+        return self._decoder.voice(place, self._rows[place].unread)
 
     def _change_rows(self):
         """Let go of rows that do not run, the last rows take their places; append those that join. -> the latter"""

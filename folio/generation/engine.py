@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from folio.base.errors import FolioError, failure
+from folio.base.spelling import counted
 from folio.generation.answers import Adjustments, Answer, Event, TokenEvent
 from folio.generation.batch import APART_ROWS, STALL_SECONDS, Batch, part_length
 from folio.generation.decoder import Sequence as Continued
@@ -247,6 +248,10 @@ class Engine:
                 ("logit_bias", wanted.logit_bias), ("stop_ids", wanted.stop_ids)]:
             if (wrong := next((token for token in ids if not 0 <= token < vocab_size), None)) is not None:
                 problems.append(f"{name} has the id {wrong}, and the tokenizer's are 0 to {vocab_size - 1}.")
+        parts = max(1, len(self.model.voices))
+        if request.mix is not None and len(request.mix.shares) != parts:
+            problems.append(f"The mix has {len(request.mix.shares)} shares, and this model has "
+                            f"{counted(parts, 'part')}.")
         numbers = [*wanted.logit_bias.values(), wanted.presence_penalty, wanted.frequency_penalty]
         if not all(map(math.isfinite, numbers)):
             problems.append("A bias or a penalty is not a finite number.")

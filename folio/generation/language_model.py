@@ -142,7 +142,7 @@ class LanguageModel:
         yields for its prompt alone, but for rounding. Without a seed all prompts share a new one. The keys and values
         of all prompts are in memory at once. Raises FolioError like `stream`.
         """
-        return ((index, text) for index, text, _ in self.voiced_each(prompts, **settings))
+        return ((index, text) for index, text, _ in self._texts(self._sequences(prompts, settings)))
 
     def voiced_each(self, prompts: Iterable[str | dict[str, Any]],
                     **settings: Any) -> Iterator[tuple[int, str, str | None]]:
@@ -150,6 +150,10 @@ class LanguageModel:
 
         That is the one with the largest share * probability of the token. A text has the pieces of one model.
         """
+        return self._texts(self._sequences(prompts, settings), bool(self.voices))
+
+    def _sequences(self, prompts, settings):
+        """Return the Sequences of prompts, which `stream_each` describes."""
         new_seed = random.SystemRandom().getrandbits(32)
         prompts = [{"prompt": prompt} if isinstance(prompt, str) else prompt for prompt in prompts]
         settings = by_full_name(settings, SHORT_NAMES)
@@ -158,7 +162,7 @@ class LanguageModel:
         if len(found := {sequence.settings.weight_precision for sequence in sequences}) > 1:
             raise FolioError("Prompts that are answered at once share one precision, and these have "
                              f"{' and '.join(sorted(found))}: give it once, for all.")
-        return self._texts(sequences)
+        return sequences
 
     def complete_each(self, prompts: Iterable[str | dict[str, Any]], **settings: Any) -> list[str]:
         """Return the texts that follow several prompts, generated in one batch; see `stream_each`.
@@ -218,15 +222,16 @@ class LanguageModel:
     def _healer(self):
         return Healer(self.tokenizer)
 
-    def _texts(self, sequences):
-        """Yield (index, text, name of the model that shaped it most) of these Sequences."""
+    def _texts(self, sequences, is_voiced=False):
+        """Yield (index, text, name of the model that shaped it most if that is wanted) of these Sequences."""
         sampled = [index for index, sequence in enumerate(sequences) if sequence.settings.beams is None]
         texts = [_Text(self.tokenizer, sequence, self.voices) for sequence in sequences]
         generation = Generation(self.net, [sequences[index] for index in sampled])
         while generation.running:
             for key, token in generation.step():
                 index = sampled[key]
-                for text, voice in texts[index].add(token, generation.voices[key]):
+                voice = generation.voice(key) if is_voiced else None
+                for text, voice in texts[index].add(token, voice):
                     yield index, text, voice
                 if texts[index].ended:
                     generation.remove(key)
@@ -237,16 +242,16 @@ class LanguageModel:
                 if key not in searched:
                     searched[key] = beam_search(self.net, sequence, self._ends(sequence))
                 tokens = searched[key][min(sequence.number, len(searched[key]) - 1)].tokens
-                for token, voice in zip(tokens, self._voices_of(sequence, tokens)):
+                for token, voice in zip(tokens, self._voices_of(sequence, tokens, is_voiced)):
                     for text, name in texts[index].add(token, voice):
                         yield index, text, name
         for index, text in enumerate(texts):
             for rest, name in text.end():
                 yield index, rest, name
 
-    def _voices_of(self, sequence, tokens):
+    def _voices_of(self, sequence, tokens, is_voiced):
         """Return which model shaped each token after a prompt most, where it is known only afterwards."""
-        if not self.voices:
+        if not is_voiced:
             return [None] * len(tokens)
         decoder, found = decoder_of(self.net, [sequence.prompt], sequence.settings.weight_precision), []
         for token in tokens:

@@ -24,6 +24,10 @@ from folio.base.spelling import hint
 from folio.generation.decoder import Decoder
 
 PROBABILITIES, LOGITS = BLENDS = "probabilities", "logits"
+# A sum of probabilities below this is added up from logarithms, because float32 loses digits below 1e-38.
+LEAST = 1e-30
+# A smaller share is none: no text is long enough to show it.
+LEAST_SHARE = 1e-12
 
 
 class Mix(NamedTuple):
@@ -58,7 +62,7 @@ class Mix(NamedTuple):
     @property
     def active(self) -> list[int]:
         """The numbers of the models that have a share."""
-        return [number for number, share in enumerate(self.shares) if share]
+        return [number for number, share in enumerate(self.shares) if share >= LEAST_SHARE]
 
 
 class Voices(nn.Module):
@@ -115,42 +119,53 @@ class Blend:
         """parts: logits of each model that has a share, (..., V) in NumPy or torch"""
         self.active = mix.active
         self._parts, self._shares = parts, [mix.shares[number] for number in self.active]
-        self._weighted = None           # log(share * probability) of each model, once computed
+        self._likely = None             # _Probabilities, once computed
         if len(parts) == 1:
             self.logits = parts[0]
         elif mix.blend == LOGITS:
             self.logits = sum(share * part for share, part in zip(self._shares, parts))
         else:
-            self._weighted, level = _weighted(parts, self._shares)
-            library = np if isinstance(parts[0], np.ndarray) else torch
-            largest = self._weighted[0]
-            for weighted in self._weighted[1:]:
-                largest = library.maximum(largest, weighted)
-            total = sum(library.exp(weighted - largest) for weighted in self._weighted)
-            self.logits = library.log(total) + (largest + level)
+            self._likely = _Probabilities(parts, self._shares)
+            self.logits = self._likely.mixed()
 
     def scores(self, row, token):
-        """Return log(share * probability) of a token for each model that has a share: (M,)"""
-        if self._weighted is not None:
-            return np.array([float(weighted[row, token]) for weighted in self._weighted])
-        weighted, _ = _weighted([part[row:row + 1] for part in self._parts], self._shares)
-        return np.array([float(part[0, token]) for part in weighted])
+        """Return log(share * probability) of a token for each model that has a share: (M,). Parts are (B, V)."""
+        if self._likely is not None:
+            return self._likely.scores(row, token)
+        return _Probabilities([part[row:row + 1] for part in self._parts], self._shares).scores(0, token)
 
 
-def _weighted(parts, shares):
-    """Return log(share * probability) of each model, (..., V) each, and the level of their logits, (..., 1).
+class _Probabilities:
+    """The probabilities of several models, each as factor * exp(shifted), in which no exp overflows."""
 
-    The level is the mean of their normalizers by share. The mixture is put there, because the repetition penalty
-    depends on where zero is: so it acts on a mixture as on its models.
-    """
-    weighted, level = [], 0.0
-    for part, share in zip(parts, shares):
-        library = np if isinstance(part, np.ndarray) else torch
-        largest = library.amax(part, -1)[..., None]
-        normalizer = largest + library.log(library.exp(part - largest).sum(-1))[..., None]
-        weighted.append(part + (math.log(share) - normalizer))
-        level = level + share * normalizer
-    return weighted, level
+    def __init__(self, parts, shares):
+        """parts: logits of each model, (..., V) in NumPy or torch; shares: of each"""
+        self._library = np if isinstance(parts[0], np.ndarray) else torch
+        logits = self._library.stack(parts)                                             # (M, ..., V)
+        largest = self._library.amax(logits, -1)[..., None]
+        self._shifted = logits - largest
+        self._weights = self._library.exp(self._shifted)
+        sums = self._weights.sum(-1)[..., None]                                         # (M, ..., 1)
+        shares = self._library.asarray(shares, dtype=logits.dtype).reshape(-1, *[1] * (logits.ndim - 1))
+        shares = shares if self._library is np else shares.to(logits.device)
+        self._factors = shares / sums
+        # The mean of the models' normalizers. The mixture gets their level, because the repetition penalty depends on
+        # where zero is: so it acts on a mixture as on its models.
+        self._level = (shares * (largest + self._library.log(sums))).sum(0)
+
+    def mixed(self):
+        """Return the log of the sum of share * probability, at the level of the models' logits: (..., V)"""
+        total = (self._factors * self._weights).sum(0)
+        if total.min() >= LEAST:
+            return self._library.log(total) + self._level
+        weighted = self._library.log(self._factors) + self._shifted
+        largest = self._library.amax(weighted, 0)
+        return self._library.log(self._library.exp(weighted - largest).sum(0)) + (largest + self._level)
+
+    def scores(self, row, token):
+        """Return log(share * probability) of a token of a row for each model: (M,). Parts are (B, V)."""
+        shifted, factors = self._shifted[:, row, token], self._factors[:, row, 0]
+        return np.array([math.log(factor) + value for factor, value in zip(factors.tolist(), shifted.tolist())])
 
 
 class VoicesDecoder:
@@ -261,7 +276,7 @@ class VoicesDecoder:
 
     def _rows(self):
         """Return the rows that each model's Decoder has: a list of lists."""
-        return [[row for row, mix in enumerate(self._mixes) if mix.shares[number]]
+        return [[row for row, mix in enumerate(self._mixes) if mix.shares[number] >= LEAST_SHARE]
                 for number in range(len(self._decoders))]
 
     def _places(self, rows):
