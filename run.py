@@ -76,8 +76,10 @@ def main():
 
     model, description = load_model(arguments)
     if asks:
-        from folio.cli.conversation import converse
-        return converse(description, model, GenerationParams(**settings), arguments.samples, arguments.home)
+        from folio.cli.interactive import interact
+        from folio.cli.text_mode import TextMode
+        return interact(TextMode(model, GenerationParams(**settings), arguments.samples), description,
+                        arguments.home.history)
     print(description, file=sys.stderr)
     answer(model, prompt, arguments.samples, settings)
 

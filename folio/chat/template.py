@@ -53,12 +53,19 @@ class ChatTemplate:
         """
         ids, learned = [], []
         for message in messages:
-            head, content = self._head(message.role), self.tokenizer.encode(message.content.strip())
-            tail = self.tokenizer.encode("\n")
-            ids += [*head, *content, self.end_id, *tail]
+            head, content, tail = self.parts(message)
+            ids += [*head, *content, *tail]
             is_said = message.role == ASSISTANT
-            learned += [False] * len(head) + [is_said] * (len(content) + 1) + [False] * len(tail)
+            learned += [False] * len(head) + [is_said] * (len(content) + 1) + [False] * (len(tail) - 1)
         return ids, learned
+
+    def parts(self, message: Message) -> tuple[list[int], list[int], list[int]]:
+        """Return the ids of a message in three parts: header, content, and the end token with the line break after it.
+
+        Raises FolioError like the tokenizer.
+        """
+        content = self.tokenizer.encode(message.content.strip())
+        return self._head(message.role), content, [self.end_id, *self.tokenizer.encode("\n")]
 
     def prompt(self, messages: Sequence[Message], continues: bool = False) -> list[int]:
         """Return the ids after which the assistant's answer follows.

@@ -280,6 +280,7 @@ class Generation:
     def __init__(self, net, sequences=()):
         """Add these sequences, with the keys 0, 1, 2, ..."""
         self.running = set()                # keys
+        self.finishes = {}                  # key -> "stop" or "length", of those that ended without `remove`
         self._net = net
         self._decoder = None                # there is one while there are rows
         self._rows = []                     # the decoder's rows, in its order
@@ -326,6 +327,7 @@ class Generation:
             end = row.sequence.end
             said += [(row.key, token) for token in ids if token != end]
             if ids[-1] == end or not row.left:
+                self.finishes[row.key] = "stop" if ids[-1] == end else "length"
                 self.remove(row.key)
         return said
 

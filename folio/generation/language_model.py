@@ -7,7 +7,6 @@
 
 import math
 import random
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -22,7 +21,7 @@ from folio.base import hardware
 from folio.base.commands import command
 from folio.base.errors import FolioError
 from folio.base.spelling import by_full_name, hint
-from folio.chat.messages import Message
+from folio.chat.messages import ASSISTANT, Message
 from folio.chat.template import ChatTemplate
 from folio.evaluation.bits_per_byte import evaluate, predictions, window_len, windows_at_once
 from folio.formats import trained_model
@@ -31,7 +30,7 @@ from folio.generation.beam import beam_search
 from folio.generation.decoder import Generation, Sequence, decoder_of
 from folio.generation.healing import Healer, continuations
 from folio.generation.sampling import as_array, log_softmax
-from folio.generation.stop_strings import StopFilter
+from folio.generation.streamed_text import StreamedText, taken, without_names
 from folio.generation.voices import BLENDS, Mix, Voices
 from Model_Params import SHORT_NAMES, GenerationParams
 
@@ -140,9 +139,10 @@ class LanguageModel:
         one for all prompts; in place of the `prompt` it may have `messages` and `continues`, as in `reply`. Its
         `stream` is its index unless it has another one. Each text is the one that `stream`
         yields for its prompt alone, but for rounding. Without a seed all prompts share a new one. The keys and values
-        of all prompts are in memory at once. Raises FolioError like `stream`.
+        of all prompts are in memory at once. The generator returns how each text ended: "length" where it has as many
+        tokens as it may, else "stop". Raises FolioError like `stream`.
         """
-        return ((index, text) for index, text, _ in self._texts(self._sequences(prompts, settings)))
+        return without_names(self._texts(self._sequences(prompts, settings)))
 
     def voiced_each(self, prompts: Iterable[str | dict[str, Any]],
                     **settings: Any) -> Iterator[tuple[int, str, str | None]]:
@@ -206,11 +206,15 @@ class LanguageModel:
     def answering(self, messages: list[Message], params: GenerationParams, number: int = 0,
                   continues: bool = False) -> Sequence:
         """Return the Sequence that answers a conversation. Raises FolioError where the model was not taught to chat."""
+        fitted, _ = self._taught().fitted(messages, self.net.context, params.tokens, continues)
+        return Sequence(self.chat.prompt(fitted, continues), params, number, self.chat.end_id)
+
+    def _taught(self):
+        """Return the ChatTemplate. Raises FolioError where the model was not taught to chat."""
         if self.chat is None:
             teach = command("train.py", "--start-from", self.name, "--chat", "FILE")
             raise FolioError(f"The model {self.name} continues texts and was not taught to chat. To teach it: {teach}")
-        fitted, _ = self.chat.fitted(messages, self.net.context, params.tokens, continues)
-        return Sequence(self.chat.prompt(fitted, continues), params, number, self.chat.end_id)
+        return self.chat
 
     def after(self, prompt: str, params: GenerationParams, number: int = 0) -> Sequence:
         """Return the Sequence that continues a prompt; where none of its tokens stays, after the opening."""
@@ -223,9 +227,13 @@ class LanguageModel:
         return Healer(self.tokenizer)
 
     def _texts(self, sequences, is_voiced=False):
-        """Yield (index, text, name of the model that shaped it most if that is wanted) of these Sequences."""
+        """Yield (index, text, name of the model that shaped it most if that is wanted) of these Sequences.
+
+        -> "stop" or "length" for each, by what ended it
+        """
+        finishes = ["length"] * len(sequences)
         sampled = [index for index, sequence in enumerate(sequences) if sequence.settings.beams is None]
-        texts = [_Text(self.tokenizer, sequence, self.voices) for sequence in sequences]
+        texts = [StreamedText(self.tokenizer, sequence, self.voices) for sequence in sequences]
         generation = Generation(self.net, [sequences[index] for index in sampled])
         while generation.running:
             for key, token in generation.step():
@@ -235,19 +243,23 @@ class LanguageModel:
                     yield index, text, voice
                 if texts[index].ended:
                     generation.remove(key)
+        for key, index in enumerate(sampled):
+            finishes[index] = generation.finishes.get(key, "length")
         searched = {}           # several answers may be the best, the second best... of one search
         for index, sequence in enumerate(sequences):
             if sequence.settings.beams is not None:
-                key = tuple(sequence.prompt), _taken(sequence), sequence.unsaid, sequence.settings
+                key = tuple(sequence.prompt), taken(sequence), sequence.unsaid, sequence.settings
                 if key not in searched:
                     searched[key] = beam_search(self.net, sequence, self._ends(sequence))
                 tokens = searched[key][min(sequence.number, len(searched[key]) - 1)].tokens
+                finishes[index] = "length" if len(tokens) >= sequence.settings.tokens else "stop"
                 for token, voice in zip(tokens, self._voices_of(sequence, tokens, is_voiced)):
                     for text, name in texts[index].add(token, voice):
                         yield index, text, name
         for index, text in enumerate(texts):
             for rest, name in text.end():
                 yield index, rest, name
+        return ["stop" if text.ended else finish for text, finish in zip(texts, finishes)]
 
     def _voices_of(self, sequence, tokens, is_voiced):
         """Return which model shaped each token after a prompt most, where it is known only afterwards."""
@@ -261,7 +273,7 @@ class LanguageModel:
 
     def _ends(self, sequence):
         """Return a function that says whether tokens end in one of a sequence's stop strings."""
-        stops, known = [stop.encode("utf-8") for stop in sequence.settings.stop], len(_taken(sequence))
+        stops, known = [stop.encode("utf-8") for stop in sequence.settings.stop], len(taken(sequence))
         most = 1 + max(map(len, stops), default=0)      # tokens, of a byte or more each, that a stop string can touch
 
         def ends(tokens):
@@ -289,26 +301,48 @@ class LanguageModel:
 
     def surprise_parts(self, text: str, windows: int = 1) -> Iterator[list[tuple[str, float]]]:
         """Yield what `surprise` returns in parts: what this many windows of a context each say, computed at once."""
-        ids, decoder, place, bits = self._opened(text), tokenizers.StreamingDecoder(self.tokenizer), 1, 0.0
-        measuring = self._measuring() | {"batch_size": windows, "stride": max(1, window_len(self.net) // 2)}
-        for costs, _ in predictions(self.net, ids, **measuring) if text else ():
-            found = []
-            for nats in costs.tolist():
-                bits += nats / math.log(2)
-                if piece := decoder.add(ids[place]):
-                    found.append((piece, bits))
-                    bits = 0.0
-                place += 1
-            yield found
+        ids, pieces = self._opened(text), _Pieces(self.tokenizer)
+        tokens = iter(ids[1:])
+        for nats in self._costs(ids, windows) if text else ():
+            yield pieces.add(tokens, nats)
 
-    def next_token_probabilities(self, text: str = "") -> list[tuple[str, float]]:
+    def surprise_each(self, messages: Iterable[Message]) -> list[list[tuple[str, float]]]:
+        """Return what the contents of a conversation's messages cost the model: a list for each, as of `surprise`.
+
+        An assistant's message ends with the end token. Raises FolioError where the model was not taught to chat.
+        """
+        messages = list(messages)
+        ids, _ = self._taught().encode(messages)
+        costs, start, found = [0.0], 0, []
+        for more in self._costs(ids, windows_at_once(self.net)) if messages else ():
+            costs += more
+        for message in messages:
+            head, content, tail = self.chat.parts(message)
+            start += len(head)
+            end = start + len(content) + (message.role == ASSISTANT)
+            found.append(_Pieces(self.tokenizer).add(ids[start:end], costs[start:end]))
+            start += len(content) + len(tail)
+        return found
+
+    def _costs(self, ids, windows):
+        """Yield what each id but the first costs, in nats: a list for each batch of windows."""
+        measuring = self._measuring() | {"batch_size": windows, "stride": max(1, window_len(self.net) // 2)}
+        return (costs.tolist() for costs, _ in predictions(self.net, ids, **measuring))
+
+    def next_token_probabilities(self, text: str | list[Message] = "") -> list[tuple[str, float]]:
         """Return what may follow a text: [(piece, probability)], in falling order.
+
+        text: or the messages of a conversation; the assistant's answer follows them, or goes on if it is the last.
 
         A piece is what the next token adds to the text, which may end inside a token. `stream` draws its first piece
         from the same distribution, shaped by its settings. This is a list, not a dictionary, because two pieces may
         read the same: half a character is U+FFFD. Raises FolioError like `stream`.
         """
-        sequence = self.after(text, GenerationParams())
+        if isinstance(text, str):
+            sequence = self.after(text, GenerationParams())
+        else:
+            continues = bool(text) and text[-1].role == ASSISTANT
+            sequence = self.answering(text, GenerationParams(tokens=1), continues=continues)
         decoder, others = decoder_of(self.net, [sequence.prompt]), ()
         logits = as_array(decoder.logits[0])
         if sequence.healing is not None:
@@ -326,48 +360,18 @@ class LanguageModel:
                 "device": next(self.net.parameters()).device}
 
 
-def _taken(sequence):
-    """Return the bytes at the end of a prompt that the first tokens of its sequence repeat."""
-    return b"" if sequence.healing is None else sequence.healing.taken
+class _Pieces:
+    """The texts of tokens as they become whole characters, each with what its tokens cost."""
 
+    def __init__(self, tokenizer):
+        self._decoder, self._bits = tokenizers.StreamingDecoder(tokenizer), 0.0
 
-class _Text:
-    """The text of a sequence's tokens: whole characters, up to the first stop string; and whose each piece is."""
-
-    def __init__(self, tokenizer, sequence, names=()):
-        """names: of the models of a mixture"""
-        self._names = names
-        self._held = deque()                # [characters, name of the model] of what is not yet certain
-        self._characters = tokenizers.StreamingDecoder(tokenizer, len(_taken(sequence)))
-        self._filter = StopFilter(sequence.settings.stop)
-
-    @property
-    def ended(self):
-        return self._filter.ended
-
-    def add(self, token, voice=None):
-        """Return the text that has become certain with this token, often a word, sometimes nothing yet: [(text, name)].
-
-        voice: number of the model that shaped the token most, or None
-        """
-        text = self._characters.add(token)
-        self._held.append([len(text), None if voice is None else self._names[voice]])
-        return self._named(self._filter.add(text))
-
-    def end(self):
-        """Return the text that is left when no token follows, without an incomplete character: [(text, name)]."""
-        return self._named(self._filter.end())
-
-    def _named(self, text):
+    def add(self, tokens, costs):
+        """Return [(piece, bits)] of more tokens: ids, as many as there are costs, in nats."""
         found = []
-        while text:
-            length, name = self._held[0]
-            piece, text = text[:length], text[length:]
-            if found and found[-1][1] == name:
-                found[-1] = found[-1][0] + piece, name
-            elif piece:
-                found.append((piece, name))
-            self._held[0][0] -= len(piece)
-            if not self._held[0][0]:
-                self._held.popleft()
+        for nats, token in zip(costs, tokens):          # in this order, so that an iterator of tokens loses none
+            self._bits += nats / math.log(2)
+            if piece := self._decoder.add(token):
+                found.append((piece, self._bits))
+                self._bits = 0.0
         return found

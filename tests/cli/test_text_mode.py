@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from folio.base.errors import FolioError
-from folio.cli.conversation import COMMANDS, SETTINGS, Conversation
+from folio.cli.interactive import SETTINGS
 from folio.cli.screen import Screen, warmth
+from folio.cli.text_mode import TextMode
 from Model_Params import GenerationParams
 
 
@@ -49,7 +50,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def begin(monkeypatch):
-    """begin(samples=1, colors=False, **settings) -> a Conversation; conversation.said(typed) -> what the screen shows
+    """begin(samples=1, colors=False, **settings) -> a TextMode; conversation.said(typed) -> what the screen shows
     then
     """
     def beginning(samples=1, colors=False, width=80, **settings):
@@ -57,7 +58,7 @@ def begin(monkeypatch):
         monkeypatch.setattr(Screen, "width", width)
         monkeypatch.setenv("NO_COLOR", "" if colors else "1")
         monkeypatch.setenv("TERM", "xterm")
-        conversation = Conversation(Telling(), GenerationParams(**settings), samples, Screen())
+        conversation = TextMode(Telling(), GenerationParams(**settings), samples, Screen())
 
         def said(*typed):
             before = len(sys.stdout.getvalue())
@@ -301,7 +302,7 @@ def test_the_narrowest_terminal_shows_everything_too(begin, width, colors):
 def test_help_names_every_command_and_setting_at_any_width(begin, width):
     lines = begin(width=width).said("/help").splitlines()
     assert all(len(line) <= width for line in lines) and (len(lines) < 40 or width < 80)
-    assert {f"/{name}" for name in [*COMMANDS, *SETTINGS]} <= {word for line in lines for word in line.split()}
+    assert {f"/{name}" for name in [*TextMode.commands, *SETTINGS]} <= {word for line in lines for word in line.split()}
 
 
 # --- Saving ---

@@ -1,0 +1,286 @@
+"""What both interactive modes share: turns of a person and a model, commands behind a slash, settings, the screen.
+
+`TextMode` writes one text in turns, `ChatMode` has a conversation.
+"""
+
+import os
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from folio.base.errors import FolioError, is_out_of_memory
+from folio.base.fields import takes_several, value_type
+from folio.base.files import replacing
+from folio.base.lines import WordWrap, folded
+from folio.base.spelling import hint
+from folio.base.visible import harmless, on_one_line, unescaped
+from folio.cli.command_line import sentence
+from folio.cli.keyboard import nothing_typed_is_shown, open_keyboard
+from folio.cli.layout import listed
+from folio.cli.screen import DIM, Screen
+from Model_Params import SHORT_NAMES, GenerationParams
+
+NONE = "none"               # typed in place of a value: takes the setting away
+SETTINGS = {each.name.replace("_", "-"): each for each in fields(GenerationParams)}
+
+
+def interact(mode, loaded, history):
+    """Read words from the terminal and have a mode answer them until Ctrl-D.
+
+    loaded: a line about the model, shown first; history: path of the file of what was typed
+    """
+    keyboard = open_keyboard(history, mode.completions)
+    mode.keys = keyboard.keys
+    mode.screen.note(f"{loaded}\n{mode.welcome}\n\n")
+    while True:
+        try:
+            typed = keyboard.read()
+            if keyboard.leaves_typed:
+                mode.screen.stay(below_typed=True)
+            with nothing_typed_is_shown():
+                mode.reply(typed)
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            mode.screen.end_line()
+
+
+@dataclass
+class Turn:
+    """What was added at once: a person's words and the model's answer."""
+    words: str              # "": the model went on without new ones
+    answer: str = ""
+    asked: int = 0          # how many answers to these words the model has been asked for
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, typed by its name after a slash; the mode's method of that name carries it out."""
+    help: str
+    takes: str = ""         # the argument that has to follow the name
+
+
+class InteractiveMode:
+    """Turns and the settings that answer them. `reply` carries out what was typed and shows the result on a Screen.
+
+    A mode says what its turns are to the model (`_request`), how words are shown above their answer (`_show_words`),
+    and what follows typed words and the commands that are its own.
+    """
+
+    commands = {}           # {name: Command}, in the order of /help
+    welcome = ""            # below the line about the model, at the beginning
+    subject = "text"        # what the turns are called
+    keys = ""               # what /help says about the keyboard
+
+    def __init__(self, model, params, samples, screen=None):
+        """params: GenerationParams; samples: answers shown for each turn, which continues with the first."""
+        self.model, self.params, self.samples, self.screen = model, params, samples, screen or Screen()
+        self.turns = []
+        self.discarded = []                 # turns before /new
+        self.answers = 0                    # asked for so far: each is a stream of the seed
+        self.may_overwrite = set()          # paths that /save has warned about, or has written
+
+    @property
+    def completions(self):
+        """Return all that can be typed after a slash, with it."""
+        return [f"/{name}" for name in [*self.commands, *SETTINGS, *SHORT_NAMES]]
+
+    def reply(self, typed):
+        """Carry out what was typed. What cannot be done is answered with a sentence and changes nothing.
+
+        Of an answer that fails or that Ctrl-C stops, what is on the screen stays.
+        """
+        try:
+            if typed.startswith("/") and not typed.startswith("//"):
+                self._command(typed)
+            elif typed.strip(" \t"):
+                self._answer(typed.removeprefix("/") if typed.startswith("//") else typed)
+            else:
+                self._enter()
+        except (FolioError, OSError) as error:
+            self.screen.note(sentence(error))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.screen.note(f"There is not enough memory for this. Try fewer /beams, or a /new {self.subject}.")
+
+    # --- What a mode defines ---
+
+    def _request(self, turns):
+        """Return what the model answers or continues after these turns: a prompt of LanguageModel.stream_each."""
+        raise NotImplementedError
+
+    def _answer(self, words):
+        """Have the model answer typed words."""
+        raise NotImplementedError
+
+    def _enter(self):
+        """Carry out Enter alone."""
+        raise NotImplementedError
+
+    def _show_words(self, before, words):
+        """Show the words that follow the turns `before`, or where the answer continues if there are none."""
+        raise NotImplementedError
+
+    def _show_state(self):
+        """Show with what the turns end, after they were changed."""
+        raise NotImplementedError
+
+    def _saved(self, path):
+        """Return the bytes that /save writes to a path."""
+        raise NotImplementedError
+
+    # --- The turns ---
+
+    def again(self):
+        """Replace the last answer with another one."""
+        if not self.turns:
+            raise FolioError("There is no answer yet that another one could replace.")
+        *before, last = self.turns
+        self.screen.stay()
+        self._go_on(before, last.words, last.asked)
+
+    def undo(self):
+        """Undo the last turn, or else the last /new."""
+        if not self.turns and not self.discarded:
+            raise FolioError("There is nothing to take back.")
+        if self.turns:
+            self.turns = self.turns[:-1]
+        else:
+            self.turns, self.discarded = self.discarded, []
+        self._show_state()
+
+    def new(self):
+        """Begin anew, and the streams of the seed as well."""
+        self.turns, self.discarded, self.answers = [], self.turns or self.discarded, 0
+        self.screen.note(f"A new {self.subject}.")
+
+    def save(self, name):
+        """Write the turns to a file. An existing one is overwritten when the command is repeated."""
+        path = Path(os.path.expanduser(name))
+        if not (content := self._saved(path)):
+            raise FolioError(f"There is no {self.subject} yet that could be saved.")
+        if "\0" in name:
+            raise FolioError(f"{name} is no name that a file can have.")
+        if path.is_dir():
+            raise FolioError(f"{name} is a folder. Say which file in it: /save {path / f'{self.subject}.txt'}")
+        if path.exists() and not path.is_file():
+            raise FolioError(f"{name} is no file that a {self.subject} could take the place of.")
+        if path.exists() and path.absolute() not in self.may_overwrite:
+            self.may_overwrite.add(path.absolute())
+            raise FolioError(f"{name} is there already, and as it was. The same command once more overwrites it.")
+        with replacing(path) as file:
+            file.write(content)
+        self.may_overwrite.add(path.absolute())
+        self.screen.note(f"{len(content):,} bytes are in {name}.")
+
+    def _go_on(self, before, words, asked=0):
+        """Add a turn after the turns `before`: these words and the model's answer, one for each sample.
+
+        asked: how many answers to these words the model has given already, where they are repeated.
+        """
+        # The next streams of the seed; with beams, the next best texts of the search.
+        first = self.answers if self.params.beams is None else asked
+        request = self._request([*before, Turn(words)])
+        streams = [{**request, "stream": first + sample} for sample in range(self.samples)]
+        answers = self.model.stream_each(streams, **asdict(self.params))    # first, because it may refuse the words
+        replaced = self.turns[-1].answer if asked else None
+        turn = Turn(words, "", asked + self.samples)
+        self.turns, self.answers = [*before, turn], self.answers + self.samples
+        self._show_words(before, words)
+        others = [""] * self.samples
+        try:
+            for sample, piece in answers:
+                others[sample] += piece
+                if sample == 0:             # shown as it is generated, the others afterwards
+                    turn.answer += piece
+                    self.screen.write(piece)
+        finally:
+            self.screen.end_line()
+        for number, answer in enumerate(others[1:], 2):
+            self.screen.note(f"Answer {number} of {self.samples}; the {self.subject} goes on with the first:")
+            self.screen.write(answer)
+            self.screen.end_line()
+            self.screen.stay()
+        if turn.answer == replaced:
+            self.screen.note("That is the same answer: nothing is left to chance here.")
+        elif not turn.answer and self.params.tokens:
+            where = " (or at a text of /stop)" if self.params.stop else ""
+            self.screen.note(f"The model ends here{where}: /again, or words of yours, may change its mind.")
+
+    def _show_end(self, text):
+        """Show as much of a text's end as one row holds, so that a person sees what is continued."""
+        wrap = WordWrap(self.screen.width)
+        written = text.rstrip("\n")
+        # Four rows, so that the last one begins with a word.
+        last_line = harmless(written[-4 * wrap.width:]).rpartition("\n")[2]
+        self.screen.write((wrap.add(last_line) + wrap.end()).rpartition("\n")[2] + text[len(written):], DIM)
+
+    # --- Commands and settings ---
+
+    def help(self):
+        """Show what can be typed."""
+        rows = [(f"/{name} {command.takes}".rstrip(), command.help) for name, command in self.commands.items()]
+        settings = [(f"/{name} {on_one_line(self._value(name))}", each.metadata["help"])
+                    for name, each in SETTINGS.items()]
+        short_names = ", ".join(f"/{short} is short for {_command_of(full)}" for short, full in SHORT_NAMES.items())
+        width = self.screen.width
+        self.screen.show([
+            *listed(rows, width), "",
+            *folded("Settings: the name alone shows one, a value behind it changes it, as in /temperature 0.7; "
+                    f"none takes it away. {short_names}.", width),
+            *listed(settings, width, whole=False), "",
+            *folded(f"A text that begins with / is typed with two: //. {self.keys}. "
+                    "Ctrl-C stops an answer, Ctrl-D ends.", width)])
+
+    def _command(self, typed):
+        name, value = re.match(r"/(\S*)\s?(.*)", typed, re.DOTALL).groups()
+        name = name.lower().replace("_", "-")
+        name = SHORT_NAMES.get(name, name).replace("_", "-")
+        if name in self.commands:
+            command, value = self.commands[name], value.strip()
+            if command.takes and not value:
+                raise FolioError(f"It is /{name} {command.takes}.")
+            if value and not command.takes:
+                raise FolioError(f"/{name} takes nothing behind it.")
+            getattr(self, name)(*([value] if value else []))
+        elif name in SETTINGS:
+            self._set(name, value)
+        else:
+            message = f"There is no command /{name}{hint(name, self.completions, _command_of)}"
+            message += "" if message.endswith("?") else "."
+            raise FolioError(f"{message} /help lists them. (A text that begins with / is typed with two: //)")
+
+    def _set(self, name, value):
+        """Change a setting; without a value, show it."""
+        each = SETTINGS[name]
+        if not value.strip(" "):
+            return self.screen.note(f"{name} {self._value(name)}: {each.metadata['help']}")
+        if value.strip() == NONE:
+            values = each.default
+        else:
+            try:
+                values = value_type(each)(value)
+            except ValueError:
+                kind = {int: "a whole number", float: "a number"}[value_type(each)]
+                raise FolioError(f"/{name} takes {kind}, and {value.strip()!r} is none.") from None
+            values = (*getattr(self.params, each.name), unescaped(values)) if takes_several(each) else values
+        params = replace(self.params, **{each.name: values})
+        problems = list(params.problems())
+        if params.beams is not None and params.beams < self.samples:
+            problems.append(f"beams={params.beams} find no more answers than that, "
+                            f"and --samples {self.samples} are shown.")
+        if problems:
+            raise FolioError("\n".join(problems))
+        self.params = params
+        if each.name == "sampling_seed":
+            self.answers = 0
+        self.screen.note(f"{name} {self._value(name)}")
+
+    def _value(self, name):
+        value = getattr(self.params.resolved(), SETTINGS[name].name)
+        return " ".join(map(repr, value)) or NONE if isinstance(value, tuple) else NONE if value is None else str(value)
+
+
+def _command_of(name):
+    return "/" + name.replace("_", "-")
