@@ -64,6 +64,7 @@ class Request:
     heal: bool = True                               # heal the ends of texts (folio/generation/healing.py)
     echo: bool = False                              # each answer begins with its prompt
     mix: Mix | None = None                          # of a mixture's models, where it is not the usual one
+    end: int | None = None                          # of prompts of ids: the id that ends an answer, if not end_of_text
 
 
 @dataclass
@@ -126,8 +127,7 @@ class Engine:
         apart_rows: rows up to which each is computed apart, with the same bits in any company; `rows`: always
         """
         self.model = model
-        self.rows = rows
-        self.queue = queue
+        self.rows, self.queue = rows, queue
         self.apart_rows = apart_rows
         self._condition = threading.Condition()
         self._arriving = deque()                # lists of _Waiting, one list for each request
@@ -162,7 +162,7 @@ class Engine:
             batch = self._batches.get(settings.weight_precision)
         batch = batch or Batch(self.model.net, settings.weight_precision, self.apart_rows)
         for number, prompt in enumerate(request.prompts):
-            ids, sequence = self._sequence(prompt, settings, request.heal)
+            ids, sequence = self._sequence(prompt, settings, request)
             own = [Answer(index, replace(sequence, number=index), self.model.tokenizer, request.logprobs,
                           request.adjustments)
                    for index in range(number * request.count, (number + 1) * request.count)]
@@ -258,14 +258,14 @@ class Engine:
         if problems:
             raise FolioError("\n".join(problems))
 
-    def _sequence(self, prompt, settings, heal):
+    def _sequence(self, prompt, settings, request):
         """Return the ids of a prompt, and the decoder's Sequence that continues it."""
         model = self.model
         ids = model.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        if isinstance(prompt, str) and heal:
+        if isinstance(prompt, str) and request.heal:
             return ids, model.after(prompt, settings)
-        unsaid = 0 if ids else len(model.opening)
-        return ids, Continued(ids or model.opening, settings, 0, model.tokenizer.end_of_text, None, unsaid)
+        end = model.tokenizer.end_of_text if request.end is None else request.end
+        return ids, Continued(ids or model.opening, settings, 0, end, None, 0 if ids else len(model.opening))
 
     def _queued(self):
         """Return the requests that have answers without a row."""

@@ -239,8 +239,8 @@ class LanguageModel:
             for key, token in generation.step():
                 index = sampled[key]
                 voice = generation.voice(key) if is_voiced else None
-                for text, voice in texts[index].add(token, voice):
-                    yield index, text, voice
+                for text, name in texts[index].add(token, voice):
+                    yield index, text, name
                 if texts[index].ended:
                     generation.remove(key)
         for key, index in enumerate(sampled):

@@ -1,7 +1,7 @@
-"""Several models of one tokenizer that write one text: each reads all of it, and the next token is drawn from a mixture.
+"""Several models of one tokenizer write one text: each reads all of it, the next token is drawn from a mixture of them.
 
-    p(token) = sum of share_i * p_i(token)              "probabilities": a linear opinion pool (Stone, 1961)
-    p(token) ~ exp(sum of share_i * logit_i(token))     "logits": a logarithmic pool, a product of experts (Hinton, 2002)
+    p(token) = sum of share_i * p_i(token)            "probabilities": a linear opinion pool (Stone, 1961)
+    p(token) ~ exp(sum of share_i * logit_i(token))   "logits": a logarithmic pool, a product of experts (Hinton, 2002)
 
 With the first any model can bring in a word of its own; with the second all have to agree. A mixture is a network like
 another to Generation, the engine, beam search and healing: they ask `decoder_of` for its decoder, in which each model
@@ -247,7 +247,7 @@ class VoicesDecoder:
         self._with_rows(self, rows, decoders)
 
     def voice(self, row, ids):
-        """Return the number of the model that shaped what a row says next most: that of the largest share * probability.
+        """Return the number of the model that shaped what a row says next most: the largest share * probability.
 
         ids: the next token; or several, of which the product of the probabilities counts
         """

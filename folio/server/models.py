@@ -270,7 +270,8 @@ class Models:
                 contents = load_metadata(path)
                 parent = (contents.get("started_from") or {}).get("name")
                 known = {"id": name, "object": "model", "created": stamp[0] // 10 ** 9, "owned_by": "folio",
-                         "max_model_len": int(contents["params"]["block_size"]), "root": name, "parent": parent}
+                         "max_model_len": int(contents["params"]["block_size"]), "root": name, "parent": parent,
+                         "chat": bool(contents.get("chat"))}
             self._objects[path] = stamp, known
         return self._objects[path][1]
 

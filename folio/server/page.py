@@ -3,7 +3,8 @@
     GET  /                          the page
     GET  /folio/web/NAME            its scripts and its style
     GET  /folio/describe?model=NAME {about, settings, models}: plain values, as folio.formats.page has them
-    POST /folio/generate            {model, prompt, settings, count, stream} -> events, below
+    POST /folio/generate            {model, prompt, settings, count, stream} -> events, below; in place of the prompt
+                                    {messages: [{role, content}], continues}, the last being the answer so far
     POST /folio/surprise            {model, text} -> {pieces: [[text, bits]]}, which add up to the text
     POST /folio/alternatives        {model, text, count} -> {pieces: [[text, probability]]}, the likeliest first
     POST /folio/view                {model, text} -> {start: UTF-16 code units that the model does not see}
@@ -11,7 +12,8 @@
 
 `model` may be left out or null: the server's first. A large integer may be a string of digits, as JavaScript has none
 beyond 2^53. Answers are a stream of server-sent events (folio.server.streams): {pieces: [[index, text, bits, tokens],
-...]} as they grow, and last {result: [{text, tokens, seconds, ended, seed, stream}]}, or {error} as of every failure.
+...]} as they grow, and last {result: [{text, tokens, seconds, ended, seed, stream, turns_left_out}]}, or {error} as of
+every failure.
 """
 
 import asyncio
@@ -28,16 +30,17 @@ from starlette.routing import Route
 from folio.base.errors import FolioError
 from folio.formats import page as one_file
 from folio.generation.decoder import window_start
-from folio.generation.engine import Request
+from folio.generation.engine import Adjustments, Request
 from folio.server import copies, training
+from folio.server.conversations import CHATML, MESSAGES, Reading, check_contents, reading_of
 from folio.server.errors import ApiError, Json
-from folio.server.requests import submit
+from folio.server.requests import aside, submit
 from folio.server.streams import EventStream, Inbox
 from Model_Params import GenerationParams
 
 SCRIPTS = ("server_engine.js", *one_file.PAGE_SCRIPTS[1:-1], "copies.js", "curves.js", "training.js",
            one_file.PAGE_SCRIPTS[-1], "server_start.js")
-STYLES = ("page.css", "server.css")
+STYLES = (*one_file.PAGE_STYLES, "server.css")
 FILES = {"icon.svg": "image/svg+xml", **dict.fromkeys(STYLES, "text/css"), **dict.fromkeys(SCRIPTS, "text/javascript")}
 MOST_ANSWERS = 8                    # side by side: what fits on a screen
 MOST_ALTERNATIVES = 100
@@ -111,7 +114,7 @@ async def describe(request):
     parameters = sum(weights.numel() for weights in model.net.parameters())
     about = {"name": served.name, "parameters": parameters, "bits_per_byte": bits, "steps": model.step,
              "context": model.net.context, "family": model.net.params.family,
-             "vocab_size": model.tokenizer.vocab_size}
+             "vocab_size": model.tokenizer.vocab_size, "chat": model.chat is not None}
     names = [known["id"] for known in await run_in_threadpool(request.app.state.models.names)]
     settings = one_file.settings()
     for field in settings:
@@ -184,8 +187,8 @@ async def _measured(served, function, *arguments):
 # --- Answers ---
 
 async def generate(request):
-    """Return a stream with answers to a prompt, side by side."""
-    body = await _body(request, prompt=str, count=int, stream=int, settings=dict)
+    """Return a stream with answers to a prompt or to a conversation, side by side."""
+    body = await _body(request, prompt=str, messages=list, continues=bool, count=int, stream=int, settings=dict)
     served = await _served(request, body["model"])
     if not 1 <= body["count"] <= MOST_ANSWERS:
         raise ApiError(400, f"count={body['count']} is not a number of answers from 1 to {MOST_ANSWERS}.",
@@ -194,12 +197,27 @@ async def generate(request):
     if not 0 <= body["stream"] <= most - body["count"]:
         raise ApiError(400, f"stream={body['stream']} is not from 0 to {most - body['count']}.", param="stream")
     settings = read_settings(body["settings"], request.app.state.limits.most_tokens)
-    answers = Answers(served.model, settings, body["count"], body["stream"])
+    reading = await _reading(served.model, body, settings)
+    answers = Answers(served.model, settings, body["count"], body["stream"], reading.ends,
+                      reading.turns_left_out)
     rows = answers.first + body["count"]
     inbox = Inbox(rows)
-    ticket = await submit(served, Request(prompts=[body["prompt"]], count=rows, settings=settings,
-                                          deliver=inbox.deliver, logprobs=0))
+    ticket = await submit(served, Request(prompts=[reading.prompt], count=rows, settings=settings, end=reading.end,
+                                          adjustments=reading.adjusted(Adjustments()), deliver=inbox.deliver,
+                                          logprobs=0))
     return EventStream(_streamed(inbox, answers), ticket, NOT_STORED)
+
+
+async def _reading(model, body, settings):
+    """Return the Reading of the prompt or of the messages of a request. Raises ApiError, FolioError."""
+    if not body["messages"]:
+        return Reading(body["prompt"])
+    if body["prompt"]:
+        raise ApiError(400, "A prompt and messages are there; send one of them.", param="prompt")
+    messages = MESSAGES.read(body["messages"], "messages")
+    check_contents(messages)
+    length = sum(len(message.content or "") for message in messages)
+    return await aside(length, reading_of, model, messages, body["continues"], True, settings.tokens, CHATML)
 
 
 def read_settings(values, most_tokens=None):
@@ -229,13 +247,17 @@ class Answers:
     The engine numbers answers from 0 on: those before `first` are computed too, and passed over.
     """
 
-    def __init__(self, model, settings, count, first=0):
-        """model: LanguageModel; settings: GenerationParams; first: number of the first answer of the seed"""
+    def __init__(self, model, settings, count, first=0, ends=None, turns_left_out=0):
+        """model: LanguageModel; settings: GenerationParams; first: number of the first answer of the seed
+
+        ends: ids of which each ends an answer, None or none: the end of the text; turns_left_out: of a conversation
+        """
         self.first, self.started_at = first, time.monotonic()
         self.running = set(range(count))
         self.results = [{"text": "", "tokens": 0, "seconds": 0.0, "ended": "aborted",
-                         "seed": str(settings.sampling_seed), "stream": first + index} for index in range(count)]
-        self._end = model.tokenizer.end_of_text
+                         "seed": str(settings.sampling_seed), "stream": first + index,
+                         "turns_left_out": turns_left_out} for index in range(count)]
+        self._ends = ends or {model.tokenizer.end_of_text}
         self._bits, self._tokens = [0.0] * count, [0] * count       # of tokens whose text is not certain yet
 
     def add(self, events):
@@ -246,7 +268,7 @@ class Answers:
             if index not in self.running:
                 continue
             result, tokens = self.results[index], event.tokens
-            is_end = event.finish == "stop" and tokens and tokens[-1].id == self._end and not tokens[-1].bytes
+            is_end = event.finish == "stop" and tokens and tokens[-1].id in self._ends and not tokens[-1].bytes
             if is_end:                      # it is no part of the text
                 tokens = tokens[:-1]
             self._bits[index] -= sum(token.logprob for token in tokens) / math.log(2)
@@ -278,13 +300,15 @@ async def _streamed(inbox, answers):
 
 async def _body(request, **kinds):
     """Return the fields of a request: {"model": name or None, field: value}. kinds: {field: type}"""
-    usual = {"count": 1, "stream": 0, "settings": {}}
+    usual = {"count": 1, "stream": 0, "settings": {}, "messages": [], "continues": False}
     try:
         body = json.loads(await request.body())
     except (ValueError, RecursionError):
         raise ApiError(400, "The body of the request is not JSON.") from None
     if not isinstance(body, dict):
         raise ApiError(400, "The body of the request is not a JSON object.")
+    if body.get("messages"):
+        usual["prompt"] = ""
     found = {"model": body.pop("model", None)}
     if found["model"] is not None and not isinstance(found["model"], str):
         raise ApiError(400, "model should be the name of a model.", param="model")

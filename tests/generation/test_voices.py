@@ -1,4 +1,4 @@
-"""Mixtures of models: the distribution against its definition, one model at its extremes, batches, every way to write."""
+"""Mixtures of models: the distribution against its definition, one model at its extremes, batches, ways to write."""
 
 import math
 from dataclasses import replace
@@ -29,8 +29,8 @@ from tokenizer import CharTokenizer
 
 def several():
     """Three networks of different shapes, families and contexts: 8, 20 and without end."""
-    nets = lively(TINY), lively(replace(TINY, family="classic", block_size=20)), lively(ModelParams(family="lstm", vocab_size=40, emb_len=16))
-    return [net.requires_grad_(False) for net in nets]
+    shapes = TINY, replace(TINY, family="classic", block_size=20), ModelParams(family="lstm", vocab_size=40, emb_len=16)
+    return [lively(params).requires_grad_(False) for params in shapes]
 
 
 NETS = several()
