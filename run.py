@@ -14,8 +14,9 @@ if __name__ == "__main__":
     startup.require("run.py")
 
 from folio.base.encodings import encoding_problem
+from folio.base.errors import FolioError
 from folio.base.visible import harmless, unescaped
-from folio.cli import configuration
+from folio.cli import configuration, mixing
 from folio.cli.command_line import Parser, front_door
 from folio.cli.screen import BOLD, Screen
 from folio.formats.find_weights import find_weights
@@ -34,6 +35,12 @@ def make_parser():
     parser.add_argument("--weights", metavar="FILE",
                         help="a run's name, a file in Saved_Weights, a path, or a glob that means one of these "
                         "(default: the newest)")
+    parser.add_argument("--mix", action="append", default=[], metavar="NAME=SHARE",
+                        help="mix another model of the same tokenizer in: its share of each token, 0 to 1; the "
+                        "model of --weights has the rest (may be given several times)")
+    parser.add_argument("--blend", choices=mixing.BLENDS, metavar="KIND",
+                        help="what --mix adds up: probabilities, so that each model can bring in words of its own, or "
+                        "logits, so that all have to agree (default: probabilities)")
     parser.add_number("--samples", 1, "answers to a prompt (default: 1)", low=1, high=4096)
     parser.add_argument("--device", default="cpu", metavar="NAME",
                         help="where to compute: cpu, cuda, mps (default: cpu)")
@@ -59,6 +66,9 @@ def main():
     if arguments.samples > (settings.get("beams") or arguments.samples):
         parser.error(f"--beams {settings['beams']} find no more answers than that: "
                      f"--samples {arguments.samples} needs more beams")
+    mixing.shares_of(arguments.mix)
+    if arguments.blend and not arguments.mix:
+        parser.error("--blend is for models that --mix names: add --mix NAME=0.3, or leave it out")
     prompt = arguments.prompt if arguments.prompt is not None else arguments.prompt_flag
     if prompt not in (None, "-"):
         if arguments.escapes:
@@ -74,18 +84,27 @@ def main():
     elif prompt:
         prompt = mended_prompt(prompt, "The prompt")
 
-    model, description = load_model(arguments)
+    mixer, description = load_model(arguments)
+    model = mixer.mixed(arguments.mix, arguments.blend)
     if asks:
         from folio.cli.interactive import interact
         from folio.cli.text_mode import TextMode
-        return interact(TextMode(model, GenerationParams(**settings), arguments.samples), description,
-                        arguments.home.history)
+        mode = TextMode(model, GenerationParams(**settings), arguments.samples)
+        mode.mixer = mixer
+        if model.voices:
+            description += "\n" + mixing.legend(model, False)
+        return interact(mode, description, arguments.home.history)
     print(description, file=sys.stderr)
+    if model.voices:
+        print(mixing.legend(model, Screen().has_colors and sys.stderr.isatty()), file=sys.stderr)
     answer(model, prompt, arguments.samples, settings)
 
 
 def load_model(arguments):
-    """Load the model that the command line names. -> LanguageModel, a line that describes it"""
+    """Load the model that the command line names. -> Mixer, a line that describes the model
+
+    Others are loaded when the Mixer meets their names.
+    """
     # These import torch, which --help need not wait for.
     from folio.generation.language_model import load
     from folio.networks.build import count_parameters
@@ -94,8 +113,17 @@ def load_model(arguments):
     model = load(path, arguments.device)
     unmeasured = "imported, not measured" if model.is_imported else "not yet measured"
     quality = unmeasured if model.val_bpb is None else f"{model.val_bpb:.3f} bits per byte"
-    return model, (f"{harmless(path.name)}: {count_parameters(model.net):,} parameters, {quality}, "
+    mixer = mixing.Mixer(model, lambda name: load(other_weights(home, name, path), arguments.device))
+    return mixer, (f"{harmless(path.name)}: {count_parameters(model.net):,} parameters, {quality}, "
                    f"vocabulary of {model.tokenizer.vocab_size:,} tokens")
+
+
+def other_weights(home, name, path):
+    """Return the weights file of a model to mix in. Raises FolioError where it is that of the model itself, `path`."""
+    found = find_weights(home, name)
+    if found.resolve() == path.resolve():
+        raise FolioError(f"{name} would be mixed with itself: name another model, or leave it out.")
+    return found
 
 
 def read_prompt(encoding=None):
@@ -126,13 +154,13 @@ def mended_prompt(prompt, where):
 def answer(model, prompt, samples, settings):
     """Write the prompt and its continuation to stdout, once a sample. settings: the fields of GenerationParams"""
     screen = Screen()
-    stream = model.stream_each([prompt] * samples, **settings)      # before output: it may refuse the prompt
+    stream = model.voiced_each([prompt] * samples, **settings)      # before output: it may refuse the prompt
     texts = [""] * samples
     screen.write(prompt, BOLD)
     try:
-        for sample, text in stream:
+        for sample, text, voice in stream:
             if sample == 0:         # shown as it is generated, the others afterwards
-                screen.write(text)
+                screen.write(text, mixing.style_of(model, voice))
             texts[sample] += text
     finally:                        # after Ctrl-C too
         screen.end_line()

@@ -17,6 +17,7 @@ from folio.base.visible import harmless, on_one_line, unescaped
 from folio.cli.command_line import sentence
 from folio.cli.keyboard import nothing_typed_is_shown, open_keyboard
 from folio.cli.layout import listed
+from folio.cli.mixing import BLENDS, legend, style_of
 from folio.cli.screen import DIM, Screen
 from Model_Params import SHORT_NAMES, GenerationParams
 
@@ -57,7 +58,7 @@ class Turn:
 class Command:
     """A command, typed by its name after a slash; the mode's method of that name carries it out."""
     help: str
-    takes: str = ""         # the argument that has to follow the name
+    takes: str = ""         # the argument that has to follow the name; in brackets: that may
 
 
 class InteractiveMode:
@@ -71,6 +72,7 @@ class InteractiveMode:
     welcome = ""            # below the line about the model, at the beginning
     subject = "text"        # what the turns are called
     keys = ""               # what /help says about the keyboard
+    mixer = None            # a folio.cli.mixing.Mixer, where /mix can name other models
 
     def __init__(self, model, params, samples, screen=None):
         """params: GenerationParams; samples: answers shown for each turn, which continues with the first."""
@@ -183,18 +185,19 @@ class InteractiveMode:
         first = self.answers if self.params.beams is None else asked
         request = self._request([*before, Turn(words)])
         streams = [{**request, "stream": first + sample} for sample in range(self.samples)]
-        answers = self.model.stream_each(streams, **asdict(self.params))    # first, because it may refuse the words
+        stream_each = self.model.voiced_each if self._is_mixed else self.model.stream_each
+        answers = stream_each(streams, **asdict(self.params))       # first, because it may refuse the words
         replaced = self.turns[-1].answer if asked else None
         turn = Turn(words, "", asked + self.samples)
         self.turns, self.answers = [*before, turn], self.answers + self.samples
         self._show_words(before, words)
         others = [""] * self.samples
         try:
-            for sample, piece in answers:
+            for sample, piece, *voice in answers:
                 others[sample] += piece
                 if sample == 0:             # shown as it is generated, the others afterwards
                     turn.answer += piece
-                    self.screen.write(piece)
+                    self.screen.write(piece, style_of(self.model, *voice))
         finally:
             self.screen.end_line()
         for number, answer in enumerate(others[1:], 2):
@@ -233,13 +236,30 @@ class InteractiveMode:
             *folded(f"A text that begins with / is typed with two: //. {self.keys}. "
                     "Ctrl-C stops an answer, Ctrl-D ends.", width)])
 
+    @property
+    def _is_mixed(self):
+        return self.mixer is not None and bool(self.model.voices)
+
+    def mix(self, words=""):
+        """Mix other models in, which words such as letters=0.3 name; take them away; or show which there are."""
+        if not words and not self._is_mixed:
+            raise FolioError("One model writes alone. To mix another one in: /mix NAME=0.3")
+        if words:
+            parts = [] if words == NONE else words.split()
+            blend = next((part for part in parts if part in BLENDS), None)
+            self.model = self.mixer.mixed([part for part in parts if part != blend], blend, "/mix")
+        if self._is_mixed:
+            self.screen.show([legend(self.model, self.screen.has_colors)])
+        else:
+            self.screen.note(f"{self.model.name} writes alone again.")
+
     def _command(self, typed):
         name, value = re.match(r"/(\S*)\s?(.*)", typed, re.DOTALL).groups()
         name = name.lower().replace("_", "-")
         name = SHORT_NAMES.get(name, name).replace("_", "-")
         if name in self.commands:
             command, value = self.commands[name], value.strip()
-            if command.takes and not value:
+            if command.takes and not command.takes.startswith("[") and not value:
                 raise FolioError(f"It is /{name} {command.takes}.")
             if value and not command.takes:
                 raise FolioError(f"/{name} takes nothing behind it.")

@@ -26,6 +26,8 @@ class TextMode(InteractiveMode):
         "undo": Command("take back what was typed last, and its answer"),
         "top": Command(f"the {SHOWN_TOKENS} likeliest next tokens, or rests of one"),
         "surprise": Command("the text, with how likely each of its tokens was"),
+        "mix": Command("mix other models of the same tokenizer in, as in /mix letters=0.3; none takes them away",
+                       "[NAME=SHARE ...]"),
         "save": Command("write the text to a file", "FILE"),
         "new": Command("begin a new text"),
         "help": Command("this list"),

@@ -66,6 +66,11 @@ class LanguageModel:
         """Names of the models of a mixture, the first of which has what the others leave; of a single model none."""
         return self.net.names if isinstance(self.net, Voices) else ()
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of each model of a mixture, {name: share}, the first one's too; of a single model none."""
+        return dict(zip(self.voices, self.net.mix.shares)) if self.voices else {}
+
     def mixed_with(self, others: "Mapping[str, LanguageModel]", shares: Mapping[str, float] | None = None,
                    blend: str = BLENDS[0]) -> "LanguageModel":
         """Return the mixture of this model with others, {name: model}, in which this one has what their shares leave.
