@@ -1,11 +1,12 @@
 """Models that are mixed on the command line: shares, colors, refusals, and the same text as one model at 0 and 1."""
 
+import re
 import shutil
 import sys
 
 import pytest
 
-from conftest import refusal, run_script
+import run
 from folio.base.errors import FolioError
 from folio.cli import mixing
 from folio.cli.mixing import Mixer, legend, shares_of, style_of
@@ -37,9 +38,8 @@ def test_the_blends_are_those_of_the_mixtures():
     assert mixing.BLENDS == voices.BLENDS
 
 
-@pytest.fixture
-def mode(monkeypatch):
-    """A TextMode in a terminal with colors, with the models night, letters and sea."""
+def colored_mode(monkeypatch):
+    """Return a TextMode in a terminal with colors, with the models night, letters and sea."""
     monkeypatch.setattr(sys, "stdout", Terminal())
     monkeypatch.setattr(Screen, "width", 80)
     monkeypatch.setenv("NO_COLOR", "")
@@ -51,12 +51,13 @@ def mode(monkeypatch):
     def said(typed):
         before = len(sys.stdout.getvalue())
         mode.reply(typed)
-        return sys.stdout.getvalue()[before:]
+        return re.sub(r"\x1b\[0m\x1b\[2m", "", sys.stdout.getvalue()[before:])        # styles are set anew for each word
     mode.said = said
     return mode
 
 
-def test_models_are_mixed_and_taken_away_while_a_text_is_written(mode):
+def test_models_are_mixed_and_taken_away_while_a_text_is_written(monkeypatch):
+    mode = colored_mode(monkeypatch)
     assert "One model writes alone" in mode.said("/mix")
     assert "\x1b[36m" not in mode.said("The fox")
     assert mode.said("/mix letters=0.3 sea=0.2").strip() == \
@@ -73,7 +74,8 @@ def test_models_are_mixed_and_taken_away_while_a_text_is_written(mode):
     assert mode.model is mode.mixer.model
 
 
-def test_a_mix_that_cannot_be_leaves_the_model_as_it_is(mode):
+def test_a_mix_that_cannot_be_leaves_the_model_as_it_is(monkeypatch):
+    mode = colored_mode(monkeypatch)
     mode.said("/mix letters=0.5")
     before = mode.model
     for typed, sentence in [("/mix letters", "/mix letters names no share"), ("/mix letters=2", "from 0 to 1"),
@@ -88,25 +90,28 @@ def test_there_are_more_models_than_colors():
     assert legend(mixed, False).startswith("night 100 %, 1 0 %")
 
 
-def test_run_py_mixes_models_and_at_0_and_1_one_of_them_writes(home):
+def test_run_py_mixes_models_and_at_0_and_1_one_of_them_writes(home, monkeypatch, capsys):
     project = home("some text")
     for seed, name in enumerate(("night", "letters")):
         write_weights(project, name, seed)
     shutil.copy(project.weights("letters"), project.weights("sea"))
 
     def said(*words):
-        result = run_script("run.py", "--home", project.folder, "--seed", "3", "--tokens", "20", *words, "ab")
-        assert result.returncode == 0, result.stderr
-        return result.stdout, result.stderr
-    night, letters = said("--weights", "night")[0], said("--weights", "letters")[0]
-    assert said("--weights", "night", "--mix", "letters=0")[0] == night != letters
-    assert said("--weights", "night", "--mix", "letters=1", "--blend", "logits")[0] == letters
-    mixed, messages = said("--weights", "night", "--mix", "letters=0.25", "--mix", "sea=.25")
-    assert "night 50 %, letters 25 %, sea 25 %" in messages and "\x1b" not in mixed + messages
-    assert mixed == said("--weights", "night", "--mix", "letters=0.5")[0]           # sea is a copy of letters
+        monkeypatch.setattr(sys, "argv", ["run.py", "--home", str(project.folder), "--seed", "3", "--tokens", "20",
+                                          *words, "ab"])
+        run.main()
+        return capsys.readouterr()
+    night, letters = said("--weights", "night").out, said("--weights", "letters").out
+    assert said("--weights", "night", "--mix", "letters=0").out == night != letters
+    assert said("--weights", "night", "--mix", "letters=1", "--blend", "logits").out == letters
+    mixed = said("--weights", "night", "--mix", "letters=0.25", "--mix", "sea=.25")
+    assert "night 50 %, letters 25 %, sea 25 %" in mixed.err and "\x1b" not in mixed.out + mixed.err
+    assert mixed.out == said("--weights", "night", "--mix", "letters=0.5").out      # sea is a copy of letters
     for words, sentence in [(["--mix", "night=0.5"], "night would be mixed with itself"),
                             (["--mix", "leters=0.5"], "no weights named leters; did you mean letters?"),
                             (["--mix", "letters=0.6", "--mix", "sea=0.6"], "sum to 1.2, above 1")]:
-        assert sentence in refusal(run_script("run.py", "--home", project.folder, "--weights", "night", *words, "ab"))
-    result = run_script("run.py", "--home", project.folder, "--blend", "logits", "ab")
-    assert "--blend is for models that --mix names" in refusal(result, code=2)
+        with pytest.raises((FolioError, FileNotFoundError), match=sentence.replace("?", r"\?")):
+            said("--weights", "night", *words)
+    with pytest.raises(SystemExit):
+        said("--blend", "logits")
+    assert "--blend is for models that --mix names" in capsys.readouterr().err
