@@ -5,9 +5,13 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from folio.server.shapes import invalid
+from folio.base.errors import FolioError
 
 MOST_MIXED = 8          # models of one mixture: each is computed for every token
+
+
+class CannotMix(FolioError):
+    """These models or shares make no mixture."""
 
 
 class Mixtures:
@@ -23,16 +27,15 @@ class Mixtures:
         """Return the Served that answers a request, and the Mix of its models; without shares one model, and None.
 
         name: of the model that has what the shares leave, None for the default; shares: {name: share} of the others
-        Raises ApiError for what cannot be mixed, and what Models.get raises.
+        Raises CannotMix, and what Models.get raises.
         """
         first = await self._models.get(name)
         wanted = {other: share for other, share in (shares or {}).items() if share or other == first.name}
         if not wanted:
             return first, None
-        from folio.base.errors import FolioError
         from folio.generation.voices import Mix
         if len(wanted) >= MOST_MIXED:
-            raise invalid("mix", f"mix has {len(wanted)} models; {MOST_MIXED - 1} is the most beside the first.")
+            raise CannotMix(f"mix has {len(wanted)} models; {MOST_MIXED - 1} is the most beside the first.")
         try:
             mix = Mix.of((first.name, *sorted({*wanted} - {first.name})), wanted, blend)
             parts = [first, *[await self._models.get(other) for other in sorted(wanted)]]
@@ -40,7 +43,7 @@ class Mixtures:
         except FolioError as error:
             if type(error) is not FolioError:
                 raise
-            raise invalid("mix", str(error)) from None
+            raise CannotMix(str(error)) from None
 
     def _mixture(self, parts):
         """Return the Served of these models' mixture: a new one where there is none, or where one was loaded again."""

@@ -51,7 +51,7 @@ def colored_mode(monkeypatch):
     def said(typed):
         before = len(sys.stdout.getvalue())
         mode.reply(typed)
-        return re.sub(r"\x1b\[0m\x1b\[2m", "", sys.stdout.getvalue()[before:])        # styles are set anew for each word
+        return re.sub(r"\x1b\[0m\x1b\[2m", "", sys.stdout.getvalue()[before:])    # a style is set anew for each word
     mode.said = said
     return mode
 

@@ -67,13 +67,13 @@ def test_each_token_has_the_name_of_the_model_that_shaped_it_most(server):
     ({"letters": 1.5}, "1.5"), ({"letters": -0.1}, "-0.1"), ({"night": 0.5}, "night is the model that the others"),
     ({"letters": "much"}, "should be a number"), ([0.3], "an object of models and their shares")])
 def test_a_mix_that_cannot_be_is_refused(server, mix, sentence):
-    status, error = refused(server, TEXT, **HOW, mix=mix)
-    assert status == 400 and sentence in error["message"] and error["param"].startswith("mix")
+    error = refused(server, TEXT, HOW | {"mix": mix})
+    assert sentence in error["message"] and error["param"].startswith("mix")
 
 
 def test_an_unknown_model_of_a_mix_is_named(server):
-    status, error = refused(server, TEXT, **HOW, mix={"leters": 0.5})
-    assert status == 404 and "There is no model leters; did you mean letters?" in error["message"]
+    error = refused(server, TEXT, HOW | {"mix": {"leters": 0.5}}, 404)
+    assert "There is no model leters; did you mean letters?" in error["message"]
 
 
 def test_a_model_that_was_loaded_again_is_mixed_as_it_is_now(server):
