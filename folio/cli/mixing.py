@@ -53,8 +53,14 @@ class Mixer:
         for name in shares:
             if name not in self._others:
                 self._others[name] = self._load(name)
+        if not shares:
+            return self.model
         others = {name: self._others[name] for name in shares}
-        return self.model.mixed_with(others, shares, blend or BLENDS[0]) if shares else self.model
+        names = [self.model.name, *(other.name for other in others.values())]
+        if len({*names}) == len(names):         # of their runs: shorter than a path
+            shares = {others[name].name: share for name, share in shares.items()}
+            others = {other.name: other for other in others.values()}
+        return self.model.mixed_with(others, shares, blend or BLENDS[0])
 
 
 def style_of(model: Any, name: str | None = None) -> str:
