@@ -1,11 +1,14 @@
 """Mixtures of a server's models: an engine for each set of models, in which every request has shares of its own."""
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from folio.base.errors import FolioError
+from folio.base.files import fingerprint
 
 MOST_MIXED = 8          # models of one mixture: each is computed for every token
 
@@ -21,6 +24,7 @@ class Mixtures:
         """models: a folio.server.models.Models"""
         self._models = models
         self._made: OrderedDict[tuple[str, ...], tuple[list[Any], Any]] = OrderedDict()    # names -> parts, Served
+        self._kinds: dict[tuple, tuple] = {}        # path, time in ns, bytes -> tokenizer's fingerprint, chat entry
         self._lock = threading.Lock()
 
     async def get(self, name: str | None, shares: Mapping[str, float] | None, blend: str) -> tuple[Any, Any]:
@@ -63,6 +67,22 @@ class Mixtures:
         if retired is not None:
             self._models.retire(retired)
         return served
+
+    def partners(self, served: Any) -> list[str]:
+        """Return the names of the models that can be mixed with one: those with its tokenizer and its way to chat."""
+        from folio.formats.checkpoint import load_metadata
+        chat = served.model.chat and served.model.chat.to_dict()
+        wanted, found = (served.model.tokenizer.fingerprint, chat or None), []
+        for name, path in self._models.paths().items():
+            with suppress(FolioError, OSError, KeyError, TypeError):
+                status = os.stat(path)
+                key = path, status.st_mtime_ns, status.st_size
+                if key not in self._kinds:
+                    contents = load_metadata(path)
+                    self._kinds[key] = fingerprint(contents["tokenizer"]), contents.get("chat") or None
+                if self._kinds[key] == wanted and name != served.name:
+                    found.append(name)
+        return found
 
     def close(self, grace: float = 0.0) -> None:
         """End all engines of mixtures."""

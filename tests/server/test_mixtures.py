@@ -1,5 +1,7 @@
 """The API with several models that write one text."""
 
+import json
+
 import httpx
 import pytest
 
@@ -87,3 +89,41 @@ def test_a_model_that_was_loaded_again_is_mixed_as_it_is_now(server):
     assert text_of(server, mix={"letters": 0.5}) == expected != before
     assert mixed.with_shares({"letters": 0.5}).net.mix == Mix((0.5, 0.5))
     old.engine.close()
+
+
+# --- The page ---
+
+def test_the_page_has_a_share_for_each_other_model_of_the_tokenizer(server):
+    settings = server.client.get("/folio/describe?model=night").json()["settings"]
+    assert [field["name"] for field in settings if field["name"].startswith("mix ")] == ["mix letters"]
+
+
+def page_answer(server, **shares):
+    settings = {"tokens": 30, "sampling_seed": 7, "temperature": 1.0} | shares
+    response = server.client.post("/folio/generate", json={"model": "night", "prompt": "ab cd", "settings": settings})
+    assert response.status_code == 200, response.text
+    [line] = [line for line in response.text.splitlines() if '"result"' in line]
+    return json.loads(line.removeprefix("data: "))["result"][0]["text"]
+
+
+def test_the_page_s_answers_are_those_of_the_api(server):
+    assert page_answer(server, **{"mix letters": 0.4}) == text_of(server, mix={"letters": 0.4})
+    assert page_answer(server, **{"mix letters": 0.0}) == text_of(server)
+    response = server.client.post("/folio/generate", json={"model": "night", "prompt": "a",
+                                                           "settings": {"mix letters": 2}})
+    assert response.status_code == 400 and "2" in response.json()["error"]["message"]
+
+
+def test_the_page_learns_who_shaped_each_piece_of_a_text(server):
+    text = "ab cd, abba; the cab is back."
+    body = {"model": "night", "text": text, "settings": {"mix letters": 0.5}}
+    pieces = server.client.post("/folio/voices", json=body).json()["pieces"]
+    assert "".join(piece for piece, _ in pieces) == text and {name for _, name in pieces} == {"night", "letters"}
+    letters = server.models.get_now("letters").model
+    costs = [[bits for _, bits in model.surprise(text)] for model in (server.night, letters)]
+    expected, joined = ["night" if one <= other else "letters" for one, other in zip(*costs)], []
+    for (piece, _), name in zip(letters.surprise(text), expected):
+        joined += [name] * len(piece)
+    assert joined == [name for piece, name in pieces for _ in piece]
+    body["settings"] = {"mix letters": 0}
+    assert server.client.post("/folio/voices", json=body).json()["pieces"] == [[text, "night"]]
