@@ -13,6 +13,7 @@ header in JSON, and the tensors one behind the other, without gaps, up to the en
     params      ModelParams, resolved
     tokenizer   Tokenizer.to_dict(), and under `expression` the split pattern's regular expression (null: none)
     opening     ids before a text that begins from nothing
+    chat        ChatTemplate.to_dict() of a model that was taught to chat, else null
     settings    the fields of GenerationParams that the page has: {name, help, type (int, float, str or texts), default,
                 low, high, above, choices}; default is what the page takes, as GenerationParams.resolved() has it
     tensors     [[name in the network's state_dict, type, shape]]; a tied head is left out
@@ -50,10 +51,13 @@ from tokenizer import SPLIT_PATTERNS
 TYPES = ("f16", "f32", "int8")          # of the weights; the first is the default
 WEB = Path(__file__).resolve().parent.parent / "web"
 # Each file uses what those before it define.
-WORKER_SCRIPTS = ("kernel.js", "network.js", "transformer.js", "lstm.js", "model_file.js", "tokenizer.js", "random.js",
-                  "sampling.js", "healing.js", "generation.js", "worker.js")
+WORKER_SCRIPTS = ("kernel.js", "network.js", "transformer.js", "lstm.js", "model_file.js", "tokenizer.js",
+                  "messages.js", "chat_template.js", "random.js", "sampling.js", "healing.js",
+                  "generation.js", "worker.js")
 PAGE_SCRIPTS = ("engine.js", "story.js", "story_file.js", "settings.js", "sheet.js", "surprise.js", "colors.js",
-                "answers.js", "alternatives.js", "keeping.js", "writing.js", "panels.js", "page.js")
+                "answers.js", "alternatives.js", "keeping.js", "writing.js", "panels.js", "messages.js",
+                "conversation.js", "transcript.js", "chat.js", "page.js")
+PAGE_STYLES = ("page.css", "chat.css")
 LEFT_OUT = ("beams", "length_penalty", "weight_precision")      # of GenerationParams
 LARGEST_FLOAT16 = 65504.0
 MARK = '<meta name="generator" content="Folio, a page with a model">'       # says that a file is one of ours
@@ -85,10 +89,10 @@ def write(model, path, type=None):
 def assembled(name, model):
     """Return the page: a text of HTML. name: of the model; model: as `packed` returns it"""
     worker, scripts = ("\n".join(map(_read, names)) for names in (WORKER_SCRIPTS, PAGE_SCRIPTS))
+    style = _element("style", "".join(map(_read, PAGE_STYLES)))
     parts = {
         "title": html.escape(name),
-        "style": f'{MARK}\n<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-                 f"{_element('style', _read('page.css'))}",
+        "style": f'{MARK}\n<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n{style}',
         "model": f'{_element("script", model, "folio-model")}\n{_element("script", worker, "folio-worker")}',
         "scripts": _element("script", scripts + START),
     }
@@ -149,6 +153,7 @@ def _described(model, type):
              "steps": int(model.contents["step"]), "context": model.net.context, "family": model.params.family,
              "vocab_size": tokenizer.vocab_size, "weights": type}
     return {"about": about, "params": asdict(model.params), "opening": model.opening, "settings": settings(),
+            "chat": None if model.chat is None else model.chat.to_dict(),
             "tokenizer": tokenizer.to_dict() | {"expression": SPLIT_PATTERNS.get(tokenizer.pattern)}}
 
 

@@ -1,8 +1,6 @@
-"""POST /v1/chat/completions: a model of texts continues a conversation.
+"""POST /v1/chat/completions: the next message of a conversation (folio.server.conversations).
 
-A base model has never seen the roles of a conversation, so its text has none: it is the contents of the messages, each
-begun on a line of its own, whatever their roles. The answer begins on a new line, unless the last message is the
-assistant's (or continue_final_message is true): that one is continued where it ends.
+The assistant's last message, or any with continue_final_message, is continued where it ends.
 """
 
 from dataclasses import MISSING, dataclass
@@ -14,6 +12,7 @@ from starlette.routing import Route
 
 from folio.base.fields import option
 from folio.generation.engine import Event, Request
+from folio.server.conversations import CHATML, MESSAGES, TEXT, Message, check_contents, reading_of
 from folio.server.errors import Json
 from folio.server.logprobs import for_chat
 from folio.server.requests import (
@@ -28,48 +27,11 @@ from folio.server.requests import (
     spelled,
     submit,
 )
-from folio.server.shapes import Anything, Items, Record, Scalar, invalid, shaped, shown, unsupported, whole_text
+from folio.server.shapes import Anything, Items, invalid, shaped, shown, unsupported
 from folio.server.streams import EventStream, Inbox, chunks, report_of
 from tokenizer import Tokenizer
 
-ROLES = ("system", "developer", "user", "assistant")
-MOST_MESSAGES = 10_000
-MOST_PARTS = 1000
 MOST_TOOLS = 128               # OpenAI's
-
-
-class Content:
-    """A text, or a list of parts of the type text."""
-
-    def read(self, value: Any, param: str) -> str:
-        """Return the text. Raises ApiError."""
-        if not isinstance(value, list):
-            return whole_text(value, param)
-        texts = []
-        for place, part in enumerate(value[:MOST_PARTS + 1]):
-            kind = part.get("type") if isinstance(part, dict) else part
-            if kind != "text":
-                raise invalid(f"{param}.[{place}].type", f"{param}.[{place}] should have the type text, and it has "
-                              f"{shown(kind)}; this model reads nothing else.")
-            texts.append(whole_text(part.get("text"), f"{param}.[{place}].text"))
-        if len(texts) > MOST_PARTS:
-            raise invalid(param, f"{param} has more than {MOST_PARTS} parts.")
-        return "".join(texts)
-
-    def schema(self) -> dict[str, Any]:
-        """Return the JSON Schema."""
-        part = {"type": "object", "properties": {"type": {"enum": ["text"]}, "text": {"type": "string"}},
-                "required": ["type", "text"]}
-        return {"anyOf": [{"type": "string"}, {"type": "array", "items": part, "maxItems": MOST_PARTS}]}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Message:
-    """A message of a conversation."""
-    role: str = shaped(MISSING, "who wrote it; the model does not see that", Scalar(str, choices=ROLES))
-    content: str | None = shaped(None, "its text; null only for the assistant", Content())
-    tool_calls: list | None = unsupported("tools", [])
-    function_call: dict | None = unsupported("tools")
 
 
 class ResponseFormat:
@@ -90,10 +52,10 @@ class ResponseFormat:
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest(GenerationRequest):
     """A request for the next message of a conversation."""
-    messages: tuple[Message, ...] = shaped(MISSING, "the conversation so far", Items(Record(Message), MOST_MESSAGES, 1))
+    messages: tuple[Message, ...] = shaped(MISSING, "the conversation so far", MESSAGES)
     logprobs: bool = option(False, "add the log-probability of each token")
     top_logprobs: int | None = option(None, "with logprobs: and of this many likeliest ones", low=0, high=MOST_LOGPROBS)
-    add_generation_prompt: bool = option(True, "begin the answer on a new line")
+    add_generation_prompt: bool = option(True, "begin the assistant's message; of a base model: on a new line")
     continue_final_message: bool = option(False, "continue the last message where it ends")
     response_format: dict | None = shaped(None, "answers are text", ResponseFormat())
     tools: tuple | None = shaped(None, "not supported, but for an empty list, or with tool_choice none",
@@ -105,47 +67,28 @@ class ChatRequest(GenerationRequest):
     web_search_options: dict | None = unsupported("searching the web")
     best_of: int | None = unsupported("it is for /v1/completions", 0, 1)
     echo: bool | None = unsupported("it is for /v1/completions", False)
-    chat_template: str | None = unsupported("the text is made of the messages as it is", "")
-    chat_template_kwargs: dict | None = unsupported("there is no template", {})
+    chat_template: str | None = option(None, "what the model reads: chatml, or text, which is the contents "
+                                       "line by line; default: what it was taught", choices=(CHATML, TEXT, ""))
+    chat_template_kwargs: dict | None = unsupported("no template has any", {})
 
     def check(self) -> None:
         """Raise ApiError where fields contradict each other."""
         super().check()
         if self.top_logprobs is not None and not self.logprobs:
             raise invalid("top_logprobs", "top_logprobs is for logprobs=true; leave it out.")
-        for place, message in enumerate(self.messages):
-            if message.content is None and message.role != "assistant":
-                param = f"messages.[{place}].content"
-                raise invalid(param, f"{param} is missing; only the assistant's may be null.")
+        check_contents(self.messages)
         if self.tools and self.tool_choice != "none":
             raise invalid("tools", "tools are not supported; leave tools out.", "unsupported_parameter")
         if self.most_tokens == 0:
             raise invalid("max_tokens", "max_tokens=0 asks for nothing.")
 
 
-def text_of(messages: tuple[Message, ...], goes_on: bool, begins_line: bool = True) -> str:
-    r"""Return the text that a model continues for a conversation.
-
-    goes_on: continue the last message; begins_line: else begin the answer on a new line
-
-    >>> text_of((Message(role="user", content="One?"), Message(role="assistant", content="Yes, o")), goes_on=True)
-    'One?\nYes, o'
-    """
-    text = ""
-    for message in messages:
-        text += _line_break_after(text) + (message.content or "")
-    return text if goes_on or not begins_line else text + _line_break_after(text)
-
-
-def _line_break_after(text):
-    return "\n" if text and not text.endswith("\n") else ""
-
-
 class Writer:
     """Put the answers to one request into the form of this route."""
 
-    def __init__(self, wanted: ChatRequest, tokenizer: Tokenizer):
-        self.wanted, self.tokenizer = wanted, tokenizer
+    def __init__(self, wanted: ChatRequest, tokenizer: Tokenizer, voices: tuple[str, ...] = ()):
+        """voices: names of a mixture's models"""
+        self.wanted, self.tokenizer, self.voices = wanted, tokenizer, voices
 
     def repeated(self, event: Event) -> int:
         """Return 0: no answer begins with its prompt."""
@@ -172,7 +115,8 @@ class Writer:
     def _rest(self, event):
         rest = {"logprobs": None, "finish_reason": event.finish}
         if self.wanted.logprobs:
-            rest["logprobs"] = for_chat(event.tokens, self.wanted.top_logprobs or 0, self.tokenizer)
+            rest["logprobs"] = for_chat(event.tokens, self.wanted.top_logprobs or 0, self.tokenizer,
+                                        self.voices)
         if self.wanted.return_token_ids:
             rest["token_ids"] = [token.id for token in event.tokens]
         return rest
@@ -184,28 +128,32 @@ async def chat(request: HttpRequest) -> Response:
     """POST /v1/chat/completions."""
     wanted = await read_object(request, ChatRequest)
     wanted.check()
-    limits, served = request.app.state.limits, await request.app.state.models.get(wanted.model)
-    tokenizer, context = served.model.tokenizer, served.model.net.context
+    limits = request.app.state.limits
+    served, mix = await request.app.state.models.mixtures.get(wanted.model, wanted.mix, wanted.blend)
+    model = served.model
     goes_on = wanted.continue_final_message or wanted.messages[-1].role == "assistant"
-    text = text_of(wanted.messages, goes_on, wanted.add_generation_prompt)
-    prompt_ids = await aside(len(text), tokenizer.encode, text)
-    tokens = wanted.most_tokens
+    is_strict = limits.strict_context or not wanted.truncate_prompt
+    most = limits.most_tokens if wanted.most_tokens is None else wanted.most_tokens
+    reading = await aside(sum(len(message.content or "") for message in wanted.messages), reading_of, model,
+                          wanted.messages, goes_on, wanted.add_generation_prompt, None if is_strict else most,
+                          wanted.chat_template)
+    tokens, context = wanted.most_tokens, model.net.context
     if tokens is None:          # what the context has left
-        left = limits.most_tokens if context is None else max(DEFAULT_TOKENS, context - len(prompt_ids))
+        left = limits.most_tokens if context is None else max(DEFAULT_TOKENS, context - len(reading.ids))
         tokens = min(left, limits.most_tokens)
-    if limits.strict_context or not wanted.truncate_prompt:
-        check_context("messages", len(prompt_ids), tokens, context)
+    if is_strict:
+        check_context("messages", len(reading.ids), tokens, context)
     settings = settings_of(wanted, tokens, limits.most_tokens)
     inbox = Inbox(wanted.n)
     ticket = await submit(served, Request(
-        prompts=[text], count=wanted.n, settings=settings, deliver=inbox.deliver, heal=wanted.healing,
-        adjustments=adjustments_of(wanted, tokenizer.vocab_size),
-        logprobs=(wanted.top_logprobs or 0) if wanted.logprobs else None))
+        prompts=[reading.prompt], count=wanted.n, settings=settings, deliver=inbox.deliver, heal=wanted.healing,
+        end=reading.end, adjustments=reading.adjusted(adjustments_of(wanted, model.tokenizer.vocab_size)),
+        logprobs=(wanted.top_logprobs or 0) if wanted.logprobs else None, mix=mix))
     object = "chat.completion.chunk" if wanted.stream else "chat.completion"
-    report, headers = report_of("chatcmpl", object, wanted, served, ticket)
+    report, headers = report_of("chatcmpl", object, wanted, served, ticket, reading.turns_left_out)
     if wanted.return_token_ids:
-        report.extra["prompt_token_ids"] = prompt_ids
-    writer = Writer(wanted, tokenizer)
+        report.extra["prompt_token_ids"] = reading.ids
+    writer = Writer(wanted, model.tokenizer, model.voices)
     if wanted.stream:
         return EventStream(chunks(inbox, report, writer), ticket, headers)
     try:

@@ -42,13 +42,15 @@ OBJECT = {"type": "object"}
 FINISH = {"enum": ["stop", "length", None]}
 ERROR = fields(error=fields(message=TEXT, type=TEXT, param=nullable(TEXT), code=nullable(TEXT)))
 USAGE = fields(prompt_tokens=WHOLE, completion_tokens=WHOLE, total_tokens=WHOLE)
-WINDOW = fields(window_start={"description": "tokens of the prompt before the model's view; of each prompt, if several",
-                              "anyOf": [WHOLE, items(WHOLE)]})
+WINDOW = fields(("window_start", "turns_left_out"), window_start={
+    "description": "tokens of the prompt before the model's view; of each prompt, if several",
+    "anyOf": [WHOLE, items(WHOLE)]}, turns_left_out=WHOLE | {"description": "oldest turns that do not fit"})
 TOKEN = fields(token=TEXT, logprob=NUMBER, bytes=items(WHOLE))
 LOGPROBS = fields(tokens=items(TEXT), token_logprobs=items(nullable(NUMBER)),
                   top_logprobs=items(nullable({"type": "object", "additionalProperties": NUMBER})),
                   text_offset=items(WHOLE))
-MODEL = fields(id=TEXT, object={"const": "model"}, created=WHOLE, owned_by=TEXT)
+MODEL = fields(id=TEXT, object={"const": "model"}, created=WHOLE, owned_by=TEXT,
+               chat={"type": "boolean", "description": "whether the model was taught to chat"})
 FRAME = {"id": TEXT, "created": WHOLE, "model": TEXT, "system_fingerprint": TEXT, "usage": USAGE, "folio": WINDOW}
 SCHEMAS = {
     "Error": ERROR,

@@ -3,15 +3,18 @@
     GET  /                          the page
     GET  /folio/web/NAME            its scripts and its style
     GET  /folio/describe?model=NAME {about, settings, models}: plain values, as folio.formats.page has them
-    POST /folio/generate            {model, prompt, settings, count, stream} -> events, below
+    POST /folio/generate            {model, prompt, settings, count, stream} -> events, below; in place of the prompt
+                                    {messages: [{role, content}], continues}, the last being the answer so far
     POST /folio/surprise            {model, text} -> {pieces: [[text, bits]]}, which add up to the text
     POST /folio/alternatives        {model, text, count} -> {pieces: [[text, probability]]}, the likeliest first
+    POST /folio/voices              {model, text, settings} -> {pieces: [[text, name of the model that shaped it]]}
     POST /folio/view                {model, text} -> {start: UTF-16 code units that the model does not see}
     POST /folio/copies              {model, text} -> see folio.server.copies
 
 `model` may be left out or null: the server's first. A large integer may be a string of digits, as JavaScript has none
 beyond 2^53. Answers are a stream of server-sent events (folio.server.streams): {pieces: [[index, text, bits, tokens],
-...]} as they grow, and last {result: [{text, tokens, seconds, ended, seed, stream}]}, or {error} as of every failure.
+...]} as they grow, and last {result: [{text, tokens, seconds, ended, seed, stream, turns_left_out}]}, or {error} as of
+every failure.
 """
 
 import asyncio
@@ -28,19 +31,23 @@ from starlette.routing import Route
 from folio.base.errors import FolioError
 from folio.formats import page as one_file
 from folio.generation.decoder import window_start
-from folio.generation.engine import Request
+from folio.generation.engine import Adjustments, Request
 from folio.server import copies, training
+from folio.server.conversations import CHATML, MESSAGES, Reading, check_contents, reading_of
 from folio.server.errors import ApiError, Json
-from folio.server.requests import submit
+from folio.server.requests import aside, submit
+from folio.server.shapes import Shares
 from folio.server.streams import EventStream, Inbox
 from Model_Params import GenerationParams
 
-SCRIPTS = ("server_engine.js", *one_file.PAGE_SCRIPTS[1:-1], "copies.js", "curves.js", "training.js",
+SCRIPTS = ("server_engine.js", *one_file.PAGE_SCRIPTS[1:-1], "copies.js", "voices.js", "curves.js", "training.js",
            one_file.PAGE_SCRIPTS[-1], "server_start.js")
-STYLES = ("page.css", "server.css")
+STYLES = (*one_file.PAGE_STYLES, "server.css")
 FILES = {"icon.svg": "image/svg+xml", **dict.fromkeys(STYLES, "text/css"), **dict.fromkeys(SCRIPTS, "text/javascript")}
 MOST_ANSWERS = 8                    # side by side: what fits on a screen
 MOST_ALTERNATIVES = 100
+SHARE_OF = "mix "                   # before the name of a model: the setting of its share
+BLEND = "probabilities"             # how the page mixes
 NOT_STORED = {"cache-control": "no-store"}
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 SECURITY = {"Content-Security-Policy": POLICY,
@@ -56,6 +63,7 @@ def routes():
         Route("/folio/generate", generate, methods=["POST"]),
         Route("/folio/surprise", surprise, methods=["POST"]),
         Route("/folio/alternatives", alternatives, methods=["POST"]),
+        Route("/folio/voices", voices, methods=["POST"]),
         Route("/folio/view", view, methods=["POST"]),
         Route("/folio/copies", find_copies, methods=["POST"]),
         *training.routes(),
@@ -111,13 +119,58 @@ async def describe(request):
     parameters = sum(weights.numel() for weights in model.net.parameters())
     about = {"name": served.name, "parameters": parameters, "bits_per_byte": bits, "steps": model.step,
              "context": model.net.context, "family": model.net.params.family,
-             "vocab_size": model.tokenizer.vocab_size}
+             "vocab_size": model.tokenizer.vocab_size, "chat": model.chat is not None}
     names = [known["id"] for known in await run_in_threadpool(request.app.state.models.names)]
     settings = one_file.settings()
     for field in settings:
         if field["name"] == "tokens":
             field["high"] = request.app.state.limits.most_tokens
-    return _private({"about": about, "settings": settings, "models": names})
+    partners = await run_in_threadpool(request.app.state.models.mixtures.partners, served)
+    return _private({"about": about, "settings": [*settings, *map(_share_setting, partners)], "models": names})
+
+
+def _share_setting(name):
+    """Return the page's setting for the share of another model."""
+    return {"name": SHARE_OF + name, "help": f"how much the model {name} writes along, from 0 to 1", "type": "float",
+            "default": 0.0, "low": 0, "high": 1, "above": None, "choices": None}
+
+
+def _parted(values):
+    """Return the settings and the shares, {name: share}, of the page's settings."""
+    shares = {name.removeprefix(SHARE_OF): value for name, value in values.items() if name.startswith(SHARE_OF)}
+    return ({name: value for name, value in values.items() if not name.startswith(SHARE_OF)},
+            Shares().read({name: share for name, share in shares.items() if share is not None}, "settings"))
+
+
+async def voices(request):
+    """Return which of the models that are mixed shaped each piece of a text most."""
+    body = await _body(request, text=str, settings=dict)
+    models, (_, shares) = request.app.state.models, _parted(body["settings"])
+    served, mix = await models.mixtures.get(body["model"], shares, BLEND)
+    if mix is None:
+        return _private({"pieces": [[body["text"], served.name]] if body["text"] else []})
+    parts = [(name, share, (await models.get(name)).model)
+             for name, share in zip(served.model.voices, mix.shares) if share]
+    return _private({"pieces": await _measured(served, _shaped, parts, body["text"])})
+
+
+def _shaped(parts, text):
+    """Return [[piece, name of the model with the largest share * probability]]; a generator, like _surprise.
+
+    parts: [(name, share, LanguageModel)]
+    """
+    costs = []
+    for _, share, model in parts:
+        pieces = yield from _surprise(model, text)
+        costs.append([bits - math.log2(share) for _, bits in pieces])
+    found = []
+    for (piece, _), *bits in zip(pieces, *costs):
+        name = parts[min(range(len(bits)), key=bits.__getitem__)][0]
+        if found and found[-1][1] == name:
+            found[-1][0] += piece
+        else:
+            found.append([piece, name])
+    return found
 
 
 async def surprise(request):
@@ -184,22 +237,38 @@ async def _measured(served, function, *arguments):
 # --- Answers ---
 
 async def generate(request):
-    """Return a stream with answers to a prompt, side by side."""
-    body = await _body(request, prompt=str, count=int, stream=int, settings=dict)
-    served = await _served(request, body["model"])
+    """Return a stream with answers to a prompt or to a conversation, side by side."""
+    body = await _body(request, prompt=str, messages=list, continues=bool, count=int, stream=int, settings=dict)
+    values, shares = _parted(body["settings"])
+    served, mix = await request.app.state.models.mixtures.get(body["model"], shares, BLEND)
     if not 1 <= body["count"] <= MOST_ANSWERS:
         raise ApiError(400, f"count={body['count']} is not a number of answers from 1 to {MOST_ANSWERS}.",
                        param="count")
     most = request.app.state.limits.most_answers
     if not 0 <= body["stream"] <= most - body["count"]:
         raise ApiError(400, f"stream={body['stream']} is not from 0 to {most - body['count']}.", param="stream")
-    settings = read_settings(body["settings"], request.app.state.limits.most_tokens)
-    answers = Answers(served.model, settings, body["count"], body["stream"])
+    settings = read_settings(values, request.app.state.limits.most_tokens)
+    reading = await _reading(served.model, body, settings)
+    answers = Answers(served.model, settings, body["count"], body["stream"], reading.ends,
+                      reading.turns_left_out)
     rows = answers.first + body["count"]
     inbox = Inbox(rows)
-    ticket = await submit(served, Request(prompts=[body["prompt"]], count=rows, settings=settings,
-                                          deliver=inbox.deliver, logprobs=0))
+    ticket = await submit(served, Request(prompts=[reading.prompt], count=rows, settings=settings, end=reading.end,
+                                          adjustments=reading.adjusted(Adjustments()), deliver=inbox.deliver,
+                                          logprobs=0, mix=mix))
     return EventStream(_streamed(inbox, answers), ticket, NOT_STORED)
+
+
+async def _reading(model, body, settings):
+    """Return the Reading of the prompt or of the messages of a request. Raises ApiError, FolioError."""
+    if not body["messages"]:
+        return Reading(body["prompt"])
+    if body["prompt"]:
+        raise ApiError(400, "A prompt and messages are there; send one of them.", param="prompt")
+    messages = MESSAGES.read(body["messages"], "messages")
+    check_contents(messages)
+    length = sum(len(message.content or "") for message in messages)
+    return await aside(length, reading_of, model, messages, body["continues"], True, settings.tokens, CHATML)
 
 
 def read_settings(values, most_tokens=None):
@@ -229,13 +298,17 @@ class Answers:
     The engine numbers answers from 0 on: those before `first` are computed too, and passed over.
     """
 
-    def __init__(self, model, settings, count, first=0):
-        """model: LanguageModel; settings: GenerationParams; first: number of the first answer of the seed"""
+    def __init__(self, model, settings, count, first=0, ends=None, turns_left_out=0):
+        """model: LanguageModel; settings: GenerationParams; first: number of the first answer of the seed
+
+        ends: ids of which each ends an answer, None or none: the end of the text; turns_left_out: of a conversation
+        """
         self.first, self.started_at = first, time.monotonic()
         self.running = set(range(count))
         self.results = [{"text": "", "tokens": 0, "seconds": 0.0, "ended": "aborted",
-                         "seed": str(settings.sampling_seed), "stream": first + index} for index in range(count)]
-        self._end = model.tokenizer.end_of_text
+                         "seed": str(settings.sampling_seed), "stream": first + index,
+                         "turns_left_out": turns_left_out} for index in range(count)]
+        self._ends = ends or {model.tokenizer.end_of_text}
         self._bits, self._tokens = [0.0] * count, [0] * count       # of tokens whose text is not certain yet
 
     def add(self, events):
@@ -246,7 +319,7 @@ class Answers:
             if index not in self.running:
                 continue
             result, tokens = self.results[index], event.tokens
-            is_end = event.finish == "stop" and tokens and tokens[-1].id == self._end and not tokens[-1].bytes
+            is_end = event.finish == "stop" and tokens and tokens[-1].id in self._ends and not tokens[-1].bytes
             if is_end:                      # it is no part of the text
                 tokens = tokens[:-1]
             self._bits[index] -= sum(token.logprob for token in tokens) / math.log(2)
@@ -278,13 +351,15 @@ async def _streamed(inbox, answers):
 
 async def _body(request, **kinds):
     """Return the fields of a request: {"model": name or None, field: value}. kinds: {field: type}"""
-    usual = {"count": 1, "stream": 0, "settings": {}}
+    usual = {"count": 1, "stream": 0, "settings": {}, "messages": [], "continues": False}
     try:
         body = json.loads(await request.body())
     except (ValueError, RecursionError):
         raise ApiError(400, "The body of the request is not JSON.") from None
     if not isinstance(body, dict):
         raise ApiError(400, "The body of the request is not a JSON object.")
+    if body.get("messages"):
+        usual["prompt"] = ""
     found = {"model": body.pop("model", None)}
     if found["model"] is not None and not isinstance(found["model"], str):
         raise ApiError(400, "model should be the name of a model.", param="model")

@@ -130,7 +130,7 @@ class Report:
     model: str
     fingerprint: str
     prompt_tokens: int              # once per prompt, whatever the number of answers
-    extra: dict[str, Any]           # of a whole response and of last chunks: {"folio": ...} for an over-long prompt
+    extra: dict[str, Any]           # of a whole response and of last chunks: {"folio": ...} of what was cut
     final_usage: bool = False       # usage in an event of its own
     continuous_usage: bool = False  # and in all others
     completion_tokens: int = 0
@@ -161,13 +161,20 @@ class Report:
         return made | self.extra if is_last else made
 
 
-def report_of(prefix: str, object: str, wanted: Any, served: Any, ticket: Ticket) -> tuple[Report, dict[str, str]]:
-    """Return the Report of a request, and the headers of its response."""
+def report_of(prefix: str, object: str, wanted: Any, served: Any, ticket: Ticket,
+              turns_left_out: int = 0) -> tuple[Report, dict[str, str]]:
+    """Return the Report of a request, and the headers of its response.
+
+    turns_left_out: of a conversation, because they do not fit into the context
+    """
     starts, options = list(ticket.window_starts), wanted.stream_options
     extra, headers = {}, {}
     if any(starts):
         extra = {"folio": {"window_start": starts[0] if len(starts) == 1 else starts}}
         headers = {"folio-window-start": ",".join(map(str, starts))}
+    if turns_left_out:
+        extra = {"folio": extra.get("folio", {}) | {"turns_left_out": turns_left_out}}
+        headers["folio-turns-left-out"] = str(turns_left_out)
     wants_usage = options is not None and options.include_usage
     return Report(prefix, object, served.name, served.fingerprint, ticket.prompt_tokens, extra, wants_usage,
                   wants_usage and options.continuous_usage_stats), headers

@@ -109,7 +109,7 @@ class StopFilter {
 
 // One of several answers to a prompt.
 class Answer {
-  // sequence: {settings, healing, unsaid}, shared by all answers; number: tells apart the answers of a seed
+  // sequence: {settings, healing, unsaid, ends}, shared by all answers; number: tells apart the answers of a seed
   // reader: has read the prompt; first: what may come first (healing.js) where its end was taken back, or null
   // onPiece({text, bits}): takes whole characters that are certain, and the surprise of the tokens that complete them
   constructor(model, sequence, number, reader, first, onPiece) {
@@ -131,7 +131,7 @@ class Answer {
     const [ids, bits] = this.choose();
     this.unread = ids;
     this.first = null;
-    const isEnd = ids.at(-1) === this.model.tokenizer.endOfText, said = isEnd ? ids.slice(0, -1) : ids;
+    const isEnd = this.sequence.ends.includes(ids.at(-1)), said = isEnd ? ids.slice(0, -1) : ids;
     if (!isEnd) {
       this.tokens++;
       this.bits += bits;
@@ -186,18 +186,28 @@ function natsOf(logits, token) {
 // A network and the tokenizer it was trained with.
 class LanguageModel {
   // opening: ids before a text that begins from nothing; fields: the settings that there are (model_file.js)
-  constructor({network, tokenizer, opening, fields}) {
-    Object.assign(this, {network, tokenizer, opening, fields});
+  // chat: a ChatTemplate, or null where the model was not taught to chat
+  constructor({network, tokenizer, opening, fields, chat = null}) {
+    Object.assign(this, {network, tokenizer, opening, fields, chat});
     this.healer = new Healer(tokenizer);
   }
 
-  // Return what an answer continues from: {prompt: ids, healing, unsaid}; where no token stays, the opening.
+  // Return what an answer continues from: {prompt: ids, healing, unsaid, ends, turnsLeftOut}; where no token of a text
+  // stays, the opening.
   after(prompt) {
     const [ids, healing] = this.healer.takeBack(prompt, this.tokenizer.encode(prompt));
-    return {prompt: ids.length ? ids : this.opening, healing, unsaid: ids.length ? 0 : this.opening.length};
+    return {prompt: ids.length ? ids : this.opening, healing, unsaid: ids.length ? 0 : this.opening.length,
+      ends: [this.tokenizer.endOfText], turnsLeftOut: 0};
   }
 
-  // Return `count` Answers that have said nothing yet.
+  // Return the same for a conversation. tokens: most of the answer
+  answering({messages, continues = false}, tokens) {
+    if (this.chat === null) throw new Error("This model continues texts and was not taught to chat.");
+    const [kept, turnsLeftOut] = this.chat.fitted(messages, this.network.context, tokens, continues);
+    return {prompt: this.chat.prompt(kept, continues), healing: null, unsaid: 0, ends: this.chat.ends, turnsLeftOut};
+  }
+
+  // Return `count` Answers that have said nothing yet. prompt: a text, or {messages, continues}
   // values: {setting: value}; answer i has the number stream + i; onPiece(i, {text, bits})
   * answers(prompt, {count = 1, settings: values = {}, stream = 0}, onPiece) {
     const settings = checkedSettings(values, this.fields);
@@ -206,7 +216,8 @@ class LanguageModel {
     if (!(Number.isInteger(count) && count >= 1 && count <= MOST_ANSWERS)) {
       throw new Error(`count=${count} is not a number of answers from 1 to ${MOST_ANSWERS}.`);
     }
-    const sequence = {...this.after(prompt), settings}, reader = new Reader(this.network);
+    const begun = typeof prompt === "string" ? this.after(prompt) : this.answering(prompt, settings.tokens);
+    const sequence = {...begun, settings}, reader = new Reader(this.network);
     yield* reader.read(sequence.prompt);
     const first = sequence.healing === null ? null
       : yield* continuations(reader, sequence.healing, settings, sequence.unsaid);

@@ -5,12 +5,14 @@ const THEMES = ["auto", "light", "dark"];
 
 /* The browser's storage, which may be forbidden or full. Each of its methods says so by a sentence, at most once. */
 class Keeper {
-  /* name: of the model, so that two pages in one folder keep a text each; tell: called with a sentence */
-  constructor(name, tell) {
+  /* name: of the model, so that two pages in one folder keep a text each; tell: called with a sentence; part: the name
+   * of what is kept */
+  constructor(name, tell, part = "story") {
     this.key = `folio:${location.pathname}:${name}`;
     this.tell = tell;
+    this.part = part;
     this._told = false;
-    this._isLocked = false;             // the story stored must stay as it is
+    this._isLocked = false;             // what is stored must stay as it is
     this._timer = null;
   }
 
@@ -20,7 +22,7 @@ class Keeper {
   }
 
   /* Return what was kept, as a text; null where there is nothing. */
-  read(part = "story") {
+  read(part = this.part) {
     try {
       return localStorage.getItem(`${this.key}:${part}`);
     } catch (error) {
@@ -30,11 +32,11 @@ class Keeper {
   }
 
   /* -> whether it is kept */
-  write(text, part = "story") {
-    if (part === "story" && this._isLocked) return false;
+  write(text, part = this.part) {
+    if (part === this.part && this._isLocked) return false;
     try {
       localStorage.setItem(`${this.key}:${part}`, text);
-      if (part === "story") this._told = false;
+      if (part === this.part) this._told = false;
       return true;
     } catch (error) {
       this._fail(error.name === "QuotaExceededError" ? "This browser's storage is full"
@@ -43,7 +45,7 @@ class Keeper {
     }
   }
 
-  /* Keep a stored story that cannot be read under another name, or in its place where there is no room for a copy.
+  /* Keep what is stored and cannot be read under another name, or in its place where there is no room for a copy.
    * -> a sentence on it */
   setAside(text) {
     this._isLocked = !this.write(text, "damaged");

@@ -1,6 +1,6 @@
 /* The model in the page: base64 of gzip of what folio/formats/page.py describes.
 
-  const { about, params, weights, tokenizer, opening, settings } = await loadModel(base64Text);
+  const { about, params, weights, tokenizer, opening, settings, chat } = await loadModel(base64Text);
 
 weights: {name: {shape, values}}, values a Float32Array in row-major order. The other values are the header's own. It
 needs fromBase64 of kernel.js. */

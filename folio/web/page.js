@@ -1,15 +1,16 @@
 /* The page: buttons, keys, panels and messages around a Writing. Begins by startPage(engine).
  *
  * The engine computes; this page knows nothing else of it. Every call returns a promise:
- *   describe() -> {about: {name, parameters, bits_per_byte, context, ...}, settings: as settings.js describes them}
+ *   describe() -> {about: {name, parameters, bits_per_byte, context, chat, ...}, settings: as settings.js has them}
  *   generate(prompt, {count, settings, signal, onPiece(index, {text, bits})})
- *     -> [{text, tokens, seconds, ended: "length" | "stop" | "end" | "aborted"}], `count` answers side by side
+ *     -> [{text, tokens, seconds, ended: "length" | "stop" | "end" | "aborted"}], `count` answers side by side; in place
+ *     of a prompt {messages: [{role, content}], continues}, where about.chat is true
  *   surprise(text) -> [{text, bits}], which add up to the text
  *   alternatives(text, count) -> [{text, probability}]: what may follow, the likeliest first
  *   view(text) -> number of characters at the beginning that the model does not see any more
  *
  * Files, in this order: story, story_file, settings, sheet, surprise, colors, answers, alternatives, keeping, writing,
- * panels, page.
+ * panels, messages, conversation, transcript, chat, page.
  */
 
 const COUNT_DELAY_MS = 150;             // after a change
@@ -32,6 +33,8 @@ class Page {
     this.alternatives = new Alternatives(this.writing, this.at.others, this.at["others-title"], this.at["others-list"]);
     this.keeper = new Keeper(document.title, (sentence) => this.tell(sentence));
     this.about = {};
+    this.view = this.keeper.read("view") || "chat";     // of a model that chats: "chat" or "writing"
+    this.chat = new ChatView(this);
     this.words = 0;
     this.end = null;                    // where the growing answer ended, in pixels from the top of the document
     this.tabLeaves = false;             // after Escape, Tab moves on instead of writing
@@ -47,8 +50,9 @@ class Page {
     this.listen();
     listenToPanels(this);
     listenToFiles(this);
+    this.chat.start();
     this.changed();
-    this.at.text.focus({preventScroll: true});
+    this.focus();
     this.at.status.textContent = "Reading the model …";
     await this.connect();
   }
@@ -63,6 +67,7 @@ class Page {
       this.writing.engine = this.engine;
       if (isFirst) this.useSettings(this.kept);
       this.describe(about);
+      this.showView();
       this.onDescribe();
       this.colors.useEngine(this.engine);
       this.changed();
@@ -82,6 +87,43 @@ class Page {
       bits && `${bits.toFixed(2)} bits per byte`,
       context ? `sees ${context.toLocaleString("en")} tokens` : "sees the whole text"];
     this.at.facts.textContent = facts.filter(Boolean).join(" · ");
+  }
+
+  // --- Views ---
+
+  /* Whether the conversation is shown in place of the text. */
+  get isChatting() {
+    return this.about.chat === true && this.view === "chat";
+  }
+
+  /* Show the text or the conversation; neither, where a view of the server's takes their place. */
+  showView() {
+    const {at, isChatting} = this, isOther = document.body.classList.contains("shows-training");
+    document.body.classList.toggle("shows-chat", isChatting);
+    at.writing.hidden = isChatting || isOther;
+    at.chat.hidden = !isChatting || isOther;
+    at.bar.hidden = isChatting;
+    at.composer.hidden = !isChatting;
+    at["chat-view"].hidden = !this.about.chat || isOther;
+    at["chat-view"].textContent = isChatting ? "Writing" : "Chat";
+    at["chat-keys"].hidden = !this.about.chat;
+    this.chat.show();
+    if (!isOther) this.focus();
+  }
+
+  /* Go from writing to chat, or back. */
+  switchView() {
+    this.writing.stop();
+    this.chat.stop();
+    this.view = this.isChatting ? "writing" : "chat";
+    this.keeper.write(this.view, "view");
+    this.showView();
+    this.changed();
+    if (this.isChatting) this.chat.follow(true);
+  }
+
+  focus() {
+    this.at[this.isChatting ? "message" : "text"].focus({preventScroll: true});
   }
 
   // --- Text and state ---
@@ -181,6 +223,11 @@ class Page {
 
   // --- What is kept ---
 
+  /* Return {text, json: a function} of what is shown. */
+  toSave() {
+    return this.isChatting ? this.chat.toSave() : {text: this.sheet.text, json: () => this.storyAsJson()};
+  }
+
   storyAsJson() {
     const {story, values, engine} = this.writing;
     const settings = engine === null ? this.kept : values;
@@ -244,8 +291,9 @@ class Page {
     click("redo", () => this.writing.redo());
     click("notice-close", () => {
       this.at.notice.hidden = true;
-      text.focus({preventScroll: true});
+      this.focus();
     });
+    click("chat-view", () => this.switchView());
     for (const radio of document.querySelectorAll("input[name=colors]")) {
       radio.addEventListener("change", () => this.color(radio.value));
     }
@@ -319,7 +367,8 @@ class Page {
 
   key(event) {
     if (event.isComposing || event.defaultPrevented || document.querySelector("dialog[open]")) return;
-    const action = this.actionOf(event, document.activeElement === this.at.text);
+    const action = this.isChatting ? this.chat.actionOf(event)
+      : this.actionOf(event, document.activeElement === this.at.text);
     if (event.key !== "Shift") {
       this.tabLeaves = event.key === "Escape" && action === null && document.activeElement === this.at.text
         && !this.writing.choosing;      // there Escape closes the answers

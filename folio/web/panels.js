@@ -119,7 +119,8 @@ function listenToFiles(page) {
   });
   at["save-text"].addEventListener("click", () => {
     at["save-menu"].hidePopover();
-    saveFile(`${fileNameFor(page.sheet.text)}.txt`, page.sheet.text, "text/plain");
+    const {text} = page.toSave();
+    saveFile(`${fileNameFor(text)}.txt`, text, "text/plain");
   });
   at["save-story"].addEventListener("click", () => {
     at["save-menu"].hidePopover();
@@ -143,31 +144,36 @@ function listenToFiles(page) {
 }
 
 function saveStory(page) {
-  saveFile(`${fileNameFor(page.sheet.text)}.json`, page.storyAsJson(), "application/json");
+  const {text, json} = page.toSave();
+  saveFile(`${fileNameFor(text)}.json`, json(), "application/json");
 }
 
 /* Open a .json with versions in place of all that is here, after asking; any other file as one version more. */
 async function openFile(page, file) {
   try {
-    const source = await readTextFile(file);
-    if (!file.name.toLowerCase().endsWith(".json")) {
-      page.writing.replaceAll(source);
-    } else {
-      const opened = storyFromJson(source);
-      if (page.writing.story.nodes.length === 1 || await mayReplace(page)) page.openStory(opened);
-    }
+    const source = await readTextFile(file), isJson = file.name.toLowerCase().endsWith(".json");
+    if (page.isChatting) await page.chat.open(source, isJson);
+    else if (!isJson) page.writing.replaceAll(source);
+    else await openStoryFile(page, source);
   } catch (error) {
     page.tell(`${file.name} cannot be opened. ${error.message}`);
   }
-  page.at.text.focus({preventScroll: true});
+  page.focus();
 }
 
-/* Ask whether the text here may go, and save it if the person wants that. */
-function mayReplace(page) {
-  const panel = page.at["replace-panel"];
-  const versions = page.writing.story.leaves().length;
+async function openStoryFile(page, source) {
+  const opened = storyFromJson(source);
+  const {nodes} = page.writing.story, versions = page.writing.story.leaves().length;
   const counted = versions === 1 ? "its one version" : `its ${versions} versions`;
-  page.at["replace-text"].textContent = `The text here and ${counted} give way to those of the file.`;
+  const sentence = `The text here and ${counted} give way to those of the file.`;
+  if (nodes.length === 1 || await mayReplace(page, sentence)) page.openStory(opened);
+}
+
+/* Ask whether what is here may go, and save it if the person wants that. */
+function mayReplace(page, sentence) {
+  const panel = page.at["replace-panel"];
+  page.at["replace-title"].textContent = page.isChatting ? "Replace the conversation here?" : "Replace the text here?";
+  page.at["replace-text"].textContent = sentence;
   panel.returnValue = "cancel";
   panel.showModal();
   return new Promise((resolve) => {

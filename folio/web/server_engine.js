@@ -3,6 +3,7 @@
  * Defines: createServerEngine() -> engine, with what only a server has beside it:
  *   models: names, after describe(); choose(name): the model that is asked from now on
  *   copies(text, {signal}) -> {state, reason, stretches: [{from, to, words, file, line, before, source, after}], ...}
+ *   voices(text, settings, {signal}) -> [{text, name}]: which of the models that are mixed shaped each piece most
  *   runs() -> [run, ...]; log(name, after) -> [report, ...], those after a step
  *   askKey: set to a function (a sentence) -> a promise of the API key that the server demands, null for none
  *   onConnection: called with false when the server stops answering, and with true when it answers again
@@ -39,10 +40,10 @@ function createServerEngine() {
       return {about, settings};
     },
     async generate(prompt, {count = 1, settings = {}, stream = 0, signal, onPiece} = {}) {
-      const body = {model: engine.model, prompt: prompt.slice(sentFrom(prompt)), count, stream,
-        settings: withTexts(settings)};
+      const {question, unsent} = sentPart(prompt);
+      const body = {model: engine.model, ...question, count, stream, settings: withTexts(settings)};
       const said = Array.from({length: count}, (_, index) => ({text: "", tokens: 0, seconds: 0, ended: "aborted",
-        seed: settings.sampling_seed ?? null, stream: stream + index}));
+        seed: settings.sampling_seed ?? null, stream: stream + index, turns_left_out: unsent}));
       const startedAt = performance.now();
       const take = ([index, text, bits, tokens]) => {
         const answer = said[index];
@@ -52,7 +53,8 @@ function createServerEngine() {
         if (text !== "") onPiece?.(index, {text, bits, tokens});
       };
       try {
-        return await connection.stream("/folio/generate", body, signal, take);
+        const results = await connection.stream("/folio/generate", body, signal, take);
+        return results.map((result) => ({...result, turns_left_out: result.turns_left_out + unsent}));
       } catch (error) {
         if (signal?.aborted) return said;
         throw error;
@@ -73,6 +75,10 @@ function createServerEngine() {
       return from + start;
     },
     copies: (text, options) => ask("/folio/copies", {model: engine.model, text}, options),
+    async voices(text, settings, options) {
+      const {pieces} = await ask("/folio/voices", {model: engine.model, text, settings: withTexts(settings)}, options);
+      return pieces.map(([piece, name]) => ({text: piece, name}));
+    },
     runs: async () => (await ask("/folio/runs")).runs,
     async log(name, after = -1) {
       const response = await connection.ask(`/folio/runs/${encodeURIComponent(name)}/log?after=${after}`);
@@ -203,6 +209,19 @@ async function sentenceOf(response) {
     // it is none of this server's: something between has answered
   }
   return `The server answered with status ${response.status}.`;
+}
+
+/* Return {question: fields of a request, unsent: oldest turns that are not sent} of a text or a conversation. */
+function sentPart(prompt) {
+  if (typeof prompt === "string") return {question: {prompt: prompt.slice(sentFrom(prompt))}, unsent: 0};
+  const lengthOf = (messages) => messages.reduce((sum, {content}) => sum + content.length, 0);
+  let {messages} = prompt, unsent = 0;
+  for (;;) {
+    const fewer = lengthOf(messages) > LONGEST_SENT ? withoutOldestTurn(messages) : null;
+    if (fewer === null) return {question: {messages, continues: prompt.continues ?? false}, unsent};
+    messages = fewer;
+    unsent += 1;
+  }
 }
 
 /* Return where the part of a text begins that is sent: a model sees a few thousand characters of its end. */

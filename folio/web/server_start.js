@@ -16,6 +16,7 @@ function startServerPage() {
   showTraining(page, engine);
   page.colors.addMode(new CopiedColors(page, engine));
   page.at["copied-choice"].hidden = false;
+  page.colors.addMode(new VoiceColors(page, engine));
   return page;
 }
 
@@ -54,11 +55,13 @@ function showModels(page, engine) {
     const names = engine.models.includes(engine.model) ? engine.models : [engine.model, ...engine.models];
     model.replaceChildren(...names.map((one) => new Option(one, one, one === engine.model, one === engine.model)));
     model.hidden = names.length < 2;
+    page.at["voices-choice"].hidden = !page.writing.settings.some(({name}) => name.startsWith(SHARE_OF));
     name.classList.toggle("hidden", names.length >= 2);
     page.keeper.write(engine.model, "model");
   };
   model.addEventListener("change", async () => {
     page.writing.stop();
+    page.chat.stop();
     const before = engine.model;
     engine.choose(model.value);
     if (await page.connect()) return page.say(`The model is now ${engine.model}.`);
@@ -81,18 +84,18 @@ function showConnection(page, engine) {
 
 /* Writing or training, as the address says: so that Back and Reload work. */
 function showTraining(page, engine) {
-  const {view, training, writing} = page.at;
+  const {view, training} = page.at;
   const trainingView = new TrainingView(training, engine, (sentence) => page.tell(sentence));
   page.trainingView = trainingView;
   view.hidden = false;
   const show = () => {
     const isTraining = location.hash === "#training";
     document.body.classList.toggle("shows-training", isTraining);
-    view.textContent = isTraining ? "Writing" : "Training";
+    const before = page.isChatting ? "Chat" : "Writing";
+    view.textContent = isTraining ? before : "Training";
     page.at.name.textContent = isTraining ? "Training" : page.about.name ?? "Folio";
-    writing.hidden = isTraining;
     trainingView.isShown = isTraining;
-    if (!isTraining) page.at.text.focus({preventScroll: true});
+    page.showView();
   };
   view.addEventListener("click", () => {
     location.hash = location.hash === "#training" ? "" : "#training";

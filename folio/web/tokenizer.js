@@ -35,8 +35,8 @@ class Tokenizer {
     this.tokenBytes = [...ordinaryTokens, ...specialTokens.map(toBytes)];
     this.vocabSize = this.tokenBytes.length;
     this.ordinaryCount = ordinaryTokens.length;
-    const name = END_TOKENS.find((token) => specialTokens.includes(token));
-    this.endOfText = name === undefined ? null : ordinaryTokens.length + specialTokens.indexOf(name);
+    this.specialIds = new Map(specialTokens.map((name, index) => [name, ordinaryTokens.length + index]));
+    this.endOfText = this.specialIds.get(END_TOKENS.find((name) => this.specialIds.has(name))) ?? null;
   }
 
   // Return the text of ids; bytes that are not UTF-8 become U+FFFD.

@@ -2,9 +2,10 @@
 //
 // Defines: class ModelServer. In a worker it starts at once.
 //
-// Requests are {id, kind, ...}: load {model: base64}, generate {prompt, options}, surprise {text}, alternatives {text,
-// count}, view {text}, abort (with the id of what is to end). To each but abort come {id, result} or {id, error: a
-// sentence} or {id, aborted: true}, and to generate before that any number of {id, pieces: [[index, text, bits]]}.
+// Requests are {id, kind, ...}: load {model: base64}, generate {prompt (a text, or {messages, continues}), options},
+// surprise {text}, alternatives {text, count}, view {text}, abort (with the id of what is to end). To each but abort come
+// {id, result} or {id, error: a sentence} or {id, aborted: true}, and to generate before that any number of {id, pieces:
+// [[index, text, bits]]}.
 "use strict";
 
 const BUSY_MILLISECONDS = 8;            // of work between two looks at the requests that have come in
@@ -48,7 +49,8 @@ class ModelServer {
     const onPiece = (index, {text, bits}) => pieces.push([index, text, bits]);
     const answers = await this.run(id, model.answers(prompt, options, onPiece), flush);
     if (answers === undefined) {        // aborted before the first token
-      const nothing = {text: "", tokens: 0, seconds: (performance.now() - started) / 1000, ended: "aborted"};
+      const nothing = {text: "", tokens: 0, seconds: (performance.now() - started) / 1000, ended: "aborted",
+        turns_left_out: 0};
       return Array.from({length: options.count ?? 1}, () => ({...nothing}));
     }
     await this.run(id, model.generate(answers), flush);
@@ -56,6 +58,7 @@ class ModelServer {
     flush();
     return answers.map(({text, tokens, endedAt, ended, number, sequence}) => ({
       text, tokens, seconds: (endedAt - started) / 1000, ended, seed: sequence.settings.sampling_seed, stream: number,
+      turns_left_out: sequence.turnsLeftOut,
     }));
   }
 
@@ -88,10 +91,11 @@ class ModelServer {
 
 // Return the LanguageModel in a base64 text, with `about`: plain values for people.
 async function openModel(base64) {
-  const {about, params, weights, tokenizer, opening, settings} = await loadModel(base64);
-  const network = createNetwork(params, weights);
-  const model = new LanguageModel({network, tokenizer: makeTokenizer(tokenizer), opening, fields: settings});
-  return Object.assign(model, {about: {...about, context: network.context}});
+  const {about, params, weights, tokenizer: values, opening, settings, chat} = await loadModel(base64);
+  const network = createNetwork(params, weights), tokenizer = makeTokenizer(values);
+  const template = chat === null ? null : new ChatTemplate(chat, tokenizer);
+  const model = new LanguageModel({network, tokenizer, opening, fields: settings, chat: template});
+  return Object.assign(model, {about: {...about, context: network.context, chat: template !== null}});
 }
 
 // Return a function whose promise is kept as soon as what waits has had its turn: setTimeout would take 4 ms or more.

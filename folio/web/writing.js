@@ -139,14 +139,14 @@ class Writing {
   }
 
   /* Return the settings for the engine, with a seed drawn where none is given. */
-  _engineSettings() {
+  engineSettings() {
     const complete = completeSettings(this.settings, this.values);
     return {...complete, sampling_seed: complete.sampling_seed ?? crypto.getRandomValues(new Uint32Array(1))[0]};
   }
 
   /* Write one answer or several at a position; where nothing comes of it, the story returns to version `before`. */
   async _write(at, answers, before) {
-    const settings = this._engineSettings();
+    const settings = this.engineSettings();
     const run = {end: at, answers, settings, controller: new AbortController(), base: this.story.current,
       node: null, answer: null, queue: "", tokens: 0, bits: 0, unsaid: "", timer: null, flushedAt: 0,
       startedAt: performance.now(), error: null};
@@ -223,8 +223,8 @@ class Writing {
 
   /* Read aloud the sentences that are finished; at the end, what is left. */
   _say(run, isEnd) {
-    const finished = isEnd ? run.unsaid : (run.unsaid.match(/^[^]*(?:[.!?…]["'”’)]*\s|\n)/u) || [""])[0];
-    run.unsaid = run.unsaid.slice(finished.length);
+    const [finished, rest] = isEnd ? [run.unsaid, ""] : finishedSentences(run.unsaid);
+    run.unsaid = rest;
     if (finished.trim() !== "") this.say(finished.trim());
   }
 
@@ -254,6 +254,12 @@ class Writing {
     }
     if (run.node !== null) this.move((story) => story.go(run.node));
   }
+}
+
+/* Return [the sentences of a text that are finished, what is left]. */
+function finishedSentences(text) {
+  const [finished] = text.match(/^[^]*(?:[.!?…]["'”’)]*\s|\n)/u) || [""];
+  return [finished, text.slice(finished.length)];
 }
 
 /* Return what is kept of an answer beside its text, to repeat it. */

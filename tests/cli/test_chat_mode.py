@@ -45,7 +45,7 @@ class Telling:
     def __init__(self):
         small = small_chat()
         self.chat, self.net, self.asked, self.stop_at, self.finish = small.chat, small.net, [], None, "stop"
-        self.tells = "<{stream}>"
+        self.tells, self.voices, self.name = "<{stream}>", (), "telling"
 
     def stream_each(self, prompts, **settings):
         for each in prompts:

@@ -72,7 +72,7 @@ def same(one, other):
 
 def test_models_are_listed_by_the_names_of_their_runs(models, project):
     assert models.names()[0] == {"id": "first", "object": "model", "created": 1_700_000_000, "owned_by": "folio",
-                                 "max_model_len": 32, "root": "first", "parent": None}
+                                 "max_model_len": 32, "root": "first", "parent": None, "chat": False}
     assert [each["id"] for each in models.names()] == ["first", "second", "third"]
     project.weights("second").write_bytes(b"no weights")
     write_weights(project, "newer")
