@@ -10,7 +10,7 @@ from folio.base.spelling import counted
 from folio.base.visible import shown
 from folio.chat import plain_text
 from folio.chat.messages import ASSISTANT, SYSTEM, USER, Message
-from folio.cli.interactive import NONE, Command, InteractiveMode, Turn
+from folio.cli.interactive import HELP, NONE, Command, InteractiveMode, Turn
 from folio.cli.keyboard import ASK, ASK_ON
 from folio.cli.layout import side_by_side
 from folio.cli.probabilities import show_surprise
@@ -31,7 +31,7 @@ class ChatMode(InteractiveMode):
         "save": Command("write the conversation to a file: as text, or .jsonl", "FILE"),
         "open": Command("go on with the conversation of a file", "FILE"),
         "new": Command("begin a new conversation, with the same system prompt"),
-        "help": InteractiveMode.commands["help"],
+        "help": HELP,
     }
     welcome = "Type a message. /help lists the commands, Ctrl-C stops an answer, Ctrl-D ends."
     subject = "conversation"

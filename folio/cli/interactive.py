@@ -64,6 +64,9 @@ class Command:
     takes: str = ""         # the argument that has to follow the name; may follow where it is in brackets
 
 
+HELP = Command("this list")
+
+
 class InteractiveMode:
     """Turns and the settings that answer them. `reply` carries out what was typed and shows the result on a Screen.
 
@@ -78,8 +81,7 @@ class InteractiveMode:
         "top": Command(f"the {SHOWN_TOKENS} likeliest next tokens, or rests of one"),
         "mix": Command("mix other models of the same tokenizer in, as in /mix letters=0.3; none takes them away",
                        "[NAME=SHARE ...]"),
-        "help": Command("this list"),
-    }                       # {name: Command}, in the order of /help
+    }                       # {name: Command}, in the order of /help, which a mode adds as the last
     welcome = ""            # below the line about the model, at the beginning
     subject = "text"        # what the turns are called
     state = ("turns",)      # names of what /new and /open replace and /undo brings back

@@ -356,6 +356,7 @@ def test_whatever_is_typed_ends_no_conversation(begin, typed, samples, width):
 @pytest.mark.parametrize("width", [24, 50, 80])
 def test_help_names_every_command_at_any_width(begin, width):
     lines = begin(width=width).said("/help").splitlines()
+    assert [*ChatMode.commands][-1] == [*TextMode.commands][-1] == "help"
     assert all(len(line) <= width for line in lines)
     assert {f"/{name}" for name in [*ChatMode.commands, *SETTINGS]} <= {word for line in lines for word in line.split()}
 
