@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from folio.base.defaults import for_length
+from folio.base.defaults import MOST_MINUTES, MOST_STEPS, MOST_TOKENS, PLAIN_TRAINING, USUAL_STEPS, for_length
 from folio.base.encodings import encoding_problem
 from folio.base.fields import field_problems, option
 
@@ -196,10 +196,7 @@ class ModelParams:
 
 
 # --- Training ---
-# The largest values: beyond the end of any run, and small enough to compute with in 64-bit integers and float32.
-MOST_STEPS, MOST_MINUTES, MOST_TOKENS = 10**12, 1e7, 10**9
 LENGTHS = ("steps", "minutes", "epochs")        # a run has exactly one of them
-USUAL_STEPS = 1000                              # of a run whose length is neither given nor estimated
 
 
 @dataclass(frozen=True)
@@ -313,6 +310,8 @@ class TuningParams:
                                       above=0, high=1e6)
     preference_beta: float = option(0.1, "preferences: how much the model may move away from the one it was (DPO's "
                                     "beta); smaller: more", above=0, high=100)
+    preference_text: float = option(1.0, "preferences: weight of the loss on the project's text, learned beside the "
+                                    "pairs, against forgetting; 0: none", low=0, high=1000)
 
     def problems(self) -> Iterator[str]:
         """Yield a sentence for everything that is wrong."""
@@ -408,9 +407,7 @@ class Params:
         return values | {"vocab_size": self.model.vocab_size or self.text.vocab_size}
 
 
-# Training as a plain program does it: AdamW with torch's defaults, a constant learning rate, the text as it is.
-_PLAIN = TrainingParams(minutes=None, optimizer="adamw", weight_decay=0.01, beta2=0.999, bpe_dropout=0.0,
-                        warmup_steps=0, length_warmup=0, decay_fraction=0.0, gradient_clip=0.0)
+_PLAIN = TrainingParams(**PLAIN_TRAINING)
 
 PRESETS = {
     # About a million parameters for about a megabyte of text, in about three minutes on two cores. Learning rate, decay

@@ -114,6 +114,7 @@ def given_prompt(arguments):
 
 def interact_with(model, mixer, description, arguments, params, chats):
     """Converse in the terminal, or write a text, until Ctrl-D."""
+    from folio.chat.choices import Choices
     from folio.cli.chat_mode import ChatMode
     from folio.cli.interactive import interact
     from folio.cli.text_mode import TextMode
@@ -125,6 +126,7 @@ def interact_with(model, mixer, description, arguments, params, chats):
     else:
         mode = TextMode(model, params, arguments.samples,
                         read_file=lambda path: text_from(Source(path), arguments.encoding))
+    mode.on_keep = Choices(arguments.home.preferences, mode.screen.note).keep
     mode.mixer = mixer
     if model.voices:
         description += "\n" + mixing.legend(model, False)

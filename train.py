@@ -5,6 +5,7 @@
     python train.py --resume            # continue a stopped or killed run
     python train.py --start-from NAME   # fine-tune: begin with trained weights
     python train.py --start-from NAME --chat dialogues.jsonl        # teach it to answer
+    python train.py --start-from NAME --preferences FILE            # teach it which of two answers is better
     python train.py --preset personal --home personal       # prepares what is missing as well
     python train.py --sweep learning_rate=1e-3,3e-3 --minutes 5     # a run for each value, and a table
 """
@@ -25,7 +26,7 @@ if __name__ == "__main__":
     startup.require("train.py")
 
 from folio.base.commands import command
-from folio.base.defaults import FINE_TUNING, TUNING
+from folio.base.defaults import FINE_TUNING, tuning_defaults
 from folio.base.lines import terminal_width
 from folio.base.run_files import one_file, run_name
 from folio.cli import configuration, example
@@ -55,6 +56,10 @@ def main(started_at=None):
     parser.add_argument("--chat", nargs="*", metavar="FILE",
                         help="with --start-from: teach the model to answer, from conversations in these files, folders "
                         "and globs (default: those in the text that init.py prepared)")
+    parser.add_argument("--preferences", nargs="*", metavar="FILE",
+                        help="with --start-from: teach the model which of two answers is better, from lines with a "
+                        "prompt, the chosen answer and a rejected one (default: the choices kept by run.py and the "
+                        "page, Train_Data/preferences.jsonl)")
     parser.add_argument("--resume", action="store_true",
                         help="continue the newest unfinished run, or the one that --name says (also as a glob)")
     parser.add_argument("--sweep", action="append", default=[], metavar="FIELD=VALUE,VALUE",
@@ -92,15 +97,22 @@ def settings_of(parser, arguments):
     if arguments.resume and arguments.save_config:
         parser.error("--save-config writes what a new run is made of; one that --resume continues was made before")
     flags = parser.settings(arguments, TextParams, ModelParams, TrainingParams, TuningParams)
-    if arguments.chat is not None:
-        flags["learns"] = "chat"
+    taught_by = [name for name in ("chat", "preferences") if getattr(arguments, name) is not None]
+    if len(taught_by) == 2:
+        parser.error("--chat and --preferences are two runs, one after the other: --preferences starts from what "
+                     "--chat has made")
+    if taught_by:
+        flags["learns"], = taught_by
     learns = flags.get("learns", "text")
-    if arguments.chat is not None and arguments.resume:
-        parser.error("a run that --resume continues reads the conversations that it began with; leave --chat out")
+    if taught_by and arguments.resume:
+        parser.error(f"a run that --resume continues reads the files that it began with; leave --{learns} out")
     if learns != "text" and not is_tuned and not arguments.resume:
         parser.error(f"--{learns} teaches trained weights; name them by --start-from (pretrained: those that come with "
                      "Folio)")
-    params = chosen(PRESETS[preset], TUNING.get(learns, {}) | flags if is_tuned else flags)
+    has_adapters = flags.get("lora_rank") is not None
+    if has_adapters and not is_tuned and not arguments.resume:
+        parser.error("--lora-rank trains adapters on trained weights; name them by --start-from, or leave it out")
+    params = chosen(PRESETS[preset], tuning_defaults(learns, has_adapters) | flags if is_tuned else flags)
     # A resumed run has its own settings, which these are compared with, and with --start-from the model is in the file.
     parser.check(params, one_by_one=arguments.resume or is_tuned)
     return preset, flags, params
@@ -155,7 +167,7 @@ def opened_run(arguments, preset, flags, params, started_at):
     """Return the context manager of the run that the command line asks for: fine-tuned, resumed or new."""
     from folio.data import corpus
     from folio.generation import language_model
-    from folio.training import chat, distributed, runs
+    from folio.training import bases, chat, distributed, preferences, runs
     home, telling = arguments.home, {"say": say, "verbose": arguments.verbose}
     wanted = {name: value for name, value in flags.items() if hasattr(params.text, name)}
     if arguments.preset:                # it says how a text becomes tokens, but not how files are read and chosen
@@ -163,10 +175,16 @@ def opened_run(arguments, preset, flags, params, started_at):
         wanted = {name: value for name, value in own if name not in (*READING, "hold_out")} | wanted
     if arguments.start_from is not None:
         start = language_model.load(find_weights(home, arguments.start_from))
-        model = replace(runs.tuned_model(start, flags), vocab_size=None)            # the tokenizer's, as always
+        # Preferences compare the network with what it was, and dropout would make it another one.
+        changes = {"dropout": 0.0} | flags if params.tuning.learns == "preferences" else flags
+        model = replace(runs.tuned_model(start, changes), vocab_size=None)          # the tokenizer's, as always
         params = replace(params, model=model)
+        if params.tuning.lora_rank:
+            bases.Base.checked_name(start, home)
         if params.tuning.learns == "chat":
             opening = partial(chat.open_dialogues, home, arguments.chat or [], params, start.tokenizer, say)
+        elif params.tuning.learns == "preferences":
+            opening = partial(preferences.open_pairs, home, arguments.preferences or [], params, start, say)
         else:
             opening = partial(corpus.open_corpus, home, wanted=wanted, tokenizer=start.tokenizer, say=say)
         tokenizer, text = distributed.after_the_first(opening)
@@ -178,6 +196,8 @@ def opened_run(arguments, preset, flags, params, started_at):
         contents, stored = runs.stored_run(home, name)
         if stored.tuning.learns == "chat":
             opening = partial(chat.reopen_dialogues, home, contents, stored, say)
+        elif stored.tuning.learns == "preferences":
+            opening = partial(preferences.reopen_pairs, home, contents, stored, say)
         else:
             opening = partial(corpus.open_corpus, home, say=say)
         tokenizer, text = distributed.after_the_first(opening)
@@ -226,7 +246,8 @@ def report_end(run):
     if missed := summary.shortfall(run):
         say(missed)
     weights = run.home.weights(run.name)
-    best = f"The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per byte"
+    best = (f"The best weights, of step {run.progress.best_step:,} with {run.progress.best_nats:.4f} nats per "
+            f"{run.lessons.unit}")
     say(f"Done. {best}, are in {weights}")
     if not distributed.is_first():
         return

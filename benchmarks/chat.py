@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +61,53 @@ def write_dialogues(path, count, seed=1):
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def speed(words):
+    """Print tokens of conversations learned from a second, packed and padded, as shares of plain text's."""
+    from dataclasses import replace
+
+    from folio.base.defaults import TUNING
+    from folio.base.home import Home
+    from folio.cli.command_line import chosen, one_length
+    from folio.data import corpus
+    from folio.generation import language_model
+    from folio.training import chat, runs
+    from Model_Params import PRESETS
+    rounds = int(words[0]) if words else 30
+    start = language_model.load(ROOT / "Saved_Weights" / "weights-pretrained.pth")
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        home = Home(Path(folder))
+        home.train_data.mkdir()
+        home.saved_weights.mkdir()
+        shutil.copy(PLAYS, home.train_data)
+        write_dialogues(home.folder / "dialogues.jsonl", 3000)
+        opened, tokens = {}, {}
+        kinds = {"text": {"learns": "text"}, "packed": {"packing": True}, "padded": {"packing": False}}
+        for name, flags in kinds.items():
+            flags = {"learns": "chat", "threads": 1, "precision": "fp32", "batch_size": 8, "bpe_dropout": 0.0,
+                     "compile": False, **one_length({"steps": 10 ** 6}), **flags}
+            params = chosen(PRESETS["default"], TUNING[flags["learns"]] | flags)
+            params = replace(params, model=replace(runs.tuned_model(start, {}), vocab_size=None))
+            if name == "text":
+                tokenizer, text = corpus.open_corpus(home, tokenizer=start.tokenizer, say=lambda line: None)
+                params = replace(params, text=text.text)
+            else:
+                tokenizer, text = chat.open_dialogues(home, [str(home.folder / "dialogues.jsonl")], params,
+                                                      start.tokenizer, lambda line: None)
+            run = stack.enter_context(runs.new_run(home, name, params, tokenizer, text, time.perf_counter(),
+                                                   say=lambda line: None, start=start))
+            opened[name] = run
+            tokens[name] = text.train_tokens / run.lessons.steps_per_epoch(run.training, params.model.block_size)
+        seconds = {name: [] for name in opened}
+        for _ in range(rounds):
+            for name, run in opened.items():
+                began = time.perf_counter()
+                run.step()
+                seconds[name].append(time.perf_counter() - began)
+    speeds = {name: tokens[name] / statistics.median(times[2:]) for name, times in seconds.items()}
+    for name, found in speeds.items():
+        print(f"{name:<8}{found:8,.0f} tokens a second   {found / speeds['text']:.2f}")
+
+
 def ends(words):
     """Teach the shipped model 300 dialogues, by the command that a person types, and count the answers that end."""
     from folio.chat.messages import Message
@@ -70,8 +118,8 @@ def ends(words):
         shutil.copy(ROOT / "Saved_Weights" / "weights-pretrained.pth", home / "Saved_Weights")
         write_dialogues(home / "dialogues.jsonl", 300)
         began = time.perf_counter()
-        subprocess.run([sys.executable, str(ROOT / "train.py"), "--home", folder, "--start-from", "pretrained", "--chat",
-                        str(home / "dialogues.jsonl"), "--name", "chat", *words], check=True)
+        subprocess.run([sys.executable, str(ROOT / "train.py"), "--home", folder, "--start-from", "pretrained",
+                        "--chat", str(home / "dialogues.jsonl"), "--name", "chat", *words], check=True)
         seconds = time.perf_counter() - began
         model = language_model.load(home / "Saved_Weights" / "weights-chat.pth")
     questions = [each["messages"][-2] for each in dialogues(100, seed=2)]
@@ -90,4 +138,4 @@ def does_end(model, prompt, number, tokens=200):
 
 
 if __name__ == "__main__":
-    {"ends": ends}[sys.argv[1]](sys.argv[2:])
+    {"speed": speed, "ends": ends}[sys.argv[1]](sys.argv[2:])

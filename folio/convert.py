@@ -28,11 +28,12 @@ from tokenizer import FILES, load
 # The modules that write FORMATS. They import torch, for which --help need not wait.
 MODEL_WRITERS = {"huggingface": "folio.formats.hugging_face", "gguf": "folio.formats.gguf",
                  "ollama": "folio.formats.ollama", "page": "folio.formats.page"}
+ADAPTER = "peft"                                        # the format of adapters alone, in folio.formats.peft
 SUFFIXES = {"gguf": ".gguf", "page": ".html"}          # by which other programs know their files
-NAMES = [*FORMATS, *(name for name in WRITERS if name not in FORMATS)]        # of all formats
+NAMES = [*FORMATS, ADAPTER, *(name for name in WRITERS if name not in FORMATS)]        # of all formats
 # By what is asked for, the flags that belong to it.
 FLAGS = {"the export of a model": {"weights", "type", "push"}, "the export of a tokenizer": set(),
-         "the import of a model": {"name"}, "the import of a tokenizer": {"pattern", "drop", "replace"}}
+         "the import of a model": {"name", "base"}, "the import of a tokenizer": {"pattern", "drop", "replace"}}
 WEIGHTS_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")     # of a model's folder
 
 
@@ -42,7 +43,8 @@ def make_parser():
     parser.add_argument("direction", choices=["export", "import"], help="out of this project, or into it")
     parser.add_argument("words", nargs="+", metavar="WORD",
                         help="export: a format and the path to write; of a model: "
-                        f"{', '.join(f'{name} ({format.meaning})' for name, format in FORMATS.items())}; "
+                        f"{', '.join(f'{name} ({format.meaning})' for name, format in FORMATS.items())}, "
+                        f"{ADAPTER} (a folder with an adapter alone, for Hugging Face's PEFT); "
                         "of the tokenizer alone: huggingface FILE.json, gpt2 FOLDER, tiktoken FILE. "
                         "import: a model's folder or .gguf file; or a tokenizer.json, a vocab.json and its merges.txt, "
                         "or a rank file of tiktoken")
@@ -54,6 +56,8 @@ def make_parser():
     model.add_argument("--push", metavar="REPO", help="export huggingface: also upload the folder to this repository "
                        "at Hugging Face; a new one is private")
     model.add_argument("--name", help="import: what to call the model in Saved_Weights")
+    model.add_argument("--base", metavar="FILE", help="import an adapter of PEFT: the weights in Saved_Weights that it "
+                       "is for")
     tokenizer = parser.add_argument_group("a tokenizer alone")
     tokenizer.add_argument("--pattern", choices=list(SPLIT_PATTERNS), metavar="|".join(SPLIT_PATTERNS),
                            help="import: the split pattern, for files that do not contain it")
@@ -84,17 +88,24 @@ def main():
 
 def _names_model(format, path):
     """Return whether an export to this path is a whole model's."""
-    return format in FORMATS and not (format in WRITERS and Path(path).suffix.lower() == ".json")
+    return format in (*FORMATS, ADAPTER) and not (format in WRITERS and Path(path).suffix.lower() == ".json")
 
 
 def holds_model(path):
-    """Return whether a path is a whole model of another program: a folder with its weights, or a GGUF file."""
+    """Return whether a path is a model of another program: a folder with its weights or an adapter, or a GGUF file."""
+    if holds_adapter(path):
+        return True
     if path.is_dir():
         return (path / "config.json").exists() and any(any(path.glob(pattern)) for pattern in WEIGHTS_FILES)
     if not path.is_file():
         return False
     with path.open("rb") as file:
         return path.suffix == ".gguf" or file.read(4) == b"GGUF"
+
+
+def holds_adapter(path):
+    """Return whether a path is a folder with an adapter, as PEFT writes it."""
+    return path.is_dir() and (path / "adapter_config.json").exists()
 
 
 def _refuse_flags(parser, arguments, is_model):
@@ -120,7 +131,7 @@ def _export_model(parser, arguments):
     if suffix and path.suffix.lower() != suffix:
         parser.error(f"{path} would not be recognized: name a file that ends in {suffix}, as in: "
                      f"export {format} {path.stem or 'model'}{suffix}")
-    types = {} if format == "huggingface" else {"type": arguments.type}
+    types = {} if format in ("huggingface", ADAPTER) else {"type": arguments.type}
     if arguments.type:
         _refuse_type(parser, format, arguments.type)
     if arguments.push:
@@ -130,7 +141,7 @@ def _export_model(parser, arguments):
     from folio.formats.find_weights import find_weights
     home = arguments.home
     model = trained_model.load(find_weights(home, arguments.weights))
-    import_module(MODEL_WRITERS[format]).write(model, path, **types)
+    _module_of(format).write(model, path, **types)
     from folio.networks.build import count_parameters
     type = f" in {arguments.type or _default_type(format, model)}" if types else ""
     print(f"{model.name}   {count_parameters(model.net):,} parameters{type}, {_bytes_of(path):,} bytes -> {path}")
@@ -151,8 +162,13 @@ def _refuse_type(parser, format, type):
         parser.error(f"--type {type}: the format {format} has {', '.join(types)}{aside}")
 
 
+def _module_of(format):
+    """Return the module that writes a format."""
+    return import_module("folio.formats.peft" if format == ADAPTER else MODEL_WRITERS[format])
+
+
 def _types_of(format):
-    return getattr(import_module(MODEL_WRITERS[format]), "TYPES", ())
+    return getattr(_module_of(format), "TYPES", ())
 
 
 def _default_type(format, model):
@@ -171,6 +187,10 @@ def _print_next(model, format, path):
     if format == "huggingface":
         from folio.formats.model_card import program
         print("Next, in Python with transformers:", *program(model, format, str(path)).splitlines(), sep="\n    ")
+    elif format == ADAPTER:
+        base = model.contents["adapter"]["base"]["name"]
+        print(f"Next: {path / 'README.md'} says how PEFT loads it. Its base in Hugging Face's format: "
+              f"{command('-m folio.convert', 'export', 'huggingface', 'BASE', '--weights', base)}")
     elif format == "gguf":
         print(f"Next: llama-completion -m {quoted(path)} -no-cnv -n 100 --top-k 0 --top-p 1 --min-p 0 "
               f"-p {quoted('Once upon a time')}")
@@ -211,8 +231,13 @@ def _import_model(parser, arguments):
     _refuse_no_model(path)
     target = home.weights(name)
     _refuse_taken(home, name)
-    reader = "folio.formats.hugging_face_import" if path.is_dir() else "folio.formats.gguf"
-    contents, notes = import_module(reader).read(path, name)
+    if holds_adapter(path):
+        contents, notes = _imported_adapter(parser, arguments, path)
+    else:
+        if arguments.base:
+            parser.error(f"--base is for adapters of PEFT, and {path} is a whole model")
+        reader = "folio.formats.hugging_face_import" if path.is_dir() else "folio.formats.gguf"
+        contents, notes = import_module(reader).read(path, name)
     _refuse_taken(home, name)           # reading a large model takes a while
     _save(target, contents)
     print(*notes, sep="\n", end="\n" if notes else "")
@@ -222,10 +247,24 @@ def _import_model(parser, arguments):
     print(f"To train it on text of yours: {command('train.py', '--start-from', name)}")
 
 
+def _imported_adapter(parser, arguments, path):
+    """Return the contents of a weights file with PEFT's adapter in a folder, and no notes."""
+    from folio.formats import adapters, peft
+    from folio.formats.find_weights import find_weights
+    home = arguments.home
+    if arguments.base is None:
+        again = command("-m folio.convert", "import", path, "--name", arguments.name, "--base", "NAME")
+        parser.error(f"{path} is an adapter: say which model in {home.saved_weights} it is for: {again}")
+    base = find_weights(home, arguments.base)
+    adapters.name_of_base(base, home.saved_weights)     # refuses one that lies elsewhere
+    return peft.read(path, arguments.name, base), []
+
+
 def _save(path, contents):
     """Write a weights file. What takes longer than a second shows a bar."""
     from folio.formats import checkpoint
-    sizes = {tensor.data_ptr(): tensor.nbytes for tensor in contents["weights"].values()}       # tied ones once
+    weights = contents.get("weights") or contents["adapter"]["weights"]
+    sizes = {tensor.data_ptr(): tensor.nbytes for tensor in weights.values()}       # tied ones once
     with tqdm(total=2 * sum(sizes.values()), desc="Writing", unit="B", unit_scale=True, leave=False, disable=None,
               delay=1) as bar:          # twice: for the checksum, and to the disk
         checkpoint.save(path, contents, bar.update)

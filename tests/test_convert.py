@@ -136,8 +136,8 @@ def test_a_refused_import_leaves_the_existing_tokenizer(tmp_path):
 
 
 @pytest.mark.parametrize("words, said", [
-    (["export", "hugging", "x"], "export huggingface|gguf|ollama|page|gpt2|tiktoken PATH"),
-    (["export", "gpt2"], "export huggingface|gguf|ollama|page|gpt2|tiktoken PATH"),
+    (["export", "hugging", "x"], "export huggingface|gguf|ollama|page|peft|gpt2|tiktoken PATH"),
+    (["export", "gpt2"], "export huggingface|gguf|ollama|page|peft|gpt2|tiktoken PATH"),
     (["import", "a", "b", "c"], "one path or two"), (["import"], "WORD"), (["improt", "a"], "'improt'"),
     (["import", "a", "--patern", "gpt2"], "did you mean --pattern?"),
 ], ids=lambda value: " ".join(value) if isinstance(value, list) else "")

@@ -1,7 +1,13 @@
-"""Defaults that follow from the length of a run, and from what trained weights are taught."""
+"""Values beside the fields of Model_Params.py: limits, and defaults that follow from other parameters."""
 
 from typing import Any
 
+# The largest values: beyond the end of any run, and small enough to compute with in 64-bit integers and float32.
+MOST_STEPS, MOST_MINUTES, MOST_TOKENS = 10**12, 1e7, 10**9
+USUAL_STEPS = 1000              # of a run whose length is neither given nor estimated
+# Training as a plain program does it: AdamW with torch's defaults, a constant learning rate, the text as it is.
+PLAIN_TRAINING = {"minutes": None, "optimizer": "adamw", "weight_decay": 0.01, "beta2": 0.999, "bpe_dropout": 0.0,
+                  "warmup_steps": 0, "length_warmup": 0, "decay_fraction": 0.0, "gradient_clip": 0.0}
 # Where training starts from trained weights. From the shipped weights on 20 kB of tiny shakespeare, 40 steps of 16
 # sequences (20 passes), best nats per byte: 1.954 at 0.0003, 1.879 at 0.001, 1.900 at 0.002, 1.903 at 0.004; from
 # random weights 2.299. 0.0015 is between the two best, with 8 sequences per step. A network that knows long sequences
@@ -9,10 +15,25 @@ from typing import Any
 FINE_TUNING = {"learning_rate": 0.0015, "length_warmup": 0}
 # The same where they learn from conversations, whose ids are what a chat will have: without BPE-dropout. From the
 # shipped weights on 300 dialogues, best nats per byte of the answers held out, and how many of 100 sampled answers end:
-# 5 epochs at 0.0005: 0.924, 41; 3 at 0.001: 0.928, 84; 5 at 0.001: 0.901, 100. At 0.003 the best is 0.999, after two.
-CHAT_TUNING = {"learning_rate": 0.001, "length_warmup": 0, "bpe_dropout": 0.0, "compile": False, "epochs": 5.0,
-               "minutes": None, "patience": 6}
-TUNING = {"text": FINE_TUNING, "chat": CHAT_TUNING}         # by TuningParams.learns
+# with 8 rows in a step 5 epochs at 0.0005: 0.924, 41; 3 at 0.001: 0.928, 84; 5 at 0.001: 0.901, 100; 3 at 0.002: 0.934,
+# 100; at 0.003 the best is 0.999, after two. With 4 rows 3 epochs at 0.001: 0.885, 100; 4: 0.883, 100.
+CHAT_TUNING = {"learning_rate": 0.001, "length_warmup": 0, "bpe_dropout": 0.0, "compile": False, "batch_size": 4,
+               "epochs": 3.0, "minutes": None, "patience": 6}
+# The same where they learn from preferences.
+PREFERENCE_TUNING = {"learning_rate": 0.0003, "length_warmup": 0, "bpe_dropout": 0.0, "compile": False, "epochs": 3.0,
+                     "minutes": None}
+# Where adapters are trained (lora_rank) in place of the weights, in addition to these.
+LORA_RATE = 2.0             # learning rate, as a multiple of that for all weights
+LORA_TUNING = {"optimizer": "adamw", "weight_decay": 0.0}
+TUNING = {"text": FINE_TUNING, "chat": CHAT_TUNING, "preferences": PREFERENCE_TUNING}     # by TuningParams.learns
+
+
+def tuning_defaults(learns: str, with_adapters: bool) -> dict[str, Any]:
+    """Return {field of TrainingParams: value} where trained weights are taught. learns: TuningParams.learns"""
+    usual = TUNING.get(learns, FINE_TUNING)
+    if not with_adapters:
+        return usual
+    return usual | LORA_TUNING | {"learning_rate": LORA_RATE * usual["learning_rate"]}
 
 
 def for_length(steps: int, shorter_first: bool = True) -> dict[str, Any]:

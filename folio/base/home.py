@@ -22,6 +22,11 @@ class Home:
         return self.train_data / "tokens"
 
     @property
+    def preferences(self):
+        """The choices among several answers; see folio.chat.choices. No text to train on."""
+        return self.train_data / "preferences.jsonl"
+
+    @property
     def downloads(self):
         """Texts that init.py has downloaded."""
         return self.train_data / "downloads"

@@ -94,6 +94,16 @@ class ChatTemplate:
         return [self.start_id, *self.tokenizer.encode(f"{role}\n")]
 
 
+def named_by(jinja: Any, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """Return the ChatTemplate that another program's Jinja template stands for; None where it is no ChatML.
+
+    What such a template adds by itself, as a system message where there is none, is left out.
+    """
+    if not (isinstance(jinja, str) and START in jinja and END in jinja):
+        return None
+    return ChatTemplate(tokenizer) if {START, END} <= tokenizer.special_ids.keys() else None
+
+
 def taught(tokenizer: Tokenizer) -> Tokenizer:
     """Return a tokenizer with the special tokens of conversations, after all others, where it lacks them."""
     missing = [name for name in (START, END) if name not in tokenizer.special_ids]

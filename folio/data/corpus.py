@@ -333,7 +333,7 @@ def documents_in(home, text, paths, held_out=(), report=None):
     text: TextParams; report: a FolderReport, which is told what is read and what is skipped
     Raises FileNotFoundError or FolioError where there are none.
     """
-    ignored = [home.tokens, home.downloads]
+    ignored = [home.tokens, home.downloads, home.preferences]
     held_out = find_files(held_out, ignored, text, report) if held_out else []
     named = set(map(Path.resolve, held_out))
     files = [file for file in find_files(paths, ignored, text, report) if file.resolve() not in named]

@@ -84,7 +84,7 @@ def supply_text(home, say=print):
     scripts. Otherwise it is the text of that project: the plays.
     """
     with suppress(FileNotFoundError, FolioError):
-        find_files([home.train_data], ignored=[home.tokens, home.downloads])
+        find_files([home.train_data], ignored=[home.tokens, home.downloads, home.preferences])
         return
     downloads = [project.downloads / f"{TINY_SHAKESPEARE}.txt" for project in (home, OWN)]
     source = next((_tiny_shakespeare(path) for path in downloads if path.exists()), OWN.train_data / "input.txt")
@@ -98,7 +98,7 @@ def find_files(paths, ignored=(), reading=None, report=None):
     """Return the files that `paths` (files, folders and globs) name, sorted, each once even if it has several names.
 
     Symbolic links to files and folders are followed. Of a folder, hidden and ignored files are skipped, and the
-    `ignored` folders, and where `reading` (TextParams) is given also files that are no text.
+    `ignored` files and folders, and where `reading` (TextParams) is given also files that are no text.
     report: a FolderReport, which is told of what is found
     Raises FileNotFoundError for a path that does not exist, FolioError if no file is found at all.
     """
@@ -234,8 +234,9 @@ def _is_below(names, patterns):
 
 
 def _lies_in(skipped, file):
-    """Whether a file is in one of these folders, or among the tokens of any project."""
-    return any(folder in skipped or _has_tokens(folder) for folder in _resolved(file).parents)
+    """Whether a file is one of these, or in one of these folders, or among the tokens of any project."""
+    path = _resolved(file)
+    return path in skipped or any(folder in skipped or _has_tokens(folder) for folder in path.parents)
 
 
 def _has_tokens(folder):

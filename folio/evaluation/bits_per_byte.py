@@ -48,6 +48,14 @@ class Score:
     def bits_per_byte(self):
         return self.nats / self.bytes / math.log(2)
 
+    def in_words(self, unit):
+        """Return the figures of a validation for a line of the terminal."""
+        return f"val {self.nats_per_byte:.3f} nats/{unit} ({self.bits_per_byte:.3f} bits)"
+
+    def in_report(self):
+        """Return the fields of a validation in a report of the log."""
+        return {"val_nats_per_byte": self.nats_per_byte, "val_bpb": self.bits_per_byte}
+
 
 def window_len(net):
     """Return the number of tokens in a window in which a network is measured."""

@@ -28,23 +28,36 @@ Saved_Weights/weights-NAME.pth has all that is needed to run the network, and is
     val_nats_per_byte       float or None: the same in nats per byte
     origin          of an imported model, what it was before (folio.formats.hugging_face); else absent or None
 
+An adapter (folio.networks.lora) is a weights file too, without `weights` and `tokenizer` and with
+
+    adapter         {rank, alpha, rows, special_tokens, base, weights}: what its base lacks (folio.formats.adapters);
+                    B A is multiplied by alpha / rank, also in matrices whose own rank is another
+                    base            {name, fingerprint}: of the weights file beside it that the adapter changes
+                    weights         {MODULE.a, MODULE.b, embedding.rows...: tensor}, mostly in float16
+                    rows            [id]: the tokens of embedding.rows, also those that the base does not have
+                    special_tokens  [name]: that its tokenizer has after the base's
+
 Saved_Weights/resume-NAME.pth has all that is needed to continue a run exactly:
 
     name            str: of the run
-    params          {"text", "model", "training"}: {field: value} of each dataclass, resolved
+    params          {"text", "model", "training", "tuning"}: {field: value} of each dataclass, resolved
     tokenizer       str: fingerprint of the run's tokenizer
-    corpus          str: fingerprint of the tokens that it reads
+    corpus          str: fingerprint of the tokens, or of the conversations or pairs, that it reads
+    lessons         what these are read again with, where the home does not have it: {sources: [path], tokenizer:
+                    tokenizer.Tokenizer.to_dict(), ...}; of a run on the home's text None
     torch           str: the version that trained it
     processes       int: that trained it together
     progress        {field: value} of folio.training.loop's Progress: step, seconds, best_nats, finished...
-    weights         {name: tensor}: as above, in float32, whatever type the matrix products have
+    weights         {name: tensor}: as above, in float32, whatever type the matrix products have; of a run that trains
+                    adapters, only theirs: progress.started_from names their base
     optimizers      [{"state": {number of a parameter: {name: tensor or value}}, "param_groups": [...]}], in
                     torch.optim's form
     scaler          {name: value}: the state of the loss scale where precision is fp16; else {}
     streams         {name: tensor}: a recurrent network's state, where batches are consecutive; else None
 
-Older files lack `learned_from`, `started_from`, `scaler` or `streams`: a reader does without them. Fields that a reader
-does not know are passed over. `load_metadata` returns all but the numbers of the tensors, without reading those.
+Older files lack `learned_from`, `started_from`, `scaler`, `streams` or `lessons`: a reader does without them. Fields
+that a reader does not know are passed over. `load_metadata` returns all but the numbers of the tensors, without reading
+those.
 """
 
 import os

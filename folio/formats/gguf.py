@@ -29,6 +29,8 @@ family).
     tokenizer.ggml.eos_token_id, .bos_token_id, .padding_token_id
                                 the special token that ends a text. llama.cpp would take number 11 where they are absent
     tokenizer.ggml.add_bos_token, .add_eos_token    false
+    tokenizer.chat_template     of a model that was taught to chat: ChatML (folio.chat.template). Its eos_token_id, and
+                                tokenizer.ggml.eot_token_id, is the token that ends an answer
     folio.opening               ids before a text that begins from nothing; llama.cpp passes over our own keys
     folio.biases                biases: gpt2 has a bias everywhere, and where our network has none it is zero
 
@@ -49,6 +51,7 @@ from tqdm import tqdm
 
 from folio.base.errors import FolioError
 from folio.base.files import refuse_foreign
+from folio.chat.template import JINJA, named_by
 from folio.formats import exports, gguf_file
 from folio.formats.tokenizer_parts import tokenizer_from_names, unmade_tokens
 from folio.formats.trained_model import imported
@@ -85,7 +88,8 @@ _NEUTRAL = {"ARCH.rope.scaling.type": ("none",), "ARCH.attention.sliding_window"
             "ARCH.attention.causal": (True,), "ARCH.expert_count": (0,), "ARCH.expert_used_count": (0,),
             "tokenizer.ggml.add_eos_token": (False,), "tokenizer.ggml.add_space_prefix": (False,)}
 # Keys of others' files that are left out, and what is said of it; None: nothing.
-_LEFT_OUT = {"tokenizer.chat_template": "its chat template, since Folio continues texts",
+_LEFT_OUT = {"tokenizer.chat_template": "its chat template, which is no ChatML: Folio continues its texts",
+             "tokenizer.ggml.eot_token_id": None,
              "tokenizer.ggml.padding_token_id": None, "tokenizer.ggml.unknown_token_id": None}
 
 
@@ -131,7 +135,7 @@ def _metadata(model, architecture, type):
             "general.description": description, "general.size_label": size_label(count_parameters(model.net)),
             "general.file_type": _FILE_TYPES[type], "general.quantization_version": 2,
             **{f"{architecture}.{key}": value for key, value in _shape_values(model.params, architecture).items()},
-            **_tokenizer_values(model.tokenizer),
+            **_tokenizer_values(model.tokenizer), **_chat_values(model.chat),
             "folio.opening": model.opening, "folio.biases": model.params.biases}
 
 
@@ -165,6 +169,13 @@ def _tokenizer_values(tokenizer):
             "tokenizer.ggml.eos_token_id": end, "tokenizer.ggml.bos_token_id": end,
             "tokenizer.ggml.padding_token_id": end,
             "tokenizer.ggml.add_bos_token": False, "tokenizer.ggml.add_eos_token": False}
+
+
+def _chat_values(chat):
+    if chat is None:
+        return {}
+    return {"tokenizer.ggml.eos_token_id": chat.end_id, "tokenizer.ggml.eot_token_id": chat.end_id,
+            "tokenizer.chat_template": JINJA}
 
 
 def _tensors(model, architecture, type):
@@ -248,14 +259,15 @@ def read(path, name):
         architecture = values.one_of("general.architecture", tuple(_MODULES))
         tokenizer, order = _read_tokenizer(values)
         params = _read_params(values, architecture, tokenizer.vocab_size, "output.weight" not in file.tensors)
-        opening = _read_opening(values, tokenizer, order)
+        chat = values.chat(tokenizer)
+        opening = _read_opening(values, tokenizer, order, chat)
         notes = values.finish(architecture)
         _check_tensors(file.tensors, params, architecture)
         weights = _read_weights(file, params, architecture, order)
         types = sorted({outline.type for outline in file.tensors.values()} - {"f32"})
         if types:
             notes.append(f"Its matrices are in {' and '.join(types)}: they were rounded when it was written.")
-        return imported(name, params, weights, tokenizer, opening), notes
+        return imported(name, params, weights, tokenizer, opening, chat=chat), notes
 
 
 class _Values:
@@ -286,6 +298,12 @@ class _Values:
             raise FolioError(f"its {key} is {gguf_file.shown(value)}; "
                              f"Folio can represent {', '.join(map(str, allowed))}")
         return value
+
+    def chat(self, tokenizer):
+        """Return the ChatTemplate, or None where there is none or it is not ChatML."""
+        found = named_by(self._metadata.get("tokenizer.chat_template"), tokenizer)
+        self._understood |= {"tokenizer.chat_template"} if found else set()
+        return found
 
     def finish(self, architecture):
         """Return the notes. Raises FolioError for a key that nobody asked for and that may change what it computes."""
@@ -351,10 +369,11 @@ def _read_tokenizer(values):
     return tokenizer, np.array([ids[token] for token in tokenizer.names()])
 
 
-def _read_opening(values, tokenizer, order):
+def _read_opening(values, tokenizer, order, chat):
     """Return the ids before a text that begins from nothing: ours, or the file's token for the beginning or the end.
 
-    order: the file's id of each token. What Folio does otherwise at the beginning and the end of a text is noted.
+    order: the file's id of each token; chat: a ChatTemplate or None. What Folio does otherwise at the
+    beginning and the end of a text is noted.
     """
     own_ids = {int(original): number for number, original in enumerate(order)}
     end = values.get("tokenizer.ggml.eos_token_id", int, -1)
@@ -367,7 +386,7 @@ def _read_opening(values, tokenizer, order):
     if values.get("tokenizer.ggml.add_bos_token", bool, tokenizer.pattern == PATTERNS["llama-bpe"]):
         values.notes.append("It asks for the token that begins a text before every prompt; Folio puts it only before "
                             "a text that begins from nothing.")
-    if end in own_ids and own_ids[end] != tokenizer.end_of_text:
+    if end in own_ids and own_ids[end] not in (tokenizer.end_of_text, chat and chat.end_id):
         ours = "nothing" if tokenizer.end_of_text is None else tokenizer.names()[tokenizer.end_of_text]
         values.notes.append(f"Its texts end with {tokenizer.names()[own_ids[end]]}; in Folio, {ours} ends them.")
     return [own_ids[token] for token in opening]

@@ -170,7 +170,8 @@ def write(model, folder):
     files = {"config.json": json_bytes(config(model, architecture)),
              "generation_config.json": json_bytes(_generation_config(model)),
              "tokenizer.json": tokenizer_json(model.tokenizer),
-             "tokenizer_config.json": json_bytes(tokenizer_config(model.tokenizer, model.params.block_size)),
+             "tokenizer_config.json": json_bytes(tokenizer_config(model.tokenizer, model.params.block_size,
+                                                                  model.chat)),
              "README.md": model_card.text(model, "huggingface").encode("utf-8")}
     weights, parts = model.net.state_dict(), counterparts(architecture, model.params)
     header = safetensors_file.header_of({name: (torch.float32, part.shape) for name, part in parts.items()},
@@ -213,9 +214,9 @@ def config(model, architecture):
     rope_theta and dtype stand there twice: before version 5 transformers, and still other programs, read the spellings
     that follow them.
     """
-    params, end = model.params, model.tokenizer.end_of_text
+    params, end, pad = model.params, next(iter(model.ends), None), model.tokenizer.end_of_text
     shared = {"vocab_size": params.vocab_size, "tie_word_embeddings": params.tied_head, "use_cache": True,
-              "initializer_range": 0.02, "bos_token_id": _beginning(model), "eos_token_id": end, "pad_token_id": end,
+              "initializer_range": 0.02, "bos_token_id": _beginning(model), "eos_token_id": end, "pad_token_id": pad,
               "dtype": "float32", "torch_dtype": "float32", MARK: folio.__version__}
     if architecture == "gpt2":
         return {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_positions": params.block_size,
@@ -238,8 +239,9 @@ def config(model, architecture):
 
 def _generation_config(model):
     """Return the fields of generation_config.json. Half the context is left to prompts: GPT-2 fails beyond its end."""
-    end = model.tokenizer.end_of_text
-    return {"bos_token_id": _beginning(model), "eos_token_id": end, "pad_token_id": end, "do_sample": True,
+    ends, pad = model.ends, model.tokenizer.end_of_text
+    end = ends if len(ends) > 1 else next(iter(ends), None)
+    return {"bos_token_id": _beginning(model), "eos_token_id": end, "pad_token_id": pad, "do_sample": True,
             "temperature": GenerationParams().resolved().temperature, "max_new_tokens": model.params.block_size // 2}
 
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from folio.base.errors import FolioError
 from folio.base.files import ordinary, read_up_to
+from folio.chat.template import named_by
 from folio.formats import hugging_face, torch_file, trained_model
 from folio.formats.hugging_face_config import Problem, architecture_of, notes_on, params_of, shown
 from folio.formats.safetensors_file import SafetensorsFile
@@ -81,8 +82,9 @@ def _read(folder, name):
         else:
             notes.append("Its weights are in PyTorch's format: an export writes them as safetensors, in Folio's order.")
     opening = _opening(tokens, settings)
-    notes += _end_note(tokens, settings)
-    return trained_model.imported(name, params, weights, tokens.tokenizer, opening, origin), notes
+    chat = _chat(tokens.tokenizer, files, settings)
+    notes += _end_note(tokens, settings, chat)
+    return trained_model.imported(name, params, weights, tokens.tokenizer, opening, origin, chat), notes
 
 
 # --- Weights ---
@@ -286,13 +288,22 @@ def _opening(tokens, settings):
     return tokenizer.encode("\n") if tokenizer.end_of_text is None else [tokenizer.end_of_text]
 
 
-def _end_note(tokens, settings):
+def _chat(tokenizer, files, settings):
+    """Return the ChatTemplate of a model that was taught to chat in ChatML; else None."""
+    template = settings["tokenizer_config.json"].get("chat_template")
+    if "chat_template.jinja" in files:
+        template = files["chat_template.jinja"].decode("utf-8", errors="replace")
+    return named_by(template, tokenizer)
+
+
+def _end_note(tokens, settings, chat):
     """Yield a sentence where the folder names other tokens that end a text than Folio ends it at."""
     ends = settings["generation_config.json"].get("eos_token_id", settings["config.json"].get("eos_token_id"))
     ends = ends if isinstance(ends, list) else [ends]
     ours = tokens.tokenizer.end_of_text
     original = None if ours is None else int(tokens.original_ids[ours])
-    if others := [end for end in ends if type(end) is int and end != original]:
+    own = [original] if chat is None else [original, int(tokens.original_ids[chat.end_id])]
+    if others := [end for end in ends if type(end) is int and end not in own]:
         known = {int(theirs): token for token, theirs in enumerate(tokens.original_ids)}
         names = [tokens.tokenizer.names()[known[end]] for end in others if end in known]
         end = "at no token" if ours is None else f"at {tokens.tokenizer.names()[ours]} only"

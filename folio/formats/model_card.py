@@ -5,7 +5,7 @@ It is Markdown in UTF-8 after a block of YAML between two lines of three hyphens
     library_name    the program that runs the model
     pipeline_tag    what it does: text-generation
     model_name      name of the run
-    tags            ["folio"]
+    tags            ["folio"], of a model that was taught to chat "conversational" too
     license, language       left out: Folio does not know them, and the card says how to add them
 
 Then the card says in words and figures what the model is. It has no word of the training text: only its size and its
@@ -25,6 +25,14 @@ _PROGRAMS = {"huggingface": ("transformers", """\
 from transformers import pipeline
 write = pipeline("text-generation", {folder})
 print(write({opening}, max_new_tokens=100)[0]["generated_text"])""")}
+# The same of a model that was taught to chat.
+_CHAT_PROGRAMS = {"huggingface": """\
+from transformers import pipeline
+answer = pipeline("text-generation", {folder})
+messages = [{{"role": "user", "content": "How are you?"}}]
+print(answer(messages, max_new_tokens=100)[0]["generated_text"][-1]["content"])"""}
+
+_CHAT_NOTE = "The model was taught to answer: its chat template (ChatML) is in `tokenizer_config.json`."
 
 _CARD = """\
 ---
@@ -32,7 +40,7 @@ library_name: {library}
 pipeline_tag: text-generation
 model_name: {quoted_name}
 tags:
-- folio
+- folio{tags}
 ---
 
 # {title}
@@ -68,19 +76,22 @@ def text(model, format):
     equations = architecture(model, format)
     opening = quoted(model.tokenizer.decode(model.opening))
     return _CARD.format(
+        tags="\n- conversational" if model.chat else "",
         library=_PROGRAMS[format][0], quoted_name=quoted(str(model.name)), title=_plain(str(model.name)),
         origin=_origin(model), warning=_warning(model),
         figures="\n".join(f"| {name} | {value} |" for name, value in _figures(model, equations)),
         program=program(model, format, "path/to/this/folder"),
-        opening_note=f"A text that begins from nothing begins with {_code(opening)} (as a string of Python): the "
+        opening_note=_CHAT_NOTE if model.chat else
+                     f"A text that begins from nothing begins with {_code(opening)} (as a string of Python): the "
                      "model expects that before its first word. In front of a prompt of your own it is not needed.",
         window_note=_window_note(model))
 
 
 def program(model, format, folder):
-    """Return the lines of Python that run a model exported to this folder, from the beginning of a text."""
+    """Return the lines of Python that run a model exported to this folder, from the beginning of a text or chat."""
     opening = model.tokenizer.decode(model.opening)
-    return _PROGRAMS[format][1].format(folder=quoted(folder), opening=quoted(opening))
+    lines = _CHAT_PROGRAMS[format] if model.chat else _PROGRAMS[format][1]
+    return lines.format(folder=quoted(folder), opening=quoted(opening))
 
 
 def quoted(value):

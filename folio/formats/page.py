@@ -13,7 +13,7 @@ header in JSON, and the tensors one behind the other, without gaps, up to the en
     params      ModelParams, resolved
     tokenizer   Tokenizer.to_dict(), and under `expression` the split pattern's regular expression (null: none)
     opening     ids before a text that begins from nothing
-    chat        ChatTemplate.to_dict() of a model that was taught to chat, else null
+    chat        ChatTemplate.to_dict(), only of a model that was taught to chat
     settings    the fields of GenerationParams that the page has: {name, help, type (int, float, str or texts), default,
                 low, high, above, choices}; default is what the page takes, as GenerationParams.resolved() has it
     tensors     [[name in the network's state_dict, type, shape]]; a tied head is left out
@@ -153,7 +153,7 @@ def _described(model, type):
              "steps": int(model.contents["step"]), "context": model.net.context, "family": model.params.family,
              "vocab_size": tokenizer.vocab_size, "weights": type}
     return {"about": about, "params": asdict(model.params), "opening": model.opening, "settings": settings(),
-            "chat": None if model.chat is None else model.chat.to_dict(),
+            **({} if model.chat is None else {"chat": model.chat.to_dict()}),
             "tokenizer": tokenizer.to_dict() | {"expression": SPLIT_PATTERNS.get(tokenizer.pattern)}}
 
 

@@ -235,7 +235,7 @@ def _of_weights(path):
     nats = _number(contents.get("val_nats_per_byte"))
     expected = _steps_by_the_clock(params.training, _per(seconds, steps))
     return _of_settings(params, parts, contents.get("started_from"), expected, imported) | {
-        "imported": imported, "parameters": _count(contents.get("weights")), "steps": steps, "seconds": seconds,
+        "imported": imported, "parameters": _count(_trained(contents)), "steps": steps, "seconds": seconds,
         "nats": bits * math.log(2) if nats is None and bits is not None else nats,
         "text": {"train_bytes": learned_from["train_bytes"], "fingerprint": learned_from["text_fingerprint"]}}
 
@@ -315,6 +315,12 @@ def _settings_in_log(path, reports):
 def _metadata(path):
     from folio.formats import checkpoint  # imports torch, which a project without such files does not wait for
     return checkpoint.load_metadata(path)
+
+
+def _trained(contents):
+    """Return the weights in a weights file: of all the model, or of an adapter."""
+    adapter = contents.get("adapter")
+    return adapter.get("weights") if isinstance(adapter, dict) else contents.get("weights")
 
 
 def _count(weights):

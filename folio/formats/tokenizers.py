@@ -37,6 +37,7 @@ import numpy as np
 from folio.base.commands import command
 from folio.base.errors import FolioError
 from folio.base.files import refuse_foreign, replace_together, replacing
+from folio.chat.template import JINJA
 from folio.formats.tokenizer_parts import (
     LOOKS_SPECIAL,
     check_bytes,
@@ -113,15 +114,16 @@ def tokenizer_json(tokenizer):
                   "post_processor": None, "decoder": byte_level, "model": model})
 
 
-def tokenizer_config(tokenizer, block_size):
+def tokenizer_config(tokenizer, block_size, chat=None):
     """Return what the tokenizer_config.json beside a tokenizer.json says to transformers, as plain values.
 
-    block_size: tokens in the model's context. The class is named because transformers would otherwise derive one from
-    the model's architecture, and that of Qwen normalizes every text (NFC).
+    block_size: tokens in the model's context; chat: a ChatTemplate or None. The class is named because transformers
+    would otherwise derive one from the model's architecture, and that of Qwen normalizes every text (NFC).
     """
     end = None if tokenizer.end_of_text is None else tokenizer.names()[tokenizer.end_of_text]
+    own = {} if chat is None else {"eos_token": chat.end, "chat_template": JINJA}
     return {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "pad_token": end, "bos_token": None,
-            "unk_token": None, "add_bos_token": False, "add_eos_token": False, "add_prefix_space": False,
+            **own, "unk_token": None, "add_bos_token": False, "add_eos_token": False, "add_prefix_space": False,
             "clean_up_tokenization_spaces": False, "model_max_length": block_size}
 
 

@@ -12,7 +12,7 @@ import torch
 import tokenizer as tokenizers
 from folio.base.errors import FolioError
 from folio.chat.template import ChatTemplate
-from folio.formats import checkpoint
+from folio.formats import adapters, checkpoint
 from Model_Params import ModelParams, TextParams
 
 
@@ -32,6 +32,13 @@ class TrainedModel:
         return self.contents["name"]
 
     @property
+    def ends(self) -> list[int]:
+        """Ids that end an answer of a chat model or a text, the first of which it ends its own with."""
+        own = [] if self.chat is None else [self.chat.end_id]
+        end = self.tokenizer.end_of_text
+        return own if end in (None, *own) else [*own, end]
+
+    @property
     def params(self) -> ModelParams:
         """Shape of the network, resolved."""
         return self.net.params
@@ -43,11 +50,11 @@ class TrainedModel:
 
 
 def load(path: str | Path) -> TrainedModel:
-    """Return the TrainedModel in a weights file.
+    """Return the TrainedModel in a weights file, of an adapter merged with its base.
 
-    Raises OSError where the file cannot be read, FolioError where it holds no valid model.
+    Raises OSError where a file cannot be read, FolioError where it holds no valid model.
     """
-    contents = checkpoint.load(path)
+    contents = adapters.complete(checkpoint.load(path), path)
     net = checkpoint.network(contents, path).eval().requires_grad_(False)
     try:
         size = tokenizers.size_of(contents["tokenizer"])        # before memory for a tokenizer of any size is taken
@@ -68,13 +75,16 @@ def load(path: str | Path) -> TrainedModel:
 
 
 def imported(name: str, params: ModelParams, weights: dict[str, torch.Tensor], tokenizer: tokenizers.Tokenizer,
-             opening: list[int], origin: dict[str, Any] | None = None) -> dict[str, Any]:
+             opening: list[int], origin: dict[str, Any] | None = None,
+             chat: ChatTemplate | None = None) -> dict[str, Any]:
     """Return the contents of a weights file for a model of another program, which Folio has not trained.
 
-    weights: {name: tensor} in any float type; origin: what an export gives back the original files from.
+    weights: {name: tensor} in any float type; origin: what an export gives back the original files from; chat: of a
+        model that was taught to chat.
     """
     text = TextParams(tokenizer=tokenizer.kind, vocab_size=tokenizer.vocab_size, pattern=tokenizer.pattern)
     return {"name": name, "params": asdict(replace(params, vocab_size=tokenizer.vocab_size)), "weights": weights,
-            "tokenizer": tokenizer.to_dict(), "opening": list(opening), "text": asdict(text), "training": {}, "step": 0,
+            "tokenizer": tokenizer.to_dict(), "opening": list(opening),
+            "chat": chat and chat.to_dict(), "text": asdict(text), "training": {}, "step": 0,
             "started_from": None, "seconds": 0.0, "torch": str(torch.__version__), "learned_from": None,
             "val_bpb": None, "val_nats_per_byte": None, "origin": origin}

@@ -45,7 +45,8 @@ def load(path: str | Path, device: str = "cpu") -> "LanguageModel":
     device = hardware.settle_device(device)
     model = trained_model.load(path)
     return LanguageModel(model.name, model.net.to(device), model.tokenizer, model.opening, int(model.contents["step"]),
-                         model.val_bpb, model.contents.get("learned_from"), is_imported(model.contents), model.chat)
+                         model.val_bpb, model.contents.get("learned_from"), is_imported(model.contents), model.chat,
+                         model.path, model.contents.get("adapter"))
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class LanguageModel:
     learned_from: dict[str, Any] | None = None  # Corpus.training_part of its training text, if the file has it
     is_imported: bool = False                   # whether another program has trained it
     chat: ChatTemplate | None = None            # of a model that was taught to chat
+    path: Path | None = None                    # of its weights file
+    adapter: dict[str, Any] | None = None       # of its file, where that is an adapter (folio.formats.adapters)
 
     @property
     def voices(self) -> tuple[str, ...]:

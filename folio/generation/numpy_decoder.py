@@ -69,17 +69,18 @@ ROUNDING = 2e-5
 def in_numpy(net, precision="float32"):
     """Return the NumpyTransformer of a network as its weights are now, or None where torch generates.
 
-    The one rule: NumPy computes a Transformer in float32, on the CPU, and not in training. (With 1 to 98 million
-    parameters and 1 to 32 sequences it was at least 1.2 times as fast as torch in single tokens. Prompts of up to 255
-    tokens took 0.5 to 0.9 of torch's time on one thread; longer ones torch reads, see decoder.NUMPY_TOKENS.) Where the
-    network computes something else than NumPy does, as after a change in Model.py, torch does it, and a warning says so
-    once per process.
+    The one rule: NumPy computes a Transformer in float32, on the CPU, without adapters, and not in training. (With 1 to
+    98 million parameters and 1 to 32 sequences it was at least 1.2 times as fast as torch in single tokens. Prompts of
+    up to 255 tokens took 0.5 to 0.9 of torch's time on one thread; longer ones torch reads, see decoder.NUMPY_TOKENS.)
+    Where the network computes something else than NumPy does, as after a change in Model.py, torch does it, and a
+    warning says so once per process.
 
     The network keeps it for the next call where its weights need no gradient. (A fused optimizer changes weights
     without a trace.)
     """
     weights = list(net.parameters())
-    if not (isinstance(net, Transformer) and not net.training and all(map(_is_plain_float32, weights))):
+    is_adapted = getattr(net, "adapters", None) is not None         # folio/networks/lora.py
+    if not isinstance(net, Transformer) or is_adapted or net.training or not all(map(_is_plain_float32, weights)):
         return None
     if any(weight.requires_grad for weight in weights):
         return _fold(net, precision)

@@ -12,6 +12,7 @@
     state.resize(count) -> state                the first rows, in the same memory; rows beyond the last are empty
     net.context                                 how many tokens the network sees; None: all
     net.blocks                                  the part whose matrices Muon and weight decay are for
+    net.adapters                                only of a network that folio/networks/lora.py has frozen
 
 A transformer's net(tokens, segments) and net.read(tokens, segments) read sequences that are packed into rows.
 `continue_from` may consume its state; `select` copies, so that both states can be continued.
@@ -99,19 +100,24 @@ NEW_ROW_SPREAD = 0.1        # of new tokens' rows, in standard deviations of the
 
 
 def take_over(net, other, seed=0):
-    """Load the weights of another network, which may differ in its dropouts and its context, and have fewer tokens.
+    """Load the weights of another network, as `weights_for` adapts them."""
+    net.load_state_dict(weights_for(net.params, other, seed))
+
+
+def weights_for(params, other, seed=0):
+    """Return a network's state_dict for one with other dropouts, another context or more tokens.
 
     Rotary positions have no weights and allow any context. Of learned positions the first block_size are taken. Rows of
     tokens that `other` lacks, after all others, are the mean of its rows (Hewitt, 2021) and a little noise by the seed.
     """
     weights = other.state_dict()
-    if net.params.vocab_size > other.params.vocab_size:
+    if params.vocab_size > other.params.vocab_size:
         for name in ("embedding.weight", "head.weight", "head.bias"):
             if name in weights:
-                weights[name] = _with_rows(weights[name], net.params.vocab_size, seed)
-    if net.params.positions == "learned":
-        weights["positions.table.weight"] = weights["positions.table.weight"][:net.params.block_size]
-    net.load_state_dict(weights)
+                weights[name] = _with_rows(weights[name], params.vocab_size, seed)
+    if params.positions == "learned":
+        weights["positions.table.weight"] = weights["positions.table.weight"][:params.block_size]
+    return weights
 
 
 def _with_rows(rows, total, seed):

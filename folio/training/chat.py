@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from folio.training.report import (
     train_eval_tokens,
 )
 from folio.training.step import LAST_GOOD
-from Model_Params import Params
+from Model_Params import Params, TextParams
 
 EVALUATIONS_PER_EPOCH = 2           # where they take a small part of the time
 
@@ -60,9 +61,11 @@ def open_dialogues(home: Home, paths: list[str], params: Params, tokenizer, say:
         if plain.train_tokens <= params.model.block_size:
             raise FolioError(f"mix={params.tuning.mix} needs more than {params.model.block_size} tokens of text, and "
                              f"the project has {plain.train_tokens:,}: leave --mix out.")
+    text = replace(params.text, tokenizer=tokenizer.kind, vocab_size=None,
+                   pattern=tokenizer.pattern or TextParams.pattern)
     sources = [str(Path(path).resolve()) for path in paths]
-    return tokenizer, Dialogues(conversations, ChatTemplate(tokenizer), params.model.block_size, params.text, sources,
-                                plain, say)
+    return tokenizer, Dialogues(conversations, ChatTemplate(tokenizer), params.model.block_size, text, sources, plain,
+                                say)
 
 
 def reopen_dialogues(home: Home, contents: dict[str, Any], params: Params, say: Callable[[str], None] = print
@@ -101,6 +104,12 @@ class ChatLessons(Lessons):
         """Return the Batches of some Sequences."""
         return Batches(sequences, batch_size=batch_size, block_size=self.params.model.block_size, packing=self.packing,
                        seed=self.params.training.seed, text=text)
+
+    def steps_per_epoch(self, training, block_size):
+        """Return the steps, a float, in which every conversation comes once. training: TrainingParams"""
+        if self.params is None:             # before it is settled: about as many
+            return super().steps_per_epoch(training, block_size)
+        return self.batches.steps_per_epoch
 
     def settle(self, params):
         """Take the Params that the run has. Raises FolioError where they ask for what its family cannot do."""

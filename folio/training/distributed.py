@@ -119,7 +119,7 @@ def share_of_windows(tokens, block_size):
 def sum_gradients(net):
     """Put the sum of all processes' gradients in place of each one's own."""
     if count() > 1:
-        gradients = [parameter.grad for parameter in net.parameters()]
+        gradients = [parameter.grad for parameter in net.parameters() if parameter.requires_grad]
         together = parameters_to_vector(gradients)          # one message instead of many
         _exchange(dist.all_reduce, together)
         vector_to_parameters(together, gradients)

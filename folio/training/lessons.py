@@ -44,6 +44,16 @@ class Lessons:
         """Take the Params that the run has, settled and resolved. Called once, before the first batch."""
         self.params = params
 
+    def begin(self, evaluator):
+        """Measure with the initial weights what is needed of them. Called once, before the first step of a new run."""
+
+    def restore(self, contents):
+        """Continue with what `in_resume_file` returned."""
+
+    def start_in_words(self, score):
+        """Return what the validation before the first step found. score: Score"""
+        return f"{score.bits_per_byte:.4f} bits/{self.unit} on the {self.held_out}"
+
     def fitting_block_size(self, block_size):
         """Return the context of a new run that asks for block_size."""
         return block_size
@@ -89,7 +99,7 @@ class Lessons:
         """Return in plain words how good the best weights are, or None."""
 
     def in_resume_file(self):
-        """Return what reopening the lessons needs, where that is more than the home has: plain values, or None."""
+        """Return what reopening the lessons needs, where that is more than the home has: a dictionary, or None."""
 
     def in_weights_file(self):
         """Return the fields of a weights file that say what the network has learned from."""

@@ -18,6 +18,7 @@ from folio.base.errors import FolioError
 from folio.formats import checkpoint
 from folio.formats.run_log import RunLog
 from folio.networks import build as networks
+from folio.networks import lora
 from folio.training import distributed, optimizers
 from folio.training.deadline import Deadline
 from folio.training.pace import Stopwatch
@@ -108,18 +109,19 @@ class Progress:
 class Run:
     """One training run: composes its parts, takes its steps, decides when to evaluate and to save, and resumes."""
 
-    def __init__(self, home, name, params, lessons, *, started_at, clock=time.perf_counter):
+    def __init__(self, home, name, params, lessons, *, started_at, base=None, clock=time.perf_counter):
         """params: Params, resolved and probed for this machine; lessons: Lessons, what is learned from
 
-        started_at: what `clock` read at the process's start
+        started_at: what `clock` read at the process's start; base: Base, where adapters on it are trained
         """
-        self.home, self.name, self.lessons = home, name, lessons
+        self.home, self.name, self.lessons, self.base = home, name, lessons, base
         self._params = params
         lessons.settle(params)
         training = params.training
         hardware.use(training)
         torch.manual_seed(training.seed)
-        self.net = networks.build_network(params.model).to(training.device)
+        self.net = (networks.build_network(params.model).to(training.device) if base is None else
+                    base.network(params, lessons.chat))
         self.precision = MasterWeights(self.net, training)
         self.micro_batches = MicroBatches(training, params.model)
         self.train_step = TrainStep(training, precision=self.precision, loss=lessons.loss,
@@ -276,6 +278,7 @@ class Run:
 
         -> Score
         """
+        self.lessons.begin(self.evaluator)
         score = self.evaluate()
         self.progress.count_validation(score.nats_per_byte)
         self.save_weights(score)
@@ -288,11 +291,17 @@ class Run:
         params = self.params
         checkpoint.save(self.home.weights(self.name), {
             "name": self.name, "params": asdict(params.model), "text": asdict(params.text),
-            "training": asdict(params.training), "tokenizer": self.tokenizer.to_dict(),
-            "weights": self.net.state_dict(), "step": self.progress.step, "started_from": self.progress.started_from,
+            "training": asdict(params.training), **self._trained(),
+            "step": self.progress.step, "started_from": self.progress.started_from,
             "seconds": self.stopwatch.seconds, "torch": str(torch.__version__),
             **self.lessons.in_weights_file(),
             "val_bpb": score and score.bits_per_byte, "val_nats_per_byte": score and score.nats_per_byte})
+
+    def _trained(self):
+        """Return the fields of a weights file that hold what was trained."""
+        if self.base is not None:
+            return {"adapter": self.base.entry(self.net, self.tokenizer)}
+        return {"tokenizer": self.tokenizer.to_dict(), "weights": self.net.state_dict()}
 
     def save_resume(self):
         """Write all that is needed to continue exactly."""
@@ -306,13 +315,20 @@ class Run:
             "name": self.name, "params": asdict(self.params), "tokenizer": self.tokenizer.fingerprint,
             "corpus": self.corpus.fingerprint, "lessons": self.lessons.in_resume_file(),
             "torch": str(torch.__version__), "processes": distributed.count(),
-            "progress": asdict(self.progress), "weights": self.net.state_dict(),
+            "progress": asdict(self.progress), "weights": self._state(),
             "optimizers": [optimizer.state_dict() for optimizer in self.train_step.optimizers],
             "scaler": self.precision.scaler.state_dict(), "streams": state})
 
+    def _state(self):
+        """Return {name: tensor} of all weights that training changes, in float32."""
+        return self.net.state_dict() if self.base is None else lora.trained_weights(self.net)
+
     def restore(self, contents):
         """Continue from the contents of a resume file; the log is cut back to its step."""
-        self.net.load_state_dict(contents["weights"])
+        if self.base is None:
+            self.net.load_state_dict(contents["weights"])
+        else:
+            lora.load_trained(self.net, contents["weights"])
         self.precision.copy_weights()
         for optimizer, state in zip(self.train_step.optimizers, contents["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -320,6 +336,7 @@ class Run:
         if contents.get("streams"):
             rows = distributed.share(self._params.training.batch_size)
             self.train_step.forward.restore({name: part[:, rows] for name, part in contents["streams"].items()})
+        self.lessons.restore(contents.get("lessons"))
         planned_decay_start = self.progress.decay_start
         vars(self.progress).update(vars(Progress.of(contents["progress"])))     # in place: other parts hold it too
         length, training = contents["params"]["training"], self._params.training

@@ -19,16 +19,16 @@ UPDATE_RMS = 0.2
 
 
 def build(net, training):
-    """Return a list of optimizers that together hold each parameter of `net` once.
+    """Return a list of optimizers that together hold each parameter of `net` that is trained once.
 
     Weight decay is for the matrices inside the blocks alone. A group's `rate` is a factor of the learning rate, applied
     by `set_rates`. training: TrainingParams, resolved
     """
-    matrices = [parameter for parameter in net.blocks.parameters() if parameter.ndim == 2]
+    matrices = [parameter for parameter in net.blocks.parameters() if parameter.ndim == 2 and parameter.requires_grad]
     has_own_rate = training.embedding_rate != 1 and not net.params.tied_head        # a tied one is the head as well
-    embedding = [net.embedding.weight] if has_own_rate else []
+    embedding = [net.embedding.weight] if has_own_rate and net.embedding.weight.requires_grad else []
     grouped = set(map(id, matrices + embedding))
-    rest = [parameter for parameter in net.parameters() if id(parameter) not in grouped]
+    rest = [parameter for parameter in net.parameters() if id(parameter) not in grouped and parameter.requires_grad]
     matrices_group = {"params": matrices, "weight_decay": training.weight_decay, "rate": 1.0}
     other_groups = [{"params": embedding, "weight_decay": 0.0, "rate": training.embedding_rate},
                     {"params": rest, "weight_decay": 0.0, "rate": 1.0}]

@@ -174,11 +174,10 @@ class Reporter:
         """Add to a report what an evaluation found, and print that. trained: Score of the training text, or None"""
         if trained:
             report["train_eval_nats_per_byte"] = trained.nats_per_byte
-        report |= {"val_nats_per_byte": score.nats_per_byte, "val_bpb": score.bits_per_byte,
-                   "seconds": round(self.stopwatch.seconds, 2)}             # now with the time of the evaluation
+        report |= {**score.in_report(), "seconds": round(self.stopwatch.seconds, 2)}    # with that of the evaluation
         best = "  best" if is_best else ""
         _print(f"{clock_time(self.stopwatch.seconds):>7}  step {self.progress.step:<6,}  {training_figure(report)}  "
-               f"val {score.nats_per_byte:.3f} nats/{self.unit} ({score.bits_per_byte:.3f} bits){best}")
+               f"{score.in_words(self.unit)}{best}")
 
     def add_sample(self, report, sample):
         """Add to a report what the network writes, and print that."""
@@ -236,7 +235,7 @@ def training_figure(report):
     """
     if "train_eval_nats_per_byte" in report:
         return f"train {report['train_eval_nats_per_byte']:.3f}"
-    running = report["train_nats_per_byte"]
+    running = report["train_loss" if "val_nats_per_pair" in report else "train_nats_per_byte"]
     return "train -" if running is None else f"train {running:.3f} (mean)"
 
 

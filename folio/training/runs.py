@@ -20,14 +20,16 @@ from folio.data.batches import fitting_block_size
 from folio.formats import checkpoint
 from folio.networks import build as networks
 from folio.training import distributed, summary
+from folio.training.bases import Base
 from folio.training.chat import ChatLessons
 from folio.training.deadline import CLOSING_SECONDS
 from folio.training.lessons import TextLessons
 from folio.training.loop import Progress, Run
+from folio.training.preferences import PreferenceLessons
 from folio.training.settle import settle
 from Model_Params import LENGTHS, OLDER_TEXT, READING, ModelParams, Params, TextParams, TrainingParams, TuningParams
 
-LESSONS = {kind.learns: kind for kind in (TextLessons, ChatLessons)}       # by TuningParams.learns
+LESSONS = {kind.learns: kind for kind in (TextLessons, ChatLessons, PreferenceLessons)}      # by TuningParams.learns
 
 
 # --- A new run ---
@@ -44,24 +46,36 @@ def new_run(home: Home, name: str, params: Params, tokenizer, corpus, started_at
     wanted = replace(params, text=corpus.text, model=replace(params.model, vocab_size=None))
     ends_at = started_at + 60 * (params.training.minutes or 0) - CLOSING_SECONDS
     lessons = LESSONS[params.tuning.learns](tokenizer, corpus)
+    base = _base_for(params, start, home)
     settled, seconds_per_step = settle(wanted, lessons, Machine.here(), ends_at)
     if settled.model.block_size != params.model.block_size:
         say(f"The text has only {corpus.train_tokens:,} tokens to train on: the context shrinks from "
             f"{params.model.block_size} to {settled.model.block_size}.")
     with _claimed(home, name, say) as name:
-        run = Run(home, name, settled, lessons, started_at=started_at)
+        run = Run(home, name, settled, lessons, started_at=started_at, base=base)
         run.progress.measured_step = seconds_per_step
-        if start:
+        if base:
+            run.progress.started_from = base.named
+        elif start:
             networks.take_over(run.net, start.net, settled.training.seed)
             run.precision.copy_weights()
             fingerprint = checkpoint.checksum(start.net.state_dict())[:16]
             run.progress.started_from = {"name": str(start.name), "fingerprint": fingerprint}
         say(summary.describe(run, verbose))
         if start:
-            say(f"Before the first step: {run.keep_start().bits_per_byte:.4f} bits/{lessons.unit} "
-                f"on the {lessons.held_out}.")
+            say(f"Before the first step: {lessons.start_in_words(run.keep_start())}.")
         with closing(run.reporter.log):
             yield run
+
+
+def _base_for(params, start, home):
+    """Return the Base of a run that trains adapters, else None."""
+    if params.tuning.lora_rank is None:
+        return None
+    if start is None:
+        raise FolioError(f"lora_rank={params.tuning.lora_rank} trains adapters on trained weights: name these by "
+                         "--start-from, or leave --lora-rank out.")
+    return Base.of(start, home)
 
 
 def tuned_model(start, flags: dict[str, Any]) -> ModelParams:
@@ -106,11 +120,12 @@ def resumed_run(home: Home, name: str | None, preset: Params | None, flags: dict
                              "Leave that as it is, or start a new run without --resume.")
         wanted = replace(stored, training=_changed(stored.training, flags, contents.get("processes", 1), say))
         lessons = LESSONS[stored.tuning.learns](tokenizer, corpus)
+        base = Base.again(contents["progress"]["started_from"], home) if stored.tuning.lora_rank else None
         settled, _ = settle(wanted, lessons, Machine.here())
         if distributed.is_first():
             for path in (home.weights(name), home.resume(name), home.log(name)):
                 remove_leftovers(path)
-        run = Run(home, name, settled, lessons, started_at=started_at)
+        run = Run(home, name, settled, lessons, started_at=started_at, base=base)
         run.restore(contents)
         _refuse_finished(run)
         if contents["torch"] != torch.__version__:
@@ -219,8 +234,9 @@ def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
         different.append(f"its tokenizer is another than the one in {home.tokenizer}{way_back}")
     elif corpus.fingerprint != contents["corpus"]:
         places = ", ".join(getattr(corpus, "sources", ())) or home.train_data
-        what = "its text is another than the one" if stored.tuning.learns == "text" else "what it learns from is not the same"
-        different.append(f"{what} in {places}")
+        is_text = stored.tuning.learns == "text"
+        different.append(f"{'its text is another than the one' if is_text else 'it learned from others than are'} "
+                         f"in {places}")
     return different
 
 

@@ -37,7 +37,7 @@ def settle(params: Params, lessons, machine: Machine, ends_at: float | None = No
     kind = training.device.partition(":")[0]
     # Length: in steps or minutes, now that context and text are known; epochs are steps.
     training = in_steps(training, model.block_size, lessons)
-    refuse(Params(model=model, training=training).problems())
+    refuse(Params(model=model, training=training, tuning=params.tuning).problems())
     # Width, layers, heads: as many parameters as text and time are good for. The rest of the shape, the family's parts
     # and the dropouts follow from them.
     model = sizes.sized(model, training, corpus, kind).resolved()

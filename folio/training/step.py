@@ -117,7 +117,7 @@ class MasterWeights:
     def __init__(self, net, training):
         self.net = net
         self.working_net = networks.in_type(net, hardware.TYPES[training.precision])
-        self._pairs = networks.pairs(net, self.working_net)
+        self._pairs = [pair for pair in networks.pairs(net, self.working_net) if pair[0].requires_grad]
         self.scaler = hardware.gradient_scaler(training)
 
     @property

@@ -1,5 +1,5 @@
-/* The chat view: a conversation, the engine that answers, and a field for the next message. Only models that were taught
- * to chat have it (about.chat of the engine). It takes the Page, and shares with it settings, messages and panels.
+/* The chat view: a conversation, the engine that answers, and a field for the next message. Only models that were
+ * taught to chat have it (about.chat of the engine). It takes the Page, and shares with it settings and panels.
  *
  * An answer is a message from its first piece on, and grows. Again and edited messages are versions, which `< 2/3 >`
  * leads through. Of several answers side by side, one is taken and all are kept; whoever sets `onPrefer` is told which,
@@ -198,6 +198,7 @@ class ChatView {
     try {
       const taken = answers.open(() => run.controller.abort());
       this.changed();
+      this.follow(true);
       const results = await this._ask(run, count, (index, piece) => answers.add(index, piece));
       if (this.running === run) this.running = null;
       answers.finish(results);

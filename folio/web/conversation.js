@@ -84,7 +84,9 @@ class Conversation {
 function systemApart(messages) {
   const found = messages.findIndex(({role}) => role !== SYSTEM), first = found < 0 ? messages.length : found;
   const said = messages.slice(first);
-  if (said.some(({role}) => role === SYSTEM)) throw new Error("A system message stands in its middle; it may only begin.");
+  if (said.some(({role}) => role === SYSTEM)) {
+    throw new Error("A system message stands in its middle; it may only begin.");
+  }
   return {system: messages.slice(0, first).map(({content}) => content).join("\n\n"), said};
 }
 
@@ -112,7 +114,9 @@ function conversationFromJson(source) {
   const settings = isPlainObject(file.settings) ? file.settings : {};
   const conversation = new Conversation();
   if (file.folio === undefined) {
-    if (!Array.isArray(file.messages) || file.messages.length === 0) throw new Error("It is JSON, but no conversation.");
+    if (!Array.isArray(file.messages) || file.messages.length === 0) {
+      throw new Error("It is JSON, but no conversation.");
+    }
     file.messages.forEach((message, index) => checkMessage(message, [SYSTEM, USER, ASSISTANT], index + 1));
     conversation.addAll(file.messages);
     return {conversation, settings};
@@ -130,8 +134,8 @@ function conversationFromJson(source) {
 function checkMessage(message, roles, number) {
   const {role, content} = isPlainObject(message) ? message : {};
   if (!roles.includes(role) || typeof content !== "string" || content.length > LONGEST_MESSAGE) {
-    throw new Error(`Message ${number} of it is damaged: it has no known role, or no text of at most ${LONGEST_MESSAGE} `
-      + "characters.");
+    throw new Error(`Message ${number} of it is damaged: it has no known role, or no text of at most `
+      + `${LONGEST_MESSAGE} characters.`);
   }
 }
 

@@ -1,5 +1,5 @@
-// Messages of a conversation, {role: "system" | "user" | "assistant", content}, as folio/chat/messages.py and plain_text.py
-// have them in Python. White space at both ends of a content means nothing.
+// Messages of a conversation, {role: "system" | "user" | "assistant", content}, as folio/chat/messages.py and
+// plain_text.py have them in Python. White space at both ends of a content means nothing.
 //
 // Defines: withoutOldestTurn, writtenMessages, readMessages, stripped, strippedStart, and the roles.
 "use strict";

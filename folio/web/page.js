@@ -3,8 +3,8 @@
  * The engine computes; this page knows nothing else of it. Every call returns a promise:
  *   describe() -> {about: {name, parameters, bits_per_byte, context, chat, ...}, settings: as settings.js has them}
  *   generate(prompt, {count, settings, signal, onPiece(index, {text, bits})})
- *     -> [{text, tokens, seconds, ended: "length" | "stop" | "end" | "aborted"}], `count` answers side by side; in place
- *     of a prompt {messages: [{role, content}], continues}, where about.chat is true
+ *     -> [{text, tokens, seconds, ended: "length" | "stop" | "end" | "aborted"}], `count` answers side by side; in
+ *     place of a prompt {messages: [{role, content}], continues}, where about.chat is true
  *   surprise(text) -> [{text, bits}], which add up to the text
  *   alternatives(text, count) -> [{text, probability}]: what may follow, the likeliest first
  *   view(text) -> number of characters at the beginning that the model does not see any more

@@ -104,7 +104,8 @@ class Transcript {
   _editor(number, content) {
     const form = makeElement("form", "message-editor"), field = makeElement("textarea", "message-field");
     const role = this.chat.conversation.nodes[number].role;
-    const save = makeElement("button", "main", role === USER ? "Send" : "Keep"), end = makeElement("div", "panel-buttons");
+    const save = makeElement("button", "main", role === USER ? "Send" : "Keep");
+    const end = makeElement("div", "panel-buttons");
     const cancel = makeElement("button", "", "Cancel");
     field.value = content;
     field.rows = Math.min(12, content.split("\n").length + 1);

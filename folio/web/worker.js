@@ -3,9 +3,9 @@
 // Defines: class ModelServer. In a worker it starts at once.
 //
 // Requests are {id, kind, ...}: load {model: base64}, generate {prompt (a text, or {messages, continues}), options},
-// surprise {text}, alternatives {text, count}, view {text}, abort (with the id of what is to end). To each but abort come
-// {id, result} or {id, error: a sentence} or {id, aborted: true}, and to generate before that any number of {id, pieces:
-// [[index, text, bits]]}.
+// surprise {text}, alternatives {text, count}, view {text}, abort (with the id of what is to end). To each but abort
+// come {id, result} or {id, error: a sentence} or {id, aborted: true}, and to generate before that any number of {id,
+// pieces: [[index, text, bits]]}.
 "use strict";
 
 const BUSY_MILLISECONDS = 8;            // of work between two looks at the requests that have come in
@@ -91,7 +91,7 @@ class ModelServer {
 
 // Return the LanguageModel in a base64 text, with `about`: plain values for people.
 async function openModel(base64) {
-  const {about, params, weights, tokenizer: values, opening, settings, chat} = await loadModel(base64);
+  const {about, params, weights, tokenizer: values, opening, settings, chat = null} = await loadModel(base64);
   const network = createNetwork(params, weights), tokenizer = makeTokenizer(values);
   const template = chat === null ? null : new ChatTemplate(chat, tokenizer);
   const model = new LanguageModel({network, tokenizer, opening, fields: settings, chat: template});

@@ -15,6 +15,7 @@ from conftest import ROOT, refusal, run_script
 from folio.base.home import Home
 from folio.data import corpus, paths
 from folio.data.paths import absolute_paths, find_files
+from Model_Params import TextParams
 from small_texts import SMALL, WORDS, message_of
 from tokenizer import CharTokenizer
 
@@ -290,3 +291,9 @@ def test_a_file_or_folder_of_that_name_comes_first(home, server, tmp_path, monke
 
 def test_the_checksum_is_that_of_the_text_everybody_uses(tiny_shakespeare):
     assert sha256(tiny_shakespeare.encode()).hexdigest() == paths.TINY_SHAKESPEARE_SHA256
+
+
+def test_kept_choices_are_no_text_to_train_on(home):
+    project = home({"input.txt": "Once.", "preferences.jsonl": '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'})
+    assert find_files([project.train_data], [project.preferences]) == [project.train_data / "input.txt"]
+    assert corpus.documents_in(project, TextParams(), [project.train_data]).files == [project.train_data / "input.txt"]

@@ -65,7 +65,7 @@ def test_the_page_and_all_its_files_are_served_and_kept_by_the_browser(server):
     assert response.status_code == 200 and policy.startswith("default-src 'self';") and "unsafe" not in policy
     assert "<!-- " not in response.text
     paths = re.findall(r'(?:src|href)="([^"]+)"', response.text)
-    assert len(paths) == len(page.SCRIPTS) + 3 and all(path.startswith("/folio/web/") for path in paths)
+    assert len(paths) == len(page.SCRIPTS) + len(page.STYLES) + 1 and all(path.startswith("/folio/web/") for path in paths)
     for path in ["/", *paths]:
         first = server.client.get(path)
         assert first.status_code == 200 and first.content

@@ -11,7 +11,8 @@ function mockHash(text) {
   return hash;
 }
 
-function mockEngine({context = 200, delay = 2, held = false, failure = null} = {}) {
+function mockEngine({context = 200, delay = 2, held = false, failure = null, chat = false, leftOut = 0, ended = "length",
+  refusal = null} = {}) {
   const calls = [];
   let released = 0;
   const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -28,9 +29,10 @@ function mockEngine({context = 200, delay = 2, held = false, failure = null} = {
     {name: "sampling_seed", help: "makes an answer repeatable (default: a new one each time)", type: "int",
       default: null, low: 0, high: 2 ** 63},
   ];
-  const about = {name: "plays", parameters: 1066624, bits_per_byte: 2.021, context: 256};
-  const one = async (prompt, stream, {settings: chosen, signal, onPiece}) => {
+  const about = {name: "plays", parameters: 1066624, bits_per_byte: 2.021, context: 256, chat};
+  const one = async (asked, stream, {settings: chosen, signal, onPiece}) => {
     let text = "";
+    const prompt = typeof asked === "string" ? asked : asked.messages.map(({content}) => content).join("|");
     const startedAt = performance.now();
     let tokens = 0;
     while (tokens < chosen.tokens && !signal.aborted) {
@@ -43,7 +45,7 @@ function mockEngine({context = 200, delay = 2, held = false, failure = null} = {
       onPiece(stream, piece);
     }
     const seconds = (performance.now() - startedAt) / 1000;
-    return {text, tokens, seconds, ended: signal.aborted ? "aborted" : "length"};
+    return {text, tokens, seconds, ended: signal.aborted ? "aborted" : ended, turns_left_out: leftOut};
   };
   return {
     calls,
@@ -56,6 +58,7 @@ function mockEngine({context = 200, delay = 2, held = false, failure = null} = {
     },
     generate(prompt, options) {
       calls.push({prompt, count: options.count, settings: options.settings});
+      if (refusal) return Promise.reject(new Error(refusal));
       return Promise.all(Array.from({length: options.count}, (_, stream) => one(prompt, stream, options)));
     },
     async surprise(text) {

@@ -7,7 +7,7 @@ import pytest
 
 from browser import browser  # noqa: F401  (a fixture)
 from conftest import ROOT
-from folio.formats.page import PAGE_SCRIPTS
+from folio.formats.page import PAGE_SCRIPTS, PAGE_STYLES
 
 WEB = ROOT / "folio" / "web"
 SCRIPTS = [name for name in PAGE_SCRIPTS if name != "engine.js"]
@@ -20,13 +20,14 @@ def address(tmp_path_factory):
     """Return a function: an engine, as an expression -> the address of a page with it."""
     folder = tmp_path_factory.mktemp("page")
     engine = (ROOT / "tests" / "web" / "mock_engine.js").read_text(encoding="utf-8")
-    scripts = "\n".join((WEB / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    scripts, style = ("\n".join((WEB / name).read_text(encoding="utf-8") for name in names)
+                      for names in (SCRIPTS, PAGE_STYLES))
 
     def write(expression="mockEngine()"):
         start = f"window.engine = {expression};\nwindow.page = startPage(window.engine);"
         page = (WEB / "page.html").read_text(encoding="utf-8")
         for place, content in {"title": "plays", "model": "",
-                               "style": f"<style>{(WEB / 'page.css').read_text(encoding='utf-8')}</style>",
+                               "style": f"<style>{style}</style>",
                                "scripts": f"<script>{scripts}\n{engine}\n{start}</script>"}.items():
             assert page.count(f"<!-- {place} -->") == 1
             page = page.replace(f"<!-- {place} -->", content)
@@ -521,7 +522,7 @@ def test_a_whole_number_beyond_2_to_the_53_reaches_the_engine_as_a_number(open_p
     page.locator("#setting-tokens").fill(str(2**62))
     page.locator("#settings-form button[type=submit]").click()
     assert page.evaluate("JSON.parse(page.storyAsJson()).settings") == {"tokens": str(2**62)}
-    assert page.evaluate("page.writing._engineSettings().tokens === 2n ** 62n")
+    assert page.evaluate("page.writing.engineSettings().tokens === 2n ** 62n")
 
 
 def story_with_versions(page):
