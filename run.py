@@ -18,7 +18,7 @@ from folio.base.encodings import encoding_problem
 from folio.base.errors import FolioError
 from folio.base.spelling import counted
 from folio.base.visible import harmless, unescaped
-from folio.cli import configuration
+from folio.cli import configuration, mixing
 from folio.cli.command_line import Parser, front_door
 from folio.cli.screen import BOLD, Screen
 from folio.formats.find_weights import find_weights
@@ -40,6 +40,12 @@ def make_parser():
     parser.add_argument("--chat", action=argparse.BooleanOptionalAction,
                         help="answer messages, or continue a text (default: answer where the model was taught to)")
     parser.add_argument("--system", metavar="TEXT", help="system prompt: what the model is told before a conversation")
+    parser.add_argument("--mix", action="append", default=[], metavar="NAME=SHARE",
+                        help="mix another model of the same tokenizer in: its share of each token, 0 to 1; the "
+                        "model of --weights has the rest (may be given several times)")
+    parser.add_argument("--blend", choices=mixing.BLENDS, metavar="KIND",
+                        help="what --mix adds up: probabilities, so that each model can bring in words of its own, or "
+                        "logits, so that all have to agree (default: probabilities)")
     parser.add_number("--samples", 1, "answers to a prompt (default: 1)", low=1, high=4096)
     parser.add_argument("--device", default="cpu", metavar="NAME",
                         help="where to compute: cpu, cuda, mps (default: cpu)")
@@ -67,6 +73,9 @@ def main():
     if arguments.samples > (settings.get("beams") or arguments.samples):
         parser.error(f"--beams {settings['beams']} find no more answers than that: "
                      f"--samples {arguments.samples} needs more beams")
+    mixing.shares_of(arguments.mix)
+    if arguments.blend and not arguments.mix:
+        parser.error("--blend is for models that --mix names: add --mix NAME=0.3, or leave it out")
     prompt = given_prompt(arguments)
     if arguments.save_config:
         configuration.save(arguments.save_config, asdict(GenerationParams(**settings)))
@@ -76,13 +85,16 @@ def main():
     elif prompt:
         prompt = mended_prompt(prompt, "The prompt")
 
-    model, description = load_model(arguments)
+    mixer, description = load_model(arguments)
+    model = mixer.mixed(arguments.mix, arguments.blend)
     chats = (model.chat is not None or arguments.system is not None) if arguments.chat is None else arguments.chat
     if chats:
         model.template()                # refuses a model that was not taught to chat
     if asks:
-        return interact_with(model, description, arguments, GenerationParams(**settings), chats)
+        return interact_with(model, mixer, description, arguments, GenerationParams(**settings), chats)
     print(description, file=sys.stderr)
+    if model.voices:
+        print(mixing.legend(model, Screen().has_colors and sys.stderr.isatty()), file=sys.stderr)
     request = question(model, prompt, arguments.system) if chats else prompt
     answer(model, request, arguments.samples, settings)
 
@@ -100,7 +112,7 @@ def given_prompt(arguments):
     return prompt
 
 
-def interact_with(model, description, arguments, params, chats):
+def interact_with(model, mixer, description, arguments, params, chats):
     """Converse in the terminal, or write a text, until Ctrl-D."""
     from folio.chat.choices import Choices
     from folio.cli.chat_mode import ChatMode
@@ -115,11 +127,17 @@ def interact_with(model, description, arguments, params, chats):
         mode = TextMode(model, params, arguments.samples,
                         read_file=lambda path: text_from(Source(path), arguments.encoding))
     mode.on_keep = Choices(arguments.home.preferences, mode.screen.note).keep
+    mode.mixer = mixer
+    if model.voices:
+        description += "\n" + mixing.legend(model, False)
     interact(mode, description, arguments.home.history)
 
 
 def load_model(arguments):
-    """Load the model that the command line names. -> LanguageModel, a line that describes it"""
+    """Load the model that the command line names. -> Mixer, a line that describes the model
+
+    Others are loaded when the Mixer meets their names.
+    """
     # These import torch, which --help need not wait for.
     from folio.generation.language_model import load
     from folio.networks.build import count_parameters
@@ -128,8 +146,17 @@ def load_model(arguments):
     model = load(path, arguments.device)
     unmeasured = "imported, not measured" if model.is_imported else "not yet measured"
     quality = unmeasured if model.val_bpb is None else f"{model.val_bpb:.3f} bits per byte"
-    return model, (f"{harmless(path.name)}: {count_parameters(model.net):,} parameters, {quality}, "
+    mixer = mixing.Mixer(model, lambda name: load(other_weights(home, name, path), arguments.device))
+    return mixer, (f"{harmless(path.name)}: {count_parameters(model.net):,} parameters, {quality}, "
                    f"vocabulary of {model.tokenizer.vocab_size:,} tokens")
+
+
+def other_weights(home, name, path):
+    """Return the weights file of a model to mix in. Raises FolioError where it is that of the model itself, `path`."""
+    found = find_weights(home, name)
+    if found.resolve() == path.resolve():
+        raise FolioError(f"{name} would be mixed with itself: name another model, or leave it out.")
+    return found
 
 
 def read_prompt(encoding=None):
@@ -180,13 +207,13 @@ def answer(model, request, samples, settings):
     """
     from folio.cli.interactive import with_returned
     screen, prompt = Screen(), request if isinstance(request, str) else None
-    stream = model.stream_each([request] * samples, **settings)      # before output: it may refuse the prompt
+    stream = model.voiced_each([request] * samples, **settings)      # before output: it may refuse the prompt
     texts, finishes = [""] * samples, []
     screen.write(prompt or "", BOLD)
     try:
-        for sample, text in with_returned(stream, finishes):
+        for sample, text, voice in with_returned(stream, finishes):
             if sample == 0:         # shown as it is generated, the others afterwards
-                screen.write(text)
+                screen.write(text, mixing.style_of(model, voice))
             texts[sample] += text
     finally:                        # after Ctrl-C too
         screen.end_line()

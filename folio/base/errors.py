@@ -24,3 +24,12 @@ def is_out_of_memory(error):
     text = str(error).lower()
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and any(phrase in text for phrase in _OUT_OF_MEMORY))
+
+
+def failure(error):
+    """Return what went wrong with an answer, in a sentence for whom it was written."""
+    if isinstance(error, FolioError):
+        return str(error)
+    if is_out_of_memory(error):
+        return "There was not enough memory for this answer."
+    return f"The engine failed at this answer ({type(error).__name__}); its log says more."

@@ -10,7 +10,7 @@ from folio.base.spelling import counted
 from folio.base.visible import shown
 from folio.chat import plain_text
 from folio.chat.messages import ASSISTANT, SYSTEM, USER, Message
-from folio.cli.interactive import NONE, Command, InteractiveMode, Turn
+from folio.cli.interactive import HELP, NONE, Command, InteractiveMode, Turn
 from folio.cli.keyboard import ASK, ASK_ON
 from folio.cli.layout import side_by_side
 from folio.cli.probabilities import show_surprise
@@ -31,7 +31,7 @@ class ChatMode(InteractiveMode):
         "save": Command("write the conversation to a file: as text, or .jsonl", "FILE"),
         "open": Command("go on with the conversation of a file", "FILE"),
         "new": Command("begin a new conversation, with the same system prompt"),
-        "help": InteractiveMode.commands["help"],
+        "help": HELP,
     }
     welcome = "Type a message. /help lists the commands, Ctrl-C stops an answer, Ctrl-D ends."
     subject = "conversation"
@@ -42,6 +42,8 @@ class ChatMode(InteractiveMode):
         super().__init__(model, params, samples, screen, read_file, on_keep)
         refuse_long_system(model, system)
         self.system_prompt = system.strip()
+        if self.system_prompt:
+            self.welcome = f"{self._about_system()}\n{self.welcome}"
         self.left_out = 0                   # oldest turns that the model did not see when it answered last
 
     def _messages(self, turns):
@@ -85,13 +87,16 @@ class ChatMode(InteractiveMode):
             text = "" if text == NONE else text
             refuse_long_system(self.model, text)
             self.system_prompt = text
-        self.screen.note(f"System prompt: {self.system_prompt}" if self.system_prompt else "There is no system prompt.")
+        self.screen.note(self._about_system())
 
     def new(self):
         """Begin a new conversation, and the streams of the seed as well."""
         super().new()
         if self.system_prompt:
-            self.screen.note(f"System prompt: {self.system_prompt}")
+            self.screen.note(self._about_system())
+
+    def _about_system(self):
+        return f"System prompt: {self.system_prompt}" if self.system_prompt else "There is no system prompt."
 
     def _last_typed(self):
         typed = [place for place, turn in enumerate(self.turns) if turn.words]
@@ -148,8 +153,8 @@ class ChatMode(InteractiveMode):
             yield (f"The last message alone is longer than the {context:,} tokens that the model can look back on; it "
                    "did not see the beginning.")
         elif self.left_out and not before:
-            yield (f"The conversation no longer fits into the {context:,} tokens that the model can look back on: it "
-                   f"did not see {_first_turns(self.left_out)}. /new begins a new one.")
+            yield (f"The conversation and an answer no longer fit into the {context:,} tokens that the model can look "
+                   f"back on: it did not see {_first_turns(self.left_out)}. /new begins a new one.")
         elif self.left_out > before:
             yield f"The model did not see {_first_turns(self.left_out)}."
 

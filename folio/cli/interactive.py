@@ -18,6 +18,7 @@ from folio.base.visible import harmless, on_one_line, unescaped
 from folio.cli.command_line import sentence
 from folio.cli.keyboard import Keyboard, nothing_typed_is_shown, open_keyboard
 from folio.cli.layout import listed
+from folio.cli.mixing import BLENDS, legend, style_of
 from folio.cli.probabilities import SHOWN_TOKENS, show_top
 from folio.cli.screen import DIM, Screen
 from Model_Params import SHORT_NAMES, GenerationParams
@@ -63,6 +64,9 @@ class Command:
     takes: str = ""         # the argument that has to follow the name; may follow where it is in brackets
 
 
+HELP = Command("this list")
+
+
 class InteractiveMode:
     """Turns and the settings that answer them. `reply` carries out what was typed and shows the result on a Screen.
 
@@ -75,12 +79,14 @@ class InteractiveMode:
         "undo": Command("take back what was typed last, and its answer"),
         "edit": Command("change what was typed last, and have it answered anew"),
         "top": Command(f"the {SHOWN_TOKENS} likeliest next tokens, or rests of one"),
-        "help": Command("this list"),
-    }                       # {name: Command}, in the order of /help
+        "mix": Command("mix other models of the same tokenizer in, as in /mix letters=0.3; none takes them away",
+                       "[NAME=SHARE ...]"),
+    }                       # {name: Command}, in the order of /help, which a mode adds as the last
     welcome = ""            # below the line about the model, at the beginning
     subject = "text"        # what the turns are called
     state = ("turns",)      # names of what /new and /open replace and /undo brings back
     keyboard = Keyboard()   # what /edit reads
+    mixer = None            # a folio.cli.mixing.Mixer, where /mix can name other models
 
     def __init__(self, model, params, samples, screen=None, read_file=None, on_keep=None):
         """params: GenerationParams; samples: answers shown for each turn, which continues with the first.
@@ -274,18 +280,19 @@ class InteractiveMode:
         first = self.answers if self.params.beams is None else asked
         request = self._request([*before, Turn(words)])
         streams = [{**request, "stream": first + sample} for sample in range(self.samples)]
-        answers = self.model.stream_each(streams, **asdict(self.params))    # first, because it may refuse the words
+        stream_each = self.model.voiced_each if self._is_mixed else self.model.stream_each
+        answers = stream_each(streams, **asdict(self.params))       # first, because it may refuse the words
         replaced = self.turns[-1].answer if asked else None
         turn = Turn(words, "", asked + self.samples, [""] * self.samples)
         self.turns, self.answers = [*before, turn], self.answers + self.samples
         self._show_words(before, turn)
         finishes = []
         try:
-            for sample, piece in with_returned(answers, finishes):
+            for sample, piece, *voice in with_returned(answers, finishes):
                 turn.answers[sample] += piece
                 if sample == 0:             # shown as it is generated, the others afterwards
                     turn.answer += piece
-                    self.screen.write(piece)
+                    self.screen.write(piece, style_of(self.model, *voice))
         finally:
             self._end_answer()
         for number, answer in enumerate(turn.answers[1:], 2):
@@ -327,6 +334,23 @@ class InteractiveMode:
             *listed(settings, width, whole=False), "",
             *folded(f"A text that begins with / is typed with two: //. {self.keyboard.keys}. "
                     "Ctrl-C stops an answer, Ctrl-D ends.", width)])
+
+    @property
+    def _is_mixed(self):
+        return self.mixer is not None and bool(self.model.voices)
+
+    def mix(self, words=""):
+        """Mix other models in, which words such as letters=0.3 name; take them away; or show which there are."""
+        if not words and not self._is_mixed:
+            raise FolioError("One model writes alone. To mix another one in: /mix NAME=0.3")
+        if words:
+            parts = [] if words == NONE else words.split()
+            blend = next((part for part in parts if part in BLENDS), None)
+            self.model = self.mixer.mixed([part for part in parts if part != blend], blend, "/mix")
+        if self._is_mixed:
+            self.screen.show([legend(self.model, self.screen.has_colors)])
+        else:
+            self.screen.note(f"{self.model.name} writes alone again.")
 
     def _command(self, typed):
         name, value = re.match(r"/(\S*)\s?(.*)", typed, re.DOTALL).groups()

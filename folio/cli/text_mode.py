@@ -5,7 +5,7 @@ directly.
 """
 
 from folio.base.errors import FolioError
-from folio.cli.interactive import Command, InteractiveMode, Turn
+from folio.cli.interactive import HELP, Command, InteractiveMode, Turn
 from folio.cli.probabilities import show_surprise
 from folio.cli.screen import BOLD
 
@@ -20,7 +20,7 @@ class TextMode(InteractiveMode):
         "save": Command("write the text to a file", "FILE"),
         "open": Command("go on with the text of a file", "FILE"),
         "new": Command("begin a new text"),
-        "help": InteractiveMode.commands["help"],
+        "help": HELP,
     }
     welcome = ("Type the beginning of a text; Enter alone goes on with it. /help lists the commands, Ctrl-C stops an "
                "answer, Ctrl-D ends.")

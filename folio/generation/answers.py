@@ -25,6 +25,7 @@ class TokenEvent(NamedTuple):
     logprob: float | None           # nats, the model's own; None: not asked for, or the first of all tokens
     top: tuple                      # ((id, logprob), ...), the likeliest first
     text_offset: int                # characters of the text before it, with a repeated prompt
+    voice: int | None = None        # number of the model of a mixture that shaped it most
 
 
 class Event(NamedTuple):
@@ -100,18 +101,18 @@ class Answer:
         if self.count < wanted.min_tokens:
             logits[list(wanted.stop_ids) if end is None else [end, *wanted.stop_ids]] = -np.inf
 
-    def take(self, ids, logprob=None, top=()):
+    def take(self, ids, logprob=None, top=(), voice=None):
         """Continue with these ids: one token, or those of a healed prompt's continuation, which count as one."""
         last, self.pending = ids[-1], ids
         self.count += 1
         if last == self.sequence.end or last in self.adjustments.stop_ids:
-            self._tokens.append(TokenEvent(last, b"", logprob, top, self._offset))
+            self._tokens.append(TokenEvent(last, b"", logprob, top, self._offset, voice))
             return self._end("stop")
         content = self._bytes_of[last]
         if len(ids) > 1 or self._left_out:
             content = b"".join(map(self._bytes_of.__getitem__, ids))[len(self._left_out):]
             self._left_out = b""
-        self._tokens.append(TokenEvent(last, content, logprob, top, self._offset))
+        self._tokens.append(TokenEvent(last, content, logprob, top, self._offset, voice))
         self._said[last] = self._said.get(last, 0) + 1
         piece = self._characters.decode(content)
         self._offset += len(piece)
@@ -137,10 +138,11 @@ class Answer:
         return event
 
 
-def choose(answers, logits, tokens):
+def choose(answers, logits, tokens, voice_of):
     """Choose the next token of each answer, and let the answer take it.
 
     logits: (answers, vocabulary), in NumPy; tokens: the list of ids that each has read
+    voice_of: a function of an answer's place and its token -> the TokenEvent's voice
     """
     groups = {}
     for place, answer in enumerate(answers):
@@ -158,7 +160,7 @@ def choose(answers, logits, tokens):
     asking = [place for place, answer in enumerate(answers) if answer.logprobs is not None]
     likely = dict(zip(asking, log_softmax(logits[asking]))) if asking else {}
     for place, (answer, token) in enumerate(zip(answers, chosen.tolist())):
-        answer.take([token], *likeliest(likely.get(place), token, answer.logprobs))
+        answer.take([token], *likeliest(likely.get(place), token, answer.logprobs), voice_of(place, token))
 
 
 def choose_healed(answers, decoder):
@@ -180,7 +182,8 @@ def choose_healed(answers, decoder):
         if answer.logprobs is not None:         # others' bytes are no token's: they have no id to name them by
             _, top = likeliest(found.logits[:vocab_size], 0, answer.logprobs)
             logprob = found.logits.item(number)
-        answer.take(shaped.tokens(number), logprob, top)
+        ids = shaped.tokens(number)
+        answer.take(ids, logprob, top, decoder.voice(0, ids))
 
 
 def likeliest(likely, token, count):

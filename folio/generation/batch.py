@@ -11,9 +11,10 @@ import time
 from collections import deque
 
 from folio.generation.answers import choose, choose_healed
-from folio.generation.decoder import Decoder
+from folio.generation.decoder import decoder_of
 from folio.generation.sampling import as_array
 from folio.generation.scoring import scored
+from folio.generation.voices import Voices
 
 # Seconds for which no stream may stall are 0.05; less, since paces vary.
 STALL_SECONDS = 0.03
@@ -30,7 +31,9 @@ DEVICE_PART = 2048
 
 
 def part_length(net):
-    """Return the number of tokens of a prompt that are read at a time: a power of two."""
+    """Return the number of tokens of a prompt that are read at a time: a power of two. Of a mixture: by one model."""
+    if isinstance(net, Voices):
+        return min(map(part_length, net.nets))
     parameters = list(net.parameters())
     if parameters[0].device.type != "cpu":
         return DEVICE_PART
@@ -82,7 +85,8 @@ class Reading:
             choose_healed(answers, self.decoder)
         else:
             logits = as_array(self.decoder.logits)
-            choose(answers, logits.repeat(len(answers), 0), self.decoder.tokens * len(answers))
+            choose(answers, logits.repeat(len(answers), 0), self.decoder.tokens * len(answers),
+                   lambda place, token: self.decoder.voice(0, [token]))
 
 
 class Batch:
@@ -97,7 +101,7 @@ class Batch:
         self.part_len = part_length(net)
         self.readings = deque()                 # read in turns, a part at a time
         self.answers = []                       # the rows
-        self._empty = Decoder(net, precision=precision, apart=True)
+        self._empty = decoder_of(net, (), precision, apart=True)
         self._decoder = self._empty.without_sequences()
 
     @property
@@ -105,9 +109,16 @@ class Batch:
         """The number of answers that have a row, or will have one when their Reading is done; for any thread."""
         return len(self.answers) + sum(len(reading.answers) for reading in list(self.readings))
 
-    def reading(self, ids, answers, repeated=None):
-        """Return the Reading of a new prompt; it is read once it is in `readings`."""
-        return Reading(self._empty.without_sequences(), ids, answers, self.part_len, repeated)
+    def reading(self, ids, answers, repeated=None, mix=None):
+        """Return the Reading of a new prompt; it is read once it is in `readings`. mix: of a mixture, for this one"""
+        decoder = self._empty.without_sequences()
+        if mix is not None:
+            decoder.net = decoder.net.with_mix(mix)
+        return Reading(decoder, ids, answers, self.part_len, repeated)
+
+    def _reading_again(self, answer, decoder, row):
+        """Return the Reading of an answer whose window restarts, and of which a decoder has this row."""
+        return Reading(decoder.without_sequences(row), [*decoder.tokens[row], *answer.pending], [answer], self.part_len)
 
     def begin(self, reading, answers):
         """Let answers of a Reading that is done join the rows, with their first token."""
@@ -119,7 +130,7 @@ class Batch:
     def _join(self, answer, decoder):
         """Give an answer a row, or a Reading where there is more to read before."""
         if decoder.will_restart(0):
-            self.readings.append(self.reading([*decoder.tokens[0], *answer.pending], [answer]))
+            self.readings.append(self._reading_again(answer, decoder, 0))
         elif len(answer.pending) > 1:
             self.readings.append(Reading(decoder.branch([0]), answer.pending, [answer], self.part_len))
         else:
@@ -147,7 +158,8 @@ class Batch:
         if answers:
             self._decoder.apart = len(answers) <= self.apart_rows
             self._decoder.read([answer.pending for answer in answers])
-            choose(answers, as_array(self._decoder.logits), self._decoder.tokens)
+            choose(answers, as_array(self._decoder.logits), self._decoder.tokens,
+                   lambda place, token: self._decoder.voice(place, [token]))
         return answers
 
     def let_go(self):
@@ -159,8 +171,7 @@ class Batch:
         for place in reversed(range(count)):
             answer, restarts = self.answers[place], self._decoder.will_restart(place)
             if answer.finish is None and restarts:
-                again = self.reading([*self._decoder.tokens[place], *answer.pending], [answer])
-                self.readings.append(again)
+                self.readings.append(self._reading_again(answer, self._decoder, place))
             if answer.finish is not None or restarts:
                 order[place] = order[-1]
                 order.pop()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from folio.generation.decoder import Decoder
+from folio.generation.decoder import decoder_of
 from folio.generation.healing import continuations
 from folio.generation.sampling import as_array, log_softmax, penalized
 
@@ -43,7 +43,7 @@ def beam_search(net, sequence, ends=lambda tokens: False):
     settings = sequence.settings
     if not settings.tokens:
         return [Candidate([], 0.0, 0.0)]
-    decoder, summed, ended = Decoder(net, [sequence.prompt], settings.weight_precision), np.zeros((1, 1)), []
+    decoder, summed, ended = decoder_of(net, [sequence.prompt], settings.weight_precision), np.zeros((1, 1)), []
     for length in range(1, settings.tokens + 1):
         first = None
         if length == 1 and sequence.healing is not None:

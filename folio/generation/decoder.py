@@ -62,6 +62,15 @@ def numpy_transformer(net, precision):
     return found
 
 
+def decoder_of(net, prompts=(), precision="float32", apart=False):
+    """Return the decoder of a network: a Decoder, or what a mixture of networks (voices.Voices) has in its place.
+
+    The parameters are those of Decoder. Raises FolioError like it.
+    """
+    make = getattr(net, "decoder", None)
+    return Decoder(net, prompts, precision, apart) if make is None else make(prompts, precision, apart)
+
+
 class Decoder:
     """A batch of sequences of tokens, each read once: what the network has computed of earlier tokens is kept."""
 
@@ -85,8 +94,8 @@ class Decoder:
         if prompts:
             self.read(prompts)
 
-    def without_sequences(self):
-        """Return a Decoder of the same network that has read nothing."""
+    def without_sequences(self, row=None):
+        """Return a Decoder of the same network that has read nothing. row: for a VoicesDecoder, whose rows differ"""
         other = copy(self)
         other.tokens, other.starts, other.state, other.logits = [], [], None, None
         return other
@@ -205,6 +214,9 @@ class Decoder:
             other.state, other.logits = self.state.select(rows), self.logits[rows]
         return other
 
+    def voice(self, row, ids):
+        """Return which of several models shaped the next tokens of a row most: here there is one. -> None"""
+
     @torch.inference_mode()
     def select(self, rows):
         """Keep these rows alone (a list), in this order; a row may be named several times."""
@@ -303,8 +315,8 @@ class Generation:
         if not self._rows:
             return []
         if self._decoder is None:
-            self._decoder = Decoder(self._net, [row.unread for row in self._rows],
-                                    self._rows[0].settings.weight_precision)
+            self._decoder = decoder_of(self._net, [row.unread for row in self._rows],
+                                       self._rows[0].settings.weight_precision)
         else:
             self._decoder.read([row.unread for row in self._rows])
         self._begin_healed(joining)
@@ -318,6 +330,14 @@ class Generation:
                 self.finishes[row.key] = "stop" if ids[-1] == end else "length"
                 self.remove(row.key)
         return said
+
+    def voice(self, key):
+        """Return the number of the model that shaped a sequence's last step most, of a mixture's; else None.
+
+        The sequence has said something in the last call of `step`.
+        """
+        place = next(place for place, row in enumerate(self._rows) if row.key == key)
+        return self._decoder.voice(place, self._rows[place].unread)
 
     def _change_rows(self):
         """Let go of rows that do not run, the last rows take their places; append those that join. -> the latter"""

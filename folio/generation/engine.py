@@ -21,13 +21,15 @@ from typing import Any
 
 import torch
 
-from folio.base.errors import FolioError, is_out_of_memory
+from folio.base.errors import FolioError, failure
+from folio.base.spelling import counted
 from folio.generation.answers import Adjustments, Answer, Event, TokenEvent
 from folio.generation.batch import APART_ROWS, STALL_SECONDS, Batch, part_length
 from folio.generation.decoder import Sequence as Continued
 from folio.generation.decoder import window_start
 from folio.generation.language_model import LanguageModel
 from folio.generation.scoring import scored
+from folio.generation.voices import Mix
 from Model_Params import GenerationParams
 
 __all__ = ["Adjustments", "Closed", "Engine", "Event", "Full", "Request", "Stats", "Ticket", "TokenEvent"]
@@ -61,6 +63,7 @@ class Request:
     adjustments: Adjustments = Adjustments()
     heal: bool = True                               # heal the ends of texts (folio/generation/healing.py)
     echo: bool = False                              # each answer begins with its prompt
+    mix: Mix | None = None                          # of a mixture's models, where it is not the usual one
     end: int | None = None                          # of prompts of ids: the id that ends an answer, if not end_of_text
 
 
@@ -174,7 +177,7 @@ class Engine:
             if len(self._queued()) >= self.queue:
                 raise Full(self._retry_after())
             batch = self._batches.setdefault(settings.weight_precision, batch)
-            self._arriving.append([_Waiting(ticket, batch, batch.reading(prompt, [], repeated), own)
+            self._arriving.append([_Waiting(ticket, batch, batch.reading(prompt, [], repeated, request.mix), own)
                                    for prompt, own, repeated in waiting])
             self._stats.prompt_tokens += prompt_tokens
             self._condition.notify()
@@ -245,6 +248,10 @@ class Engine:
                 ("logit_bias", wanted.logit_bias), ("stop_ids", wanted.stop_ids)]:
             if (wrong := next((token for token in ids if not 0 <= token < vocab_size), None)) is not None:
                 problems.append(f"{name} has the id {wrong}, and the tokenizer's are 0 to {vocab_size - 1}.")
+        parts = max(1, len(self.model.voices))
+        if request.mix is not None and len(request.mix.shares) != parts:
+            problems.append(f"The mix has {len(request.mix.shares)} shares, and this model has "
+                            f"{counted(parts, 'part')}.")
         numbers = [*wanted.logit_bias.values(), wanted.presence_penalty, wanted.frequency_penalty]
         if not all(map(math.isfinite, numbers)):
             problems.append("A bias or a penalty is not a finite number.")
@@ -333,7 +340,7 @@ class Engine:
         try:
             batch.begin(reading, answers)
         except Exception as error:
-            self._stop(answers, "failed", _sentence(error))
+            self._stop(answers, "failed", failure(error))
 
     def _drop_cancelled(self):
         """End the answers of cancelled requests. -> them"""
@@ -420,7 +427,7 @@ class Engine:
         waiting = {answer for item in self._waiting for answer in item.answers}
         begun = {ticket for answer, ticket in self._tickets.items() if answer not in waiting}
         failed = [answer for answer, ticket in self._tickets.items() if ticket in begun]
-        self._stop(failed, "failed", _sentence(error))
+        self._stop(failed, "failed", failure(error))
         self._tell(failed)
 
     def _end(self):
@@ -439,12 +446,3 @@ class Engine:
         for future, _, _ in jobs:
             if future.running() or future.set_running_or_notify_cancel():       # else nobody waits for it any more
                 future.set_exception(Closed(self._dead))
-
-
-def _sentence(error):
-    """Return what went wrong, for whom the answer was written."""
-    if isinstance(error, FolioError):
-        return str(error)
-    if is_out_of_memory(error):
-        return "There was not enough memory for this answer."
-    return f"The engine failed at this answer ({type(error).__name__}); its log says more."

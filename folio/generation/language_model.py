@@ -7,7 +7,7 @@
 
 import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,10 +27,11 @@ from folio.evaluation.bits_per_byte import evaluate, predictions, window_len, wi
 from folio.formats import trained_model
 from folio.formats.find_weights import is_imported
 from folio.generation.beam import beam_search
-from folio.generation.decoder import Decoder, Generation, Sequence, numpy_transformer
+from folio.generation.decoder import Generation, Sequence, decoder_of
 from folio.generation.healing import Healer, continuations
 from folio.generation.sampling import as_array, log_softmax
-from folio.generation.stop_strings import StopFilter
+from folio.generation.streamed_text import StreamedText, taken, without_names
+from folio.generation.voices import BLENDS, Mix, Voices
 from Model_Params import SHORT_NAMES, GenerationParams
 
 SETTINGS = tuple(field.name for field in fields(GenerationParams))
@@ -62,6 +63,55 @@ class LanguageModel:
     chat: ChatTemplate | None = None            # of a model that was taught to chat
     path: Path | None = None                    # of its weights file
     adapter: dict[str, Any] | None = None       # of its file, where that is an adapter (folio.formats.adapters)
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """Names of the models of a mixture, the first of which has what the others leave; of a single model none."""
+        return self.net.names if isinstance(self.net, Voices) else ()
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of each model of a mixture, {name: share}, the first one's too; of a single model none."""
+        return dict(zip(self.voices, self.net.mix.shares)) if self.voices else {}
+
+    def mixed_with(self, others: "Mapping[str, LanguageModel]", shares: Mapping[str, float] | None = None,
+                   blend: str = BLENDS[0]) -> "LanguageModel":
+        """Return the mixture of this model with others, {name: model}, in which this one has what their shares leave.
+
+        night.mixed_with({"letters": letters}, {"letters": 0.3}).complete("The sea")
+        shares: {name: share}, see `with_shares`; blend: "probabilities" or "logits" (folio.generation.voices)
+        The mixture has every method of a model. Raises FolioError where they do not fit together, or a share is wrong.
+        """
+        names = (self.name, *others)
+        for name, other in others.items():
+            if problem := self._mixing_problem(name, other):
+                raise FolioError(problem)
+        nets = [self.net, *(other.net for other in others.values())]
+        net = Voices(nets, names, Mix.of(names, shares or {}, blend))
+        return replace(self, name=" + ".join(names), net=net, val_bpb=None, learned_from=None)
+
+    def with_shares(self, shares: Mapping[str, float], blend: str | None = None) -> "LanguageModel":
+        """Return the same mixture with other shares: {name: share from 0 to 1}; the first model has the rest.
+
+        blend: as in `mixed_with` (default: as it is). Raises FolioError for a wrong share, and where nothing is mixed.
+        """
+        if not self.voices:
+            raise FolioError(f"{self.name} is a single model: mix it with another one first.")
+        return replace(self, net=self.net.with_mix(Mix.of(self.voices, shares, blend or self.net.mix.blend)))
+
+    def _mixing_problem(self, name, other):
+        """Return a sentence that says why another model cannot be mixed with this one, or None."""
+        if self.voices or other.voices:
+            return "A mixture cannot be mixed again: mix all its models at once."
+        if other.net is self.net or name == self.name:
+            return f"{name} would be mixed with itself: name another model."
+        if other.tokenizer.fingerprint != self.tokenizer.fingerprint:
+            return (f"{self.name} and {name} have different tokenizers, and a mixture needs one: train both from the "
+                    f"same init.py, or one from the other ({command('train.py', '--start-from', self.name)}).")
+        if (other.chat and other.chat.to_dict()) != (self.chat and self.chat.to_dict()):
+            return (f"Of {self.name} and {name}, one was taught to chat and the other not, or in another form: a "
+                    "mixture needs two of a kind.")
+        return None
 
     def reply(self, messages: Iterable[Message], stream: int = 0, continues: bool = False,
               **settings: Any) -> Iterator[str]:
@@ -100,6 +150,18 @@ class LanguageModel:
         of all prompts are in memory at once. The generator returns how each text ended: "length" where it has as many
         tokens as it may, else "stop". Raises FolioError like `stream`.
         """
+        return without_names(self._texts(self._sequences(prompts, settings)))
+
+    def voiced_each(self, prompts: Iterable[str | dict[str, Any]],
+                    **settings: Any) -> Iterator[tuple[int, str, str | None]]:
+        """Yield what `stream_each` does, and of each text the name of the model that shaped it most: None of one model.
+
+        That is the one with the largest share * probability of the token. A text has the pieces of one model.
+        """
+        return self._texts(self._sequences(prompts, settings), bool(self.voices))
+
+    def _sequences(self, prompts, settings):
+        """Return the Sequences of prompts, which `stream_each` describes."""
         new_seed = random.SystemRandom().getrandbits(32)
         prompts = [{"prompt": prompt} if isinstance(prompt, str) else prompt for prompt in prompts]
         settings = by_full_name(settings, SHORT_NAMES)
@@ -108,7 +170,7 @@ class LanguageModel:
         if len(found := {sequence.settings.weight_precision for sequence in sequences}) > 1:
             raise FolioError("Prompts that are answered at once share one precision, and these have "
                              f"{' and '.join(sorted(found))}: give it once, for all.")
-        return self._texts(sequences)
+        return sequences
 
     def complete_each(self, prompts: Iterable[str | dict[str, Any]], **settings: Any) -> list[str]:
         """Return the texts that follow several prompts, generated in one batch; see `stream_each`.
@@ -143,7 +205,7 @@ class LanguageModel:
                         f"number {number + 1}: give more beams."]
         if problems:
             raise FolioError("\n".join(problems))
-        numpy_transformer(self.net, params.weight_precision)    # may refuse the precision: before a prompt is shown
+        decoder_of(self.net, (), params.weight_precision)   # may refuse the precision: before a prompt is shown
         seed = new_seed if params.sampling_seed is None else params.sampling_seed
         params = replace(params, sampling_seed=seed).resolved()
         return self.after(prompt, params, number) if messages is None else self.answering(messages, params, number,
@@ -172,17 +234,21 @@ class LanguageModel:
     def _healer(self):
         return Healer(self.tokenizer)
 
-    def _texts(self, sequences):
-        """Yield (index, text) of these Sequences. -> "stop" or "length" for each, by what ended it"""
+    def _texts(self, sequences, is_voiced=False):
+        """Yield (index, text, name of the model that shaped it most if that is wanted) of these Sequences.
+
+        -> "stop" or "length" for each, by what ended it
+        """
         finishes = ["length"] * len(sequences)
         sampled = [index for index, sequence in enumerate(sequences) if sequence.settings.beams is None]
-        texts = [_Text(self.tokenizer, sequence) for sequence in sequences]
+        texts = [StreamedText(self.tokenizer, sequence, self.voices) for sequence in sequences]
         generation = Generation(self.net, [sequences[index] for index in sampled])
         while generation.running:
             for key, token in generation.step():
                 index = sampled[key]
-                if text := texts[index].add(token):
-                    yield index, text
+                voice = generation.voice(key) if is_voiced else None
+                for text, name in texts[index].add(token, voice):
+                    yield index, text, name
                 if texts[index].ended:
                     generation.remove(key)
         for key, index in enumerate(sampled):
@@ -190,22 +256,32 @@ class LanguageModel:
         searched = {}           # several answers may be the best, the second best... of one search
         for index, sequence in enumerate(sequences):
             if sequence.settings.beams is not None:
-                key = tuple(sequence.prompt), _taken(sequence), sequence.unsaid, sequence.settings
+                key = tuple(sequence.prompt), taken(sequence), sequence.unsaid, sequence.settings
                 if key not in searched:
                     searched[key] = beam_search(self.net, sequence, self._ends(sequence))
                 tokens = searched[key][min(sequence.number, len(searched[key]) - 1)].tokens
                 finishes[index] = "length" if len(tokens) >= sequence.settings.tokens else "stop"
-                for token in tokens:
-                    if text := texts[index].add(token):
-                        yield index, text
+                for token, voice in zip(tokens, self._voices_of(sequence, tokens, is_voiced)):
+                    for text, name in texts[index].add(token, voice):
+                        yield index, text, name
         for index, text in enumerate(texts):
-            if rest := text.end():
-                yield index, rest
+            for rest, name in text.end():
+                yield index, rest, name
         return ["stop" if text.ended else finish for text, finish in zip(texts, finishes)]
+
+    def _voices_of(self, sequence, tokens, is_voiced):
+        """Return which model shaped each token after a prompt most, where it is known only afterwards."""
+        if not is_voiced:
+            return [None] * len(tokens)
+        decoder, found = decoder_of(self.net, [sequence.prompt], sequence.settings.weight_precision), []
+        for token in tokens:
+            found.append(decoder.voice(0, [token]))
+            decoder.read([[token]])
+        return found
 
     def _ends(self, sequence):
         """Return a function that says whether tokens end in one of a sequence's stop strings."""
-        stops, known = [stop.encode("utf-8") for stop in sequence.settings.stop], len(_taken(sequence))
+        stops, known = [stop.encode("utf-8") for stop in sequence.settings.stop], len(taken(sequence))
         most = 1 + max(map(len, stops), default=0)      # tokens, of a byte or more each, that a stop string can touch
 
         def ends(tokens):
@@ -275,7 +351,7 @@ class LanguageModel:
         else:
             continues = bool(text) and text[-1].role == ASSISTANT
             sequence = self.answering(text, GenerationParams(tokens=1), continues=continues)
-        decoder, others = Decoder(self.net, [sequence.prompt]), ()
+        decoder, others = decoder_of(self.net, [sequence.prompt]), ()
         logits = as_array(decoder.logits[0])
         if sequence.healing is not None:
             logits, others = continuations(decoder, 0, sequence.healing).logits, sequence.healing.others
@@ -307,28 +383,3 @@ class _Pieces:
                 found.append((piece, self._bits))
                 self._bits = 0.0
         return found
-
-
-def _taken(sequence):
-    """Return the bytes at the end of a prompt that the first tokens of its sequence repeat."""
-    return b"" if sequence.healing is None else sequence.healing.taken
-
-
-class _Text:
-    """The text of a sequence's tokens: whole characters, up to the first stop string."""
-
-    def __init__(self, tokenizer, sequence):
-        self._characters = tokenizers.StreamingDecoder(tokenizer, len(_taken(sequence)))
-        self._filter = StopFilter(sequence.settings.stop)
-
-    @property
-    def ended(self):
-        return self._filter.ended
-
-    def add(self, token):
-        """Return the text that has become certain with this token: often a word, sometimes nothing yet."""
-        return self._filter.add(self._characters.add(token))
-
-    def end(self):
-        """Return the text that is left when no token follows, without an incomplete character."""
-        return self._filter.end()

@@ -86,8 +86,9 @@ class ChatRequest(GenerationRequest):
 class Writer:
     """Put the answers to one request into the form of this route."""
 
-    def __init__(self, wanted: ChatRequest, tokenizer: Tokenizer):
-        self.wanted, self.tokenizer = wanted, tokenizer
+    def __init__(self, wanted: ChatRequest, tokenizer: Tokenizer, voices: tuple[str, ...] = ()):
+        """voices: names of a mixture's models"""
+        self.wanted, self.tokenizer, self.voices = wanted, tokenizer, voices
 
     def repeated(self, event: Event) -> int:
         """Return 0: no answer begins with its prompt."""
@@ -114,7 +115,8 @@ class Writer:
     def _rest(self, event):
         rest = {"logprobs": None, "finish_reason": event.finish}
         if self.wanted.logprobs:
-            rest["logprobs"] = for_chat(event.tokens, self.wanted.top_logprobs or 0, self.tokenizer)
+            rest["logprobs"] = for_chat(event.tokens, self.wanted.top_logprobs or 0, self.tokenizer,
+                                        self.voices)
         if self.wanted.return_token_ids:
             rest["token_ids"] = [token.id for token in event.tokens]
         return rest
@@ -126,7 +128,8 @@ async def chat(request: HttpRequest) -> Response:
     """POST /v1/chat/completions."""
     wanted = await read_object(request, ChatRequest)
     wanted.check()
-    limits, served = request.app.state.limits, await request.app.state.models.get(wanted.model)
+    limits = request.app.state.limits
+    served, mix = await request.app.state.models.mixtures.get(wanted.model, wanted.mix, wanted.blend)
     model = served.model
     goes_on = wanted.continue_final_message or wanted.messages[-1].role == "assistant"
     is_strict = limits.strict_context or not wanted.truncate_prompt
@@ -145,12 +148,12 @@ async def chat(request: HttpRequest) -> Response:
     ticket = await submit(served, Request(
         prompts=[reading.prompt], count=wanted.n, settings=settings, deliver=inbox.deliver, heal=wanted.healing,
         end=reading.end, adjustments=reading.adjusted(adjustments_of(wanted, model.tokenizer.vocab_size)),
-        logprobs=(wanted.top_logprobs or 0) if wanted.logprobs else None))
+        logprobs=(wanted.top_logprobs or 0) if wanted.logprobs else None, mix=mix))
     object = "chat.completion.chunk" if wanted.stream else "chat.completion"
     report, headers = report_of("chatcmpl", object, wanted, served, ticket, reading.turns_left_out)
     if wanted.return_token_ids:
         report.extra["prompt_token_ids"] = reading.ids
-    writer = Writer(wanted, model.tokenizer)
+    writer = Writer(wanted, model.tokenizer, model.voices)
     if wanted.stream:
         return EventStream(chunks(inbox, report, writer), ticket, headers)
     try:

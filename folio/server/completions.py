@@ -106,9 +106,10 @@ class CompletionRequest(GenerationRequest):
 class Writer:
     """Put the answers to one request into the form of this route."""
 
-    def __init__(self, wanted: CompletionRequest, tokenizer: Tokenizer, ids: list[list[int]]):
-        """ids: of each prompt; only needed with echo or return_token_ids."""
-        self.wanted, self.tokenizer, self.ids = wanted, tokenizer, ids
+    def __init__(self, wanted: CompletionRequest, tokenizer: Tokenizer, ids: list[list[int]],
+                 voices: tuple[str, ...] = ()):
+        """ids: of each prompt; only needed with echo or return_token_ids. voices: names of a mixture's models"""
+        self.wanted, self.tokenizer, self.ids, self.voices = wanted, tokenizer, ids, voices
 
     def repeated(self, event: Event) -> int:
         """Return how many tokens at the beginning of an answer are its prompt's."""
@@ -118,7 +119,7 @@ class Writer:
         """Return a whole answer, or the part of one that an event has, as a choice."""
         made = {"index": event.index, "text": event.text, "logprobs": None, "finish_reason": event.finish}
         if self.wanted.logprobs is not None:
-            made["logprobs"] = for_completions(event.tokens, self.wanted.logprobs, self.tokenizer)
+            made["logprobs"] = for_completions(event.tokens, self.wanted.logprobs, self.tokenizer, self.voices)
         if self.wanted.return_token_ids:
             begun = self.repeated(event) if is_first else 0
             made["token_ids"] = [token.id for token in event.tokens[begun:]]
@@ -156,7 +157,8 @@ async def complete(request: HttpRequest) -> Response:
     """POST /v1/completions."""
     wanted = await read_object(request, CompletionRequest)
     wanted.check()
-    limits, served = request.app.state.limits, await request.app.state.models.get(wanted.model)
+    limits = request.app.state.limits
+    served, mix = await request.app.state.models.mixtures.get(wanted.model, wanted.mix, wanted.blend)
     tokenizer = served.model.tokenizer
     settings = settings_of(wanted, wanted.tokens, limits.most_tokens)
     adjustments = adjustments_of(wanted, tokenizer.vocab_size)
@@ -174,9 +176,10 @@ async def complete(request: HttpRequest) -> Response:
     inbox, compared = Inbox(len(prompts) * wanted.rows), 0 if wanted.rows > wanted.n else None
     ticket = await submit(served, Request(
         prompts=prompts, count=wanted.rows, settings=settings, deliver=inbox.deliver, adjustments=adjustments,
-        logprobs=compared if wanted.logprobs is None else wanted.logprobs, heal=wanted.healing, echo=wanted.echo))
+        logprobs=compared if wanted.logprobs is None else wanted.logprobs, heal=wanted.healing, echo=wanted.echo,
+        mix=mix))
     report, headers = report_of("cmpl", "text_completion", wanted, served, ticket)
-    writer = Writer(wanted, tokenizer, ids)
+    writer = Writer(wanted, tokenizer, ids, served.model.voices)
     if wanted.stream:
         return EventStream(chunks(inbox, report, writer), ticket, headers)
     try:

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse
 
 from folio.base.errors import FolioError
 from folio.generation.engine import Closed, Full
+from folio.server.mixtures import CannotMix
 from folio.server.models import ModelUnavailable, UnknownModel
 
 INVALID, BUSY, OURS = "invalid_request_error", "rate_limit_exceeded", "server_error"      # OpenAI's words for `type`
@@ -52,6 +53,8 @@ def explain(error: BaseException) -> ApiError:
         case Closed():
             return ApiError(503, str(error), OURS, code="shutting_down",
                             headers={"retry-after": str(CLOSED_RETRY)})
+        case CannotMix():
+            return ApiError(400, str(error), param="mix", code="invalid_value")
         case FolioError():
             return ApiError(400, str(error), code="invalid_value")
         case HTTPException():

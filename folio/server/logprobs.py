@@ -26,12 +26,17 @@ def token_text(content: bytes) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in content)
 
 
-def for_completions(tokens: Iterable[TokenEvent], most: int, tokenizer: Tokenizer) -> dict[str, list]:
+def for_completions(tokens: Iterable[TokenEvent], most: int, tokenizer: Tokenizer,
+                    voices: tuple[str, ...] = ()) -> dict[str, list]:
     """Return tokens in the form of /v1/completions.
 
     most: likeliest tokens to list at each place, beside the token itself. A token without a log-probability has null.
+    voices: names of a mixture's models; then each token has the one that shaped it most, those of a prompt null
     """
+    tokens = list(tokens)
     found = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+    if voices:
+        found["voices"] = [_voice(token, voices) for token in tokens]
     for token in tokens:
         name, top = token_text(token.bytes), None
         if token.logprob is not None:
@@ -46,11 +51,19 @@ def for_completions(tokens: Iterable[TokenEvent], most: int, tokenizer: Tokenize
     return found
 
 
-def for_chat(tokens: Iterable[TokenEvent], most: int, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return tokens in the form of /v1/chat/completions; most: likeliest tokens to list at each place."""
+def for_chat(tokens: Iterable[TokenEvent], most: int, tokenizer: Tokenizer,
+             voices: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return tokens in the form of /v1/chat/completions.
+
+    most: likeliest tokens to list at each place; voices: as of `for_completions`, here as each token's `voice`
+    """
     return {"content": [_entry(token.bytes, token.logprob) | {"top_logprobs": [
-        _entry(tokenizer.token_bytes[other], value) for other, value in token.top[:most]]} for token in tokens],
-        "refusal": None}
+        _entry(tokenizer.token_bytes[other], value) for other, value in token.top[:most]]}
+        | ({"voice": _voice(token, voices)} if voices else {}) for token in tokens], "refusal": None}
+
+
+def _voice(token, voices):
+    return None if token.voice is None else voices[token.voice]
 
 
 def _entry(content, logprob):

@@ -19,6 +19,7 @@ from folio.base.home import Home
 from folio.base.run_files import listed, meant, run_name
 from folio.base.visible import on_one_line
 from folio.formats.find_weights import WEIGHTS
+from folio.server.mixtures import Mixtures
 
 CHECKED = 1.0           # seconds between two looks at the same weights file
 UNUSED = 2.0            # seconds without a request, after which nobody is about to use an engine that was replaced
@@ -79,6 +80,7 @@ class Models:
         self._loader = ThreadPoolExecutor(1, "folio-load")          # one at a time: a load takes all of a core
         self._objects: dict[Path, tuple[tuple[int, ...], dict[str, Any] | None]] = {}
         self._closing = threading.Event()
+        self.mixtures = Mixtures(self)
 
     @property
     def default(self) -> str:
@@ -130,6 +132,7 @@ class Models:
         """End all engines; the requests that run have `grace` seconds to end. A second call does nothing."""
         self._closing.set()
         self._loader.shutdown(wait=True, cancel_futures=True)
+        self.mixtures.close(grace)
         with self._lock:
             entries, retired = list(self._loaded.values()), dict(self._retired)
             self._loaded.clear()
@@ -238,6 +241,18 @@ class Models:
         engine = Engine(model, rows=self.rows, queue=self.queue)
         _warm_up(engine, model)
         return Served(name, model, self.wrap(engine, name), fingerprint, stamp[0] // 10 ** 9, path), stamp
+
+    def served_mixture(self, parts: list[Served], model: Any) -> Served:
+        """Return a mixture of models that are loaded, with an engine of its own."""
+        from folio.generation.engine import Engine
+        engine = Engine(model, rows=self.rows, queue=self.queue)
+        return Served(model.name, model, self.wrap(engine, model.name), "+".join(part.fingerprint for part in parts),
+                      max(part.created for part in parts), parts[0].path)
+
+    def retire(self, served: Served) -> None:
+        """Have an engine closed when its last request has ended."""
+        with self._lock:
+            self._retire(served)
 
     def _retire(self, served):
         """Have an engine closed when its last request has ended. The lock is held."""

@@ -7,6 +7,7 @@
                                     {messages: [{role, content}], continues}, the last being the answer so far
     POST /folio/surprise            {model, text} -> {pieces: [[text, bits]]}, which add up to the text
     POST /folio/alternatives        {model, text, count} -> {pieces: [[text, probability]]}, the likeliest first
+    POST /folio/voices              {model, text, settings} -> {pieces: [[text, name of the model that shaped it]]}
     POST /folio/view                {model, text} -> {start: UTF-16 code units that the model does not see}
     POST /folio/copies              {model, text} -> see folio.server.copies
     POST /folio/prefer              {prompt or messages, chosen, rejected: [text]} -> {kept: lines, file}: a person took
@@ -39,17 +40,19 @@ from folio.server import copies, training
 from folio.server.conversations import CHATML, MESSAGES, Reading, check_contents, reading_of
 from folio.server.errors import ApiError, Json
 from folio.server.requests import aside, submit
-from folio.server.shapes import Items, Scalar
+from folio.server.shapes import Items, Scalar, Shares
 from folio.server.streams import EventStream, Inbox
 from Model_Params import GenerationParams
 
-SCRIPTS = ("server_engine.js", *one_file.PAGE_SCRIPTS[1:-1], "copies.js", "curves.js", "training.js",
+SCRIPTS = ("server_engine.js", *one_file.PAGE_SCRIPTS[1:-1], "copies.js", "voices.js", "curves.js", "training.js",
            one_file.PAGE_SCRIPTS[-1], "server_start.js")
 STYLES = (*one_file.PAGE_STYLES, "server.css")
 FILES = {"icon.svg": "image/svg+xml", **dict.fromkeys(STYLES, "text/css"), **dict.fromkeys(SCRIPTS, "text/javascript")}
 MOST_ANSWERS = 8                    # side by side: what fits on a screen
 MOST_ALTERNATIVES = 100
 MOST_KEPT = 100_000_000             # bytes of kept choices: a hundred thousand of them
+SHARE_OF = "mix "                   # before the name of a model: the setting of its share
+BLEND = "probabilities"             # how the page mixes
 NOT_STORED = {"cache-control": "no-store"}
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 SECURITY = {"Content-Security-Policy": POLICY,
@@ -65,6 +68,7 @@ def routes():
         Route("/folio/generate", generate, methods=["POST"]),
         Route("/folio/surprise", surprise, methods=["POST"]),
         Route("/folio/alternatives", alternatives, methods=["POST"]),
+        Route("/folio/voices", voices, methods=["POST"]),
         Route("/folio/view", view, methods=["POST"]),
         Route("/folio/copies", find_copies, methods=["POST"]),
         Route("/folio/prefer", prefer, methods=["POST"]),
@@ -127,7 +131,52 @@ async def describe(request):
     for field in settings:
         if field["name"] == "tokens":
             field["high"] = request.app.state.limits.most_tokens
-    return _private({"about": about, "settings": settings, "models": names})
+    partners = await run_in_threadpool(request.app.state.models.mixtures.partners, served)
+    return _private({"about": about, "settings": [*settings, *map(_share_setting, partners)], "models": names})
+
+
+def _share_setting(name):
+    """Return the page's setting for the share of another model."""
+    return {"name": SHARE_OF + name, "help": f"how much the model {name} writes along, from 0 to 1", "type": "float",
+            "default": 0.0, "low": 0, "high": 1, "above": None, "choices": None}
+
+
+def _parted(values):
+    """Return the settings and the shares, {name: share}, of the page's settings."""
+    shares = {name.removeprefix(SHARE_OF): value for name, value in values.items() if name.startswith(SHARE_OF)}
+    return ({name: value for name, value in values.items() if not name.startswith(SHARE_OF)},
+            Shares().read({name: share for name, share in shares.items() if share is not None}, "settings"))
+
+
+async def voices(request):
+    """Return which of the models that are mixed shaped each piece of a text most."""
+    body = await _body(request, text=str, settings=dict)
+    models, (_, shares) = request.app.state.models, _parted(body["settings"])
+    served, mix = await models.mixtures.get(body["model"], shares, BLEND)
+    if mix is None:
+        return _private({"pieces": [[body["text"], served.name]] if body["text"] else []})
+    parts = [(name, share, (await models.get(name)).model)
+             for name, share in zip(served.model.voices, mix.shares) if share]
+    return _private({"pieces": await _measured(served, _shaped, parts, body["text"])})
+
+
+def _shaped(parts, text):
+    """Return [[piece, name of the model with the largest share * probability]]; a generator, like _surprise.
+
+    parts: [(name, share, LanguageModel)]
+    """
+    costs = []
+    for _, share, model in parts:
+        pieces = yield from _surprise(model, text)
+        costs.append([bits - math.log2(share) for _, bits in pieces])
+    found = []
+    for (piece, _), *bits in zip(pieces, *costs):
+        name = parts[min(range(len(bits)), key=bits.__getitem__)][0]
+        if found and found[-1][1] == name:
+            found[-1][0] += piece
+        else:
+            found.append([piece, name])
+    return found
 
 
 async def surprise(request):
@@ -213,14 +262,15 @@ async def _measured(served, function, *arguments):
 async def generate(request):
     """Return a stream with answers to a prompt or to a conversation, side by side."""
     body = await _body(request, prompt=str, messages=list, continues=bool, count=int, stream=int, settings=dict)
-    served = await _served(request, body["model"])
+    values, shares = _parted(body["settings"])
+    served, mix = await request.app.state.models.mixtures.get(body["model"], shares, BLEND)
     if not 1 <= body["count"] <= MOST_ANSWERS:
         raise ApiError(400, f"count={body['count']} is not a number of answers from 1 to {MOST_ANSWERS}.",
                        param="count")
     most = request.app.state.limits.most_answers
     if not 0 <= body["stream"] <= most - body["count"]:
         raise ApiError(400, f"stream={body['stream']} is not from 0 to {most - body['count']}.", param="stream")
-    settings = read_settings(body["settings"], request.app.state.limits.most_tokens)
+    settings = read_settings(values, request.app.state.limits.most_tokens)
     reading = await _reading(served.model, body, settings)
     answers = Answers(served.model, settings, body["count"], body["stream"], reading.ends,
                       reading.turns_left_out)
@@ -228,7 +278,7 @@ async def generate(request):
     inbox = Inbox(rows)
     ticket = await submit(served, Request(prompts=[reading.prompt], count=rows, settings=settings, end=reading.end,
                                           adjustments=reading.adjusted(Adjustments()), deliver=inbox.deliver,
-                                          logprobs=0))
+                                          logprobs=0, mix=mix))
     return EventStream(_streamed(inbox, answers), ticket, NOT_STORED)
 
 

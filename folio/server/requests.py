@@ -25,6 +25,7 @@ from folio.server.shapes import (
     Items,
     Record,
     Scalar,
+    Shares,
     Strings,
     invalid,
     parse,
@@ -64,6 +65,9 @@ class StreamOptions:
 class GenerationRequest:
     """The fields that both routes share."""
     model: str | None = option(None, "name of the model, as in /v1/models; default: the one that the server began with")
+    mix: dict | None = shaped(None, "other models of the same tokenizer that write along: their shares by name, 0 to "
+                              "1; the model has the rest", Shares())
+    blend: str = option("probabilities", "what mix adds up", choices=("probabilities", "logits"))
     n: int = option(1, "number of answers to each prompt", low=1, high=MOST_ANSWERS)
     max_tokens: int | None = option(None, "maximum length of each answer in tokens", low=0, high=2**31 - 1)
     max_completion_tokens: int | None = option(None, "the same as max_tokens, and counts where both are given", low=0,

@@ -169,6 +169,23 @@ class Biases:
 
 
 @dataclass(frozen=True)
+class Shares:
+    """An object from names of models to numbers from 0 to 1."""
+
+    def read(self, value: Any, param: str) -> dict[str, float]:
+        """Return {name: share}. Raises ApiError."""
+        if not isinstance(value, dict):
+            raise invalid(param, f"{param} should be an object of models and their shares, and this is {shown(value)}.",
+                          "invalid_type")
+        return {whole_text(name, param): Scalar(float, 0, high=1).read(share, f"{param}.{shown(name)}")
+                for name, share in value.items()}
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON Schema."""
+        return {"type": "object", "additionalProperties": Scalar(float, 0, high=1).schema()}
+
+
+@dataclass(frozen=True)
 class Record:
     """An object that is read into a dataclass."""
     kind: type

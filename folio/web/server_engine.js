@@ -4,6 +4,7 @@
  *   models: names, after describe(); choose(name): the model that is asked from now on
  *   copies(text, {signal}) -> {state, reason, stretches: [{from, to, words, file, line, before, source, after}], ...}
  *   prefer({prompt or messages, chosen, rejected: [text]}) -> {kept, file}: for train.py --preferences
+ *   voices(text, settings, {signal}) -> [{text, name}]: which of the models that are mixed shaped each piece most
  *   runs() -> [run, ...]; log(name, after) -> [report, ...], those after a step
  *   askKey: set to a function (a sentence) -> a promise of the API key that the server demands, null for none
  *   onConnection: called with false when the server stops answering, and with true when it answers again
@@ -77,6 +78,10 @@ function createServerEngine() {
     prefer: ({prompt, messages, chosen, rejected}) => ask("/folio/prefer",
       messages === undefined ? {prompt: prompt.slice(sentFrom(prompt)), chosen, rejected} : {messages, chosen, rejected}),
     copies: (text, options) => ask("/folio/copies", {model: engine.model, text}, options),
+    async voices(text, settings, options) {
+      const {pieces} = await ask("/folio/voices", {model: engine.model, text, settings: withTexts(settings)}, options);
+      return pieces.map(([piece, name]) => ({text: piece, name}));
+    },
     runs: async () => (await ask("/folio/runs")).runs,
     async log(name, after = -1) {
       const response = await connection.ask(`/folio/runs/${encodeURIComponent(name)}/log?after=${after}`);

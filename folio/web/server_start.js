@@ -17,6 +17,7 @@ function startServerPage() {
   keepChoices(page, engine);
   page.colors.addMode(new CopiedColors(page, engine));
   page.at["copied-choice"].hidden = false;
+  page.colors.addMode(new VoiceColors(page, engine));
   return page;
 }
 
@@ -55,6 +56,7 @@ function showModels(page, engine) {
     const names = engine.models.includes(engine.model) ? engine.models : [engine.model, ...engine.models];
     model.replaceChildren(...names.map((one) => new Option(one, one, one === engine.model, one === engine.model)));
     model.hidden = names.length < 2;
+    page.at["voices-choice"].hidden = !page.writing.settings.some(({name}) => name.startsWith(SHARE_OF));
     name.classList.toggle("hidden", names.length >= 2);
     page.keeper.write(engine.model, "model");
   };

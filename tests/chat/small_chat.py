@@ -37,8 +37,8 @@ def small_chat():
     longest = max(map(len, ids))
     rows = torch.tensor([row + [0] * (longest - len(row)) for row in ids])
     wanted = torch.tensor([row + [False] * (longest - len(row)) for row in learned])[:, 1:]
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
-    for _ in range(80):
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.02)
+    for _ in range(50):
         logits = net(rows[:, :-1])
         loss = F.cross_entropy(logits[wanted].float(), rows[:, 1:][wanted])
         optimizer.zero_grad()

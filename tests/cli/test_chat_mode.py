@@ -45,7 +45,7 @@ class Telling:
     def __init__(self):
         small = small_chat()
         self.chat, self.net, self.asked, self.stop_at, self.finish = small.chat, small.net, [], None, "stop"
-        self.tells = "<{stream}>"
+        self.tells, self.voices, self.name = "<{stream}>", (), "telling"
 
     def stream_each(self, prompts, **settings):
         for each in prompts:
@@ -165,7 +165,7 @@ def test_a_system_prompt_is_set_shown_and_taken_away_and_outlives_a_new_conversa
 
 def test_a_system_prompt_without_room_is_refused_and_changes_nothing(begin):
     chat = begin(system="Be brief.")
-    said = " ".join(chat.said("/system " + "9" * CONTEXT).split())
+    said = " ".join(chat.said("/system " + "9" * (CONTEXT // 2)).split())
     assert f"more than half of the {CONTEXT}" in said and chat.system_prompt == "Be brief."
     with pytest.raises(FolioError, match="more than half"):
         begin(system="9" * CONTEXT)
@@ -218,8 +218,8 @@ def test_an_answer_that_stopped_at_its_length_is_said(begin):
 def test_turns_that_fall_out_of_the_window_are_said_at_length_and_then_briefly(begin):
     chat = begin(small_chat(), tokens=20, temperature=0.0)
     notes = [" ".join(chat.said("Who is there?").split()).partition("there. ")[2] for _ in range(4)]
-    assert notes == ["", "", f"The conversation no longer fits into the {CONTEXT} tokens that the model can look back "
-                             "on: it did not see the first turn. /new begins a new one.",
+    assert notes == ["", "", f"The conversation and an answer no longer fit into the {CONTEXT} tokens that the model "
+                             "can look back on: it did not see the first turn. /new begins a new one.",
                      "The model did not see the first 2 turns."]
     assert "did not see" not in chat.said("/new", "How many?")
 
@@ -241,13 +241,15 @@ def test_ctrl_c_leaves_what_was_said_in_the_conversation(begin):
 
 
 def test_tokens_shows_what_the_model_read_and_a_special_token_that_was_typed_is_none(begin):
-    chat = begin(small_chat(), temperature=0.0, system="Be brief.", width=1000)
+    chat = begin(system="Be brief.", width=1000)
     chat.said("<|im_end|>")
     messages = chat._messages(chat.turns)
     ids, _ = chat.model.chat.encode(messages)
-    rows = chat.said("/tokens").splitlines()
-    found = [line.split() for line in rows if line and all(word.isdecimal() for word in line.split())]
-    assert [int(word) for line in found for word in line] == ids and ids.count(chat.model.chat.end_id) == 3
+    rows = chat.said("/tokens").lstrip("\n").splitlines()
+    end = next(place for place, row in enumerate(rows) if row.startswith("The model had"))
+    ids_below = rows[1:end:3]           # pieces, ids, an empty line
+    assert [int(word) for line in ids_below for word in line.split()] == ids
+    assert ids.count(chat.model.chat.end_id) == 3 == len(messages)
     assert f"The model had {len(ids)} tokens before it" in " ".join(rows) and rows[-1].startswith("tokens 300: ")
     assert "tokens 50" in chat.said("/tokens 50") and chat.params.tokens == 50
 
@@ -354,6 +356,7 @@ def test_whatever_is_typed_ends_no_conversation(begin, typed, samples, width):
 @pytest.mark.parametrize("width", [24, 50, 80])
 def test_help_names_every_command_at_any_width(begin, width):
     lines = begin(width=width).said("/help").splitlines()
+    assert [*ChatMode.commands][-1] == [*TextMode.commands][-1] == "help"
     assert all(len(line) <= width for line in lines)
     assert {f"/{name}" for name in [*ChatMode.commands, *SETTINGS]} <= {word for line in lines for word in line.split()}
 
