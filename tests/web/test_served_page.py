@@ -417,3 +417,28 @@ def checked(page):
     found = axe.Axe().run(page)
     assert [f"{each['id']}: {each['nodes'][0]['html']}" for each in found.response["violations"]] == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it is wider than the window"
+
+
+def test_several_models_write_together_and_each_one_s_tokens_have_its_color(open_page, home, models):
+    write_weights(home, "letters", seed=2, written_at=1_700_000_000)
+    page = open_page()
+    page.locator("#model").select_option("small")
+    until(page, "page.writing.settings.some(({name}) => name === 'mix letters')")
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("mix letters").fill("0.5")
+    page.get_by_role("button", name="Apply").click()
+    assert page.evaluate("page.writing.values") == {"mix letters": 0.5}
+    settle(page, **{"mix letters": 0.5})
+    page.locator("#text").focus()
+    page.keyboard.insert_text("ab cd")
+    page.keyboard.press("Tab")
+    until(page, "page.writing.story.text.length > 5")
+    idle(page)
+    mixed = models.get_now("small").model.mixed_with({"letters": models.get_now("letters").model}, {"letters": 0.5})
+    assert text_of(page) == "ab cd" + mixed.complete("ab cd", tokens=20, sampling_seed=7).replace("\r", "")
+    color(page, "voices")
+    until(page, "(CSS.highlights.get('voice-1')?.size ?? 0) > 0")
+    assert page.locator("#legend").text_content() == "Shaped most by: small 50 %letters 50 %"
+    assert 0 < len("".join(painted(page, "voice-1"))) < len(text_of(page))
+    color(page, "off")
+    until(page, "(CSS.highlights.get('voice-1')?.size ?? 0) === 0")
