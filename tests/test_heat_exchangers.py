@@ -8,9 +8,8 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
-from conftest import ROOT, run_python, run_script
+from conftest import ROOT, run_python
 
 sys.path.insert(0, str(ROOT / "examples" / "heat_exchangers"))
 
@@ -114,4 +113,106 @@ def test_every_field_of_a_sheet_agrees_with_the_others(sheet):
     assert fields["duty"] == pytest.approx(given, rel=0.006)            # three digits: half of one in a hundred
     assert taken == pytest.approx(given, rel=0.02)                      # temperatures have one decimal
     assert fields["U"] == pytest.approx(1 / (1 / fields["clean U"] + fields["fouling"] / 1000), rel=0.006)
-    assert 1000 * fields["duty"] == pytest.approx(fields["U"] * fields["F"] * fields["LMTD"] * fields["area"], rel=0.006)
+    needed = fields["U"] * fields["F"] * fields["LMTD"] * fields["area"]
+    assert 1000 * fields["duty"] == pytest.approx(needed, rel=0.006)
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The folder that the generator writes for 60 exchangers."""
+    folder = tmp_path_factory.mktemp("heat") / "exchangers"
+    done = run_python(ROOT / "examples" / "heat_exchangers" / "generate.py", folder, "--exchangers", 60)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_exchangers_to_measure_with_are_in_nothing_that_is_learned(written):
+    learned = "".join((written / name).read_text(encoding="utf-8") for name in ("sheets.txt", "questions.jsonl"))
+    held = read_lines(written / "fields.jsonl")
+    tags = [re.match("tag: (.+)", pair["question"])[1] for pair in held]
+    assert len(tags) == generate.HELD_OUT and not [tag for tag in tags if f" {tag}" in learned]
+    asked = {pair["question"] for pair in read_lines(written / "questions.jsonl")}
+    formulas = read_lines(written / "formulas.jsonl")
+    same = [pair for pair in formulas if pair["question"] in asked]
+    assert {pair["kind"] for pair in same} <= {"converted"}         # the same number may come twice
+
+
+def test_the_seed_decides_everything(written, tmp_path):
+    for name, seed in [("same", 1), ("other", 2)]:
+        done = run_python(ROOT / "examples" / "heat_exchangers" / "generate.py", tmp_path / name, "--exchangers", 60,
+                          "--seed", seed)
+        assert done.returncode == 0, done.stderr
+    for path in written.iterdir():
+        assert (tmp_path / "same" / path.name).read_bytes() == path.read_bytes()
+        assert (tmp_path / "other" / path.name).read_bytes() != path.read_bytes()
+
+
+def test_every_field_that_is_asked_for_is_in_the_question(written):
+    for pair in read_lines(written / "fields.jsonl"):
+        assert set(pair["answer"].split("\n")) <= set(pair["question"].split("\n"))
+
+
+def step_is_true(line):
+    """Whether a step is right to the digits it has, computed anew with Python's own arithmetic."""
+    left, right = line.split("=")
+    if left.startswith("lg ln "):
+        value, rel = math.log10(math.log(10 ** float(left[6:]))), 0
+    elif left.startswith("lg "):
+        value, rel = math.log10(float(left[3:])), 0
+    elif left.startswith("10^"):
+        value, rel = 10 ** float(left[3:]), 0.006
+    else:
+        first, sign, second = re.fullmatch(r"(-?[\d.]+)([-+])([\d.]+)", left).groups()
+        value, rel = float(first) + float(sign + second), 1e-9
+    return float(right) == pytest.approx(value, rel=rel, abs=0.00051 if rel == 0 else 1e-9)
+
+
+def test_every_worked_step_is_true_and_leads_to_the_result(written):
+    kinds = set()
+    for pair in read_lines(written / "questions.jsonl"):
+        *steps, result = pair["answer"].split("\n")
+        if pair["kind"] == "copied":
+            continue
+        assert all(map(step_is_true, steps)), pair
+        if steps and steps[-1].startswith("10^"):
+            kinds.add(pair["kind"])
+            assert re.search(r": (\S+)", result)[1] == steps[-1].split("=")[1], pair
+    assert kinds == {"converted", "duty", "LMTD", "area"}
+
+
+@pytest.mark.parametrize("kind", ["converted", "duty", "LMTD", "area"])
+def test_what_steps_lead_to_is_close_to_the_exact_result(kind):
+    for seed, sheet in enumerate(SHEETS):
+        worked, exact = (generate.question(kind, sheet, random.Random(seed), steps)["answer"].split(": ")[-1].split()
+                         for steps in (True, False))
+        assert worked[1] == exact[1] and float(worked[0]) == pytest.approx(float(exact[0]), rel=0.013)
+
+
+def test_exercises_are_true():
+    steps = generate.drill(random.Random(3)).splitlines()
+    assert len(steps) == 10 and all(map(step_is_true, steps))
+
+
+def test_a_false_step_would_be_seen():
+    assert not step_is_true("0.320+0.556=0.877") and not step_is_true("lg 3.00=0.478")
+    assert not step_is_true("10^0.477=3.10") and not step_is_true("lg ln 0.240=-0.257")
+
+
+def test_an_operating_log_is_the_sheet_with_noise_and_fouling():
+    for sheet in SHEETS[:20]:
+        rows = re.findall(r"day (\d+): (.+), (.+), (.+), (.+) °C, (.+) kW", generate.log_text(sheet, random.Random(5)))
+        assert len(rows) == 5 and [int(row[0]) for row in rows] == sorted(int(row[0]) for row in rows)
+        for row in np.array(rows, float):
+            _, hot_in, hot_out, cold_in, cold_out, heat = row
+            assert abs(hot_in - generate.value(sheet, "hot in")) < 5 and cold_out > cold_in and hot_out < hot_in
+            given = generate.value(sheet, "hot flow") * generate.value(sheet, "hot cp") * (hot_in - hot_out)
+            assert heat == pytest.approx(given, rel=0.2)                # readings of 0.1 K, of differences from 5 K on
+
+
+def test_numbers_have_three_significant_digits():
+    assert [generate.number(value) for value in (0.09294, 99.96, 1574.2, 0, 12)] == ["0.0929", "100", "1570", "0",
+                                                                                     "12.0"]

@@ -3,8 +3,9 @@
     python examples/heat_exchangers/generate.py FOLDER
     python examples/heat_exchangers/generate.py FOLDER --exchangers 200 --answers short --seed 7
 
-FOLDER gets sheets.txt (data sheets and operating logs, as documents), questions.jsonl (questions and answers on the
-same exchangers) and held-out.jsonl (questions and answers on exchangers that are in neither).
+FOLDER gets sheets.txt (documents: data sheets, operating logs, worked examples, exercises) and questions.jsonl
+(questions and answers on some of the same exchangers) to learn from; and to measure with, on exchangers that are in
+neither, fields.jsonl (questions for fields of a sheet) and formulas.jsonl (questions for what one formula gives).
 """
 
 import argparse
@@ -107,7 +108,7 @@ def log_text(sheet, rng, days=5):
     return f"log of {sheet['tag']}: hot in, hot out, cold in, cold out, duty\n" + "".join(rows)
 
 
-# --- Questions. Each function returns (question, worked steps, answer). ---
+# --- Questions. Each function returns (question, answer with {} for its result, exact result, calculation). ---
 
 class Worked:
     """A calculation on paper, as with a table of logarithms: products become sums, which a small model can learn.
@@ -123,6 +124,7 @@ class Worked:
 
     def __init__(self):
         self.lines = []
+        self.result = None          # the last number of a logarithm: exact to about half a percent
 
     def plus(self, first, second, sign=1, decimals=3):
         """Add or subtract two numbers with so many decimals."""
@@ -134,7 +136,7 @@ class Worked:
 
     def lg(self, value):
         """Look up a decimal logarithm."""
-        result = round(math.log10(value), 3)
+        result = round(math.log10(float(number(value))), 3)
         self.lines.append(f"lg {number(value)}={result:.3f}")
         return result
 
@@ -146,9 +148,9 @@ class Worked:
 
     def power(self, logarithm):
         """Look up the number of a logarithm."""
-        result = number(10 ** logarithm)
-        self.lines.append(f"10^{logarithm:.3f}={result}")
-        return result
+        self.result = number(10 ** logarithm)
+        self.lines.append(f"10^{logarithm:.3f}={self.result}")
+        return self.result
 
     def product(self, factors):
         """Return a product. factors: (value, 1 to multiply or -1 to divide)"""
@@ -164,7 +166,8 @@ def copied(sheet, rng):
     shown = [name for name in sheet if name in chosen]
     names = rng.sample(shown, 3)
     lines = [f"{name}: {sheet[name]}" for name in ["tag", *shown]]
-    return "\n".join(lines) + f"\nGive {', '.join(names)}.", [], "\n".join(f"{name}: {sheet[name]}" for name in names)
+    answer = "\n".join(f"{name}: {sheet[name]}" for name in names)
+    return "\n".join(lines) + f"\nGive {', '.join(names)}.", answer, None, Worked()
 
 
 # The median and the spread of values in units that sheets do not have.
@@ -183,7 +186,7 @@ def converted(sheet, rng):
     elif offset and factor == 1:
         work.plus(float(given), abs(offset), math.copysign(1, offset), decimals=2)
     written = f"{result:.1f}" if offset else number(result)
-    return f"Convert {given} {unit} to {wanted}.", work.lines, f"result: {written} {wanted}"
+    return f"Convert {given} {unit} to {wanted}.", f"result: {{}} {wanted}", written, work
 
 
 def duty_asked(sheet, rng):
@@ -194,8 +197,8 @@ def duty_asked(sheet, rng):
     flow, cp, first, last = (sheet[f"{side} {name}"] for name in ("flow", "cp", "in", "out"))
     flow_value, cp_value = value(sheet, f"{side} flow"), value(sheet, f"{side} cp")
     work.product([(flow_value, 1), (cp_value, 1), (difference, 1)])
-    return (f"Duty of {flow}, {cp}, {first} to {last}?", work.lines,
-            f"duty: {number(physics.duty(flow_value, cp_value, difference))} kW")
+    exact = physics.duty(flow_value, cp_value, difference)
+    return f"Duty of {flow}, {cp}, {first} to {last}?", "duty: {} kW", number(exact), work
 
 
 def mean_asked(sheet, rng):
@@ -205,13 +208,13 @@ def mean_asked(sheet, rng):
     ends = work.plus(hot_in, cold_out, -1, decimals=1), work.plus(hot_out, cold_in, -1, decimals=1)
     larger, smaller = sorted(ends, reverse=True)
     ratio = work.plus(work.lg(larger), work.lg(smaller), -1)
-    if ratio < 0.1:                         # the arithmetic mean is within 0.5 %, and logarithms have too few digits
+    if ratio < 0.12:                        # the arithmetic mean is within 0.7 %, and logarithms have too few digits
         work.plus(larger, smaller, 1, decimals=1)
     else:
         difference = work.plus(larger, smaller, -1, decimals=1)
         work.power(work.plus(work.lg(difference), work.lg_ln(ratio), -1))
-    return (f"LMTD of {hot_in:.1f} to {hot_out:.1f}, {cold_in:.1f} to {cold_out:.1f} °C?", work.lines,
-            f"LMTD: {number(physics.log_mean(*ends))} K")
+    question = f"LMTD of {hot_in:.1f} to {hot_out:.1f}, {cold_in:.1f} to {cold_out:.1f} °C?"
+    return question, "LMTD: {} K", number(physics.log_mean(*ends)), work
 
 
 def area_asked(sheet, rng):
@@ -219,18 +222,18 @@ def area_asked(sheet, rng):
     heat, u, factor, mean = (value(sheet, name) for name in ("duty", "U", "F", "LMTD"))
     work = Worked()
     work.product([(1000 * heat, 1), (u, -1), (factor, -1), (mean, -1)])
-    return (f"Area for {sheet['duty']}, U {sheet['U']}, F {sheet['F']}, LMTD {sheet['LMTD']}?", work.lines,
-            f"area: {number(physics.area(heat, u, factor, mean))} m2")
+    question = f"Area for {sheet['duty']}, U {sheet['U']}, F {sheet['F']}, LMTD {sheet['LMTD']}?"
+    return question, "area: {} m2", number(physics.area(heat, u, factor, mean)), work
 
 
 KINDS = {"copied": copied, "converted": converted, "duty": duty_asked, "LMTD": mean_asked, "area": area_asked}
 
 
-def questions(sheet, rng, steps):
-    """Yield a question of each kind as {"kind", "question", "answer"}."""
-    for kind, ask in KINDS.items():
-        question, lines, answer = ask(sheet, rng)
-        yield {"kind": kind, "question": question, "answer": "\n".join([*(lines if steps else []), answer])}
+def question(kind, sheet, rng, steps):
+    """Return a question as {"kind", "question", "answer"}; with steps, the answer is what they lead to."""
+    asked, answer, exact, work = KINDS[kind](sheet, rng)
+    answer = answer.format((work.result if steps else None) or exact)
+    return {"kind": kind, "question": asked, "answer": "\n".join([*(work.lines if steps else []), answer])}
 
 
 def drill(rng):
@@ -240,7 +243,7 @@ def drill(rng):
         logs = [round(rng.uniform(-1, 4), 3) for _ in range(2)]
         warm, cool = sorted((round(rng.uniform(5, 200), 1) for _ in range(2)), reverse=True)
         rng.choice([lambda: work.plus(*logs), lambda: work.plus(*logs, -1), lambda: work.plus(warm, cool, -1, 1),
-                    lambda: work.power(rng.uniform(0, 4)), lambda: work.lg(10 ** rng.uniform(-1, 4))])()
+                    lambda: work.power(round(rng.uniform(0, 4), 3)), lambda: work.lg(10 ** rng.uniform(-1, 4))])()
     return "\n".join(work.lines) + "\n"
 
 
@@ -248,19 +251,20 @@ def write_texts(path, sheets, rng, steps):
     """Write the documents to learn from: sheets, logs, questions and, with steps, exercises."""
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         for sheet in sheets:
-            asked = [f"Q: {pair['question']}\nA: {pair['answer']}\n" for pair in questions(sheet, rng, steps)]
+            pairs = [question(kind, sheet, rng, steps) for kind in KINDS]
+            asked = [f"Q: {pair['question']}\nA: {pair['answer']}\n" for pair in pairs]
             kept = [sheet_text(sheet)] if rng.random() < 0.3 else []
             kept += [log_text(sheet, rng)] if rng.random() < 0.1 else []
             for text in [*kept, *asked, *([drill(rng), drill(rng)] if steps else [])]:
                 file.write(f"{text}{SEPARATOR}\n")
 
 
-def write_questions(path, sheets, rng, steps):
-    """Write a question of each kind on each sheet, as JSON lines."""
+def write_questions(path, kinds, sheets, rng, steps):
+    """Write a question of each of these kinds on each sheet, as JSON lines."""
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         for sheet in sheets:
-            for pair in questions(sheet, rng, steps):
-                file.write(json.dumps(pair, ensure_ascii=False) + "\n")
+            for kind in kinds:
+                file.write(json.dumps(question(kind, sheet, rng, steps), ensure_ascii=False) + "\n")
 
 
 def main():
@@ -278,8 +282,10 @@ def main():
     known = {sheet["tag"] for sheet in held}
     sheets = [sheet for sheet in (exchanger(rng) for _ in range(arguments.exchangers)) if sheet["tag"] not in known]
     write_texts(arguments.folder / "sheets.txt", sheets, rng, steps)
-    write_questions(arguments.folder / "questions.jsonl", sheets[:len(sheets) // 3], rng, steps)
-    write_questions(arguments.folder / "held-out.jsonl", held, rng, steps)
+    write_questions(arguments.folder / "questions.jsonl", KINDS, sheets[:len(sheets) // 3], rng, steps)
+    write_questions(arguments.folder / "fields.jsonl", ["copied"], held, rng, steps=False)
+    write_questions(arguments.folder / "formulas.jsonl", [kind for kind in KINDS if kind != "copied"], held, rng,
+                    steps=False)
 
 
 if __name__ == "__main__":
