@@ -46,10 +46,20 @@ class Transformer(nn.Module):
         if params.tied_head:
             self.head.weight = self.embedding.weight
 
-    def forward(self, tokens):
-        """tokens: (B, T) integers, T at most block_size -> logits: (B, T, V)"""
-        span = Span.of(0, tokens.shape[1])
-        return self.predict(self.run_blocks(self.embed(tokens), span, [NO_CACHE] * len(self.blocks)))
+    def forward(self, tokens, segments=None):
+        """tokens: (B, T) integers, T at most block_size -> logits: (B, T, V)
+
+        segments: (B, T) integers; where they differ, another sequence begins, which sees only itself
+        """
+        return self.predict(self.read(tokens, segments))
+
+    def read(self, tokens, segments=None):
+        """Do the same without the head: tokens: (B, T) -> x: (B, T, C), what `predict` takes"""
+        if segments is None:
+            span = Span.of(0, tokens.shape[1])
+        else:
+            span = Span.packed(segments, self.head.weight.dtype)
+        return self.run_blocks(self.embed(tokens, span.indices), span, [NO_CACHE] * len(self.blocks))
 
     def embed(self, tokens, indices=None):
         """tokens: (B, T), at these position indices (default: the first T) -> x: (B, T, C), the first block's input"""

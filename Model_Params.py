@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from folio.base.defaults import for_length
 from folio.base.encodings import encoding_problem
 from folio.base.fields import field_problems, option
 
@@ -297,13 +298,6 @@ class TrainingParams:
                    "divisor.")
 
 
-# Other defaults where training starts from trained weights. From the shipped weights on 20 kB of tiny shakespeare,
-# 40 steps of 16 sequences (20 passes), best nats per byte: 1.954 at 0.0003, 1.879 at 0.001, 1.900 at 0.002, 1.903 at
-# 0.004; from random weights 2.299. 0.0015 is between the two best, with 8 sequences per step. A network that knows long
-# sequences need not begin with shorter ones.
-FINE_TUNING = {"learning_rate": 0.0015, "length_warmup": 0}
-
-
 @dataclass(frozen=True)
 class TuningParams:
     """What trained weights are taught beside a text, and which of them change."""
@@ -323,6 +317,8 @@ class TuningParams:
     def problems(self) -> Iterator[str]:
         """Yield a sentence for everything that is wrong."""
         yield from field_problems(self)
+        if self.learns != "chat" and (self.mix or self.packing is not None):
+            yield "mix and packing are for conversations: give --chat too, or leave them out."
         if self.lora_alpha is not None and self.lora_rank is None:
             yield f"lora_alpha={self.lora_alpha} is for adapters: give lora_rank too, or leave it out."
 
@@ -417,9 +413,8 @@ _PLAIN = TrainingParams(minutes=None, optimizer="adamw", weight_decay=0.01, beta
                         warmup_steps=0, length_warmup=0, decay_fraction=0.0, gradient_clip=0.0)
 
 PRESETS = {
-    # A model of about a million parameters for about a megabyte of text, in about three minutes on two cores. Learning
-    # rate, weight decay and dropouts were chosen on the last tenth of the training part of the plays and of tiny
-    # shakespeare; what was tried is in benchmarks/LOG.md.
+    # About a million parameters for about a megabyte of text, in about three minutes on two cores. Learning rate, decay
+    # and dropouts were chosen on the end of the plays' and tiny shakespeare's training parts (benchmarks/LOG.md).
     "default": Params(),
     # The character model that lectures and repositories train on tiny shakespeare: 10,788,929 parameters with its 65
     # characters.
@@ -427,15 +422,14 @@ PRESETS = {
         TextParams(tokenizer="char"),
         ModelParams(family="classic", block_size=256, emb_len=384, num_layers=6, num_heads=6, dropout=0.2),
         replace(_PLAIN, steps=5000, batch_size=64, learning_rate=3e-4)),
-    # A first character model, which shows what it has learned: 209,729 parameters with 65 characters. Batch and
-    # learning rate are those that lectures give a model of this size; no dropout, since in 5,000 steps it reads tiny
-    # shakespeare no more than two and a half times.
+    # A first character model: 209,729 parameters with 65 characters. Batch and learning rate are those that lectures
+    # give a model of this size; no dropout, since in 5,000 steps it reads tiny shakespeare but two and a half times.
     "personal": Params(
         TextParams(tokenizer="char"),
         ModelParams(family="classic", block_size=32, emb_len=64, num_layers=4, num_heads=4),
         replace(_PLAIN, steps=5000, batch_size=16, learning_rate=1e-3, closing_tokens=500)),
-    # A GPT of about four million parameters (4,143,680) on byte pairs: 1,024, as init.py learns from half a megabyte.
-    # 1,500 steps read the plays 17 times, tiny shakespeare half as often. Dropout is GPT-2's.
+    # A GPT of 4,143,680 parameters on byte pairs: 1,024, as init.py learns from half a megabyte. 1,500 steps read the
+    # plays 17 times, tiny shakespeare half as often. Dropout is GPT-2's.
     "llm-example": Params(
         TextParams(tokenizer="bpe", vocab_size=1024),
         ModelParams(family="classic", mlp="gelu", block_size=256, emb_len=224, num_layers=6, num_heads=4, dropout=0.1),
@@ -452,21 +446,6 @@ PRESETS = {
         ModelParams(family="lstm", block_size=64, emb_len=64, hidden_len=128, num_layers=1),
         replace(_PLAIN, epochs=10, batches="shuffled", batch_size=32, learning_rate=1e-3, weight_decay=0.0)),
 }
-
-
-def for_length(steps: int, shorter_first: bool = True) -> dict[str, Any]:
-    """Return {field of TrainingParams: value} for a run of this many steps.
-
-    Found on four texts, from 40 to 1,500 steps (benchmarks/LOG.md).
-    shorter_first: whether the run may begin with shorter sequences (sequence length warm-up: Li et al., 2022), from
-    which an untrained network learns more per token.
-    >>> for_length(100)
-    {'learning_rate': 0.01, 'warmup_steps': 5, 'length_warmup': 50, 'decay_fraction': 0.4}
-    """
-    learning_rate = min(0.015, max(0.002, 0.1 / steps ** 0.5))
-    return {"learning_rate": float(f"{learning_rate:.2g}"), "warmup_steps": min(20, max(3, steps // 20)),
-            "length_warmup": min(250, steps // 2) if shorter_first else 0,
-            "decay_fraction": 0.4 if steps < 200 else 0.7}
 
 
 if __name__ == "__main__":

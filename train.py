@@ -4,6 +4,7 @@
     python train.py --minutes 30        # better
     python train.py --resume            # continue a stopped or killed run
     python train.py --start-from NAME   # fine-tune: begin with trained weights
+    python train.py --start-from NAME --chat dialogues.jsonl        # teach it to answer
     python train.py --preset personal --home personal       # prepares what is missing as well
     python train.py --sweep learning_rate=1e-3,3e-3 --minutes 5     # a run for each value, and a table
 """
@@ -24,14 +25,17 @@ if __name__ == "__main__":
     startup.require("train.py")
 
 from folio.base.commands import command
+from folio.base.defaults import FINE_TUNING, TUNING
+from folio.base.lines import terminal_width
 from folio.base.run_files import one_file, run_name
-from folio.cli import configuration
+from folio.cli import configuration, example
 from folio.cli.command_line import Parser, chosen, front_door
-from folio.cli.screen import Screen, say
+from folio.cli.screen import Screen, say, send, shows_colors
 from folio.formats.find_weights import find_weights
-from Model_Params import FINE_TUNING, PRESETS, READING, ModelParams, TextParams, TrainingParams
+from Model_Params import PRESETS, READING, ModelParams, TextParams, TrainingParams, TuningParams
 
 RESUME = "resume-*.pth"
+USUAL_NAMES = {"text": "tuned", "chat": "chat", "preferences": "preferred"}     # of runs from trained weights
 
 
 def main(started_at=None):
@@ -48,6 +52,9 @@ def main(started_at=None):
                         help="fine-tune: begin with these weights and their tokenizer, at a learning rate of "
                         f"{FINE_TUNING['learning_rate']} unless you give one "
                         "(a run's name, a file in Saved_Weights, a path, or a glob that means one of these)")
+    parser.add_argument("--chat", nargs="*", metavar="FILE",
+                        help="with --start-from: teach the model to answer, from conversations in these files, folders "
+                        "and globs (default: those in the text that init.py prepared)")
     parser.add_argument("--resume", action="store_true",
                         help="continue the newest unfinished run, or the one that --name says (also as a glob)")
     parser.add_argument("--sweep", action="append", default=[], metavar="FIELD=VALUE,VALUE",
@@ -58,6 +65,7 @@ def main(started_at=None):
                         help="show every setting at the start (the run's log has them in any case)")
     parser.add_configuration()
     parser.add_fields("training", TrainingParams)
+    parser.add_fields("training from trained weights", TuningParams, without=["learns"])
     parser.add_fields("model", ModelParams, without=["vocab_size"])
     parser.add_fields("text, where init.py has not prepared it", TextParams)
     words = sys.argv[1:]
@@ -83,8 +91,16 @@ def settings_of(parser, arguments):
                      "another; give one of them")
     if arguments.resume and arguments.save_config:
         parser.error("--save-config writes what a new run is made of; one that --resume continues was made before")
-    flags = parser.settings(arguments, TextParams, ModelParams, TrainingParams)
-    params = chosen(PRESETS[preset], FINE_TUNING | flags if is_tuned else flags)
+    flags = parser.settings(arguments, TextParams, ModelParams, TrainingParams, TuningParams)
+    if arguments.chat is not None:
+        flags["learns"] = "chat"
+    learns = flags.get("learns", "text")
+    if arguments.chat is not None and arguments.resume:
+        parser.error("a run that --resume continues reads the conversations that it began with; leave --chat out")
+    if learns != "text" and not is_tuned and not arguments.resume:
+        parser.error(f"--{learns} teaches trained weights; name them by --start-from (pretrained: those that come with "
+                     "Folio)")
+    params = chosen(PRESETS[preset], TUNING.get(learns, {}) | flags if is_tuned else flags)
     # A resumed run has its own settings, which these are compared with, and with --start-from the model is in the file.
     parser.check(params, one_by_one=arguments.resume or is_tuned)
     return preset, flags, params
@@ -127,6 +143,7 @@ def train(arguments, preset, flags, params, started_at):
     preset: a name; flags: {field: value} as given; params: Params with the preset's values and the flags
     """
     with opened_run(arguments, preset, flags, params, started_at) as run:
+        show_example(run)
         stopped_by = run.train()
         if stopped_by:
             report_stop(run)
@@ -138,7 +155,7 @@ def opened_run(arguments, preset, flags, params, started_at):
     """Return the context manager of the run that the command line asks for: fine-tuned, resumed or new."""
     from folio.data import corpus
     from folio.generation import language_model
-    from folio.training import distributed, runs
+    from folio.training import chat, distributed, runs
     home, telling = arguments.home, {"say": say, "verbose": arguments.verbose}
     wanted = {name: value for name, value in flags.items() if hasattr(params.text, name)}
     if arguments.preset:                # it says how a text becomes tokens, but not how files are read and chosen
@@ -147,15 +164,24 @@ def opened_run(arguments, preset, flags, params, started_at):
     if arguments.start_from is not None:
         start = language_model.load(find_weights(home, arguments.start_from))
         model = replace(runs.tuned_model(start, flags), vocab_size=None)            # the tokenizer's, as always
-        opening = partial(corpus.open_corpus, home, wanted=wanted, tokenizer=start.tokenizer, say=say)
-        _, text = distributed.after_the_first(opening)
-        params = replace(params, text=text.text, model=model)
-        opened = runs.new_run(home, arguments.name or "tuned", params, start.tokenizer, text, started_at, start=start,
-                              **telling)
+        params = replace(params, model=model)
+        if params.tuning.learns == "chat":
+            opening = partial(chat.open_dialogues, home, arguments.chat or [], params, start.tokenizer, say)
+        else:
+            opening = partial(corpus.open_corpus, home, wanted=wanted, tokenizer=start.tokenizer, say=say)
+        tokenizer, text = distributed.after_the_first(opening)
+        params = replace(params, text=text.text)
+        opened = runs.new_run(home, arguments.name or USUAL_NAMES[params.tuning.learns], params, tokenizer, text,
+                              started_at, start=start, **telling)
     elif arguments.resume:
-        tokenizer, text = distributed.after_the_first(partial(corpus.open_corpus, home, say=say))
+        name = distributed.agreed(run_to_resume(home, arguments.name) or runs.newest_unfinished(home, say))
+        contents, stored = runs.stored_run(home, name)
+        if stored.tuning.learns == "chat":
+            opening = partial(chat.reopen_dialogues, home, contents, stored, say)
+        else:
+            opening = partial(corpus.open_corpus, home, say=say)
+        tokenizer, text = distributed.after_the_first(opening)
         own_preset = PRESETS[preset] if arguments.preset else None
-        name = run_to_resume(home, arguments.name)
         opened = runs.resumed_run(home, name, own_preset, flags, tokenizer, text, started_at, **telling)
     else:
         tokenizer, text = distributed.after_the_first(partial(corpus.open_corpus, home, wanted=wanted, say=say))
@@ -164,6 +190,16 @@ def opened_run(arguments, preset, flags, params, started_at):
     if arguments.save_config and distributed.is_first():
         configuration.save(arguments.save_config, params.values())
     return opened
+
+
+def show_example(run):
+    """Print the tokens of what a new run learns first, if its lessons have an example: learned, or only read."""
+    pieces = run.lessons.example()
+    if not pieces or run.progress.step:
+        return
+    has_colors = shows_colors()
+    say(example.headline(has_colors))
+    send("\n".join(example.lines_of(pieces, terminal_width(sys.stdout), has_colors)) + "\n")
 
 
 def run_to_resume(home, wanted):
@@ -194,7 +230,8 @@ def report_end(run):
     say(f"Done. {best}, are in {weights}")
     if not distributed.is_first():
         return
-    say(f"Quality:  {summary.quality(run)}")
+    if quality := run.lessons.quality(run):
+        say(f"Quality:  {quality}")
     if run.training.closing_tokens:
         screen = Screen()
         screen.write("\n")

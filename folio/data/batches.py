@@ -7,7 +7,8 @@ The field `batches` chooses where the sequences of a batch start in the training
   parallel; a step takes the next sequence of each, and after the last one all start again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,33 @@ ROUNDS = 8
 
 @dataclass(frozen=True)
 class Batch:
-    """Token sequences and what to predict after each token: two NumPy arrays or two tensors."""
-    inputs: Any         # (batch, time) int64
-    targets: Any        # (batch, time) int64; IGNORED where nothing is to be learned
+    """Token sequences and what to predict after each token: NumPy arrays or tensors.
+
+    A subclass may have more arrays as fields, with a row for each row of these, of which the first size is the batch.
+    """
+    inputs: Any         # (batch, time) int64; (batch, sequences, time) where several sequences belong together
+    targets: Any        # of the same shape, int64; IGNORED where nothing is to be learned
 
     def __len__(self):
         return len(self.inputs)
 
+    @property
+    def arrays(self):
+        """Return all arrays, in the order of the fields."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    @property
+    def row_tokens(self):
+        """Return the number of tokens in a row."""
+        return prod(self.inputs.shape[1:])
+
+    def mapped(self, function):
+        """Return a Batch with function(array) in place of each array."""
+        return type(self)(*map(function, self.arrays))
+
     def rows(self, rows):
-        """Return the Batch of some of the sequences. rows: a slice"""
-        return Batch(self.inputs[rows], self.targets[rows])
+        """Return the Batch of some of the rows. rows: a slice"""
+        return self.mapped(lambda array: array[rows])
 
     @property
     def counted_targets(self):

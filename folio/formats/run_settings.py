@@ -6,17 +6,16 @@ the defaults, given the rest of the run's settings, would have come out as anoth
 
 from dataclasses import fields, replace
 
+from folio.base.defaults import FINE_TUNING, for_length
 from folio.base.fields import field_problems
 from Model_Params import (
     FAMILIES,
-    FINE_TUNING,
     LENGTHS,
     OLDER_TEXT,
     ModelParams,
     Params,
     TextParams,
     TrainingParams,
-    for_length,
 )
 
 # What folio/training/settle.py decides by the text and by the machine. No file says whether it did, or a flag.

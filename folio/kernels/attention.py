@@ -20,7 +20,8 @@ def attend(query, key, value, dropout, visible=None):
     """Return softmax(Q K^T / sqrt(D)) V over the positions that each query sees (Vaswani et al., 2017).
 
     query: (B, H, T, D); key, value: (B, G, S, D), each shared by H / G consecutive query heads -> (B, H, T, D)
-    visible: the boolean mask, (T, S) or (B, 1, T, S); by default causal (T = S), or everything for a single query
+    visible: the mask, (T, S) or (B, 1, T, S): booleans, or what is added to the scores, 0 or -inf; by default causal
+    (T = S), or everything for a single query
     """
     B, H, T, D = query.shape
     G, S = key.shape[1:3]
@@ -28,25 +29,31 @@ def attend(query, key, value, dropout, visible=None):
     if query.is_cuda or T > FUSED_ATTENTION_LEN or is_causal and not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(query, key, value, visible, dropout, is_causal=is_causal,
                                               enable_gqa=H != G)
-    if is_causal and not dropout:
+    is_packed = visible is not None and visible.is_floating_point() and torch.is_grad_enabled()
+    if (is_causal or is_packed) and not dropout:
         heads = (part.repeat_interleave(H // part.shape[1], dim=1).reshape(B * H, T, D) for part in (query, key, value))
-        return causal_attention(*heads).view(B, H, T, D)
+        return causal_attention(*heads, visible).view(B, H, T, D)
     query = query.reshape(B, G, -1, D) * D ** -0.5          # (B, G, H/G * T, D): heads that share keys in one matrix
     scores = (query @ key.transpose(-2, -1)).view(B, H, T, S)
     if is_causal:
         visible = torch.ones(T, T, dtype=torch.bool, device=query.device).tril()
     if visible is not None:
-        scores = scores.masked_fill(~visible, -math.inf)
+        is_added = visible.is_floating_point()
+        scores = scores + visible if is_added else scores.masked_fill(~visible, -math.inf)
     weights = F.dropout(scores.softmax(-1), dropout)
     return (weights.to(value.dtype).view(B, G, -1, S) @ value).view(B, H, T, D)
 
 
 class _CausalAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, key, value):
-        T, D = query.shape[1:]
-        future = torch.full((T, T), -math.inf, dtype=query.dtype, device=query.device).triu(1)      # is not seen
-        weights = torch.baddbmm(future, query, key.transpose(1, 2), alpha=D ** -0.5).softmax(-1)    # (N, T, T)
+    def forward(ctx, query, key, value, mask):
+        N, T, D = query.shape
+        if mask is None:
+            mask = torch.full((T, T), -math.inf, dtype=query.dtype, device=query.device).triu(1)    # the future
+        # The copy of the mask becomes the scores, so that no head has one of its own.
+        scores = query.new_empty(N, T, T)
+        scores.view(len(mask) if mask.ndim == 4 else 1, -1, T, T).copy_(mask)
+        weights = scores.baddbmm_(query, key.transpose(1, 2), alpha=D ** -0.5).softmax(-1)          # (N, T, T)
         ctx.save_for_backward(query, key, value, weights)
         return torch.bmm(weights, value)
 
@@ -57,12 +64,13 @@ class _CausalAttention(torch.autograd.Function):
         grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
         scale = query.shape[-1] ** -0.5
         return (torch.bmm(grad_scores, key) * scale, torch.bmm(grad_scores.transpose(1, 2), query) * scale,
-                torch.bmm(weights.transpose(1, 2), grad))
+                torch.bmm(weights.transpose(1, 2), grad), None)
 
 
-def causal_attention(query, key, value):
+def causal_attention(query, key, value, mask=None):
     """Return each position's attention over itself and the positions before it, in the type of the inputs.
 
-    query, key, value: (N, T, D) each, N heads of all sequences together -> (N, T, D)
+    query, key, value: (N, T, D) each, N = B * H heads of all sequences together -> (N, T, D)
+    mask: what is added to the scores, 0 or -inf: (B, 1, T, T), or (T, T) for all alike (default: the causal one)
     """
-    return _CausalAttention.apply(query, key, value)
+    return _CausalAttention.apply(query, key, value, mask)

@@ -6,6 +6,7 @@ others wait for sequences that join. A `Span` says where the tokens of one forwa
 Letters: B sequences, T positions computed now, S positions seen, G key/value heads, D channels per head.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -18,6 +19,21 @@ class Span(NamedTuple):
     indices: slice | torch.Tensor       # the same in all sequences; or those of each sequence, (B, T)
     end: int                            # one more than the last of them
     visible: torch.Tensor | None        # the mask for `attend`: (T, S) or (B, 1, T, S), or None for a causal one
+
+    @classmethod
+    def packed(cls, segments, dtype):
+        """Return the positions of sequences that are packed into rows, each with positions of its own from 0 on.
+
+        segments: (B, T) integers, the same within a sequence and other ones next to it; dtype: of the scores. The mask
+        is block-diagonal and causal, in the form that is added to the scores.
+        """
+        time = torch.arange(segments.shape[1], device=segments.device)
+        begins = segments != segments.roll(1, 1)
+        begins[:, 0] = True
+        starts = torch.where(begins, time, 0).cummax(1).values                          # (B, T)
+        hidden = (time > time[:, None]) | (time < starts[..., None])                    # (B, T, T)
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=segments.device).masked_fill_(hidden, -math.inf)
+        return cls(time - starts, segments.shape[1], mask[:, None])
 
     @classmethod
     def of(cls, start, time):

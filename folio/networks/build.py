@@ -1,6 +1,7 @@
 """Parameters to a network. Every network answers the same calls:
 
     net(tokens) -> logits                       tokens: (batch, time), logits: (batch, time, vocabulary)
+    net.read(tokens) -> x                       the same without the head
     net.empty_state(batch_size) -> state        before the first token; a state has a row for each sequence
     net.continue_from(state, tokens) -> logits, state
     net.advance(state, tokens) -> x, state      the same without the head, where logits are not needed
@@ -12,6 +13,7 @@
     net.context                                 how many tokens the network sees; None: all
     net.blocks                                  the part whose matrices Muon and weight decay are for
 
+A transformer's net(tokens, segments) and net.read(tokens, segments) read sequences that are packed into rows.
 `continue_from` may consume its state; `select` copies, so that both states can be continued.
 folio/training/carried_state.py also carries the state of a recurrent network from one training batch to the next. What
 it needs for that (count, detach, joined, rows as a slice) is in folio/networks/lstm.py.
@@ -93,15 +95,32 @@ def pairs(net, other):
     return list({(id(own), id(others)): (own, others) for (_, own), (_, others) in both}.values())
 
 
-def take_over(net, other):
-    """Load the weights of another network, which may differ in its dropouts and its context.
+NEW_ROW_SPREAD = 0.1        # of new tokens' rows, in standard deviations of the others: near their mean, not alike
 
-    Rotary positions have no weights and allow any context. Of learned positions the first block_size are taken.
+
+def take_over(net, other, seed=0):
+    """Load the weights of another network, which may differ in its dropouts and its context, and have fewer tokens.
+
+    Rotary positions have no weights and allow any context. Of learned positions the first block_size are taken. Rows of
+    tokens that `other` lacks, after all others, are the mean of its rows (Hewitt, 2021) and a little noise by the seed.
     """
     weights = other.state_dict()
+    if net.params.vocab_size > other.params.vocab_size:
+        for name in ("embedding.weight", "head.weight", "head.bias"):
+            if name in weights:
+                weights[name] = _with_rows(weights[name], net.params.vocab_size, seed)
     if net.params.positions == "learned":
         weights["positions.table.weight"] = weights["positions.table.weight"][:net.params.block_size]
     net.load_state_dict(weights)
+
+
+def _with_rows(rows, total, seed):
+    """Return rows of tokens with new ones after them, `total` in all; equal ones (a tied head's) get equal ones."""
+    old = rows.float()
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(total - len(old), *old.shape[1:], generator=generator).to(old.device)
+    new = old.mean(0) + NEW_ROW_SPREAD * old.std(0) * noise
+    return torch.cat([rows, new.to(rows.dtype)])
 
 
 def count_parameters(net):

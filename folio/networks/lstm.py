@@ -87,7 +87,11 @@ class LSTM(nn.Module):
 
     def forward(self, tokens):
         """tokens: (batch, time) integers, any number -> logits: (batch, time, vocabulary)"""
-        return self.continue_from(self.empty_state(len(tokens)), tokens)[0]
+        return self.predict(self.read(tokens))
+
+    def read(self, tokens):
+        """Do the same without the head: tokens: (batch, time) -> x: (batch, time, hidden_len), what `predict` takes"""
+        return self.advance(self.empty_state(len(tokens)), tokens)[0]
 
     def empty_state(self, batch_size):
         """Return the state before the first token."""

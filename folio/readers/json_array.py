@@ -13,8 +13,9 @@ from folio.base.errors import FolioError
 from folio.readers.charsets import decoded
 from folio.readers.json_lines import LONGEST_RECORD, decoder_for
 from folio.readers.mending import Mending
-from folio.readers.records import Number, Texts, remark
+from folio.readers.records import Texts, remark
 from folio.readers.source import Source
+from folio.readers.values import Number
 from Model_Params import TextParams
 
 SMALL_FILE = 1 << 22            # characters: a file with fewer is looked at whole
@@ -28,22 +29,40 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
 
     Raises FolioError where a large file or an array is no JSON, no record has the wanted field, or one is too long.
     """
-    stream = _Stream(source, decoded(source, reading, mending.found), reading, mending)
-    records = _records(stream, reading) if stream.is_whole else _streamed(stream)
-    if records is None:
+    stream, found = _opened(source, reading, mending)
+    if found is None:
         if stream.text.strip():
             mending.found[remark("file", "of JSON without a list of records, read as plain text")] += 1
         yield stream.text, True, source
         return
-    name, texts = str(source), Texts(source, reading, mending, noun="record")
-    for number, record in enumerate(records, 1):
-        where = f"{name}, record {number},"
+    texts = Texts(source, reading, mending, noun="record")
+    for record, where in _placed(found, source):
         is_text = type(record) is str and not texts.has_template
         if text := record if is_text else texts.of_object(record, where):
             yield text, True, where
         elif is_text:
             mending.found[remark("record", "empty, left out")] += 1
     texts.finish()
+
+
+def records(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[Any, str]]:
+    """Yield (value, where) for every record. Raises FolioError like `read`, and where there is no list of them."""
+    stream, found = _opened(source, reading, mending)
+    if found is None:
+        raise FolioError(f"{source} is JSON without a list of records." if stream.text.strip() else
+                         f"{source} is empty.")
+    yield from _placed(found, source)
+
+
+def _opened(source, reading, mending):
+    """Return the _Stream of a file, and its records; None for them where it has none."""
+    stream = _Stream(source, decoded(source, reading, mending.found), reading, mending)
+    return stream, _records(stream, reading) if stream.is_whole else _streamed(stream)
+
+
+def _placed(found, source):
+    name = str(source)
+    return ((record, f"{name}, record {number},") for number, record in enumerate(found, 1))
 
 
 def _records(stream, reading):

@@ -4,11 +4,13 @@ import json
 import re
 from collections.abc import Iterator
 from itertools import chain
+from typing import Any
 
 from folio.base.errors import FolioError
 from folio.readers.mending import Mending
-from folio.readers.records import Number, Texts
+from folio.readers.records import Texts
 from folio.readers.source import Source, decoded
+from folio.readers.values import Number
 from Model_Params import TextParams
 
 LONG_LINE = 1 << 22             # bytes: a longer line is scanned in parts; a shorter one takes little memory
@@ -25,6 +27,11 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
     return iter(_Lines(source, reading, mending))
 
 
+def records(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[Any, str]]:
+    """Yield (value, where) for every line. Raises FolioError where one is no JSON, or too long."""
+    return _Lines(source, reading, mending).records()
+
+
 def decoder_for(reading: TextParams) -> json.JSONDecoder:
     """Return a decoder that keeps numbers as they are written. Control characters in strings are JSON to most writers
     but not to the standard: they are refused with what else is refused.
@@ -35,12 +42,23 @@ def decoder_for(reading: TextParams) -> json.JSONDecoder:
 
 class _Lines:
     def __init__(self, source, reading, mending):
-        self.source, self.mending = source, mending
+        self.source, self.reading, self.mending = source, reading, mending
         self.field, self.invalid_bytes, self.has_template = reading.field, reading.invalid_bytes, bool(reading.template)
         self.decode = decoder_for(reading).decode
-        self.texts = Texts(source, reading, mending, noun="line")
+
+    def records(self):
+        """Yield (value, where) for each line that is not blank, each held whole."""
+        parts = _lines(self.source.blocks())
+        for number, (part, ends_line) in enumerate(parts, 1):
+            where = f"{self.source}, line {number},"
+            if not ends_line:
+                part = self._held(chain([part], _rest_of_line(parts)), where)
+            if part.strip():
+                line = self.mending.without_mark(part.decode("utf-8", errors="surrogateescape"))
+                yield self._parsed(line, line, where), where
 
     def __iter__(self):
+        self.texts = Texts(self.source, self.reading, self.mending, noun="line")
         number, name, parts = 1, str(self.source), _lines(self.source.blocks())
         for part, ends_line in parts:
             where = f"{name}, line {number},"
@@ -80,8 +98,8 @@ class _Lines:
         for part in parts:
             held += part
             if len(held) > LONGEST_RECORD:
-                raise FolioError(f"{where} has more than {LONGEST_RECORD:,} bytes. With a template a line has to fit "
-                                 "in memory; without one the text of --field may be of any length.")
+                raise FolioError(f"{where} has more than {LONGEST_RECORD:,} bytes. With a template, or a conversation "
+                                 "in it, a line has to fit in memory; the text of --field may be of any length.")
         return bytes(held)
 
     def _parsed(self, line, shown, where):

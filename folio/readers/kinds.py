@@ -6,6 +6,7 @@ is read as a Word document. Only kinds of text have no marks; of those the name 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from folio.base.errors import FolioError
 from folio.readers import (
@@ -36,6 +37,8 @@ class Kind:
     suffixes: tuple[str, ...] = ()      # in lower case, with the dot; of kinds that can be read
     # (text, ends_document, where); None if files of this kind are refused
     read: Callable[[Source, TextParams, Mending], Iterator[tuple[str, bool, object]]] | None = None
+    # (record, where): rows as dictionaries, values of JSON; None if there are only texts in files of this kind
+    records: Callable[[Source, TextParams, Mending], Iterator[tuple[Any, object]]] | None = None
     separates: bool = False             # whether lines of <|endoftext|> separate documents in it
     marks: tuple[Mark, ...] = ()        # what is in such files, and in no others
     is_marked: bool = False             # whether a file without a mark is refused, whatever its suffix
@@ -56,19 +59,22 @@ _NO_TEXT = "there is no text in it to learn from"
 _UNPACK = "unpack it, and pass the folder with what was in it"
 _OFFICE = "save its text as .docx, .odt or .txt"
 
-PLAIN_TEXT = Kind("plain text", (".txt",), plain_text.read, separates=True)      # what no other suffix stands for
+# What no other suffix stands for.
+PLAIN_TEXT = Kind("plain text", (".txt",), plain_text.read, plain_text.records, separates=True)
 
 # The first that matches counts: what is more special comes first. Sources of the marks: the formats' specifications,
 # and the database of file(1).
 KINDS = (
     PLAIN_TEXT,
-    Kind("a file of JSON lines", (".jsonl", ".ndjson"), json_lines.read),
-    Kind("a JSON file", (".json",), json_array.read),
-    Kind("a table", (".csv", ".tsv"), tables.read),
-    Kind("an Excel workbook", (".xlsx", ".xlsm"), spreadsheets.read, marks=(Member("xl/"),), is_marked=True),
+    Kind("a file of JSON lines", (".jsonl", ".ndjson"), json_lines.read, json_lines.records),
+    Kind("a JSON file", (".json",), json_array.read, json_array.records),
+    Kind("a table", (".csv", ".tsv"), tables.read, tables.records),
+    Kind("an Excel workbook", (".xlsx", ".xlsm"), spreadsheets.read, spreadsheets.records,
+         marks=(Member("xl/"),), is_marked=True),
     Kind("a mailbox", (".mbox", ".mbx"), messages.read), Kind("a mail", (".eml",), messages.read_one),
     Kind("subtitles", (".srt", ".vtt"), subtitles.read),
-    Kind("a Parquet file", (".parquet",), parquet.read, marks=(First(b"PAR1", with_nul=True),)),
+    Kind("a Parquet file", (".parquet",), parquet.read, parquet.records,
+         marks=(First(b"PAR1", with_nul=True),)),
     Kind("a web page", (".html", ".htm", ".xhtml"), web_pages.read),
     Kind("an RTF document", (".rtf",), rtf.read, marks=(First(b"{\\rtf"),), is_marked=True),
     Kind("a PDF", (".pdf",), pdf.read, marks=(First(b"%PDF-"), First(b"\xef\xbb\xbf%PDF-")), is_marked=True),
@@ -162,6 +168,21 @@ def kind_of(source: Source) -> Kind:
     if kind.is_text and (read := chats.reader_of(Source(source.path))):
         return Kind("a chat", (), read)
     return kind
+
+
+def records_in(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[Any, object]]:
+    """Yield (record, where) of a file of any container: a value of JSON, a row as a dictionary, or a document of text.
+
+    where: a phrase for the place, "a.jsonl, line 3,". What a record's texts have that is no text, `mending.one` mends.
+    Raises FolioError for a file that has no records, or is damaged.
+    """
+    kind = recognized(source)
+    if kind.read is None:
+        raise FolioError(f"{source} is {kind.name}: {kind.advice}.")
+    if kind.records is None:
+        raise FolioError(f"{source} is {kind.name}, which has no records: those are read from .jsonl, "
+                         ".json, .csv, .tsv, .xlsx, .parquet and plain text.")
+    yield from kind.records(source, reading, mending)
 
 
 def _broken_promise(source, kind, content):

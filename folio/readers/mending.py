@@ -82,6 +82,13 @@ class Mending:
             self._refuse(text, where, offset)
         return _NOT_TEXT[self.invalid_bytes].sub(self._replacement, text), size
 
+    def one(self, text, where):
+        """Return a text that came by itself, such as a value of a record, mended. Raises FolioError like `as_text`."""
+        if _is_clean(text):
+            return text
+        mended, _ = self.as_text(text, where)
+        return self._without_marks(self._with_line_feeds(mended), _MARKS_AT_LINE_STARTS)
+
     def without_mark(self, text):
         """Return a text without the byte order marks that it begins with."""
         return self._without_marks(text, _MARKS_AT_LINE_STARTS) if text.startswith("\ufeff") else text

@@ -21,6 +21,20 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
     yield "", True, source
 
 
+def records(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[str, str]]:
+    """Yield (document, where) for each document that is not empty. where: the line on which it begins"""
+    mended = mending(read(source, reading, mending))
+    parts, line = [], 1
+    for text, ends_document in separate(text for text, _ in mended):
+        parts.append(text)
+        if ends_document:
+            document, parts = "".join(parts), []
+            blank = len(document) - len(document.lstrip("\n"))
+            if document.strip():
+                yield document, f"{source}, line {line + blank},"
+            line += document.count("\n") + 1
+
+
 def separate(blocks: Iterable[str]) -> Iterator[tuple[str, bool]]:
     """Turn a stream of text into (text, ends_document), cut at separators: lines with nothing but <|endoftext|>.
 

@@ -5,8 +5,7 @@ A value is missing where it is null, NaN, an empty string, or not there at all: 
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime, time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from folio.base.errors import FolioError
@@ -14,19 +13,14 @@ from folio.base.spelling import nearest
 from folio.base.visible import unescaped
 from folio.readers.mending import Mending
 from folio.readers.source import Source
+from folio.readers.values import json_type, written
 from Model_Params import TextParams
 
-_JSON_TYPES = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number",
-               bool: "a truth value", type(None): "null"}
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 RECORDS_BEFORE_REFUSAL = 1000       # without the wanted field: some writers leave out what is null
 LONGEST_NAME = 60               # characters of a name that a sentence shows
 COLUMNS_SAID = 5                    # so many columns that lack values are named for a file; the others are counted
-
-
-class Number(str):
-    """A number as JSON text has it: json.loads(..., parse_int=Number, parse_float=Number) keeps its digits."""
 
 
 class Template:
@@ -144,7 +138,7 @@ class Texts:
         """
         if not isinstance(record, dict):
             example = '{"tag": "P-1", "duty": 45}' if self.has_template else f'{{"{self.field}": "Once upon..."}}'
-            raise FolioError(f"{where} is no JSON object but {_json_type(record)}. Each {self.noun} should be like "
+            raise FolioError(f"{where} is no JSON object but {json_type(record)}. Each {self.noun} should be like "
                              f"{example}.")
         if self._unseen:
             self._look_for_fields(record, where)
@@ -195,7 +189,7 @@ class Texts:
 
     def _refuse_value(self, name, value, record, where):
         advice = "" if self.has_template else f" Its fields are {listed(record)}.{self._advice()}"
-        raise FolioError(f"{where} has {_json_type(value)} in its field {name!r}, not text.{advice}")
+        raise FolioError(f"{where} has {json_type(value)} in its field {name!r}, not text.{advice}")
 
     def _no_such_field(self, name, known, where=None):
         """Return the FolioError for a name that no record has."""
@@ -224,31 +218,6 @@ def remark(noun: str, rest: str) -> str:
     "{count|row|rows} without a value in 'duty'."
     """
     return f"{{count|{noun}|{noun}s}} {rest}."
-
-
-def written(value: Any) -> str | None:
-    """Return a value of a record as text; None for one that is missing. Raises TypeError for a list or an object.
-
-    >>> [written(value) for value in (1, 1.0, 0.25, float("nan"), True, "", Number("1.50"))]
-    ['1', '1', '0.25', None, 'true', None, '1.50']
-    """
-    if value is None or isinstance(value, str):
-        return value or None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        if value != value:
-            return None
-        text = repr(value)
-        return text.removesuffix(".0")
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="surrogateescape") or None
-    if isinstance(value, datetime):
-        is_date = value.time() == time()
-        return value.date().isoformat() if is_date else value.isoformat(sep=" ")
-    if isinstance(value, Mapping | Collection):
-        raise TypeError(f"{type(value).__name__} is no single value")
-    return str(value)
 
 
 def column_names(cells: Iterable[str | None]) -> list[str]:
@@ -292,7 +261,3 @@ def listed(names: Iterable[str]) -> str:
 def _quoted(name):
     """Return a name in quotes, and only the beginning of a long one, as where a cell of text is taken for a name."""
     return repr(name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME - 1] + "…")
-
-
-def _json_type(value):
-    return "a number" if isinstance(value, Number) else _JSON_TYPES.get(type(value), "a value")

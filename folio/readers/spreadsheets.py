@@ -3,14 +3,16 @@
 import warnings
 import zipfile
 from collections.abc import Iterator
-from itertools import chain, islice
+from contextlib import contextmanager
+from itertools import chain, islice, zip_longest
 from typing import Any
 
 from folio.base.errors import FolioError
 from folio.readers.mending import Mending
-from folio.readers.records import Texts, column_names, places_of, remark, written
+from folio.readers.records import Texts, column_names, places_of, remark
 from folio.readers.sniffing import header_of
 from folio.readers.source import Source
+from folio.readers.values import written
 from Model_Params import TextParams
 
 LARGEST_PART = 1 << 27          # bytes of what is held in memory, such as the texts that cells share
@@ -25,6 +27,22 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
     Raises FolioError where the file is damaged, no sheet has a column that is wanted, or formulas
     have no values.
     """
+    with _opened(source) as (openpyxl, file):
+        yield from _rows_of_sheets(openpyxl, file, source, reading, mending)
+
+
+def records(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield (row by names of columns, where) for every row of the visible sheets. Raises FolioError like `read`."""
+    with _opened(source) as (openpyxl, file):
+        for sheet in _sheets(openpyxl, file, source, mending):
+            rows, names = _table(sheet)
+            for number, cells in rows:
+                yield dict(zip_longest(names, cells[:len(names)])), f"{source}, sheet {sheet.title!r}, row {number},"
+
+
+@contextmanager
+def _opened(source):
+    """Yield openpyxl and the open file, and say in one sentence what goes wrong with it."""
     path = source.path
     source.refuse_packed("an Excel workbook")
     try:
@@ -37,7 +55,7 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
     with path.open("rb") as file:
         try:
             _refuse_bomb(source, file)
-            yield from _rows_of_sheets(openpyxl, file, source, reading, mending)
+            yield openpyxl, file
         except (FolioError, MemoryError):
             raise
         except Exception as error:      # openpyxl lets through what zipfile, zlib, XML and its own conversions raise
@@ -46,6 +64,18 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
             reason = " ".join(str(error).split())
             raise FolioError(f"{path} is damaged, or no Excel workbook ({reason}). Fetch it anew.") from None
     source.bytes_read = path.stat().st_size
+
+
+def _sheets(openpyxl, file, source, mending):
+    """Yield the visible sheets of a workbook. Raises FolioError where it has none at all."""
+    workbook = openpyxl.load_workbook(file, read_only=True, data_only=True)
+    if not workbook.worksheets:
+        raise FolioError(f"{source} is damaged, or has no sheet with cells. Fetch it anew.")
+    for sheet in workbook.worksheets:
+        if sheet.sheet_state == "visible":
+            yield sheet
+        else:
+            mending.found[remark("sheet", "hidden, left out")] += 1
 
 
 def _refuse_bomb(source, file):
@@ -59,14 +89,8 @@ def _refuse_bomb(source, file):
 
 def _rows_of_sheets(openpyxl, file, source, reading, mending):
     """Yield (text, True, where) of every visible sheet. A sheet without the wanted columns is said, unless all are."""
-    workbook = openpyxl.load_workbook(file, read_only=True, data_only=True)
-    if not workbook.worksheets:
-        raise FolioError(f"{source} is damaged, or has no sheet with cells. Fetch it anew.")
     refusal, has_rows = None, False
-    for sheet in workbook.worksheets:
-        if sheet.sheet_state != "visible":
-            mending.found[remark("sheet", "hidden, left out")] += 1
-            continue
+    for sheet in _sheets(openpyxl, file, source, mending):
         rows, names = _table(sheet)
         if not names:
             if _has_formulas(openpyxl, file, sheet.title):

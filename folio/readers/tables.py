@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from operator import itemgetter
 
 from folio.base.errors import FolioError
@@ -28,29 +28,17 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
 
     Raises FolioError where the table lacks a column that is wanted, or a cell is too long.
     """
-    csv.field_size_limit(LONGEST_CELL)
-    blocks = decoded(source, reading, mending.found)
-    start, is_whole = _start(blocks)
-    start = mending.without_mark(start)
-    sample = start[:_sample_end(start)]
-    layout = sniff(sample, is_whole and len(sample) == len(start), source.suffix == ".tsv")
-    if layout is None:
-        if start.strip():
+    table = _Table(source, reading, mending)
+    if table.layout is None:
+        if table.start.strip():
             mending.found[remark("file", "with the name of a table but no columns, read as plain text")] += 1
-        for text in chain([start], blocks):
+        for text in chain([table.start], table.blocks):
             yield text, False, source
         yield "", True, source
         return
-    lines = _lines(chain([start], blocks), source)
-    skipped = sum(1 for _ in islice(lines, layout.skipped_lines))
-    rows = csv.reader(lines, **layout.options)
-    if layout.names is not None:
-        next(row for row in rows if row)
-        names = column_names(layout.names)
-    else:
-        names = [f"column {number}" for number in range(1, layout.width + 1)]
+    names, rows, skipped = table.names, table.rows, table.skipped
     texts = Texts(source, reading, mending, names)
-    mending.found[remark("file", f"read as {layout.description}")] += 1
+    mending.found[remark("file", f"read as {table.layout.description}")] += 1
     places, width = places_of(texts.names, names), len(names)
     choose = tuple if places == list(range(width)) else itemgetter(*places)
     form, whole_rows = texts.format, 0
@@ -71,14 +59,58 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
                 yield made, True, _places(source, skipped, lines_of_made)
                 made, lines_of_made, size = [], [], 0
     except csv.Error as error:
-        line = skipped + rows.line_num
-        if "limit" in str(error):
-            raise FolioError(f"{source}, line {line}, has a cell of more than {LONGEST_CELL:,} characters: a quote "
-                             "before it may have no end.") from None
-        raise FolioError(f"{source}, line {line}, cannot be read as a row of a table ({error}).") from None
+        raise table.refusal(error) from None
     if made:
         yield made, True, _places(source, skipped, lines_of_made)
     texts.finish(whole_rows)
+
+
+def records(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[dict[str, str], str]]:
+    """Yield (row by names of columns, where). Raises FolioError where it is no table, or a cell is too long."""
+    table = _Table(source, reading, mending)
+    if table.layout is None:
+        raise FolioError(f"{source} has the name of a table but no columns: give it the suffix of what it is, such as "
+                         ".txt.")
+    try:
+        for row in table.rows:
+            if row:
+                yield (dict(zip_longest(table.names, row[:len(table.names)], fillvalue="")),
+                       f"{source}, line {table.skipped + table.rows.line_num},")
+    except csv.Error as error:
+        raise table.refusal(error) from None
+
+
+class _Table:
+    """A table that has been opened: its names are read, its rows come next.
+
+    start, blocks: its text, where `layout` is None: it is no table
+    """
+
+    def __init__(self, source, reading, mending):
+        csv.field_size_limit(LONGEST_CELL)
+        self.source, self.blocks = source, decoded(source, reading, mending.found)
+        start, is_whole = _start(self.blocks)
+        self.start = mending.without_mark(start)
+        sample = self.start[:_sample_end(self.start)]
+        self.layout = sniff(sample, is_whole and len(sample) == len(self.start), source.suffix == ".tsv")
+        if self.layout is None:
+            return
+        lines = _lines(chain([self.start], self.blocks), source)
+        self.skipped = sum(1 for _ in islice(lines, self.layout.skipped_lines))
+        self.rows = csv.reader(lines, **self.layout.options)
+        if self.layout.names is not None:
+            next(row for row in self.rows if row)
+            self.names = column_names(self.layout.names)
+        else:
+            self.names = [f"column {number}" for number in range(1, self.layout.width + 1)]
+
+    def refusal(self, error):
+        """Return the FolioError for what the csv module raised."""
+        line = self.skipped + self.rows.line_num
+        if "limit" in str(error):
+            return FolioError(f"{self.source}, line {line}, has a cell of more than {LONGEST_CELL:,} characters: a "
+                              "quote before it may have no end.")
+        return FolioError(f"{self.source}, line {line}, cannot be read as a row of a table ({error}).")
 
 
 def _places(source, skipped, lines):

@@ -3,7 +3,7 @@
 Both classes answer the same calls; TrainStep (folio/training/step.py) takes either:
 
     begin(step)             a step starts, or starts again after running out of memory; its first rows come next
-    forward(tokens)         the next rows of the batch -> logits
+    forward(tokens)         the next rows of the batch -> logits; Stateless has its two halves, read and predict, too
     end()                   the step succeeded
     tensors(), restore()    what a resume file keeps
 """
@@ -21,6 +21,14 @@ class Stateless:
     def __call__(self, tokens):
         """tokens: (rows, time) -> logits: (rows, time, vocabulary)"""
         return self.net(tokens)
+
+    def read(self, tokens, *segments):
+        """Do the same without the head: tokens: (rows, time) -> x, what `predict` takes"""
+        return self.net.read(tokens, *segments)
+
+    def predict(self, x):
+        """x: (any, channels) -> logits: (any, vocabulary)"""
+        return self.net.predict(x)
 
     def end(self):
         """Nothing to keep."""

@@ -15,15 +15,13 @@ import torch
 
 from folio.base import hardware
 from folio.base.errors import FolioError
-from folio.data.batches import Batch, batch_at, windows_per_stream
 from folio.formats import checkpoint
 from folio.formats.run_log import RunLog
 from folio.networks import build as networks
 from folio.training import distributed, optimizers
-from folio.training.carried_state import CarriedState, Stateless
 from folio.training.deadline import Deadline
 from folio.training.pace import Stopwatch
-from folio.training.report import Evaluator, Reporter
+from folio.training.report import Reporter
 from folio.training.schedules import Schedule, decay_start_for
 from folio.training.step import LAST_GOOD, MasterWeights, MicroBatches, TrainStep
 from folio.training.tensorboard import Events
@@ -110,17 +108,22 @@ class Progress:
 class Run:
     """One training run: composes its parts, takes its steps, decides when to evaluate and to save, and resumes."""
 
-    def __init__(self, home, name, params, tokenizer, corpus, *, started_at, clock=time.perf_counter):
-        """params: Params, resolved and probed for this machine; started_at: what `clock` read at the process's start"""
-        self.home, self.name, self.tokenizer, self.corpus = home, name, tokenizer, corpus
+    def __init__(self, home, name, params, lessons, *, started_at, clock=time.perf_counter):
+        """params: Params, resolved and probed for this machine; lessons: Lessons, what is learned from
+
+        started_at: what `clock` read at the process's start
+        """
+        self.home, self.name, self.lessons = home, name, lessons
         self._params = params
+        lessons.settle(params)
         training = params.training
         hardware.use(training)
         torch.manual_seed(training.seed)
         self.net = networks.build_network(params.model).to(training.device)
         self.precision = MasterWeights(self.net, training)
         self.micro_batches = MicroBatches(training, params.model)
-        self.train_step = TrainStep(training, precision=self.precision, forward=self._forward(),
+        self.train_step = TrainStep(training, precision=self.precision, loss=lessons.loss,
+                                    forward=lessons.forward(self.precision.working_net),
                                     optimizers=optimizers.build(self.net, training), micro_batches=self.micro_batches,
                                     sum_gradients=distributed.sum_gradients)
         self.progress = Progress()
@@ -129,27 +132,26 @@ class Run:
         self.schedule = Schedule(training, self.progress)
         self.stopwatch = Stopwatch(started_at, clock)
         self.tokens_per_step = training.batch_size * params.model.block_size
-        self.opening = opening_of(tokenizer, corpus)
-        self.evaluator = Evaluator(training, self.precision, self.micro_batches, corpus, tokenizer, self.opening)
-        self.token_bytes = torch.from_numpy(self.evaluator.token_bytes).to(training.device)
+        self.evaluator = lessons.evaluator(training, self.precision, self.micro_batches)
         self.deadline = Deadline(training, self.progress, self.schedule, self.stopwatch, self.evaluator)
         followers = [Events(home.tensorboard(name))] if training.tensorboard else []
         if training.track and distributed.is_first():
             followers.append(Tracking(training.track, home.tracking, name, params.values()))
         log = RunLog(home.log(name), followers)
         self.reporter = Reporter(name, training, log, self.progress, self.schedule, self.stopwatch,
-                                 self.tokens_per_step)
+                                 self.tokens_per_step, lessons.unit)
         self.grad_norm = None               # of the last step
         self._compiles = training.compile
 
-    def _forward(self):
-        """Return what calls the network on a batch."""
-        training, block_size = self._params.training, self._params.model.block_size
-        net = self.precision.working_net
-        if training.batches != "consecutive":
-            return Stateless(net)
-        windows = windows_per_stream(self.corpus.train_tokens, training.batch_size, block_size)
-        return CarriedState(net, training.batch_size // distributed.count(), windows)
+    @property
+    def tokenizer(self):
+        """Return the tokenizer of the network."""
+        return self.lessons.tokenizer
+
+    @property
+    def corpus(self):
+        """Return what the lessons are made of."""
+        return self.lessons.corpus
 
     @property
     def training(self):
@@ -233,8 +235,7 @@ class Run:
         """
         step = self.progress.step
         batch = self._batch(step)
-        targets = batch.counted_targets
-        tokens, text_bytes = distributed.sums(targets.numel(), self.token_bytes[targets].sum().item())
+        tokens, text_bytes = distributed.sums(*self.lessons.count(batch))
         result = self.train_step(batch, step, self.schedule.learning_rate(step), tokens)
         self.grad_norm = result.grad_norm
         self.progress.count_step(result.loss, tokens, text_bytes)
@@ -242,17 +243,9 @@ class Run:
 
     def _batch(self, step):
         """Return this process's rows of the Batch of a step, as tensors."""
-        training, block_size = self._params.training, self._params.model.block_size
-        dropout, parts = self.schedule.bpe_dropout(step), self.schedule.parts_per_sequence(step, block_size)
-        resegment = None
-        if dropout:
-            def resegment(windows, random):
-                return self.tokenizer.resegment(windows, dropout, random)
-        batch = batch_at(self.corpus.train, step, batch_size=training.batch_size * parts,
-                         block_size=block_size // parts, seed=training.seed, resegment=resegment,
-                         batches=training.batches)
+        batch = self.lessons.batch(step, self.schedule)
         batch = batch.rows(distributed.share(len(batch)))
-        return Batch(*(torch.from_numpy(part).to(training.device) for part in (batch.inputs, batch.targets)))
+        return batch.mapped(lambda array: torch.from_numpy(array).to(self._params.training.device))
 
     def compile(self):
         """Compile the step, if the settings say so and it can be."""
@@ -295,10 +288,10 @@ class Run:
         params = self.params
         checkpoint.save(self.home.weights(self.name), {
             "name": self.name, "params": asdict(params.model), "text": asdict(params.text),
-            "training": asdict(params.training), "tokenizer": self.tokenizer.to_dict(), "opening": self.opening,
+            "training": asdict(params.training), "tokenizer": self.tokenizer.to_dict(),
             "weights": self.net.state_dict(), "step": self.progress.step, "started_from": self.progress.started_from,
             "seconds": self.stopwatch.seconds, "torch": str(torch.__version__),
-            "learned_from": self.corpus.training_part,
+            **self.lessons.in_weights_file(),
             "val_bpb": score and score.bits_per_byte, "val_nats_per_byte": score and score.nats_per_byte})
 
     def save_resume(self):
@@ -311,7 +304,8 @@ class Run:
         self.progress.seconds = self.stopwatch.seconds
         checkpoint.save(self.home.resume(self.name), {
             "name": self.name, "params": asdict(self.params), "tokenizer": self.tokenizer.fingerprint,
-            "corpus": self.corpus.fingerprint, "torch": str(torch.__version__), "processes": distributed.count(),
+            "corpus": self.corpus.fingerprint, "lessons": self.lessons.in_resume_file(),
+            "torch": str(torch.__version__), "processes": distributed.count(),
             "progress": asdict(self.progress), "weights": self.net.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.train_step.optimizers],
             "scaler": self.precision.scaler.state_dict(), "streams": state})
@@ -338,20 +332,6 @@ class Run:
     def _refuse_useless_weights(self):
         if not all(parameter.isfinite().all() for parameter in self.net.parameters()):
             raise FolioError(f"After step {self.progress.step} the weights are not finite. {LAST_GOOD}")
-
-
-def opening_of(tokenizer, corpus):
-    """Return the tokens after which the network writes a new text, where no prompt precedes it.
-
-    That is how documents start in the corpus: after a separator, else after the end of a line, else, where a character
-    tokenizer has never seen one, after token 0.
-    """
-    if corpus.documents > 1 and tokenizer.end_of_text is not None:
-        return [tokenizer.end_of_text]
-    try:
-        return tokenizer.encode("\n")
-    except FolioError:
-        return [0]
 
 
 @contextmanager

@@ -89,11 +89,11 @@ class Plan:
 
 
 def make(model: ModelParams, training: TrainingParams, corpus, resources: Resources, a_step: float | None = None,
-         sizes_are_open: bool = True) -> Plan:
+         sizes_are_open: bool = True, passes_are_open: bool = True) -> Plan:
     """Return the Plan for a run.
 
     model, training: settled; corpus: a Corpus, of which only the numbers are read; a_step: its seconds, where they were
-    measured; sizes_are_open: whether to advise another size.
+    measured; sizes_are_open, passes_are_open: whether to advise another size, or other numbers of passes.
     """
     a_step = a_step or seconds_per_step(model, training, resources)
     steps = training.steps or steps_in(60 * training.minutes, a_step)
@@ -101,8 +101,9 @@ def make(model: ModelParams, training: TrainingParams, corpus, resources: Resour
     parameters = sizes.count_parameters(model)
     passes = steps * training.batch_size * model.block_size / corpus.train_tokens
     memory = memory_bytes(model, training, resources)
-    advice = [*_about_memory(memory, model, training, resources),
-              *_about_passes(passes, steps, seconds, training, corpus)]
+    advice = [*_about_memory(memory, model, training, resources)]
+    if passes_are_open:
+        advice += _about_passes(passes, steps, seconds, training, corpus)
     if sizes_are_open:
         advice += _about_size(model, training, corpus, resources.kind)
     minutes = steps * seconds / 60 if training.steps else training.minutes

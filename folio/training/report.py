@@ -107,11 +107,14 @@ class Evaluator:
 class Reporter:
     """Write the log of a run, print its evaluations, and move its progress bar."""
 
-    def __init__(self, name, training, log, progress, schedule, stopwatch, tokens_per_step):
-        """log: RunLog; training: TrainingParams; progress, schedule, stopwatch: the run's own, which change"""
+    def __init__(self, name, training, log, progress, schedule, stopwatch, tokens_per_step, unit="byte"):
+        """log: RunLog; training: TrainingParams; progress, schedule, stopwatch: the run's own, which change
+
+        unit: of what the loss is printed in nats per
+        """
         self.name, self.training, self.log = name, training, log
         self.progress, self.schedule, self.stopwatch = progress, schedule, stopwatch
-        self.tokens_per_step = tokens_per_step
+        self.tokens_per_step, self.unit = tokens_per_step, unit
         self.bar = None
         self._logged_decay_start = self._logged_settings = None
         self._last_report = None        # the clock, and the step
@@ -175,7 +178,7 @@ class Reporter:
                    "seconds": round(self.stopwatch.seconds, 2)}             # now with the time of the evaluation
         best = "  best" if is_best else ""
         _print(f"{clock_time(self.stopwatch.seconds):>7}  step {self.progress.step:<6,}  {training_figure(report)}  "
-               f"val {score.nats_per_byte:.3f} nats/byte ({score.bits_per_byte:.3f} bits){best}")
+               f"val {score.nats_per_byte:.3f} nats/{self.unit} ({score.bits_per_byte:.3f} bits){best}")
 
     def add_sample(self, report, sample):
         """Add to a report what the network writes, and print that."""

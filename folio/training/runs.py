@@ -20,10 +20,15 @@ from folio.data.batches import fitting_block_size
 from folio.formats import checkpoint
 from folio.networks import build as networks
 from folio.training import distributed, summary
+from folio.training.chat import ChatLessons
 from folio.training.deadline import CLOSING_SECONDS
+from folio.training.lessons import TextLessons
 from folio.training.loop import Progress, Run
 from folio.training.settle import settle
 from Model_Params import LENGTHS, OLDER_TEXT, READING, ModelParams, Params, TextParams, TrainingParams, TuningParams
+
+LESSONS = {kind.learns: kind for kind in (TextLessons, ChatLessons)}       # by TuningParams.learns
+
 
 # --- A new run ---
 
@@ -38,21 +43,23 @@ def new_run(home: Home, name: str, params: Params, tokenizer, corpus, started_at
     """
     wanted = replace(params, text=corpus.text, model=replace(params.model, vocab_size=None))
     ends_at = started_at + 60 * (params.training.minutes or 0) - CLOSING_SECONDS
-    settled, seconds_per_step = settle(wanted, tokenizer, corpus, Machine.here(), ends_at)
+    lessons = LESSONS[params.tuning.learns](tokenizer, corpus)
+    settled, seconds_per_step = settle(wanted, lessons, Machine.here(), ends_at)
     if settled.model.block_size != params.model.block_size:
         say(f"The text has only {corpus.train_tokens:,} tokens to train on: the context shrinks from "
             f"{params.model.block_size} to {settled.model.block_size}.")
     with _claimed(home, name, say) as name:
-        run = Run(home, name, settled, tokenizer, corpus, started_at=started_at)
+        run = Run(home, name, settled, lessons, started_at=started_at)
         run.progress.measured_step = seconds_per_step
         if start:
-            networks.take_over(run.net, start.net)
+            networks.take_over(run.net, start.net, settled.training.seed)
             run.precision.copy_weights()
             fingerprint = checkpoint.checksum(start.net.state_dict())[:16]
             run.progress.started_from = {"name": str(start.name), "fingerprint": fingerprint}
         say(summary.describe(run, verbose))
         if start:
-            say(f"Before the first step: {run.keep_start().bits_per_byte:.4f} bits/byte on the text held out.")
+            say(f"Before the first step: {run.keep_start().bits_per_byte:.4f} bits/{lessons.unit} "
+                f"on the {lessons.held_out}.")
         with closing(run.reporter.log):
             yield run
 
@@ -89,7 +96,7 @@ def resumed_run(home: Home, name: str | None, preset: Params | None, flags: dict
     preset, flags ({field: value}): as the command line has them; steps, minutes and reporting may be new.
     Raises FolioError with a list where anything else differs from the run's own, or where text or tokenizer do.
     """
-    name = distributed.agreed(name or _newest_unfinished(home, say))
+    name = distributed.agreed(name or newest_unfinished(home, say))
     _load_resume(home, name, checkpoint.load_metadata)          # what is not there leaves no lock behind
     with _held(home, name) if distributed.is_first() else nullcontext():
         distributed.agreed(None)            # the others wait until it is held
@@ -98,11 +105,12 @@ def resumed_run(home: Home, name: str | None, preset: Params | None, flags: dict
             raise FolioError(f"The run {name} can only go on as it began: {'; '.join(different)}. "
                              "Leave that as it is, or start a new run without --resume.")
         wanted = replace(stored, training=_changed(stored.training, flags, contents.get("processes", 1), say))
-        settled, _ = settle(wanted, tokenizer, corpus, Machine.here())
+        lessons = LESSONS[stored.tuning.learns](tokenizer, corpus)
+        settled, _ = settle(wanted, lessons, Machine.here())
         if distributed.is_first():
             for path in (home.weights(name), home.resume(name), home.log(name)):
                 remove_leftovers(path)
-        run = Run(home, name, settled, tokenizer, corpus, started_at=started_at)
+        run = Run(home, name, settled, lessons, started_at=started_at)
         run.restore(contents)
         _refuse_finished(run)
         if contents["torch"] != torch.__version__:
@@ -172,7 +180,15 @@ def _load_resume(home, name, read=checkpoint.load):
         raise FolioError(f"{home.resume(name)} is not a resume file of this Folio: {error}.") from None
 
 
-def _newest_unfinished(home, say):
+def stored_run(home: Home, name: str) -> tuple[dict[str, Any], Params]:
+    """Return the contents of a run's resume file, without the numbers of its tensors, and the Params in it.
+
+    Raises OSError or FolioError where there is none to continue from.
+    """
+    return _load_resume(home, name, checkpoint.load_metadata)
+
+
+def newest_unfinished(home: Home, say: Callable[[str], None] = print) -> str:
     """Return the name of the unfinished run whose resume file is the newest. Raises FileNotFoundError without one."""
     paths = home.newest("resume-*.pth")
     for path in paths:
@@ -202,7 +218,9 @@ def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
         way_back = f" (its own was kept: copy the files in {kept} back there)" if kept.exists() else ""
         different.append(f"its tokenizer is another than the one in {home.tokenizer}{way_back}")
     elif corpus.fingerprint != contents["corpus"]:
-        different.append(f"its text is another than the one in {home.train_data}")
+        places = ", ".join(getattr(corpus, "sources", ())) or home.train_data
+        what = "its text is another than the one" if stored.tuning.learns == "text" else "what it learns from is not the same"
+        different.append(f"{what} in {places}")
     return different
 
 

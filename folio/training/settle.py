@@ -7,7 +7,6 @@ from math import ceil, inf
 from folio.base import hardware
 from folio.base.errors import FolioError
 from folio.base.hardware import Machine
-from folio.data.batches import fitting_block_size, steps_per_epoch
 from folio.training import distributed, fastest, plan, sizes
 from Model_Params import ModelParams, Params, TrainingParams
 
@@ -20,24 +19,24 @@ WORTH_COMPILING = {"cpu": (5, 6e13), "cuda": (3, 1e16)}
 BPE_DROPOUT_PER_PASS, BPE_DROPOUT_AT_MOST, PASSES_WITHOUT_BPE_DROPOUT = 0.02, 0.2, 1
 
 
-def settle(params: Params, tokenizer, corpus, machine: Machine, ends_at: float | None = None) -> tuple[Params, float]:
+def settle(params: Params, lessons, machine: Machine, ends_at: float | None = None) -> tuple[Params, float]:
     """Return Params with everything decided, and about how many seconds a step will take.
 
     What is set stays as it is, so a resumed run passes its stored Params.
-    corpus: a Corpus; ends_at: when the last step of a run by the clock has to end, by time.perf_counter (default: all
-    its minutes from now).
+    lessons: Lessons, what the run learns from; ends_at: when the last step of a run by the clock has to end, by
+    time.perf_counter (default: all its minutes from now).
     Raises FolioError with everything that is wrong.
     """
-    model, training = params.model, params.training
+    model, training, corpus = params.model, params.training, lessons.corpus
     # Vocabulary and context: a logit per token of the tokenizer, and sequences of which the text has several.
     if model.vocab_size is None:
-        block_size = fitting_block_size(model.block_size, corpus.train_tokens)
-        model = replace(model, vocab_size=tokenizer.vocab_size, block_size=block_size)
+        model = replace(model, vocab_size=lessons.tokenizer.vocab_size,
+                        block_size=lessons.fitting_block_size(model.block_size))
     # Device: the fastest kind here. Its kind decides what follows, so machines of a kind make the same network.
     training = replace(training, device=hardware.settle_device(training.device, machine.devices))
     kind = training.device.partition(":")[0]
     # Length: in steps or minutes, now that context and text are known; epochs are steps.
-    training = in_steps(training, model.block_size, corpus)
+    training = in_steps(training, model.block_size, lessons)
     refuse(Params(model=model, training=training).problems())
     # Width, layers, heads: as many parameters as text and time are good for. The rest of the shape, the family's parts
     # and the dropouts follow from them.
@@ -61,12 +60,11 @@ def settle(params: Params, tokenizer, corpus, machine: Machine, ends_at: float |
 
 # --- Rules ---
 
-def in_steps(training: TrainingParams, block_size: int, corpus) -> TrainingParams:
+def in_steps(training: TrainingParams, block_size: int, lessons) -> TrainingParams:
     """Return TrainingParams whose length, where it is in epochs, is in steps."""
     if training.epochs is None:
         return training
-    steps = training.epochs * steps_per_epoch(corpus.train_tokens, batch_size=training.batch_size,
-                                              block_size=block_size, batches=training.batches)
+    steps = training.epochs * lessons.steps_per_epoch(training, block_size)
     steps = max(1, ceil(round(steps, 6)))           # 0.1 x 30 makes a little more than 3
     return replace(training, epochs=None, steps=steps)
 

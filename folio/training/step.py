@@ -1,27 +1,27 @@
 """One training step: the gradient of a batch in micro-batches, clipped, and one step of every optimizer.
 
-The loss of a batch is the sum of the cross-entropies of its counted targets, divided by their number in the whole
-batch, over all micro-batches and processes. So gradients are summed, never averaged, and unequal counts need no
-weights.
+The loss of a batch is a sum, of the cross-entropies of its counted targets where a text is learned, divided by their
+number in the whole batch, over all micro-batches and processes. So gradients are summed, never averaged, and unequal
+counts need no weights.
 
 What kinds of training differ in comes as arguments of TrainStep:
 - precision: what computes and what learns, and how a loss becomes gradients (MasterWeights)
 - forward: how the network is called on a batch (folio/training/carried_state.py)
+- loss: what is minimized, as a sum (folio/training/lessons.py)
 - sum_gradients: how the gradients of several processes become one (folio/training/distributed.py)
 A network sharded over processes would bring its own precision and leave nothing for sum_gradients to do.
 """
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from folio.base import hardware
 from folio.base.errors import FolioError, is_out_of_memory
-from folio.data.batches import IGNORED
 from folio.networks import build as networks
 from folio.training import distributed
 from folio.training.optimizers import set_rates
@@ -32,19 +32,22 @@ LAST_GOOD = "What is saved is from before. Try a lower --learning-rate, or --pre
 @dataclass(frozen=True)
 class StepResult:
     """What a step found."""
-    loss: float                 # mean over the counted targets, in nats per token; 0 where there are none
+    loss: float                 # mean over what is counted, such as targets, in nats; 0 where there is nothing
     grad_norm: float | None     # before clipping; None where it exceeded the range of fp16
 
 
 class TrainStep:
     """Update a network by the gradient of one batch. Called by all processes, each with its rows of the batch."""
 
-    def __init__(self, training, *, precision, forward, optimizers, micro_batches, sum_gradients):
-        """training: TrainingParams, resolved; optimizers: of precision.net; sum_gradients(net): works in place"""
+    def __init__(self, training, *, precision, forward, loss, optimizers, micro_batches, sum_gradients):
+        """training: TrainingParams, resolved; optimizers: of precision.net; sum_gradients(net): works in place
+
+        loss(forward, *arrays of a Batch): the summed loss
+        """
         self.training = training
         self.precision, self.forward, self.optimizers = precision, forward, optimizers
         self.micro_batches, self.sum_gradients = micro_batches, sum_gradients
-        self.loss = self._loss
+        self.loss = partial(loss, forward)
 
     def __call__(self, batch, step, learning_rate, tokens):
         """Take the step of number `step`. -> StepResult
@@ -76,20 +79,15 @@ class TrainStep:
         batch: Batch of the shape of the next step's.
         """
         try:
-            compiled = torch.compile(self._loss, dynamic=False)
-            micro_batch = batch.rows(slice(self.micro_batches.rows(batch.inputs.shape[1])))
-            self.precision.gradients(compiled(micro_batch.inputs, micro_batch.targets))
+            compiled = torch.compile(self.loss, dynamic=False)
+            micro_batch = batch.rows(slice(self.micro_batches.rows(batch.row_tokens)))
+            self.precision.gradients(compiled(*micro_batch.arrays))
         except Exception as error:              # no failure of a compiler is a reason not to train
             if not is_out_of_memory(error):     # the first step meets that too, and handles it
                 tqdm.write(f"torch.compile does not work here ({type(error).__name__}); training without it.")
                 return False
         self.loss = compiled
         return True
-
-    def _loss(self, inputs, targets):
-        """Return the summed cross-entropy of the counted targets, in nats. inputs, targets: (batch, time)"""
-        logits = self.forward(inputs)                                               # (batch, time, vocabulary)
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
     def _gradient(self, batch, step, tokens):
         """Leave the gradient of the batch's loss in the parameters. -> that loss
@@ -99,12 +97,12 @@ class TrainStep:
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         self.forward.begin(step)
-        rows = self.micro_batches.rows(batch.inputs.shape[1])
+        rows = self.micro_batches.rows(batch.row_tokens)
         total = 0.0
         for number, first in enumerate(range(0, len(batch), rows)):
             micro_batch = batch.rows(slice(first, first + rows))
             torch.manual_seed(dropout_seed(self.training.seed, step, number, distributed.rank()))
-            loss = self.loss(micro_batch.inputs, micro_batch.targets) / max(1, tokens)
+            loss = self.loss(*micro_batch.arrays) / max(1, tokens)
             self.precision.add_gradient(loss)
             total += loss.item()
         return total

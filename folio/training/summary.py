@@ -2,7 +2,6 @@
 
 from folio.base.commands import quoted
 from folio.base.spelling import counted, figure
-from folio.data.batches import steps_per_epoch
 from folio.data.corpus import DECODED_AT_ONCE, ordinary_bytes
 from folio.evaluation import plain_words
 from folio.evaluation.baselines import MEASURED_BYTES, beginning, measure_baselines
@@ -17,12 +16,11 @@ def describe(run, verbose: bool = False) -> str:
 
     verbose: add every effective setting; the log has them in any case.
     """
-    model, training, corpus = run.params.model, run.training, run.corpus
+    model, training = run.params.model, run.training
     expected_plan = expected(run)
     lines = [
         ("run", f"{run.name}: {_length(run)}"),
-        ("text", f"{corpus.train_bytes:,} bytes to learn from, {corpus.val_bytes:,} held out; "
-                 f"{corpus.train_tokens:,} tokens of a vocabulary of {model.vocab_size:,}"),
+        ("text", f"{run.lessons.described} of a vocabulary of {model.vocab_size:,}"),
         ("model", f"{model.family}, {counted(expected_plan.parameters, 'parameter')}: "
                   f"{counted(model.num_layers, 'layer')}, width {model.emb_len}, {_heads(model)}, "
                   f"context {model.block_size}"),
@@ -42,11 +40,10 @@ def describe(run, verbose: bool = False) -> str:
 
 def _length(run):
     """Return how long a run is, in words, and where it begins."""
-    training, corpus, progress = run.training, run.corpus, run.progress
+    training, progress = run.training, run.progress
     length = counted(training.steps, "step") if training.steps else f"about {plan.duration(training.minutes)}"
     if training.steps and training.batches != "random":
-        epoch = steps_per_epoch(corpus.train_tokens, batch_size=training.batch_size,
-                                block_size=run.params.model.block_size, batches=training.batches)
+        epoch = run.lessons.steps_per_epoch(training, run.params.model.block_size)
         length += f", {counted(figure(training.steps / epoch), 'epoch')}"
     if progress.step:
         made = "" if training.steps else f", {plan.duration(progress.seconds / 60)} done"
@@ -104,4 +101,4 @@ def expected(run) -> plan.Plan:
     is_new = not run.progress.step and not run.progress.started_from        # else its size is given
     resources = plan.Resources.of(run.training, distributed.count())
     return plan.make(run.params.model, run.training, run.corpus, resources, run.progress.measured_step,
-                     sizes_are_open=is_new)
+                     sizes_are_open=is_new, passes_are_open=run.lessons.advises)

@@ -25,7 +25,16 @@ from folio.data import corpus, paths
 from folio.formats import checkpoint
 from folio.networks import build as networks
 from folio.training import runs
-from Model_Params import PRESETS, SHORT_NAMES, GenerationParams, ModelParams, Params, TextParams, TrainingParams
+from Model_Params import (
+    PRESETS,
+    SHORT_NAMES,
+    GenerationParams,
+    ModelParams,
+    Params,
+    TextParams,
+    TrainingParams,
+    TuningParams,
+)
 from tokenizer import load
 
 SMALL = ("--emb-len 16 --num-layers 1 --num-heads 2 --block-size 16 --batch-size 4 --threads 1 --precision fp32 "
@@ -204,7 +213,8 @@ def test_what_was_saved_makes_the_same_run_again(door, home, plays, tmp_path):
     made, path = home(plays[:3000]), tmp_path / "new" / "saved.json"
     door(train, made, *SMALL, "--steps", 3, "--tokenizer", "char", "--name", "run", "--save-config", path)
     saved = json.loads(path.read_text(encoding="utf-8"))
-    assert saved.keys() == {each.name for part in (TextParams, ModelParams, TrainingParams) for each in fields(part)}
+    assert saved.keys() == {each.name for part in (TextParams, ModelParams, TrainingParams, TuningParams)
+                             for each in fields(part)}
     # for another machine
     assert saved["device"] == "auto" and saved["num_kv_heads"] is None and (saved["steps"],
                                                                             saved["minutes"]) == (3, None)

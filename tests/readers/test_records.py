@@ -200,7 +200,7 @@ def test_a_line_of_json_for_a_template_has_to_fit_in_memory(monkeypatch):
     monkeypatch.setattr(source, "BLOCK_BYTES", 50)
     assert documents_of((content, "a.jsonl"), template="{tag} {text}")[0] == ["P-1 " + "x" * 5000]
     monkeypatch.setattr(json_lines, "LONGEST_RECORD", 1000)
-    with pytest.raises(FolioError, match="line 1, has more than 1,000 bytes. With a template a line has to fit"):
+    with pytest.raises(FolioError, match="line 1, has more than 1,000 bytes. With a template, or a conversation in it, a line has to fit"):
         documents_of((content, "a.jsonl"), template="{tag} {text}")
     assert documents_of((content, "a.jsonl"))[0] == ["x" * 5000]
 

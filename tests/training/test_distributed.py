@@ -35,13 +35,13 @@ import os, sys
 import torch
 import train
 from folio.cli.command_line import front_door
-from folio.training.step import TrainStep
+from folio.training.lessons import TextLessons
 
-def limited(step, inputs, targets, loss=TrainStep._loss):
+def limited(lessons, forward, inputs, targets, loss=TextLessons.loss):
     if os.environ["RANK"] == "1" and inputs.numel() > 64:
         raise torch.OutOfMemoryError("CUDA out of memory.")
-    return loss(step, inputs, targets)
-TrainStep._loss = limited
+    return loss(lessons, forward, inputs, targets)
+TextLessons.loss = limited
 # A thread of gloo's that outlives its group would abort the process now and then; so it does almost always.
 sys.setswitchinterval(10)
 front_door(train.main)

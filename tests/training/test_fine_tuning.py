@@ -11,13 +11,14 @@ import torch
 import folio
 import train
 from conftest import ROOT, refusal, run_script
+from folio.base.defaults import FINE_TUNING, for_length
 from folio.base.errors import FolioError
 from folio.data import corpus
 from folio.formats import checkpoint, run_log
 from folio.generation import language_model
 from folio.networks import build as networks
 from folio.training import runs
-from Model_Params import FINE_TUNING, ModelParams, Params, TextParams, TrainingParams, for_length
+from Model_Params import ModelParams, Params, TextParams, TrainingParams
 
 PRETRAINED = ROOT / "Saved_Weights" / "weights-pretrained.pth"
 # Another style than the plays: what the modules and their tests say about themselves.

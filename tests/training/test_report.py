@@ -145,7 +145,7 @@ def test_the_training_loss_is_logged_per_byte_whatever_bpe_dropout_does(make_run
 
 def test_targets_without_text_have_no_loss_per_byte(make_run, capsys):
     run = make_run(steps=1)
-    run.token_bytes = torch.zeros_like(run.token_bytes)
+    run.lessons.token_sizes = torch.zeros_like(run.lessons.token_sizes)
     run.train()
     assert run_log.read(run.reporter.log.path)[0]["train_nats_per_byte"] is None
     assert "train -  val " in capsys.readouterr().out

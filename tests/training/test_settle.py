@@ -12,6 +12,7 @@ from folio.base.hardware import Machine
 from folio.cli.command_line import one_length
 from folio.training import fastest
 from folio.training import settle as settling
+from folio.training.lessons import TextLessons
 from folio.training.settle import bpe_dropout_for, pays_to_compile, settle
 from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams
 
@@ -36,13 +37,13 @@ def no_measurement(monkeypatch):
 
 def settled(machine=HERE, train_bytes=450_000, model=ModelParams(), **training):
     params = Params(model=model, training=replace(TrainingParams(), **one_length(training)))
-    return settle(params, TOKENIZER, text_of(train_bytes), machine)[0]
+    return settle(params, TextLessons(TOKENIZER, text_of(train_bytes)), machine)[0]
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_everything_is_decided_and_deciding_again_changes_nothing(name):
     text = text_of(450_000, PRESETS[name].text.tokenizer)
-    once, seconds_per_step = settle(PRESETS[name], TOKENIZER, text, HERE)
+    once, seconds_per_step = settle(PRESETS[name], TextLessons(TOKENIZER, text), HERE)
     open_fields = {field.name for part in (once.model, once.training) for field in fields(part)
                    if getattr(part, field.name) in (None, "auto")}
     in_blocks = {"num_heads", "num_kv_heads", "head_len", "attention_dropout", "norm", "norm_eps", "positions", "mlp",
@@ -50,7 +51,8 @@ def test_everything_is_decided_and_deciding_again_changes_nothing(name):
     assert open_fields <= {"steps", "minutes", "epochs", "eval_interval", "patience", "rope_base", "track"} | in_blocks
     assert seconds_per_step == 0.1
     other = Machine(devices=("cuda", "cpu"), compilers=(), threads=64)
-    assert settle(once, TOKENIZER, text, other, ends_at=0.0)[0] == once                 # as a resumed run does
+    # As a resumed run does.
+    assert settle(once, TextLessons(TOKENIZER, text), other, ends_at=0.0)[0] == once
 
 
 def test_a_long_text_keeps_its_context_and_a_short_one_shrinks_it():
@@ -70,7 +72,7 @@ def test_epochs_are_steps():
 
 def test_a_run_by_the_clock_has_the_schedule_of_the_steps_that_fit_into_the_time_left():
     params = Params(training=TrainingParams(minutes=1.0))
-    whole, half = (settle(params, TOKENIZER, text_of(450_000), HERE, ends_at)[0].training
+    whole, half = (settle(params, TextLessons(TOKENIZER, text_of(450_000)), HERE, ends_at)[0].training
                    for ends_at in (None, time.perf_counter() + 30))
     assert whole.warmup_steps == 20 and half.warmup_steps == 14         # a twentieth of 571 and of 286 steps
     assert whole.learning_rate < half.learning_rate and whole.bpe_dropout > half.bpe_dropout > 0

@@ -14,7 +14,7 @@ from folio.data.batches import IGNORED, Batch, batch_at
 from folio.evaluation.bits_per_byte import bytes_of_tokens
 from folio.formats import checkpoint, run_log
 from folio.networks import build as networks
-from folio.training import loop, optimizers
+from folio.training import lessons, optimizers
 from Model_Params import TrainingParams
 from test_distributed import FLAGS, launch
 from training_runs import assert_the_same_to_rounding, make_run, project, same_weights  # noqa: F401
@@ -26,9 +26,9 @@ sys.path[:0] = {tests!r}
 import train
 import test_step
 from folio.cli.command_line import front_door
-from folio.training import loop
+from folio.training import lessons
 
-loop.batch_at = test_step.masked_batch_at
+lessons.batch_at = test_step.masked_batch_at
 front_door(train.main)
 """
 
@@ -46,7 +46,7 @@ def masked_batch_at(*arguments, **options):
 
 @pytest.fixture
 def with_ignored_targets(monkeypatch):
-    monkeypatch.setattr(loop, "batch_at", masked_batch_at)
+    monkeypatch.setattr(lessons, "batch_at", masked_batch_at)
 
 
 def test_a_batch_names_the_targets_that_count():
@@ -79,7 +79,7 @@ def test_what_an_ignored_target_would_be_changes_nothing(make_run, with_ignored_
         return masked(Batch(batch.inputs, np.where(ignored, 7, batch.targets)))
     plain = make_run("plain", bpe_dropout=0.0)
     plain.step()
-    monkeypatch.setattr(loop, "batch_at", changed_batch_at)
+    monkeypatch.setattr(lessons, "batch_at", changed_batch_at)
     changed = make_run("changed", bpe_dropout=0.0)
     changed.step()
     assert same_weights(plain.net.state_dict(), changed.net.state_dict())

@@ -18,6 +18,7 @@ from folio.data import corpus
 from folio.evaluation.bits_per_byte import Score, evaluate_windows
 from folio.formats import checkpoint, run_log
 from folio.training import report, runs
+from folio.training.lessons import TextLessons
 from folio.training.loop import Run
 from Model_Params import ModelParams, Params, TextParams, TrainingParams
 
@@ -72,7 +73,8 @@ def make_run(project):
         params = Params(text.text, model.resolved(), replace(TRAINING, **changes).resolved())
         assert not list(params.problems())
         project.saved_weights.mkdir(exist_ok=True)
-        return run_class(project, name, params, tokenizer, text, **{"started_at": time.perf_counter(), **options})
+        lessons = TextLessons(tokenizer, text)
+        return run_class(project, name, params, lessons, **{"started_at": time.perf_counter(), **options})
     return make
 
 
