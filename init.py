@@ -46,6 +46,7 @@ def main():
     from folio.data.folder_report import FolderReport
     from folio.formats.unfinished_runs import runs_needing
     from folio.readers.mending import remarks
+    from folio.readers.records import CONVERSATIONS
     if arguments.preset and not arguments.paths:
         supply_text(arguments.home)
     report = FolderReport(arguments.strict)
@@ -59,6 +60,9 @@ def main():
     if text.vocab_size and tokenizer.vocab_size < text.vocab_size:
         say(f"The text is too small for {text.vocab_size:,} tokens: "
             f"no pair is seen twice after {tokenizer.vocab_size:,}.")
+    train = command("train.py", *(["--preset", arguments.preset] if arguments.preset else []))
+    if CONVERSATIONS in made.mended:
+        train += f"\nThen, to teach the model to answer: {command('train.py', '--start-from', 'NAME', '--chat')}"
     total_bytes, total_tokens = made.train_bytes + made.val_bytes, len(made.tokens)
     say(f"""\
 text        {total_bytes:,} bytes, {made.characters:,} characters, {counted(made.documents, "document")}
@@ -66,7 +70,7 @@ tokenizer   {tokenizer.kind}, {tokenizer.vocab_size:,} tokens -> {arguments.home
 training    {made.train_bytes:,} bytes, {made.train_tokens:,} tokens
 validation  {made.val_bytes:,} bytes, {made.val_tokens:,} tokens
             {total_bytes / total_tokens:.2f} bytes per token, {time.perf_counter() - started_at:.1f} seconds
-Next: {command("train.py", *(["--preset", arguments.preset] if arguments.preset else []))}""")
+Next: {train}""")
 
 
 if __name__ == "__main__":

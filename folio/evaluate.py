@@ -4,6 +4,7 @@
     python -m folio.evaluate --weights night --text other.txt
     python -m folio.evaluate items.txt --csv words.csv  # for studies: surprisal per word
     python -m folio.evaluate --weights night --compare day
+    python -m folio.evaluate --pairs questions.jsonl    # which answers are right
 """
 
 import json
@@ -32,6 +33,9 @@ SAMPLES = 8
 def main():
     """Parse the arguments, measure, and print the report."""
     arguments, sampling, reading = _parse()
+    if arguments.pairs:
+        _print_answers(arguments, reading)
+        return
     if arguments.files or arguments.csv or arguments.csv_tokens or arguments.compare:
         _print_study(study(arguments, reading), arguments)
         return
@@ -54,8 +58,16 @@ def _parse():
                         help="write the surprisal of every word there, in bits; -: standard output (without a FILE to "
                         "measure: of the validation part of the project's text)")
     parser.add_argument("--csv-tokens", metavar="FILE", help="write the surprisal of every token there")
-    parser.add_argument("--compare", metavar="WEIGHTS",
-                        help="measure these weights too, and say whether the difference is more than chance")
+    parser.add_argument("--compare", metavar="WEIGHTS", action="append", default=[],
+                        help="measure these weights too, and say whether the difference is more than chance; with "
+                        "--pairs it can be given several times")
+    parser.add_argument("--pairs", nargs="+", type=Path, metavar="FILE",
+                        help="let the model answer the questions in these files, and say how many answers are right: "
+                        "questions and answers in any of the formats of conversations (docs/answers.md); greedy unless "
+                        "you give a temperature; --csv writes every answer")
+    parser.add_argument("--learned", nargs="+", type=Path, metavar="FILE",
+                        help="pairs that were learned from, for the constant and the nearest answer beside the model's "
+                        "(default: the project's conversations, else the other pairs of the file)")
     parser.add_argument("--weights", metavar="FILE",
                         help="a run's name, a file in Saved_Weights, a path, or a glob that means one of these "
                         "(default: the newest)")
@@ -82,6 +94,12 @@ def _parse():
         parser.error("--csv and --csv-tokens cannot both go to standard output")
     if arguments.csv and arguments.csv_tokens and Path(arguments.csv).resolve() == Path(arguments.csv_tokens).resolve():
         parser.error(f"--csv and --csv-tokens cannot both go to {arguments.csv}")
+    if arguments.pairs and (arguments.files or arguments.text or arguments.csv_tokens):
+        parser.error("--pairs measures answers, and takes no FILE, --text or --csv-tokens beside it")
+    if arguments.learned and not arguments.pairs:
+        parser.error("--learned goes with --pairs")
+    if not arguments.pairs and len(arguments.compare) > 1:
+        parser.error("--compare is given once, but for --pairs")
     if arguments.text and (arguments.files or arguments.csv or arguments.csv_tokens or arguments.compare):
         parser.error(f"--text is for the report on one model; name the file itself: {arguments.text} without --text")
     return arguments, sampling, reading
@@ -128,6 +146,18 @@ def evaluate(arguments, sampling, reading):
                        baselines=baselines, copying=copying, notes=notes)
 
 
+def _weights(arguments):
+    """Return the paths of --weights and of each --compare. Raises FolioError where two are the same."""
+    paths = [find_weights(arguments.home, arguments.weights)]
+    for name in arguments.compare:
+        path = find_weights(arguments.home, name)
+        if path in paths:
+            raise FolioError(f"--compare {name} names the weights that are measured already; "
+                             "name others, or choose the first with --weights.")
+        paths.append(path)
+    return paths
+
+
 def _check_stride(stride, net):
     from folio.evaluation.bits_per_byte import window_len
     if stride > window_len(net):
@@ -142,12 +172,7 @@ def study(arguments, reading):
     from folio.evaluation.bits_per_byte import window_len
     from folio.evaluation.studies import HeldOutText, measure_files, texts_in
     from folio.generation.language_model import load
-    paths = [find_weights(arguments.home, arguments.weights)]
-    if arguments.compare:
-        paths.append(find_weights(arguments.home, arguments.compare))
-        if paths[0] == paths[1]:
-            raise FolioError(f"--compare {arguments.compare} names the weights that are measured already; "
-                             "name others, or choose the first with --weights.")
+    paths = _weights(arguments)
     if arguments.files:
         texts = texts_in(arguments.files, reading)
     else:
@@ -176,6 +201,40 @@ def _print_study(found, arguments):
     else:
         text = "\n".join(lines_of_study(found, max(40, shutil.get_terminal_size().columns)))
     print(text, file=stream)
+
+
+# --- Answers ---
+
+def answers(arguments, reading, say):
+    """Let the models answer all pairs. -> folio.evaluation.answer_report: (AnswerReport, Answered)"""
+    from folio.evaluation.answer_report import measure_answers, refuse_csv
+    from folio.evaluation.pairs import answers_of, project_pairs, read_pairs, way_of
+    from folio.generation.language_model import load
+    refuse_csv(arguments.csv)
+    pairs = read_pairs(arguments.pairs, reading, say)
+    learned = read_pairs(arguments.learned, reading, say) if arguments.learned else project_pairs(arguments.home)
+    paths = _weights(arguments)
+    names = [path.name if [each.name for each in paths].count(path.name) == 1 else str(path) for path in paths]
+    settings = given(arguments, GenerationParams)
+    found, notes = {}, []
+    for name, path in zip(names, paths):
+        model = load(path, arguments.device)
+        found[name] = answers_of(model, pairs, settings)
+        notes.append(f"{name} {way_of(model, pairs)}.")
+    return measure_answers(pairs, found, learned or None, notes)
+
+
+def _print_answers(arguments, reading):
+    """Print the report on answers, on stderr where stdout has the table."""
+    from folio.evaluation.answer_report import lines_of_report, write_csv
+    report, answered = answers(arguments, reading, lambda line: print(harmless(line), file=sys.stderr))
+    if arguments.csv:
+        write_csv(answered, arguments.csv)
+    if arguments.json:
+        text = json.dumps(asdict(report), indent=1)
+    else:
+        text = "\n".join(lines_of_report(report, max(40, shutil.get_terminal_size().columns)))
+    print(text, file=sys.stderr if arguments.csv == "-" else sys.stdout)
 
 
 # --- The report ---

@@ -39,6 +39,16 @@ def test_the_tokenizer_that_comes_with_the_repository_is_what_init_makes_of_the_
     assert load(project.tokenizer).vocab_size == 1024
 
 
+def test_conversations_are_counted_and_the_next_step_teaches_to_answer(home):
+    lines = "".join(f'{{"question": "What is {n} + 1?", "answer": "It is {n + 1}."}}\n' for n in range(90))
+    project = home({"dialogues.jsonl": lines})
+    done = run_init(project)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "90 conversations read as text in turns." in done.stdout.splitlines()
+    assert done.stdout.splitlines()[-1] == ("Then, to teach the model to answer: python train.py --start-from NAME "
+                                            f"--chat --home {project.folder}")
+
+
 def test_one_document_with_a_kept_byte_is_not_two_documents(home):
     keeping = TextParams(vocab_size=300, invalid_bytes="keep")
     one = corpus.open_corpus(home({"a.txt": WORDS.encode() + b"\xff" + WORDS.encode()}), keeping)[1]

@@ -8,9 +8,10 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b, sha256
 from pathlib import Path
+from typing import Any
 
 from folio.base.errors import FolioError
 from folio.base.home import Home
@@ -58,6 +59,8 @@ class Found:
     """A conversation as it can be learned, and where it stands: "dialogues.jsonl, line 3"."""
     messages: list[Message]
     where: str
+    format: str                     # one of dialogues.FORMATS
+    record: Any                     # as the file has it
 
 
 def read_conversations(paths: Iterable[Path | str], reading: TextParams = TextParams(),
@@ -123,11 +126,12 @@ def conversations_in(path: Path, reading: TextParams = TextParams(), say: Callab
     Raises FolioError where a record is none, or no conversation has an answer.
     """
     mending, formats, report, first, kept = Mending(reading.invalid_bytes), Counter(), _Report(), None, []
-    for messages, name, where in _read(path, reading, mending):
-        formats[name] += 1
-        first = first or Found(messages, where)
-        if (learned := tidied(messages, lambda reason, where=where: report.add(reason, where))) is not None:
-            kept.append(Found(learned, where))
+    for each in _read(path, reading, mending):
+        formats[each.format] += 1
+        first = first or each
+        learned = tidied(each.messages, lambda reason, where=each.where: report.add(reason, where))
+        if learned is not None:
+            kept.append(replace(each, messages=learned))
     if first is None:
         raise FolioError(f"There is nothing in {path}: no conversation, nothing to learn.")
     if not kept:
@@ -190,15 +194,16 @@ def question_key(messages: Sequence[Message]) -> bytes:
     return blake2b(folded("\n".join(texts)).translate(None, _WHITE_SPACE), digest_size=8).digest()
 
 
-def _read(path, reading, mending) -> Iterator[tuple[list[Message], str, str]]:
-    """Yield (messages, name of the format, where) of each record of a file. FolioError names the place."""
+def _read(path, reading, mending) -> Iterator[Found]:
+    """Yield what each record of a file is, before it is tidied. FolioError names the place."""
     for record, where in records_in(Source(path), reading, mending):
+        place = str(where).removesuffix(",")
         try:
             messages, name = messages_of(record)
         except NoConversation as refusal:
-            raise FolioError(f"{str(where).removesuffix(',')} {refusal}") from None
+            raise FolioError(f"{place} {refusal}") from None
         messages = [Message(message.role, mending.one(message.content, where)) for message in messages]
-        yield messages, name, str(where).removesuffix(",")
+        yield Found(messages, place, name, record)
 
 
 class _Report:

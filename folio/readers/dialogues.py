@@ -63,30 +63,32 @@ def messages_of(record: Any) -> tuple[list[Message], str]:
     raise NoConversation(_no_format(fields))
 
 
-def format_of(names: Iterable[str]) -> str | None:
+def format_of(fields: Iterable[str]) -> str | None:
     """Return the format that records with these fields or columns have; None where it is none.
+
+    fields: names, or a record, whose `messages` then have to be a list
 
     >>> format_of(["ID", "Question", "Answer"]), format_of(["tag", "duty"])
     ('question and answer', None)
     """
-    names = {name.strip().casefold() for name in names}
-    if names.intersection(_LISTS):
+    is_record = isinstance(fields, Mapping)
+    names = {name.strip().casefold(): fields[name] if is_record else None for name in fields}
+    if any(name in names and (not is_record or isinstance(names[name], list)) for name in _LISTS):
         return MESSAGES
-    if "instruction" in names and names.intersection(_ALPACA_OUTPUTS):
+    if "instruction" in names and not names.keys().isdisjoint(_ALPACA_OUTPUTS):
         return ALPACA
-    if {"prompt", "completion"} <= names:
+    if {"prompt", "completion"} <= names.keys():
         return PROMPTS
     return QUESTIONS if _pair(names) else None
 
 
 def has_nothing_else(names: Iterable[str]) -> bool:
-    """Whether these columns are those of conversations alone, so that a table with them is not one of other facts."""
+    """Whether a table of these columns has conversations and no other facts. A cell holds no list of messages."""
     names = {name.strip().casefold() for name in names} - _BESIDE
     found = format_of(names)
     if found == ALPACA:
-        return names <= {"instruction", "category", "text", *_ALPACA_INPUTS, *_ALPACA_OUTPUTS}
-    return names <= {MESSAGES: set(_LISTS), PROMPTS: {"prompt", "completion"}, QUESTIONS: set(_pair(names) or ())
-                     }.get(found, set()) if found else False
+        return names <= {"instruction", "category", *_ALPACA_INPUTS, *_ALPACA_OUTPUTS}
+    return found == PROMPTS and len(names) == 2 or found == QUESTIONS and names == set(_pair(names))
 
 
 # --- One function for each format ---

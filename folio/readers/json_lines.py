@@ -89,6 +89,9 @@ class _Lines:
         record = self._parsed("".join(scanned.outline), "", where)
         if has_text:
             record[self.field] = "..."          # its text has gone
+        elif isinstance(record, dict) and self.texts.is_conversation(record):
+            raise FolioError(f"{where} is a conversation of more than {LONG_LINE:,} bytes, too long to be read: divide "
+                             "it.")
         self.texts.of_object(record, where)
         yield "", True, where
 

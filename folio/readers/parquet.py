@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from folio.base.errors import FolioError
+from folio.readers import dialogues
 from folio.readers.mending import Mending
 from folio.readers.records import Texts, listed
 from folio.readers.source import BLOCK_BYTES, Source
@@ -17,6 +18,14 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
     path = source.path
     with _opened(source) as rows:
         columns = rows.schema_arrow.names
+        takes_turns = reading.template is None and reading.field == TextParams.field
+        if takes_turns and reading.field not in columns and dialogues.format_of(columns):
+            texts = Texts(source, reading, mending, noun="row")
+            for row, where in _rows(rows, source):
+                if (text := texts.of_object(row, where)) is not None:
+                    yield text, True, where
+            texts.finish()
+            return
         if reading.template is None and reading.field not in columns:
             raise FolioError(f"{path} has no column {reading.field!r}, only {listed(columns)}. "
                              "Say which one has the text: --field NAME.")
@@ -32,9 +41,13 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
 def records(source: Source, reading: TextParams, mending: Mending) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield (row, where), lists and objects in a row as those of Python. Raises FolioError where it is damaged."""
     with _opened(source) as rows:
-        for batch, first in _batches(rows, source, None):
-            for number, row in enumerate(batch.to_pylist(), first):
-                yield row, f"{source}, row {number},"
+        yield from _rows(rows, source)
+
+
+def _rows(rows, source):
+    for batch, first in _batches(rows, source, None):
+        for number, row in enumerate(batch.to_pylist(), first):
+            yield row, f"{source}, row {number},"
 
 
 @contextmanager

@@ -11,15 +11,17 @@ from typing import Any
 from folio.base.errors import FolioError
 from folio.base.spelling import nearest
 from folio.base.visible import unescaped
+from folio.chat import plain_text
+from folio.readers import dialogues
 from folio.readers.mending import Mending
 from folio.readers.source import Source
 from folio.readers.values import json_type, written
 from Model_Params import TextParams
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
-_CONVERSATIONS = ("messages", "conversations", "conversation")
 RECORDS_BEFORE_REFUSAL = 1000       # without the wanted field: some writers leave out what is null
 LONGEST_NAME = 60               # characters of a name that a sentence shows
+CONVERSATIONS = "{count|conversation|conversations} read as text in turns."      # a key of Mending.found
 COLUMNS_SAID = 5                    # so many columns that lack values are named for a file; the others are counted
 
 
@@ -75,11 +77,28 @@ class Lines:
         return "\n".join(label + value for label, value in zip(self._labels, values) if value)
 
 
+class Turns:
+    """The text of a row that is a conversation, in turns."""
+
+    format = None
+
+    def __init__(self, names: Sequence[str]):
+        self.names = tuple(names)
+
+    def fill(self, values: Sequence[str | None]) -> str:
+        """Return the text; values: in the order of `names`."""
+        messages, _ = dialogues.messages_of(dict(zip(self.names, values)))
+        return plain_text.written(messages)
+
+
 class Texts:
     """Make the texts of one file's records, and count what they lack.
 
     names: the fields whose values make up a text, in the order in which `of` takes them. format: the text of a record
-    that lacks none, `format % values`: this saves half of the time that millions of rows take.
+    that lacks none, `format % values`: this saves half of the time that millions of rows take; None: only `of` makes
+    it.
+
+    A record that is a conversation is text in turns, where no field or template is asked for and it has no `text`.
     """
 
     def __init__(self, source: Source, reading: TextParams, mending: Mending,
@@ -91,6 +110,8 @@ class Texts:
         self.source, self.mending, self.noun = source, mending, noun
         self.field, self.has_template = reading.field, reading.template is not None
         self.kind = "column" if columns is not None else "field"
+        self._takes_turns = not self.has_template and self.field == TextParams.field
+        self._conversations = 0
         if self.has_template:
             self._form = Template(unescaped(reading.template))        # "\\n" is a line end
         elif columns is None or self.field in columns:
@@ -98,7 +119,7 @@ class Texts:
         elif self.field != TextParams.field:
             raise self._no_such_field(self.field, columns)
         else:
-            self._form = Lines(columns)
+            self._form = Turns(columns) if dialogues.has_nothing_else(columns) else Lines(columns)
         self.names, self.format = self._form.names, self._form.format
         if self.is_lines:
             mending.columns |= dict.fromkeys(self.names)
@@ -122,13 +143,14 @@ class Texts:
     def of(self, values: Sequence[str | None]) -> str | None:
         """Return the text of a record; None if it has no value for any of `names`, and so is left out."""
         self._records += 1
-        if all(values):
+        if all(values) and self.format is not None:
             return self.format % tuple(values)
         for place, value in enumerate(values):
             self._missing[place] += not value
         if not any(values):
             self._left_out += 1
             return None
+        self._conversations += isinstance(self._form, Turns)
         return self._form.fill(values)
 
     def of_object(self, record: Any, where: object) -> str | None:
@@ -140,6 +162,8 @@ class Texts:
             example = '{"tag": "P-1", "duty": 45}' if self.has_template else f'{{"{self.field}": "Once upon..."}}'
             raise FolioError(f"{where} is no JSON object but {json_type(record)}. Each {self.noun} should be like "
                              f"{example}.")
+        if self.is_conversation(record):
+            return self._in_turns(record, where)
         if self._unseen:
             self._look_for_fields(record, where)
         values = [record.get(name) for name in self.names]
@@ -147,6 +171,21 @@ class Texts:
             self._refuse_value(self.field, values[0], record, where)
         return self.of([value if type(value) is str else self._written(name, value, record, where)
                         for name, value in zip(self.names, values)])
+
+    def is_conversation(self, record: dict[str, Any]) -> bool:
+        """Whether the text of an object is that of a conversation."""
+        return self._takes_turns and self.field not in record and dialogues.format_of(record) is not None
+
+    def _in_turns(self, record, where):
+        try:
+            messages, _ = dialogues.messages_of(record)
+        except dialogues.NoConversation as refusal:
+            raise FolioError(f"{where.removesuffix(',')} {refusal}") from None
+        if not any(message.content.strip() for message in messages):
+            self.mending.found[remark("conversation", "without a word, left out")] += 1
+            return None
+        self._conversations += 1
+        return plain_text.written(messages)
 
     def finish(self, others: int = 0) -> None:
         """Count in mending.found what the records lacked. Raises FolioError where no record had a field.
@@ -157,6 +196,8 @@ class Texts:
         if self._first_lacking and self._unseen:
             raise self._no_such_field(min(self._unseen, key=self.names.index), self._seen, self._first_lacking)
         found, noun = self.mending.found, self.noun
+        if self._conversations:
+            found[CONVERSATIONS] += self._conversations
         if self._left_out:
             without = f"without a value in {_quoted(self.names[0])}" if len(self.names) == 1 else "without any value"
             found[remark(noun, f"{without}, left out")] += self._left_out
@@ -175,9 +216,6 @@ class Texts:
         if not self._unseen:
             return
         self._first_lacking = self._first_lacking or where
-        if conversation := next((name for name in _CONVERSATIONS if isinstance(record.get(name), list)), None):
-            raise FolioError(f"{where} is a conversation: its field {conversation!r} is a list of messages, which are "
-                             "not read from JSON yet. Make one text of each conversation, in a field 'text'.")
         if self._records + 1 >= RECORDS_BEFORE_REFUSAL:
             raise self._no_such_field(min(self._unseen, key=self.names.index), self._seen, self._first_lacking)
 

@@ -45,7 +45,7 @@ def read(source: Source, reading: TextParams, mending: Mending) -> Iterator[tupl
     made, lines_of_made, size = [], [], 0           # texts that wait, and the characters in them
     try:
         for row in rows:                # millions: what is rare is elsewhere
-            if len(row) == width and all(row) and "nan" not in row and "NaN" not in row:
+            if form is not None and len(row) == width and all(row) and "nan" not in row and "NaN" not in row:
                 text = form % choose(row)
                 whole_rows += 1
             else:
