@@ -1,7 +1,8 @@
 """How right one answer is: exact match, token F1, relative errors of its numbers, and whether it has the right form.
 
 Numbers are paired by name where the right answer has "name: value" lines, or is a JSON object, and by place elsewhere.
-In a line with steps, "area = 12 / 3 = 4", the number after the last = has the name.
+In a line with steps, "area = 12 / 3 = 4", the number after the last = has the name. Steps may also stand in lines of
+their own before the result: of an answer with more lines than the right one, its last ones count.
 """
 
 import json
@@ -39,12 +40,25 @@ class Figures:
 
 def figures_of(answer: str, right: str, decimal_comma: bool = False) -> Figures:
     """Return the figures of an answer. decimal_comma: as `has_decimal_commas` returns it"""
+    answer = last_lines(answer, right)
     answered, wanted = numbers_of(answer, decimal_comma), numbers_of(right, decimal_comma)
     errors = errors_of(answered, wanted)
     is_exact = normalized(answer) == normalized(right)
     is_close = (errors != {} and len(answered) == len(wanted) and max(errors.values()) <= TOLERANCE + _ROUNDING
                 and _masked(answer) == _masked(right))
     return Figures(is_exact or is_close, is_exact, token_f1(answer, right), shape(answer) == shape(right), errors)
+
+
+def last_lines(answer: str, right: str) -> str:
+    """Return as many last lines of an answer as the right one has, but JSON as it is.
+
+    >>> last_lines("98.1 - 32.1 = 66.0\\nduty: 714 kW", "duty: 717 kW")
+    'duty: 714 kW'
+    """
+    if _json(answer) is not None:
+        return answer
+    lines = answer.strip().split("\n")
+    return "\n".join(lines[-len(right.strip().split("\n")):])
 
 
 def normalized(text: str) -> str:
