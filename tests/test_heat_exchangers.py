@@ -216,3 +216,20 @@ def test_an_operating_log_is_the_sheet_with_noise_and_fouling():
 def test_numbers_have_three_significant_digits():
     assert [generate.number(value) for value in (0.09294, 99.96, 1574.2, 0, 12)] == ["0.0929", "100", "1570", "0",
                                                                                      "12.0"]
+
+
+def test_the_whole_case_runs_as_one_command(tmp_path):
+    done = run_python(ROOT / "examples" / "heat_exchangers" / "case.py", tmp_path / "case", "--size", "tiny",
+                      "--minutes", 0.05, "--exchangers", 40)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "case" / "Saved_Weights" / "weights-answers.pth").exists()
+    measured = re.findall(r"^(100|400) pairs .*\n(weights-answers\.pth|answers\.pth) +([\d.]+) %", done.stdout, re.M)
+    assert [row[0] for row in measured] == ["100", "400"], done.stdout
+    for name, questions in [("fields", 100), ("formulas", 400)]:
+        assert len((tmp_path / "case" / f"{name}.csv").read_text(encoding="utf-8").split("\n")) > questions
+
+
+def test_a_step_that_fails_ends_the_case(tmp_path):
+    done = run_python(ROOT / "examples" / "heat_exchangers" / "case.py", tmp_path / "case", "--size", "tiny",
+                      "--exchangers", 0)
+    assert done.returncode != 0 and "folio.evaluate" not in done.stdout
