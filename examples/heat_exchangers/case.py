@@ -46,7 +46,7 @@ def main():
     pattern, vocab_size = DIGITS[arguments.digits]
     run(["init.py"], folder / "sheets.txt", "--home", folder, "--pattern", pattern, "--vocab-size", vocab_size)
     width, layers, heads = SIZES[arguments.size]
-    # Another way to split a word than the usual one, as BPE-dropout makes them, is no way to write a number.
+    # A form that never varies: names of fields in other tokens would only make it harder to find their values.
     usual = "--home", folder, "--device", arguments.device, "--bpe-dropout", 0
     run(["train.py"], *usual, "--name", "sheets", "--emb-len", width, "--num-layers", layers, "--num-heads", heads,
         "--minutes", SHARE_OF_SHEETS * arguments.minutes)
