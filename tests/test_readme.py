@@ -156,7 +156,8 @@ def test_a_command_in_the_pages_is_accepted(script, words, monkeypatch, tmp_path
 
 def test_every_flag_that_is_named_exists():
     calls = [*startup.TO_RUN, "-m folio.plot loss", "-m folio.plot surprise", "-m torch.distributed.run",
-             "benchmarks/first_steps.py", "benchmarks/quality.py"]
+             "benchmarks/first_steps.py", "benchmarks/quality.py", "examples/heat_exchangers/case.py",
+             "examples/heat_exchangers/generate.py"]
     helps = "".join(run_python(*call.split(), "--help").stdout for call in calls)
     known = {*re.findall(r"--[a-z][\w-]*", helps), "--help", "--index-url"}           # the last one: of pip
     known |= {"--model", "--model_args", "--tasks", "--include_path"}                   # of lm_eval

@@ -1,7 +1,8 @@
 """How right one answer is: exact match, token F1, relative errors of its numbers, and whether it has the right form.
 
 Numbers are paired by name where the right answer has "name: value" lines, or is a JSON object, and by place elsewhere.
-In a line with steps, "area = 12 / 3 = 4", the number after the last = has the name.
+In a line with steps, "area = 12 / 3 = 4", the number after the last = has the name. Steps may also stand in lines of
+their own before the result, "12/3=4", and do not count where the right answer has fewer lines.
 """
 
 import json
@@ -39,12 +40,26 @@ class Figures:
 
 def figures_of(answer: str, right: str, decimal_comma: bool = False) -> Figures:
     """Return the figures of an answer. decimal_comma: as `has_decimal_commas` returns it"""
+    answer = without_steps(answer, right)
     answered, wanted = numbers_of(answer, decimal_comma), numbers_of(right, decimal_comma)
     errors = errors_of(answered, wanted)
     is_exact = normalized(answer) == normalized(right)
     is_close = (errors != {} and max(errors.values()) <= TOLERANCE + _ROUNDING
                 and _masked(answer) == _masked(right))
     return Figures(is_exact or is_close, is_exact, token_f1(answer, right), shape(answer) == shape(right), errors)
+
+
+def without_steps(answer: str, right: str) -> str:
+    """Return an answer without the calculations, lines with an =, before it; never fewer lines than the right one has.
+
+    >>> without_steps("98.1-32.1=66.0\\nduty: 714 kW", "duty: 717 kW")
+    'duty: 714 kW'
+    """
+    lines, wanted = answer.strip().split("\n"), len(right.strip().split("\n"))
+    if _json(answer) is None:
+        while len(lines) > wanted and "=" in lines[0]:
+            del lines[0]
+    return "\n".join(lines)
 
 
 def normalized(text: str) -> str:

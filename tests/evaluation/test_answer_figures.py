@@ -98,3 +98,14 @@ def test_an_answer_is_right_if_it_is_the_same_with_all_numbers_within_2_percent(
 ])
 def test_the_form_is_what_is_left_without_words_and_numbers(answer, right, has_form):
     assert (shape(answer) == shape(right)) == has_form == figures_of(answer, right).has_form
+
+
+@pytest.mark.parametrize("answer, right, is_right", [
+    ("98.1-32.1=66.0\n10^2.854=714\nduty: 714 kW", "duty: 717 kW", True),
+    ("duty: 717 kW\n10^2.954=899\nduty: 899 kW", "duty: 717 kW", False),
+    ("duty: 717 kW\nduty: 717 kW\nI am sure.", "duty: 717 kW", False),
+    ("F: 0.99", "F: 0.99\narea: 3 m2", False),
+    ('{\n"duty": 717\n}', '{"duty": 717}', True),
+])
+def test_steps_may_stand_before_the_result(answer, right, is_right):
+    assert figures_of(answer, right).is_right is is_right
