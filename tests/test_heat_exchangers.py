@@ -1,5 +1,6 @@
 """examples/heat_exchangers: the physics against independent computations, and what the generator writes."""
 
+import doctest
 import json
 import math
 import random
@@ -211,6 +212,12 @@ def test_an_operating_log_is_the_sheet_with_noise_and_fouling():
             assert abs(hot_in - generate.value(sheet, "hot in")) < 5 and cold_out > cold_in and hot_out < hot_in
             given = generate.value(sheet, "hot flow") * generate.value(sheet, "hot cp") * (hot_in - hot_out)
             assert heat == pytest.approx(given, rel=0.2)                # readings of 0.1 K, of differences from 5 K on
+
+
+@pytest.mark.parametrize("module", [physics, generate])
+def test_the_examples_in_the_docstrings_are_true(module):
+    results = doctest.testmod(module)
+    assert results.attempted and not results.failed
 
 
 def test_numbers_have_three_significant_digits():
