@@ -88,7 +88,8 @@ def test_temperatures_that_cross_have_no_correction_factor():
 
 @pytest.mark.parametrize("value, unit, wanted, right", [
     (100, "°C", "K", 373.15), (212, "°F", "°C", 100), (1, "bar", "psi", 14.5038), (1000, "kW", "MBtu/h", 3.41214),
-    (10, "kg/s", "t/h", 36), (100, "m2", "ft2", 1076.39), (1000, "W/m2K", "Btu/hft2F", 176.110)])
+    (10, "kg/s", "t/h", 36), (100, "m2", "ft2", 1076.39), (1000, "W/m2K", "Btu/hft2F", 176.110),
+    (2, "bar", "kPa", 200), (3000, "kW", "MW", 3)])
 def test_units_are_converted_as_in_the_tables(value, unit, wanted, right):
     assert physics.convert(value, unit, wanted) == pytest.approx(right, rel=2e-5)
 
@@ -191,6 +192,16 @@ def test_what_steps_lead_to_is_close_to_the_exact_result(kind):
         worked, exact = (generate.question(kind, sheet, random.Random(seed), steps)["answer"].split(": ")[-1].split()
                          for steps in (True, False))
         assert worked[1] == exact[1] and float(worked[0]) == pytest.approx(float(exact[0]), rel=0.013)
+
+
+def test_half_the_sum_of_near_differences_is_close_to_their_logarithmic_mean():
+    near = 0
+    for sheet in SHEETS:
+        *steps, result = generate.question("LMTD", sheet, random.Random(1), True)["answer"].split("\n")
+        if not steps[-1].startswith("10^"):
+            near += 1
+            assert float(steps[-1].split("=")[1]) / 2 == pytest.approx(float(result.split()[1]), rel=0.01)
+    assert near > 10
 
 
 def test_exercises_are_true():
