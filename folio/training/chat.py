@@ -20,7 +20,7 @@ from folio.chat.messages import ASSISTANT, USER, Message
 from folio.chat.template import ChatTemplate, taught
 from folio.data import corpus
 from folio.data.batches import IGNORED
-from folio.data.conversations import project_conversations, read_conversations
+from folio.data.conversations import named_conversations, project_conversations
 from folio.data.dialogues import Batches, Dialogues, PlainText
 from folio.evaluation.bits_per_byte import Score
 from folio.generation.decoder import generate
@@ -50,7 +50,8 @@ def open_dialogues(home: Home, paths: list[str], params: Params, tokenizer, say:
     Raises FolioError where there is nothing to learn, or the text to mix in has another tokenizer.
     """
     tokenizer = taught(tokenizer)
-    conversations = (read_conversations(paths, params.text, say) if paths else project_conversations(home, say))
+    conversations = (named_conversations(home, paths, params.text, say) if paths else
+                     project_conversations(home, say))
     plain = None
     if params.tuning.mix:
         own, plain = corpus.open_corpus(home, say=say)
