@@ -44,7 +44,7 @@ Saved_Weights/resume-NAME.pth has all that is needed to continue a run exactly:
     tokenizer       str: fingerprint of the run's tokenizer
     corpus          str: fingerprint of the tokens, or of the conversations or pairs, that it reads
     lessons         what these are read again with, where the home does not have it: {sources: [path], tokenizer:
-                    tokenizer.Tokenizer.to_dict(), ...}; of a run on the home's text None
+                    tokenizer.Tokenizer.to_dict(), ...}; of a run on the home's text None, or {chat} as above
     torch           str: the version that trained it
     processes       int: that trained it together
     progress        {field: value} of folio.training.loop's Progress: step, seconds, best_nats, finished...
