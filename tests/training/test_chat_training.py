@@ -19,6 +19,7 @@ from folio.data.batches import IGNORED
 from folio.data.conversations import Conversations
 from folio.data.dialogues import Dialogues
 from folio.formats import checkpoint
+from folio.formats.run_list import list_runs
 from folio.generation import language_model
 from folio.networks import build as networks
 from folio.training.chat import ChatLessons
@@ -240,6 +241,8 @@ def test_a_model_that_was_taught_to_chat_knows_its_template_and_the_home_stays_a
     model = language_model.load(made.weights("chat"))
     assert model.tokenizer.vocab_size == 302 and model.chat.end_id == 301
     assert isinstance("".join(model.reply([Message("user", "How many?")], tokens=5)), str)
+    [run] = list_runs(made, ["chat"])
+    assert run.differs["learns"] == "chat" and "compile" not in run.differs and "patience" not in run.differs
     example = out[out.index("The first conversation"):].splitlines()[:13]
     assert "<|im_start|>" in example[1] and any("<|im_end|>]]" in line for line in example)
     assert re.search(r"\| > \d+: ", out)                                # a sample: a question that was held out
