@@ -27,6 +27,8 @@ from folio.training import distributed, summary
 from folio.training.carried_state import CarriedState, Stateless
 from folio.training.report import Evaluator
 
+_OF_TEXTS = {"batches": "random", "bpe_dropout": 0, "length_warmup": 0}     # settings, and what changes nothing
+
 
 class Lessons:
     """What all kinds of lessons have in common."""
@@ -40,6 +42,12 @@ class Lessons:
     def __init__(self, tokenizer, corpus):
         self.tokenizer, self.corpus = tokenizer, corpus
         self.params = None
+
+    def problems(self, params):
+        """Yield a sentence for everything in the Params of a new run that these lessons do not do."""
+        for name, usual in _OF_TEXTS.items():
+            if (value := getattr(params.training, name)) not in (None, usual):
+                yield f"{name}={value} is for texts, and this run learns from {self.learns}: leave it out."
 
     def settle(self, params):
         """Take the Params that the run has, settled and resolved. Called once, before the first batch."""
@@ -117,6 +125,10 @@ class TextLessons(Lessons):
     learns = "text"
     held_out = "text held out"
     advises = True
+
+    def problems(self, params):
+        """Yield nothing: all settings are for texts."""
+        return ()
 
     def fitting_block_size(self, block_size):
         """Return the largest context up to block_size of which the text has several."""

@@ -320,9 +320,18 @@ def test_what_cannot_be_taught_is_refused_before_anything_is_written(with_base, 
         process = run_train(made, *words)
         out, err = process.communicate()
         assert (process.returncode, out) == (2, "") and wrong in " ".join(err.split())
+    with pytest.raises(FolioError, match="bpe_dropout=0.1 is for texts, and this run learns from chat: leave it out"):
+        train_here(made, monkeypatch, capsys, "--start-from", "base", "--chat", path, "--bpe-dropout", 0.1)
     with pytest.raises(FolioError, match="give --chat too"):
         train_here(made, monkeypatch, capsys, "--start-from", "base", "--mix", 0.1)
     assert sorted(made.saved_weights.iterdir()) == before
+
+
+def test_a_recurrent_network_has_no_packed_conversations(make_chat_run):
+    run = make_chat_run(family="lstm", packing=False)
+    assert not list(run.lessons.problems(run.params))
+    [problem] = run.lessons.problems(replace(run.params, tuning=replace(run.params.tuning, packing=True)))
+    assert "packing=True is for transformers" in problem
 
 
 def test_two_processes_learn_from_conversations_as_one_does(with_base, monkeypatch, capsys):
