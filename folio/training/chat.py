@@ -84,6 +84,7 @@ class ChatLessons(Lessons):
 
     learns = "chat"
     held_out = "answers held out"
+    material = "conversations"
 
     def __init__(self, tokenizer, corpus):
         super().__init__(tokenizer, corpus)

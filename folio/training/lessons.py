@@ -36,7 +36,7 @@ class Lessons:
     learns = None               # TuningParams.learns of the runs that take these lessons
     unit = "byte"               # of what the loss is given in nats per
     held_out = None             # what validation measures, as messages call it
-    advises = False             # whether to advise on how often all is read
+    material = None             # what is read again in every epoch, as messages call it
     chat = None                 # ChatTemplate of a network that is taught to chat, or was before
 
     def __init__(self, tokenizer, corpus):
@@ -73,6 +73,11 @@ class Lessons:
     def steps_per_epoch(self, params):
         """Return the steps, a float, that read everything once. params: Params, not yet settled perhaps"""
         raise NotImplementedError
+
+    @property
+    def epoch(self):
+        """The steps of an epoch, and what that reads; None of a text."""
+        return self.steps_per_epoch(self.params), self.material
 
     def forward(self, net):
         """Return what calls the network on a batch."""
@@ -124,7 +129,7 @@ class TextLessons(Lessons):
 
     learns = "text"
     held_out = "text held out"
-    advises = True
+    epoch = None
 
     def problems(self, params):
         """Yield nothing: all settings are for texts."""

@@ -106,6 +106,7 @@ class PreferenceLessons(Lessons):
     learns = "preferences"
     unit = "pair"
     held_out = "pairs held out"
+    material = "pairs"
 
     def __init__(self, tokenizer, corpus):
         super().__init__(tokenizer, corpus)

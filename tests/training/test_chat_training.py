@@ -282,8 +282,9 @@ def test_an_epoch_is_every_conversation_once_however_much_text_is_among_them(wit
     flags = ["--start-from", "base", "--chat", path, *SMALL[:2], *SMALL[4:], "--epochs", 2]
     steps = {}
     for name, words in (("alone", []), ("mixed", ["--mix", 0.5])):
-        train_here(made, monkeypatch, capsys, *flags, "--name", name, *words)
+        _, out = train_here(made, monkeypatch, capsys, *flags, "--name", name, *words)
         steps[name] = checkpoint.load_metadata(made.resume(name))["progress"]["step"]
+        assert "2 passes over the conversations" in out
     assert abs(steps["mixed"] - 2 * steps["alone"]) <= 1
     # What a resumed run says again of its context is right, however few its conversations are.
     train_here(made, monkeypatch, capsys, "--resume", "--name", "alone", "--block-size", 64, "--steps",
