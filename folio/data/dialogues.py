@@ -18,12 +18,15 @@ import numpy as np
 
 from folio.base.errors import FolioError
 from folio.base.spelling import counted
-from folio.chat.messages import Message, without_oldest_turn
+from folio.base.visible import on_one_line
+from folio.chat.messages import SYSTEM, Message, without_oldest_turn
 from folio.chat.template import ChatTemplate
 from folio.data.batches import IGNORED, Batch, permuted
 from folio.data.conversations import Conversations
 from folio.data.corpus import Corpus
 from Model_Params import TextParams
+
+_SHOWN = 60                     # characters of a conversation that a refusal shows
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,12 @@ def encode(conversations: Sequence[Sequence[Message]], template: ChatTemplate, c
     ids, targets, starts = [], [], [0]
     counts = {"cut": 0, "unfinished": 0, "left_out": 0}
     for messages in conversations:
-        sequence, learned, fate = fitted(messages, template, context)
+        try:
+            sequence, learned, fate = fitted(messages, template, context)
+        except FolioError as error:         # a character tokenizer lacks what is in it
+            start = on_one_line(messages[0].content[:_SHOWN])
+            raise FolioError(f"The conversation that begins \"{start}\" cannot be learned. {error} Replace them there, "
+                             "or start from weights with byte pairs.") from None
         if fate:
             counts[fate] += 1
         if fate == "left_out":
@@ -105,19 +113,27 @@ def fitted(messages: Sequence[Message], template: ChatTemplate, context: int) ->
     There is one id more than `context` at most, since the last one is only predicted. The third is a field of Fitted,
     or "" where the conversation fits.
     """
-    fate = ""
-    while True:
-        ids, learned = template.encode(messages)
-        end = len(learned) - learned[::-1].index(True) if True in learned else 0       # nothing after it is predicted
-        if 0 < end <= context + 1:
-            return ids[:end], learned[:end], fate
-        fewer = without_oldest_turn(messages) if end else None
-        if fewer is None:
-            break
-        messages, fate = fewer, "cut"
+    fate, dropped = "", 0
+    encoded = [template.encode([message]) for message in messages]      # once each, however many turns have to go
+    first = next((place for place, message in enumerate(messages) if message.role != SYSTEM), len(messages))
+    size = _end_of_learned([one for _, learned in encoded for one in learned])
+    while size > context + 1 and (fewer := without_oldest_turn(messages)) is not None:
+        removed = len(messages) - len(fewer)
+        size -= sum(len(ids) for ids, _ in encoded[first + dropped:first + dropped + removed])
+        messages, dropped, fate = fewer, dropped + removed, "cut"
+    kept = encoded[:first] + encoded[first + dropped:]
+    ids, learned = ([one for parts in kept for one in parts[side]] for side in (0, 1))
+    end = _end_of_learned(learned)
+    if 0 < end <= context + 1:
+        return ids[:end], learned[:end], fate
     if True in learned[:context + 1]:
         return ids[:context + 1], learned[:context + 1], "unfinished"
     return [], [], "left_out"
+
+
+def _end_of_learned(learned):
+    """Return how many ids there are up to the last one that is learned: nothing after it is predicted."""
+    return len(learned) - learned[::-1].index(True) if True in learned else 0
 
 
 # --- Which conversations share a row or a batch ---
@@ -279,14 +295,16 @@ class Dialogues:
     """
 
     def __init__(self, conversations: Conversations, template: ChatTemplate, block_size: int,
-                 text: TextParams = TextParams(), sources: Sequence[str] = (), plain: Corpus | None = None,
-                 say: Callable[[str], None] = print):
+                 text: TextParams = TextParams(), sources: Sequence[str] = (), opening: Sequence[int] = (0,),
+                 plain: Corpus | None = None, say: Callable[[str], None] = print):
         """text: how files were read; sources: their paths; plain: the text to mix in
+
+        opening: the tokens that the model begins a text after
 
         Raises FolioError where nothing is left to learn, or to measure on.
         """
         self.conversations, self.template, self.block_size = conversations, template, block_size
-        self.text, self.sources, self.plain = text, tuple(sources), plain
+        self.text, self.sources, self.opening, self.plain = text, tuple(sources), list(opening), plain
         self.train, of_train = encode(conversations.train, template, block_size)
         self.val, of_val = encode(conversations.val, template, block_size)
         for sentence in of_train.sentences(block_size):

@@ -201,11 +201,17 @@ class Encoder:
 
     def pair(self, preference: Preference) -> tuple[Answered, Answered] | None:
         """Return (chosen, rejected), or None where the answers do not fit into the context."""
-        if self.chat is not None:
-            return self._answers(preference)
-        if not isinstance(preference.prompt, str):
+        if self.chat is None and not isinstance(preference.prompt, str):
             raise FolioError(f"{preference.where} is a conversation, and the model continues texts: it was not taught "
                              "to chat. Teach it first (train.py --chat), or give prompts that are texts.")
+        try:
+            return self._continuations(preference) if self.chat is None else self._answers(preference)
+        except FolioError as error:         # a character tokenizer lacks what is in it
+            raise FolioError(f"{preference.where.removesuffix(',')} cannot be learned. {error} Replace them there, or "
+                             "start from weights with byte pairs.") from None
+
+    def _continuations(self, preference):
+        """Do the same for a model that continues texts."""
         pair = [self._continued(preference.prompt, answer) for answer in (preference.chosen, preference.rejected)]
         excess = max(0, max(len(ids) for ids, _ in pair) - self.block_size - 1)
         if any(learned[:excess + 1].any() for _, learned in pair):
@@ -222,6 +228,7 @@ class Encoder:
         return ids, learned
 
     def _answers(self, preference):
+        """Do the same for a model that was taught to chat."""
         prompt = preference.prompt
         messages = [Message(USER, prompt)] if isinstance(prompt, str) else list(prompt)
         answers = [[*self.tokenizer.encode(answer.strip()), self.chat.end_id]

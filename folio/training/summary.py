@@ -52,7 +52,7 @@ def _length(run):
     training, progress = run.training, run.progress
     length = counted(training.steps, "step") if training.steps else f"about {plan.duration(training.minutes)}"
     if training.steps and training.batches != "random":
-        epoch = run.lessons.steps_per_epoch(training, run.params.model.block_size)
+        epoch = run.lessons.steps_per_epoch(run.params)
         length += f", {counted(figure(training.steps / epoch), 'epoch')}"
     if progress.step:
         made = "" if training.steps else f", {plan.duration(progress.seconds / 60)} done"
@@ -110,7 +110,7 @@ def expected(run) -> plan.Plan:
     is_new = not run.progress.step and not run.progress.started_from        # else its size is given
     resources = plan.Resources.of(run.training, distributed.count())
     return plan.make(run.params.model, run.training, run.corpus, resources, run.progress.measured_step,
-                     sizes_are_open=is_new, passes_are_open=run.lessons.advises, trained=_trained(run))
+                     sizes_are_open=is_new, epoch=run.lessons.epoch, trained=_trained(run))
 
 
 def _trained(run):

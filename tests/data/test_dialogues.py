@@ -9,7 +9,7 @@ from folio.chat.template import ChatTemplate, taught
 from folio.data.batches import IGNORED
 from folio.data.conversations import Conversations
 from folio.data.dialogues import Batches, Dialogues, PlainText, encode, fitted, grouped, packed
-from tokenizer import BPETokenizer
+from tokenizer import BPETokenizer, CharTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,25 @@ def test_a_long_conversation_loses_whole_turns_from_the_front_and_keeps_its_syst
     assert said(template, ids, learned) == "d" * 30 + "<|im_end|>"
     exact = len(ids) - 1
     assert fitted(long, template, exact)[2] == "cut" and fitted(long, template, exact - 1)[2] == "unfinished"
+
+
+def test_however_many_turns_have_to_go_each_message_is_encoded_once(template, monkeypatch):
+    long = talk(*(f"{number}" for number in range(600)), system="Be brief.")
+    encoded = []
+    encode_one = BPETokenizer.encode
+    monkeypatch.setattr(BPETokenizer, "encode",
+                        lambda self, text, *rest: encoded.append(text) or encode_one(self, text, *rest))
+    ids, learned, fate = fitted(long, template, 200)
+    assert fate == "cut" and len(encoded) <= 3 * len(long)      # its role, content and line end
+    kept = next(start for start in range(1, 600, 2) if len(template.encode([long[0], *long[start:]])[0]) - 1 <= 201)
+    assert ids == template.encode([long[0], *long[kept:]])[0][:-1]
+    assert said(template, ids, learned).endswith("599<|im_end|>")
+
+
+def test_what_a_character_tokenizer_lacks_is_named_with_the_conversation(template):
+    characters = taught(CharTokenizer.train(["user assistant system\n How many?"]))
+    with pytest.raises(FolioError, match="that begins .How many.. cannot be learned. .*'3'.*start from"):
+        encode([talk("How many?", "3")], ChatTemplate(characters), 100)
 
 
 def test_of_a_turn_that_is_too_long_the_beginning_of_the_answer_is_learned_without_an_end(template):

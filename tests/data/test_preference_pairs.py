@@ -11,7 +11,7 @@ from folio.chat.template import ChatTemplate, taught
 from folio.data.batches import IGNORED
 from folio.data.preferences import Encoder, Preference, batch_of, pairs_of_step, preference_of, read_preferences
 from Model_Params import TextParams
-from tokenizer import BPETokenizer
+from tokenizer import BPETokenizer, CharTokenizer
 
 ASKED = {"role": "user", "content": "How many?"}
 SAID = [{"role": "assistant", "content": "Three."}, {"role": "assistant", "content": "Many."}]
@@ -178,3 +178,9 @@ def test_every_pair_is_learned_from_once_an_epoch():
     both = np.concatenate(steps)
     assert sorted(both[:10]) == sorted(both[10:]) == list(range(10))
     assert both[:10].tolist() != both[10:].tolist()
+
+
+def test_what_a_character_tokenizer_lacks_is_named_with_the_file_and_the_line():
+    encoder = Encoder(CharTokenizer.train(["the sea"]), None, [0], 32)
+    with pytest.raises(FolioError, match="pairs.jsonl, line 3 cannot be learned. .*'!'.*start from weights"):
+        encoder.pairs([Preference("the ", "sea", "sea!", "pairs.jsonl, line 3,")])

@@ -18,6 +18,7 @@ from folio.evaluation.bits_per_byte import Score, bytes_of_tokens, spread_window
 from folio.formats import checkpoint, run_log
 from folio.networks import build as networks
 from folio.training import report, runs
+from folio.training.preferences import PairScore
 from folio.training.report import clock_time, default_eval_interval
 from Model_Params import PRESETS
 from training_runs import (  # noqa: F401
@@ -92,6 +93,7 @@ def test_every_field_of_the_log_is_explained(uninterrupted, project, make_run):
         for line in run_log.read(log)
         for field in line
     }
+    written |= PairScore(nats=1.0, tokens=2, bytes=2, ordered=1, text=Score(1.0, 2, 3)).in_report().keys()
     assert written == set(re.findall(r"^    (\w+)  ", run_log.__doc__, re.MULTILINE))
 
 
