@@ -42,6 +42,14 @@ class ChatTemplate:
         except (KeyError, TypeError) as error:
             raise FolioError(f"its chat entry describes no template ({type(error).__name__} at {error})") from None
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The ids of which each ends an answer; the first is the one that ends a turn.
+
+        The end of a text ends one too, and the start of the next message: a model that says either is beyond its turn.
+        """
+        return tuple(dict.fromkeys((self.end_id, *ends_of_text(self.tokenizer), self.start_id)))
+
     def to_dict(self) -> dict[str, str]:
         """Return the `chat` entry of a weights file."""
         return {"template": "chatml", "start": self.start, "end": self.end}
@@ -92,6 +100,11 @@ class ChatTemplate:
 
     def _head(self, role):
         return [self.start_id, *self.tokenizer.encode(f"{role}\n")]
+
+
+def ends_of_text(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Return the ids of which each ends a text: one, or none."""
+    return () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
 
 
 def named_by(jinja: Any, tokenizer: Tokenizer) -> ChatTemplate | None:

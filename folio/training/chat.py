@@ -227,9 +227,9 @@ class ChatEvaluator(Evaluator):
         messages, _ = template.fitted(conversation[:place], net.context, self.training.sample_tokens, False)
         net.eval()
         answer = list(generate(net, template.prompt(messages), tokens=self.training.sample_tokens,
-                               temperature=SAMPLE_TEMPERATURE, sampling_seed=self.training.seed, end=template.end_id))
+                               temperature=SAMPLE_TEMPERATURE, sampling_seed=self.training.seed, ends=template.ends))
         net.train()
-        answer = self.tokenizer.decode([token for token in answer if token != template.end_id])
+        answer = self.tokenizer.decode(answer)
         questions = [message for message in messages if message.role == USER][-1:]
         return plain_text.written([*questions, Message(ASSISTANT, answer)]).strip()
 

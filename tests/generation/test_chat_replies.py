@@ -9,6 +9,7 @@ from conftest import ROOT
 from folio.base.errors import FolioError
 from folio.chat.messages import Message
 from folio.generation.language_model import load
+from Model_Params import GenerationParams
 from small_chat import ANSWERS, save_small_chat, small_chat
 
 
@@ -32,6 +33,13 @@ def test_an_answer_ends_with_its_turn_or_at_its_length(tmp_path):
     assert finishes == ["length"] * 3 and all(answer.startswith(text)
                                               for answer, text in zip(ANSWERS.values(), texts))
     assert answered(model, requests, tokens=0) == ([""] * 4, ["length"] * 4)
+
+
+def test_an_answer_ends_at_each_token_that_is_beyond_its_turn():
+    model = small_chat()
+    ends = model.answering([Message("user", "Count!")], GenerationParams().resolved()).ends
+    assert ends == model.chat.ends and ends[0] == model.chat.end_id
+    assert set(ends) == {model.chat.end_id, model.chat.start_id, model.tokenizer.end_of_text}
 
 
 @pytest.mark.parametrize("settings", [dict(), dict(beams=1)])

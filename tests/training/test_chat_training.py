@@ -165,7 +165,7 @@ def test_answers_are_learned_by_heart_and_end_where_they_should(make_chat_run):
     template = run.lessons.chat
     from folio.generation.decoder import generate
     answer = list(generate(run.net.eval(), template.prompt(asked[:1]), tokens=40, temperature=0.0, sampling_seed=1,
-                           end=template.end_id))
+                           ends=template.ends))
     assert run.tokenizer.decode(answer).strip() == asked[1].content and len(answer) < 40
 
 
@@ -266,7 +266,7 @@ def test_a_resumed_run_refuses_other_conversations(with_base, monkeypatch, capsy
     made, path = with_base
     train_here(made, monkeypatch, capsys, "--start-from", "base", "--chat", path, *SMALL)
     written(path, 39)
-    with pytest.raises(FolioError, match="it learned from others than are in .*dialogues.jsonl"):
+    with pytest.raises(FolioError, match="what it learns from is not the same in .*dialogues.jsonl"):
         train_here(made, monkeypatch, capsys, "--resume", "--name", "chat", "--steps", 20)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="dialogues.jsonl"):
