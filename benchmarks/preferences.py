@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -70,7 +71,7 @@ def measure(home, prompts=700, answers=4, most=500, flags=()):
     """Train on such pairs in a home. -> {what was measured: number}"""
     text = (ROOT / "Train_Data" / "input.txt").read_text(encoding="utf-8")
     for name in ("Train_Data", "tokenizer_save"):
-        (home.folder / name).symlink_to(ROOT / name, target_is_directory=True)
+        shutil.copytree(ROOT / name, home.folder / name)
     model, fresh = language_model.load(SHIPPED), beginnings(text, FRESH, seed=2)
     pairs = home.folder / "pairs.jsonl"
     count = write_pairs(model, text, pairs, prompts, answers, most)
