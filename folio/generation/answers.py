@@ -95,17 +95,17 @@ class Answer:
         if (wanted.presence_penalty or wanted.frequency_penalty) and self._said:
             counts = np.array(list(self._said.values()))
             logits[list(self._said)] -= wanted.presence_penalty + wanted.frequency_penalty * counts
-        end = self.sequence.end
-        if wanted.ignore_end and end is not None:
-            logits[end] = -np.inf
+        ends = self.sequence.ends
+        if wanted.ignore_end:
+            logits[list(ends)] = -np.inf
         if self.count < wanted.min_tokens:
-            logits[list(wanted.stop_ids) if end is None else [end, *wanted.stop_ids]] = -np.inf
+            logits[[*ends, *wanted.stop_ids]] = -np.inf
 
     def take(self, ids, logprob=None, top=(), voice=None):
         """Continue with these ids: one token, or those of a healed prompt's continuation, which count as one."""
         last, self.pending = ids[-1], ids
         self.count += 1
-        if last == self.sequence.end or last in self.adjustments.stop_ids:
+        if last in self.sequence.ends or last in self.adjustments.stop_ids:
             self._tokens.append(TokenEvent(last, b"", logprob, top, self._offset, voice))
             return self._end("stop")
         content = self._bytes_of[last]

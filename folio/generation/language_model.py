@@ -215,7 +215,7 @@ class LanguageModel:
                   continues: bool = False) -> Sequence:
         """Return the Sequence that answers a conversation. Raises FolioError where the model was not taught to chat."""
         fitted, _ = self.template().fitted(messages, self.net.context, params.tokens, continues)
-        return Sequence(self.chat.prompt(fitted, continues), params, number, self.chat.end_id)
+        return Sequence(self.chat.prompt(fitted, continues), params, number, self.chat.ends)
 
     def template(self) -> ChatTemplate:
         """Return the chat template. Raises FolioError where the model was not taught to chat."""
@@ -228,7 +228,12 @@ class LanguageModel:
         """Return the Sequence that continues a prompt; where none of its tokens stays, after the opening."""
         ids, healing = self._healer.take_back(prompt, self.tokenizer.encode(prompt))
         unsaid = 0 if ids else len(self.opening)
-        return Sequence(ids or self.opening, params, number, self.tokenizer.end_of_text, healing, unsaid)
+        return Sequence(ids or self.opening, params, number, self.text_ends, healing, unsaid)
+
+    @property
+    def text_ends(self) -> tuple[int, ...]:
+        """The ids of which each ends a text: at most one."""
+        return () if self.tokenizer.end_of_text is None else (self.tokenizer.end_of_text,)
 
     @cached_property
     def _healer(self):

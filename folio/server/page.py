@@ -35,7 +35,7 @@ from folio.chat.choices import keep_choice
 from folio.chat.messages import Message
 from folio.formats import page as one_file
 from folio.generation.decoder import window_start
-from folio.generation.engine import Adjustments, Request
+from folio.generation.engine import Request
 from folio.server import copies, training
 from folio.server.conversations import CHATML, MESSAGES, Reading, check_contents, reading_of
 from folio.server.errors import ApiError, Json
@@ -276,9 +276,8 @@ async def generate(request):
                       reading.turns_left_out)
     rows = answers.first + body["count"]
     inbox = Inbox(rows)
-    ticket = await submit(served, Request(prompts=[reading.prompt], count=rows, settings=settings, end=reading.end,
-                                          adjustments=reading.adjusted(Adjustments()), deliver=inbox.deliver,
-                                          logprobs=0, mix=mix))
+    ticket = await submit(served, Request(prompts=[reading.prompt], count=rows, settings=settings, ends=reading.ends,
+                                          deliver=inbox.deliver, logprobs=0, mix=mix))
     return EventStream(_streamed(inbox, answers), ticket, NOT_STORED)
 
 
@@ -324,14 +323,14 @@ class Answers:
     def __init__(self, model, settings, count, first=0, ends=None, turns_left_out=0):
         """model: LanguageModel; settings: GenerationParams; first: number of the first answer of the seed
 
-        ends: ids of which each ends an answer, None or none: the end of the text; turns_left_out: of a conversation
+        ends: ids of which each ends an answer, None: the end of the text; turns_left_out: of a conversation
         """
         self.first, self.started_at = first, time.monotonic()
         self.running = set(range(count))
         self.results = [{"text": "", "tokens": 0, "seconds": 0.0, "ended": "aborted",
                          "seed": str(settings.sampling_seed), "stream": first + index,
                          "turns_left_out": turns_left_out} for index in range(count)]
-        self._ends = ends or {model.tokenizer.end_of_text}
+        self._ends = model.text_ends if ends is None else ends
         self._bits, self._tokens = [0.0] * count, [0] * count       # of tokens whose text is not certain yet
 
     def add(self, events):
