@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from folio.base.errors import FolioError
-from folio.chat.messages import ASSISTANT, Message, without_oldest_turn
+from folio.chat.messages import ASSISTANT, Message, system_count, without_oldest_turn
 from tokenizer import Tokenizer
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -31,6 +31,8 @@ class ChatTemplate:
             raise FolioError(f"The tokenizer has no special token {' and no '.join(missing)}.")
         self.tokenizer, self.start, self.end = tokenizer, start, end
         self.start_id, self.end_id = tokenizer.special_ids[start], tokenizer.special_ids[end]
+        # Of an answer; the beginning of a message and the end of a text are no part of one either.
+        self.ends = tuple(dict.fromkeys((self.end_id, self.start_id, *ends_of_text(tokenizer))))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], tokenizer: Tokenizer) -> "ChatTemplate":
@@ -41,14 +43,6 @@ class ChatTemplate:
             return cls(tokenizer, values["start"], values["end"])
         except (KeyError, TypeError) as error:
             raise FolioError(f"its chat entry describes no template ({type(error).__name__} at {error})") from None
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """The ids of which each ends an answer; the first is the one that ends a turn.
-
-        The end of a text ends one too, and the start of the next message: a model that says either is beyond its turn.
-        """
-        return tuple(dict.fromkeys((self.end_id, *ends_of_text(self.tokenizer), self.start_id)))
 
     def to_dict(self) -> dict[str, str]:
         """Return the `chat` entry of a weights file."""
@@ -93,8 +87,12 @@ class ChatTemplate:
         context: in tokens, None: without end; tokens: most of the answer, for which up to half of the context is kept
         """
         kept, left_out = list(messages), 0
-        room = None if context is None else max(context - tokens, context - context // 2)
-        while room is not None and len(self.prompt(kept, continues)) > room and (fewer := without_oldest_turn(kept)):
+        if context is None:
+            return kept, left_out
+        beyond = len(self.prompt(kept, continues)) - max(context - tokens, context - context // 2)
+        while beyond > 0 and (fewer := without_oldest_turn(kept)):
+            oldest = kept[system_count(kept):][:len(kept) - len(fewer)]
+            beyond -= len(self.encode(oldest)[0])
             kept, left_out = fewer, left_out + 1
         return kept, left_out
 

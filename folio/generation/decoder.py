@@ -310,7 +310,7 @@ class Generation:
         self.running.discard(key)
 
     def step(self):
-        """Return the next token of each running sequence: [(key, token)]. The id before which one ends is left out."""
+        """Return the next token of each running sequence: [(key, token)]. An id before which one ends is left out."""
         joining = self._change_rows()
         if not self._rows:
             return []

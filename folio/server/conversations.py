@@ -13,7 +13,6 @@ from folio.base.errors import FolioError
 from folio.chat import messages as chat
 from folio.generation.language_model import LanguageModel
 from folio.server.shapes import Items, Record, Scalar, invalid, shaped, shown, unsupported, whole_text
-from Model_Params import GenerationParams
 
 ROLES = ("system", "developer", "user", "assistant")
 CHATML, TEXT = "chatml", "text"
@@ -100,7 +99,7 @@ def reads_template(model: LanguageModel, template: str | None) -> bool:
     template: CHATML, TEXT, or None or "" for what the model was taught. Raises FolioError where it cannot.
     """
     if template == CHATML and model.chat is None:
-        model.answering([], GenerationParams())         # says how to teach it
+        model.template()        # says how to teach it
     return template != TEXT and model.chat is not None
 
 

@@ -88,7 +88,7 @@ def test_the_modelfile_has_the_template_and_all_ends(chat_model):
     text = ollama.modelfile(trained_model.load(chat_model))
     assert (f'TEMPLATE """{{{{ range .Messages }}}}{START}{{{{ .Role }}}}\n{{{{ .Content }}}}{END}\n{{{{ end }}}}'
             f'{START}assistant\n"""\n') in text
-    assert f'PARAMETER stop "{END}"\nPARAMETER stop "<|endoftext|>"\nPARAMETER stop "{START}"\n' in text
+    assert f'PARAMETER stop "{END}"\nPARAMETER stop "{START}"\nPARAMETER stop "<|endoftext|>"\n' in text
 
 
 def test_what_was_exported_is_imported_as_a_chat_model(chat_model, tmp_path):
