@@ -1,5 +1,6 @@
 """examples/heat_exchangers: the physics against independent computations, and what the generator writes."""
 
+import doctest
 import json
 import math
 import random
@@ -87,7 +88,8 @@ def test_temperatures_that_cross_have_no_correction_factor():
 
 @pytest.mark.parametrize("value, unit, wanted, right", [
     (100, "°C", "K", 373.15), (212, "°F", "°C", 100), (1, "bar", "psi", 14.5038), (1000, "kW", "MBtu/h", 3.41214),
-    (10, "kg/s", "t/h", 36), (100, "m2", "ft2", 1076.39), (1000, "W/m2K", "Btu/hft2F", 176.110)])
+    (10, "kg/s", "t/h", 36), (100, "m2", "ft2", 1076.39), (1000, "W/m2K", "Btu/hft2F", 176.110),
+    (2, "bar", "kPa", 200), (3000, "kW", "MW", 3)])
 def test_units_are_converted_as_in_the_tables(value, unit, wanted, right):
     assert physics.convert(value, unit, wanted) == pytest.approx(right, rel=2e-5)
 
@@ -192,6 +194,16 @@ def test_what_steps_lead_to_is_close_to_the_exact_result(kind):
         assert worked[1] == exact[1] and float(worked[0]) == pytest.approx(float(exact[0]), rel=0.013)
 
 
+def test_half_the_sum_of_near_differences_is_close_to_their_logarithmic_mean():
+    near = 0
+    for sheet in SHEETS:
+        *steps, result = generate.question("LMTD", sheet, random.Random(1), True)["answer"].split("\n")
+        if not steps[-1].startswith("10^"):
+            near += 1
+            assert float(steps[-1].split("=")[1]) / 2 == pytest.approx(float(result.split()[1]), rel=0.01)
+    assert near > 10
+
+
 def test_exercises_are_true():
     steps = generate.drill(random.Random(3)).splitlines()
     assert len(steps) == 10 and all(map(step_is_true, steps))
@@ -211,6 +223,12 @@ def test_an_operating_log_is_the_sheet_with_noise_and_fouling():
             assert abs(hot_in - generate.value(sheet, "hot in")) < 5 and cold_out > cold_in and hot_out < hot_in
             given = generate.value(sheet, "hot flow") * generate.value(sheet, "hot cp") * (hot_in - hot_out)
             assert heat == pytest.approx(given, rel=0.2)                # readings of 0.1 K, of differences from 5 K on
+
+
+@pytest.mark.parametrize("module", [physics, generate])
+def test_the_examples_in_the_docstrings_are_true(module):
+    results = doctest.testmod(module)
+    assert results.attempted and not results.failed
 
 
 def test_numbers_have_three_significant_digits():
