@@ -132,9 +132,9 @@ class PreferenceLessons(Lessons):
         """Continue with what `in_resume_file` returned."""
         self._reference = contents["reference"]
 
-    def steps_per_epoch(self, training, block_size):
+    def steps_per_epoch(self, params):
         """Return the steps, a float, that take every pair once."""
-        return len(self.corpus.train) / training.batch_size
+        return len(self.corpus.train) / params.training.batch_size
 
     def batch(self, step, schedule):
         """Return the PairBatch of a step."""
