@@ -22,6 +22,7 @@ from folio.server.errors import ApiError
 SHOWN = ("name", "state", "go_on", "started_from", "differs", "text", "nats_per_byte", "bits_per_byte", "steps",
          "planned_steps", "minutes", "tokens_per_second", "parameters", "changed", "problems")
 MOST_REPORTS = 2000         # without an evaluation: more cannot be told apart in a picture
+EVALUATED = {"val_nats_per_byte", "val_nats_per_pair", "sample"}     # fields of reports with an evaluation
 NOT_STORED = {"Cache-Control": "no-store"}
 
 
@@ -74,7 +75,7 @@ def thinned(reports, most=MOST_REPORTS):
     """
     every = max(1, math.ceil(len(reports) / most))
     return [report for number, report in enumerate(reports)
-            if number % every == 0 or number == len(reports) - 1 or "val_nats_per_byte" in report or "sample" in report]
+            if number % every == 0 or number == len(reports) - 1 or not EVALUATED.isdisjoint(report)]
 
 
 def _plain(value):

@@ -84,6 +84,7 @@ class ChatLessons(Lessons):
 
     learns = "chat"
     held_out = "answers held out"
+    material = "conversations"
 
     def __init__(self, tokenizer, corpus):
         super().__init__(tokenizer, corpus)
@@ -103,12 +104,12 @@ class ChatLessons(Lessons):
         """Return the steps, a float, in which every conversation comes once."""
         return self._batches(params).steps_per_epoch
 
-    def settle(self, params):
-        """Take the Params that the run has. Raises FolioError where they ask for what its family cannot do."""
-        super().settle(params)
+    def problems(self, params):
+        """Yield a sentence for everything in the Params of a new run that these lessons do not do."""
+        yield from super().problems(params)
         if _packing(params) and params.model.is_recurrent:
-            raise FolioError(f"packing=True is for transformers: the family {params.model.family} carries its state "
-                             "from one conversation of a row into the next. Leave it out.")
+            yield (f"packing=True is for transformers: the family {params.model.family} carries its state from one "
+                   "conversation of a row into the next. Leave it out.")
 
     def _batches(self, params):
         """Return the Batches of a run with these Params."""

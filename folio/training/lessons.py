@@ -27,6 +27,8 @@ from folio.training import distributed, summary
 from folio.training.carried_state import CarriedState, Stateless
 from folio.training.report import Evaluator
 
+_OF_TEXTS = {"batches": "random", "bpe_dropout": 0, "length_warmup": 0}     # settings, and what changes nothing
+
 
 class Lessons:
     """What all kinds of lessons have in common."""
@@ -34,12 +36,18 @@ class Lessons:
     learns = None               # TuningParams.learns of the runs that take these lessons
     unit = "byte"               # of what the loss is given in nats per
     held_out = None             # what validation measures, as messages call it
-    advises = False             # whether to advise on how often all is read
+    material = None             # what is read again in every epoch, as messages call it
     chat = None                 # ChatTemplate of a network that is taught to chat, or was before
 
     def __init__(self, tokenizer, corpus):
         self.tokenizer, self.corpus = tokenizer, corpus
         self.params = None
+
+    def problems(self, params):
+        """Yield a sentence for everything in the Params of a new run that these lessons do not do."""
+        for name, usual in _OF_TEXTS.items():
+            if (value := getattr(params.training, name)) not in (None, usual):
+                yield f"{name}={value} is for texts, and this run learns from {self.learns}: leave it out."
 
     def settle(self, params):
         """Take the Params that the run has, settled and resolved. Called once, before the first batch."""
@@ -65,6 +73,11 @@ class Lessons:
     def steps_per_epoch(self, params):
         """Return the steps, a float, that read everything once. params: Params, not yet settled perhaps"""
         raise NotImplementedError
+
+    @property
+    def epoch(self):
+        """The steps of an epoch, and what that reads; None of a text."""
+        return self.steps_per_epoch(self.params), self.material
 
     def forward(self, net):
         """Return what calls the network on a batch."""
@@ -116,7 +129,11 @@ class TextLessons(Lessons):
 
     learns = "text"
     held_out = "text held out"
-    advises = True
+    epoch = None
+
+    def problems(self, params):
+        """Yield nothing: all settings are for texts."""
+        return ()
 
     def fitting_block_size(self, block_size):
         """Return the largest context up to block_size of which the text has several."""

@@ -77,7 +77,8 @@ class Plan:
     steps: int
     minutes: float
     by_the_clock: bool              # whether minutes are given and steps estimated, or the other way round
-    passes: float                   # over the text
+    passes: float                   # over what is learned from
+    material: str                   # what that is: "text", "conversations"
     tokens_per_parameter: float     # of the text
     memory_bytes: float
     advice: tuple[str, ...]         # sentences
@@ -85,31 +86,32 @@ class Plan:
     def line(self) -> str:
         """Return how long the run takes, in the unit that it was not given in, and how often it reads the text."""
         length = counted(_round(self.steps), "step") if self.by_the_clock else duration(self.minutes)
-        return f"about {length}, {counted(figure(self.passes), 'pass', 'passes')} over the text"
+        return f"about {length}, {counted(figure(self.passes), 'pass', 'passes')} over the {self.material}"
 
 
 def make(model: ModelParams, training: TrainingParams, corpus, resources: Resources, a_step: float | None = None,
-         sizes_are_open: bool = True, passes_are_open: bool = True, trained: int | None = None) -> Plan:
+         sizes_are_open: bool = True, epoch: tuple[float, str] | None = None, trained: int | None = None) -> Plan:
     """Return the Plan for a run.
 
     model, training: settled; corpus: a Corpus, of which only the numbers are read; a_step: its seconds, where they were
-    measured; sizes_are_open, passes_are_open: whether to advise another size, or other numbers of passes;
-    trained: number of parameters that are trained (default: all).
+    measured; sizes_are_open: whether to advise another size; epoch: the steps of a pass, and over what, where that is
+    no text: then nothing is advised about their number; trained: number of parameters that are trained (default: all).
     """
     a_step = a_step or seconds_per_step(model, training, resources)
     steps = training.steps or steps_in(60 * training.minutes, a_step)
     seconds = EVALUATIONS * a_step
     parameters = sizes.count_parameters(model)
-    passes = steps * training.batch_size * model.block_size / corpus.train_tokens
+    epoch_steps, material = epoch or (corpus.train_tokens / (training.batch_size * model.block_size), "text")
+    passes = steps / epoch_steps
     memory = memory_bytes(model, training, resources, trained)
     advice = [*_about_memory(memory, model, training, resources, trained)]
-    if passes_are_open:
+    if epoch is None:
         advice += _about_passes(passes, steps, seconds, training, corpus)
     if sizes_are_open:
         advice += _about_size(model, training, corpus, resources.kind)
     minutes = steps * seconds / 60 if training.steps else training.minutes
-    return Plan(parameters, steps, minutes, not training.steps, passes, corpus.train_tokens / parameters, memory,
-                tuple(advice))
+    return Plan(parameters, steps, minutes, not training.steps, passes, material,
+                corpus.train_tokens / parameters, memory, tuple(advice))
 
 
 # --- How long ---

@@ -25,7 +25,7 @@ from folio.training.deadline import CLOSING_SECONDS
 from folio.training.lessons import TextLessons
 from folio.training.loop import Progress, Run
 from folio.training.preferences import PreferenceLessons
-from folio.training.settle import settle
+from folio.training.settle import refuse, settle
 from Model_Params import LENGTHS, OLDER_TEXT, READING, ModelParams, Params, TextParams, TrainingParams, TuningParams
 
 LESSONS = {kind.learns: kind for kind in (TextLessons, ChatLessons, PreferenceLessons)}      # by TuningParams.learns
@@ -47,6 +47,7 @@ def new_run(home: Home, name: str, params: Params, tokenizer, corpus, started_at
     lessons = LESSONS[params.tuning.learns](tokenizer, corpus)
     if start:
         lessons.start_from(start)
+    refuse(lessons.problems(wanted))
     base = _base_for(params, start, home)
     settled, seconds_per_step = settle(wanted, lessons, Machine.here(), ends_at)
     if settled.model.block_size != params.model.block_size:

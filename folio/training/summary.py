@@ -110,7 +110,7 @@ def expected(run) -> plan.Plan:
     is_new = not run.progress.step and not run.progress.started_from        # else its size is given
     resources = plan.Resources.of(run.training, distributed.count())
     return plan.make(run.params.model, run.training, run.corpus, resources, run.progress.measured_step,
-                     sizes_are_open=is_new, passes_are_open=run.lessons.advises, trained=_trained(run))
+                     sizes_are_open=is_new, epoch=run.lessons.epoch, trained=_trained(run))
 
 
 def _trained(run):

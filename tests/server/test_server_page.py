@@ -349,11 +349,13 @@ def test_a_log_that_is_not_there_is_refused(server, path, status):
     assert response.status_code == status and response.json()["error"]["message"]
 
 
-def test_a_long_log_is_thinned_but_keeps_its_evaluations():
-    reports = [{"step": step} | ({"val_nats_per_byte": 1.0} if step % 999 == 0 else {}) for step in range(10_000)]
+@pytest.mark.parametrize("unit", ["byte", "pair"])
+def test_a_long_log_is_thinned_but_keeps_its_evaluations(unit):
+    score = f"val_nats_per_{unit}"
+    reports = [{"step": step} | ({score: 1.0} if step % 999 == 0 else {}) for step in range(10_000)]
     found = training.thinned(reports, most=100)
     assert 100 <= len(found) <= 115 and found[-1] == reports[-1]
-    assert [report for report in found if "val_nats_per_byte" in report] == reports[::999]
+    assert [report for report in found if score in report] == reports[::999]
     assert training.thinned(reports[:50], most=100) == reports[:50]
 
 

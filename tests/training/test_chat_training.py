@@ -282,8 +282,9 @@ def test_an_epoch_is_every_conversation_once_however_much_text_is_among_them(wit
     flags = ["--start-from", "base", "--chat", path, *SMALL[:2], *SMALL[4:], "--epochs", 2]
     steps = {}
     for name, words in (("alone", []), ("mixed", ["--mix", 0.5])):
-        train_here(made, monkeypatch, capsys, *flags, "--name", name, *words)
+        _, out = train_here(made, monkeypatch, capsys, *flags, "--name", name, *words)
         steps[name] = checkpoint.load_metadata(made.resume(name))["progress"]["step"]
+        assert "2 passes over the conversations" in out
     assert abs(steps["mixed"] - 2 * steps["alone"]) <= 1
     # What a resumed run says again of its context is right, however few its conversations are.
     train_here(made, monkeypatch, capsys, "--resume", "--name", "alone", "--block-size", 64, "--steps",
@@ -320,9 +321,18 @@ def test_what_cannot_be_taught_is_refused_before_anything_is_written(with_base, 
         process = run_train(made, *words)
         out, err = process.communicate()
         assert (process.returncode, out) == (2, "") and wrong in " ".join(err.split())
+    with pytest.raises(FolioError, match="bpe_dropout=0.1 is for texts, and this run learns from chat: leave it out"):
+        train_here(made, monkeypatch, capsys, "--start-from", "base", "--chat", path, "--bpe-dropout", 0.1)
     with pytest.raises(FolioError, match="give --chat too"):
         train_here(made, monkeypatch, capsys, "--start-from", "base", "--mix", 0.1)
     assert sorted(made.saved_weights.iterdir()) == before
+
+
+def test_a_recurrent_network_has_no_packed_conversations(make_chat_run):
+    run = make_chat_run(family="lstm", packing=False)
+    assert not list(run.lessons.problems(run.params))
+    [problem] = run.lessons.problems(replace(run.params, tuning=replace(run.params.tuning, packing=True)))
+    assert "packing=True is for transformers" in problem
 
 
 def test_two_processes_learn_from_conversations_as_one_does(with_base, monkeypatch, capsys):

@@ -343,5 +343,5 @@ def test_no_flag_is_torn_apart_at_the_end_of_a_line(before):
     (0.5, 20, 1.0, "about 20 steps, 0.5 passes over"), (2.0, None, 1.0, "about 1 minute, 2 passes over"),
     (2.0, None, 60.0, "about 60 minutes, 2 passes"), (2.0, None, 1 / 60, "about 1 second, 2 passes")])
 def test_a_plan_counts_in_the_singular_and_the_plural(passes, steps, minutes, said):
-    line = plan.Plan(1, steps or 5, minutes, steps is not None, passes, 1.0, 1e9, ()).line()
+    line = plan.Plan(1, steps or 5, minutes, steps is not None, passes, "text", 1.0, 1e9, ()).line()
     assert line.startswith(said)

@@ -127,6 +127,15 @@ def test_a_run_starts_at_log_2_and_orders_the_pairs_it_learns_from(project, pref
     assert not same_weights(contents["weights"], checkpoint.load(project.weights("base"))["weights"])
 
 
+def test_where_memory_runs_out_fewer_pairs_are_computed_at_once(prefer, monkeypatch):
+    def limited(forward, inputs, targets):
+        if len(inputs) > 1:
+            raise MemoryError
+        return margins(forward, inputs, targets)
+    monkeypatch.setattr("folio.training.preferences.margins", limited)
+    assert "sequences at once need more memory than there is" in prefer("--steps", 2)
+
+
 def test_training_that_makes_it_worse_keeps_the_start(project, prefer, monkeypatch):
     loss = PreferenceLessons.loss
     monkeypatch.setattr(PreferenceLessons, "loss", lambda *arrays: -loss(*arrays))
