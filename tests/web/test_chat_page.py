@@ -419,6 +419,11 @@ def talk(page, model):
     left_out = model.chat.fitted(conversation[:-1], model.net.context, 20)[1]
     assert page.evaluate("page.chat.turnsLeftOut") == left_out > 0
     assert page.locator(".chat-mark").count() == 1
+    assert page.locator("#notice").is_hidden()
+    page.locator("#message").fill("tick " * 100)
+    page.locator("#send").click()
+    ready(page, "page.chat.running === null")
+    assert page.locator("#notice-text").inner_text().startswith("The last messages alone are longer than the 64 tokens")
 
 
 def test_a_served_chat_model_answers_as_in_python(home, real_page):
