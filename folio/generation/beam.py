@@ -37,8 +37,8 @@ def beam_search(net, sequence, ends=lambda tokens: False):
     sequence: a folio.generation.decoder.Sequence whose settings have beams
     ends: whether a continuation with these ids ends here
 
-    A continuation ends with one of `sequence.ends`, which counts as its last token, where `ends` says so, or after
-    `settings.tokens`. Penalties for repetition apply to the log-probabilities.
+    A continuation ends with one of the ids `sequence.ends`, which counts as its last token, where `ends` says so, or
+    after `settings.tokens`. Penalties for repetition apply to the log-probabilities.
     """
     settings = sequence.settings
     if not settings.tokens:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
 
-from folio.base.errors import FolioError
 from folio.chat import messages as chat
 from folio.generation.language_model import LanguageModel
 from folio.server.shapes import Items, Record, Scalar, invalid, shaped, shown, unsupported, whole_text
@@ -66,6 +65,12 @@ def check_contents(messages: Sequence[Message]) -> None:
             raise invalid(param, f"{param} is missing; only the assistant's may be null.")
 
 
+def said(messages: Sequence[Message]) -> list[chat.Message]:
+    """Return the messages of a request as those of a conversation: the developer's are the system's."""
+    return [chat.Message(chat.SYSTEM if message.role == "developer" else message.role, message.content or "")
+            for message in messages]
+
+
 def text_of(messages: Sequence[Message], goes_on: bool, begins_line: bool = True) -> str:
     r"""Return the text that a base model continues for a conversation.
 
@@ -115,12 +120,8 @@ def reading_of(model: LanguageModel, messages: Sequence[Message], goes_on: bool 
     if not reads_template(model, template):
         text = text_of(messages, goes_on, begins)
         return Reading(text, model.tokenizer.encode(text))
-    said = [chat.Message(chat.SYSTEM if message.role == "developer" else message.role, message.content or "")
-            for message in messages]
-    if goes_on and not said:
-        raise FolioError("There is no message to continue.")
-    known, left_out = model.chat, 0
+    known, kept, left_out = model.chat, said(messages), 0
     if tokens is not None:
-        said, left_out = known.fitted(said, model.net.context, tokens, goes_on)
-    ids = known.prompt(said, goes_on) if goes_on or begins else known.encode(said)[0]
+        kept, left_out = known.fitted(kept, model.net.context, tokens, goes_on)
+    ids = known.prompt(kept, goes_on) if goes_on or begins else known.encode(kept)[0]
     return Reading(ids, ids, known.ends, left_out)

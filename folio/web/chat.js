@@ -146,9 +146,15 @@ class ChatView {
     if (children.length > 0) this.conversation.go(children.at(-1));
   }
 
-  _ask(run, count, onPiece) {
-    const prompt = {messages: run.messages, continues: run.continues};
-    return this.page.engine.generate(prompt, {count, settings: run.settings, signal: run.controller.signal, onPiece});
+  async _ask(run, count, onPiece) {
+    const {page} = this, prompt = {messages: run.messages, continues: run.continues};
+    const results = await page.engine.generate(prompt, {count, settings: run.settings, signal: run.controller.signal,
+      onPiece});
+    if (results[0].window_start > 0) {
+      page.tell(`The last messages alone are longer than the ${page.about.context.toLocaleString("en")} tokens that the `
+        + "model can look back on; it did not see where they begin.");
+    }
+    return results;
   }
 
   async _answerOne(run) {

@@ -71,6 +71,10 @@ def test_models_are_mixed_and_taken_away_while_a_text_is_written(monkeypatch):
     expected = mode.model.complete("".join(turn.words + turn.answer for turn in mode.turns[:-1]) + mode.turns[-1].words,
                                    stream=1, tokens=40, sampling_seed=1)
     assert mode.turns[-1].answer == expected
+    mode.samples = 2
+    first, other = mode.said("The fox").split("/keep 2")
+    assert "\x1b[36m" in first and "\x1b[36m" in other
+    mode.samples = 1
     assert "night 50 %" in mode.said("/mix")
     mode.said("/mix letters=0.5 logits")
     assert mode.model.net.mix == voices.Mix((0.5, 0.5), "logits") and mode.model.voices == ("night", "letters")

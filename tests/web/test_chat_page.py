@@ -17,7 +17,7 @@ from test_writing_page import address, open_page  # noqa: F401  (fixtures)
 from tiny_chat import write_chat_weights
 from tiny_models import write_weights
 
-WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+WIDE, PHONE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}, {"width": 320, "height": 640}
 CHAT = "mockEngine({chat: true})"
 
 
@@ -419,6 +419,11 @@ def talk(page, model):
     left_out = model.chat.fitted(conversation[:-1], model.net.context, 20)[1]
     assert page.evaluate("page.chat.turnsLeftOut") == left_out > 0
     assert page.locator(".chat-mark").count() == 1
+    assert page.locator("#notice").is_hidden()
+    page.locator("#message").fill("tick " * 100)
+    page.locator("#send").click()
+    ready(page, "page.chat.running === null")
+    assert page.locator("#notice-text").inner_text().startswith("The last messages alone are longer than the 64 tokens")
 
 
 def test_a_served_chat_model_answers_as_in_python(home, real_page):
@@ -433,6 +438,11 @@ def test_a_served_chat_model_answers_as_in_python(home, real_page):
             page.locator("#view").click()
             ready(page, "!document.body.classList.contains('shows-training')")
             assert page.locator("#chat").is_visible()
+            page.set_viewport_size(NARROW)
+            page.evaluate("page.at['voices-choice'].hidden = false")
+            for _ in range(2):                          # in both views, with all that either has
+                assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+                page.locator("#chat-view").click()
             page.locator("#model").select_option("base")
             ready(page, "page.about.name === 'base'")
             assert page.locator("#writing").is_visible() and not page.locator("#chat-view").is_visible()
