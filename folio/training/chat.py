@@ -20,8 +20,8 @@ from folio.chat.messages import ASSISTANT, USER, Message
 from folio.chat.template import ChatTemplate, taught
 from folio.data import corpus
 from folio.data.batches import IGNORED
+from folio.data.chat_batches import Batches, Dialogues, PlainText
 from folio.data.conversations import named_conversations, project_conversations
-from folio.data.dialogues import Batches, Dialogues, PlainText
 from folio.evaluation.bits_per_byte import Score
 from folio.generation.decoder import generate
 from folio.training import distributed

@@ -16,8 +16,8 @@ from folio.chat.messages import Message
 from folio.chat.template import END, START, ChatTemplate, taught
 from folio.data import corpus
 from folio.data.batches import IGNORED
+from folio.data.chat_batches import Dialogues
 from folio.data.conversations import Conversations
-from folio.data.dialogues import Dialogues
 from folio.formats import checkpoint
 from folio.formats.run_list import list_runs
 from folio.generation import language_model
