@@ -446,6 +446,7 @@ def test_a_served_chat_model_answers_as_in_python(home, real_page):
             page.locator("#model").select_option("base")
             ready(page, "page.about.name === 'base'")
             assert page.locator("#writing").is_visible() and not page.locator("#chat-view").is_visible()
+            page.close()                                # it would go on asking a server that ends
     finally:
         models.close()
 
