@@ -208,20 +208,23 @@ def answer(model, request, samples, settings):
     from folio.cli.interactive import with_returned
     screen, prompt = Screen(), request if isinstance(request, str) else None
     stream = model.voiced_each([request] * samples, **settings)      # before output: it may refuse the prompt
-    texts, finishes = [""] * samples, []
+    others, finishes = [[] for _ in range(samples - 1)], []
     screen.write(prompt or "", BOLD)
     try:
         for sample, text, voice in with_returned(stream, finishes):
+            style = mixing.style_of(model, voice)
             if sample == 0:         # shown as it is generated, the others afterwards
-                screen.write(text, mixing.style_of(model, voice))
-            texts[sample] += text
+                screen.write(text, style)
+            else:
+                others[sample - 1].append((text, style))
     finally:                        # after Ctrl-C too
         screen.end_line()
-    for text in texts[1:]:
+    for pieces in others:
         if prompt is None:          # nothing else shows where an answer begins
             screen.leave_empty_line()
         screen.write(prompt or "", BOLD)
-        screen.write(text)
+        for text, style in pieces:
+            screen.write(text, style)
         screen.end_line()
     if prompt is None and "length" in finishes[0]:
         most = GenerationParams(**settings).tokens

@@ -26,7 +26,7 @@ if __name__ == "__main__":
     startup.require("train.py")
 
 from folio.base.commands import command
-from folio.base.defaults import FINE_TUNING, tuning_defaults
+from folio.base.defaults import FINE_TUNING, TUNED_MODEL, tuning_defaults
 from folio.base.lines import terminal_width
 from folio.base.run_files import one_file, run_name
 from folio.cli import configuration, example
@@ -175,8 +175,7 @@ def opened_run(arguments, preset, flags, params, started_at):
         wanted = {name: value for name, value in own if name not in (*READING, "hold_out")} | wanted
     if arguments.start_from is not None:
         start = language_model.load(find_weights(home, arguments.start_from))
-        # Preferences compare the network with what it was, and dropout would make it another one.
-        changes = {"dropout": 0.0} | flags if params.tuning.learns == "preferences" else flags
+        changes = TUNED_MODEL.get(params.tuning.learns, {}) | flags
         model = replace(runs.tuned_model(start, changes), vocab_size=None)          # the tokenizer's, as always
         params = replace(params, model=model)
         if params.tuning.lora_rank:

@@ -133,7 +133,7 @@ def does_end(model, prompt, number, tokens=200):
     """Return whether an answer ends by the token that ends a turn, within so many tokens."""
     from folio.generation.decoder import generate
     answer = list(generate(model.net, prompt, tokens=tokens, temperature=0.8, sampling_seed=1, stream=number,
-                           end=model.chat.end_id))
+                           ends=model.chat.ends))
     return len(answer) < tokens             # the token that ends it is not among them
 
 

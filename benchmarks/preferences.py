@@ -1,6 +1,6 @@
 """Prove that train.py --preferences changes what is preferred and little else: a synthetic preference for questions.
 
-    python benchmarks/preferences.py            # on two quiet cores about two minutes
+    python benchmarks/preferences.py            # on two quiet cores about three minutes
 
 The shipped model writes what MERRAN says after some lines of its plays. Of its own continuations, cut after their first
 sentence, those that end in a question mark are preferred to others of the same prompt. After the run the rate of
@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -66,11 +67,11 @@ def write_pairs(model, text, path, prompts, answers, most):
     return len(pairs[:most])
 
 
-def measure(home, prompts=300, answers=4, most=300, flags=()):
+def measure(home, prompts=700, answers=4, most=500, flags=()):
     """Train on such pairs in a home. -> {what was measured: number}"""
     text = (ROOT / "Train_Data" / "input.txt").read_text(encoding="utf-8")
     for name in ("Train_Data", "tokenizer_save"):
-        (home.folder / name).symlink_to(ROOT / name, target_is_directory=True)
+        shutil.copytree(ROOT / name, home.folder / name)
     model, fresh = language_model.load(SHIPPED), beginnings(text, FRESH, seed=2)
     pairs = home.folder / "pairs.jsonl"
     count = write_pairs(model, text, pairs, prompts, answers, most)
@@ -88,7 +89,7 @@ def measure(home, prompts=300, answers=4, most=300, flags=()):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=300, help="to learn from and to hold out, at most")
+    parser.add_argument("--pairs", type=int, default=500, help="to learn from and to hold out, at most")
     arguments, flags = parser.parse_known_args()        # others are train.py's
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Home(Path(folder)), most=arguments.pairs, flags=flags)

@@ -43,7 +43,7 @@ def tokens_per_second(model, rows, tokens, seed, precision):
     """Return tokens of all rows per second of this thread's processor time."""
     params = GenerationParams(tokens=tokens, temperature=0.8, sampling_seed=seed,
                               weight_precision=precision).resolved()
-    sequences = [replace(model.after(PROMPTS[row], params, row), end=None) for row in range(rows)]
+    sequences = [replace(model.after(PROMPTS[row], params, row), ends=()) for row in range(rows)]
     begun, count = time.thread_time(), 0
     generation = Generation(model.net, sequences)
     while generation.running:

@@ -707,7 +707,7 @@ def test_an_answer_ends_where_a_text_ends(model, monkeypatch):
     saying = Saying([65])
     monkeypatch.setattr(language_model, "Generation", saying)
     model.complete("Take")
-    assert saying.asked[0].end == model.tokenizer.end_of_text == 299
+    assert saying.asked[0].ends == (model.tokenizer.end_of_text,) == (299,)
     model.complete("<|endoftext|>")
     assert 299 not in saying.asked[0].prompt               # a prompt that spells it is only text
     model.complete("")

@@ -18,6 +18,7 @@ import run
 import train
 from conftest import ROOT, refusal, run_python
 from folio import evaluate, plot, runs
+from folio.base.defaults import TUNED_MODEL, tuning_defaults
 from folio.base.errors import FolioError
 from folio.base.hardware import Machine
 from folio.base.home import Home
@@ -31,7 +32,7 @@ from folio.generation import language_model
 from folio.training import runs as training_runs
 from folio.training.lessons import TextLessons
 from folio.training.settle import settle
-from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams
+from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams, TuningParams
 
 MODEL = ModelParams(emb_len=16, num_layers=1, num_heads=2, block_size=16)
 TRAINING = TrainingParams(steps=20, minutes=None, batch_size=4, learning_rate=0.01, eval_interval=10, sample_tokens=0,
@@ -378,6 +379,19 @@ def test_a_learning_rate_between_those_of_nearby_lengths_is_the_default_only_whe
         training = TrainingParams(**steps, learning_rate=0.0033).resolved(1000)
         params = Params(model=ModelParams(vocab_size=300).resolved(), training=training)
         assert ("learning_rate" in run_settings.differing(params, [1000])) == named
+
+
+@pytest.mark.parametrize("given", [{"learns": "chat"}, {"learns": "preferences"}, {"lora_rank": 4},
+                                   {"learns": "chat", "lora_rank": 8, "mix": 0.25},
+                                   {"learns": "preferences", "preference_beta": 0.2}], ids=str)
+def test_what_trained_weights_are_taught_brings_defaults_of_its_own(given):
+    tuning = TuningParams(**given)
+    usual = tuning_defaults(tuning.learns, tuning.lora_rank is not None)
+    params = Params(model=ModelParams(vocab_size=300, **TUNED_MODEL.get(tuning.learns, {})).resolved(), tuning=tuning,
+                    training=TrainingParams(**usual).resolved(1000))
+    assert run_settings.differing(params, [1000], is_tuned=True) == given
+    changed = replace(params, training=replace(params.training, learning_rate=0.02))
+    assert run_settings.differing(changed, [1000], is_tuned=True) == given | {"learning_rate": 0.02}
 
 
 def test_what_an_older_run_did_not_store_is_no_difference():

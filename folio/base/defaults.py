@@ -30,6 +30,8 @@ PREFERENCE_TUNING = {"learning_rate": 0.0003, "length_warmup": 0, "bpe_dropout":
 # nats per byte: 1.753 at 0.003, 1.721 at 0.005, 1.717 at 0.008, and 2.60 at 0.015, ten times the rate for all weights.
 LORA_RATE = 3.0
 LORA_TUNING = {"optimizer": "adamw", "weight_decay": 0.0}
+# What of ModelParams changes with it. Preferences compare the network with what it was: dropout would make it another.
+TUNED_MODEL = {"preferences": {"dropout": 0.0}}
 TUNING = {"text": FINE_TUNING, "chat": CHAT_TUNING, "preferences": PREFERENCE_TUNING}     # by TuningParams.learns
 
 

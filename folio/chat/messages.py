@@ -14,6 +14,11 @@ class Message:
     content: str
 
 
+def system_count(messages: Sequence[Message]) -> int:
+    """Return how many system messages a conversation begins with."""
+    return next((place for place, message in enumerate(messages) if message.role != SYSTEM), len(messages))
+
+
 def without_oldest_turn(messages: Sequence[Message]) -> list[Message] | None:
     """Return a conversation without the first of its turns, or None where it has only one.
 
@@ -24,7 +29,7 @@ def without_oldest_turn(messages: Sequence[Message]) -> list[Message] | None:
     >>> [message.content for message in without_oldest_turn([Message(*content) for content in contents])]
     ['Be brief.', 'Two?']
     """
-    first = next((place for place, message in enumerate(messages) if message.role != SYSTEM), len(messages))
+    first = system_count(messages)
     for place in range(first + 1, len(messages)):
         if messages[place].role == USER and messages[place - 1].role != USER:
             return [*messages[:first], *messages[place:]]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from folio.base.errors import FolioError
-from folio.chat.messages import ASSISTANT, Message, without_oldest_turn
+from folio.chat.messages import ASSISTANT, Message, system_count, without_oldest_turn
 from tokenizer import Tokenizer
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -31,6 +31,8 @@ class ChatTemplate:
             raise FolioError(f"The tokenizer has no special token {' and no '.join(missing)}.")
         self.tokenizer, self.start, self.end = tokenizer, start, end
         self.start_id, self.end_id = tokenizer.special_ids[start], tokenizer.special_ids[end]
+        # Of an answer; the beginning of a message and the end of a text are no part of one either.
+        self.ends = tuple(dict.fromkeys((self.end_id, self.start_id, *ends_of_text(tokenizer))))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], tokenizer: Tokenizer) -> "ChatTemplate":
@@ -85,13 +87,22 @@ class ChatTemplate:
         context: in tokens, None: without end; tokens: most of the answer, for which up to half of the context is kept
         """
         kept, left_out = list(messages), 0
-        room = None if context is None else max(context - tokens, context - context // 2)
-        while room is not None and len(self.prompt(kept, continues)) > room and (fewer := without_oldest_turn(kept)):
+        if context is None:
+            return kept, left_out
+        beyond = len(self.prompt(kept, continues)) - max(context - tokens, context - context // 2)
+        while beyond > 0 and (fewer := without_oldest_turn(kept)):
+            oldest = kept[system_count(kept):][:len(kept) - len(fewer)]
+            beyond -= len(self.encode(oldest)[0])
             kept, left_out = fewer, left_out + 1
         return kept, left_out
 
     def _head(self, role):
         return [self.start_id, *self.tokenizer.encode(f"{role}\n")]
+
+
+def ends_of_text(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Return the ids of which each ends a text: one, or none."""
+    return () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
 
 
 def named_by(jinja: Any, tokenizer: Tokenizer) -> ChatTemplate | None:

@@ -286,19 +286,26 @@ class InteractiveMode:
         turn = Turn(words, "", asked + self.samples, [""] * self.samples)
         self.turns, self.answers = [*before, turn], self.answers + self.samples
         self._show_words(before, turn)
-        finishes = []
+        finishes, others = [], [[] for _ in range(self.samples - 1)]
         try:
             for sample, piece, *voice in with_returned(answers, finishes):
                 turn.answers[sample] += piece
+                style = style_of(self.model, *voice)
                 if sample == 0:             # shown as it is generated, the others afterwards
                     turn.answer += piece
-                    self.screen.write(piece, style_of(self.model, *voice))
+                    self.screen.write(piece, style)
+                else:
+                    others[sample - 1].append((piece, style))
+        except BaseException:
+            turn.answers = []               # cut off: /keep has nothing to choose from
+            raise
         finally:
             self._end_answer()
-        for number, answer in enumerate(turn.answers[1:], 2):
+        for number, pieces in enumerate(others, 2):
             self.screen.note(f"Answer {number} of {self.samples}; the {self.subject} goes on with the first, unless "
                              f"/keep {number}:")
-            self.screen.write(answer)
+            for piece, style in pieces:
+                self.screen.write(piece, style)
             self._end_answer()
             self.screen.stay()
         if turn.answer == replaced:

@@ -21,11 +21,12 @@ from folio.chat import plain_text
 from folio.chat.messages import ASSISTANT, SYSTEM, USER, Message
 from folio.chat.template import END, START
 from folio.data.corpus import documents_of, ordinary_bytes, read_corpus
+from folio.data.facts import Facts
 from folio.data.hold_out import VAL_BYTES_LIMIT, Group, choose
 from folio.data.likeness import folded
 from folio.data.paths import find_files
 from folio.kernels.splitting import to_bytes
-from folio.readers.dialogues import NoConversation, messages_of
+from folio.readers.dialogues import FACTS, NoConversation
 from folio.readers.kinds import records_in
 from folio.readers.mending import Mending, remarks
 from folio.readers.source import Source
@@ -39,6 +40,8 @@ EMPTY_ANSWER = ("empty answer, left out with its question", "empty answers, left
 UNANSWERED = ("question at the end without an answer, left out", "questions at the end without an answer, left out")
 MIDDLE = ("conversation with a system message in the middle, left out",
           "conversations with a system message in the middle, left out")
+LACKING = ("record without a value that the template names, left out",
+           "records without a value that the template names, left out")
 NO_ANSWER = ("conversation without an answer, left out", "conversations without an answer, left out")
 SPELLED = ("message that spells a special token, which is ordinary text there",
            "messages that spell a special token, which is ordinary text there")
@@ -69,7 +72,7 @@ def read_conversations(paths: Iterable[Path | str], reading: TextParams = TextPa
                        held_out_text: str = "") -> Conversations:
     """Read conversations from files, folders and globs, and hold some out: those with the same question together.
 
-    reading: of which invalid_bytes, encoding and val_fraction count. say: is told about every file
+    reading: of which template, invalid_bytes, encoding and val_fraction count. say: is told about every file
     held_out: paths like `paths` of what is held out; then nothing else is.
     held_out_text: of a text with these conversations, in turns, the part that is held out; then those in it are.
     Raises FileNotFoundError or FolioError where a path is missing, a file has nothing to learn from, or all files have
@@ -131,7 +134,7 @@ def has_conversations(path: Path, reading: TextParams = TextParams()) -> bool:
     """Whether the first record of a file is a conversation."""
     try:
         record, _ = next(records_in(Source(path), reading, Mending(reading.invalid_bytes)))
-        messages_of(record)
+        Facts(reading.template).messages_of(record)
     except (FolioError, StopIteration):
         return False
     return True
@@ -147,6 +150,9 @@ def conversations_in(path: Path, reading: TextParams = TextParams(), say: Callab
     for each in _read(path, reading, mending):
         formats[each.format] += 1
         first = first or each
+        if each.format == FACTS and not each.messages:
+            report.add(LACKING, each.where)
+            continue
         learned = tidied(each.messages, lambda reason, where=each.where: report.add(reason, where))
         if learned is not None:
             kept.append(replace(each, messages=learned))
@@ -214,10 +220,11 @@ def question_key(messages: Sequence[Message]) -> bytes:
 
 def _read(path, reading, mending) -> Iterator[Found]:
     """Yield what each record of a file is, before it is tidied. FolioError names the place."""
+    facts = Facts(reading.template)
     for record, where in records_in(Source(path), reading, mending):
         place = str(where).removesuffix(",")
         try:
-            messages, name = messages_of(record)
+            messages, name = facts.messages_of(record)
         except NoConversation as refusal:
             raise FolioError(f"{place} {refusal}") from None
         messages = [Message(message.role, mending.one(message.content, where)) for message in messages]

@@ -30,7 +30,8 @@ family).
                                 the special token that ends a text. llama.cpp would take number 11 where they are absent
     tokenizer.ggml.add_bos_token, .add_eos_token    false
     tokenizer.chat_template     of a model that was taught to chat: ChatML (folio.chat.template). Its eos_token_id, and
-                                tokenizer.ggml.eot_token_id, is the token that ends an answer
+                                tokenizer.ggml.eot_token_id, is the token that ends an answer; eom_token_id the one
+                                that begins a message, at which an answer ends too
     folio.opening               ids before a text that begins from nothing; llama.cpp passes over our own keys
     folio.biases                biases: gpt2 has a bias everywhere, and where our network has none it is zero
 
@@ -89,7 +90,7 @@ _NEUTRAL = {"ARCH.rope.scaling.type": ("none",), "ARCH.attention.sliding_window"
             "tokenizer.ggml.add_eos_token": (False,), "tokenizer.ggml.add_space_prefix": (False,)}
 # Keys of others' files that are left out, and what is said of it; None: nothing.
 _LEFT_OUT = {"tokenizer.chat_template": "its chat template, which is no ChatML: Folio continues its texts",
-             "tokenizer.ggml.eot_token_id": None,
+             "tokenizer.ggml.eot_token_id": None, "tokenizer.ggml.eom_token_id": None,
              "tokenizer.ggml.padding_token_id": None, "tokenizer.ggml.unknown_token_id": None}
 
 
@@ -174,8 +175,9 @@ def _tokenizer_values(tokenizer):
 def _chat_values(chat):
     if chat is None:
         return {}
+    # llama.cpp ends an answer at each of the three, and at <|endoftext|> by its name.
     return {"tokenizer.ggml.eos_token_id": chat.end_id, "tokenizer.ggml.eot_token_id": chat.end_id,
-            "tokenizer.chat_template": JINJA}
+            "tokenizer.ggml.eom_token_id": chat.start_id, "tokenizer.chat_template": JINJA}
 
 
 def _tensors(model, architecture, type):

@@ -240,7 +240,7 @@ def config(model, architecture):
 def _generation_config(model):
     """Return the fields of generation_config.json. Half the context is left to prompts: GPT-2 fails beyond its end."""
     ends, pad = model.ends, model.tokenizer.end_of_text
-    end = ends if len(ends) > 1 else next(iter(ends), None)
+    end = [*ends] if len(ends) > 1 else next(iter(ends), None)
     return {"bos_token_id": _beginning(model), "eos_token_id": end, "pad_token_id": pad, "do_sample": True,
             "temperature": GenerationParams().resolved().temperature, "max_new_tokens": model.params.block_size // 2}
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from folio.base.errors import FolioError
 from folio.base.files import ordinary, read_up_to
-from folio.chat.template import named_by
+from folio.chat.template import ends_of_text, named_by
 from folio.formats import hugging_face, torch_file, trained_model
 from folio.formats.hugging_face_config import Problem, architecture_of, notes_on, params_of, shown
 from folio.formats.safetensors_file import SafetensorsFile
@@ -300,13 +300,12 @@ def _end_note(tokens, settings, chat):
     """Yield a sentence where the folder names other tokens that end a text than Folio ends it at."""
     ends = settings["generation_config.json"].get("eos_token_id", settings["config.json"].get("eos_token_id"))
     ends = ends if isinstance(ends, list) else [ends]
-    ours = tokens.tokenizer.end_of_text
-    original = None if ours is None else int(tokens.original_ids[ours])
-    own = [original] if chat is None else [original, int(tokens.original_ids[chat.end_id])]
+    ours = ends_of_text(tokens.tokenizer) if chat is None else chat.ends
+    own = [int(tokens.original_ids[end]) for end in ours]
     if others := [end for end in ends if type(end) is int and end not in own]:
         known = {int(theirs): token for token, theirs in enumerate(tokens.original_ids)}
         names = [tokens.tokenizer.names()[known[end]] for end in others if end in known]
-        end = "at no token" if ours is None else f"at {tokens.tokenizer.names()[ours]} only"
+        end = f"at {', '.join(tokens.tokenizer.names()[end] for end in ours)} only" if ours else "at no token"
         if names:
             yield f"It also ends a text at {', '.join(map(shown, names))}; Folio ends one {end}."
 

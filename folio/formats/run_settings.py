@@ -6,7 +6,7 @@ the defaults, given the rest of the run's settings, would have come out as anoth
 
 from dataclasses import fields, replace
 
-from folio.base.defaults import for_length, tuning_defaults
+from folio.base.defaults import TUNED_MODEL, for_length, tuning_defaults
 from folio.base.fields import field_problems
 from Model_Params import (
     FAMILIES,
@@ -57,7 +57,7 @@ def differing(params: Params, expected_steps=(), *, is_tuned=False, is_imported=
     expected_steps: estimates of the number that a run by the clock expected when it began; is_tuned: whether it started
     from other weights; is_imported: whether only the model is its own
     """
-    found = _of_model(params.model)
+    found = _of_model(params.model, TUNED_MODEL.get(params.tuning.learns, {}))
     if not is_imported:
         found |= {name: value for name, value in vars(params.text).items() if value != getattr(TextParams(), name)}
         found |= {name: value for name, value in vars(params.tuning).items() if value != getattr(TuningParams(), name)}
@@ -68,12 +68,13 @@ def differing(params: Params, expected_steps=(), *, is_tuned=False, is_imported=
     return dict(sorted(found.items(), key=lambda item: item[0] in LENGTHS))
 
 
-def _of_model(model):
+def _of_model(model, usual):
+    """usual: {field: value} of what is learned, in place of defaults"""
     derived = [field.name for field in fields(model) if field.default is None and field.name != "vocab_size"]
     derived.sort(key=lambda name: (*_DECIDED_FIRST, name).index(name))
     plain = replace(model, **dict.fromkeys(derived))
     different = {field.name for field in fields(model)
-                 if field.default is not None and getattr(model, field.name) != field.default}
+                 if field.default is not None and getattr(model, field.name) != usual.get(field.name, field.default)}
     for name in derived:
         value = getattr(model, name)
         if value not in (None, getattr(plain.resolved(), name)):
@@ -105,13 +106,15 @@ def _around(estimates):
 
 def as_flags(values: dict) -> str:
     """Return settings by the names of their flags.
-    >>> as_flags({"emb_len": 256, "tied_head": True, "query_key_norm": False, "learning_rate": 0.003})
-    'emb-len 256, tied-head, no-query-key-norm, learning-rate 0.003'
+    >>> as_flags({"emb_len": 256, "tied_head": True, "query_key_norm": False, "learning_rate": 0.003, "learns": "chat"})
+    'emb-len 256, tied-head, no-query-key-norm, learning-rate 0.003, chat'
     """
     return ", ".join(_as_flag(name.replace("_", "-"), value) for name, value in values.items())
 
 
 def _as_flag(name, value):
+    if name == "learns":                # the flag is its value
+        return value
     if isinstance(value, bool):
         return name if value else f"no-{name}"
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"

@@ -11,7 +11,7 @@ import torch
 
 import tokenizer as tokenizers
 from folio.base.errors import FolioError
-from folio.chat.template import ChatTemplate
+from folio.chat.template import ChatTemplate, ends_of_text
 from folio.formats import adapters, checkpoint
 from Model_Params import ModelParams, TextParams
 
@@ -32,11 +32,9 @@ class TrainedModel:
         return self.contents["name"]
 
     @property
-    def ends(self) -> list[int]:
+    def ends(self) -> tuple[int, ...]:
         """Ids that end an answer of a chat model or a text, the first of which it ends its own with."""
-        own = [] if self.chat is None else [self.chat.end_id]
-        end = self.tokenizer.end_of_text
-        return own if end in (None, *own) else [*own, end]
+        return ends_of_text(self.tokenizer) if self.chat is None else self.chat.ends
 
     @property
     def params(self) -> ModelParams:

@@ -43,9 +43,9 @@ class Adjustments:
     logit_bias: Mapping[int, float] = field(default_factory=dict)      # added to the logits of these ids
     presence_penalty: float = 0.0           # subtracted from the logit of each token that came
     frequency_penalty: float = 0.0          # subtracted once per occurrence
-    min_tokens: int = 0                     # no end of the text and no stop id before so many tokens
-    ignore_end: bool = False                # the end of the text never comes
-    stop_ids: tuple[int, ...] = ()          # ids that end the answer, as the end of the text does
+    min_tokens: int = 0                     # no end and no stop id before so many tokens
+    ignore_end: bool = False                # none of the ends that its Sequence has ever comes
+    stop_ids: tuple[int, ...] = ()          # further ids that end the answer
 
     @property
     def change_logits(self) -> bool:
@@ -95,17 +95,16 @@ class Answer:
         if (wanted.presence_penalty or wanted.frequency_penalty) and self._said:
             counts = np.array(list(self._said.values()))
             logits[list(self._said)] -= wanted.presence_penalty + wanted.frequency_penalty * counts
-        end = self.sequence.end
-        if wanted.ignore_end and end is not None:
-            logits[end] = -np.inf
+        if wanted.ignore_end:
+            logits[list(self.sequence.ends)] = -np.inf
         if self.count < wanted.min_tokens:
-            logits[list(wanted.stop_ids) if end is None else [end, *wanted.stop_ids]] = -np.inf
+            logits[[*self.sequence.ends, *wanted.stop_ids]] = -np.inf
 
     def take(self, ids, logprob=None, top=(), voice=None):
         """Continue with these ids: one token, or those of a healed prompt's continuation, which count as one."""
         last, self.pending = ids[-1], ids
         self.count += 1
-        if last == self.sequence.end or last in self.adjustments.stop_ids:
+        if last in self.sequence.ends or last in self.adjustments.stop_ids:
             self._tokens.append(TokenEvent(last, b"", logprob, top, self._offset, voice))
             return self._end("stop")
         content = self._bytes_of[last]

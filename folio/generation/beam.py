@@ -37,8 +37,8 @@ def beam_search(net, sequence, ends=lambda tokens: False):
     sequence: a folio.generation.decoder.Sequence whose settings have beams
     ends: whether a continuation with these ids ends here
 
-    A continuation ends with the id `sequence.end`, which counts as its last token, where `ends` says so, or after
-    `settings.tokens`. Penalties for repetition apply to the log-probabilities.
+    A continuation ends with one of the ids `sequence.ends`, which counts as its last token, where `ends` says so, or
+    after `settings.tokens`. Penalties for repetition apply to the log-probabilities.
     """
     settings = sequence.settings
     if not settings.tokens:
@@ -80,10 +80,10 @@ def _next_beams(totals, decoder, sequence, first, ends):
         tokens = decoder.tokens[row][len(sequence.prompt):] + piece
         if total == -math.inf or len(ongoing) == beams:
             break
-        if token != sequence.end and not ends(tokens):
+        if token not in sequence.ends and not ends(tokens):
             ongoing.append((row, piece, total, tokens))
         else:
-            ending.append((total, tokens[:-1] if token == sequence.end else tokens))
+            ending.append((total, tokens[:-1] if token in sequence.ends else tokens))
     return ongoing, ending
 
 

@@ -248,7 +248,7 @@ class Sequence:
     prompt: list                            # ids, at least one
     settings: GenerationParams              # resolved, with a seed
     number: int = 0                         # tells apart several sequences with one seed
-    end: int | None = None                  # the id before which it ends
+    ends: tuple[int, ...] = ()              # the ids before each of which it ends
     healing: Healing | None = None          # the end of the text that was taken out of the prompt, if any was
     unsaid: int = 0                         # leading ids of the prompt that are not the text's: penalties skip them
 
@@ -310,7 +310,7 @@ class Generation:
         self.running.discard(key)
 
     def step(self):
-        """Return the next token of each running sequence: [(key, token)]. The id before which one ends is left out."""
+        """Return the next token of each running sequence: [(key, token)]. An id before which one ends is left out."""
         joining = self._change_rows()
         if not self._rows:
             return []
@@ -324,10 +324,10 @@ class Generation:
         for row, ids in zip(self._rows, self._choose()):
             row.unread = ids
             row.left -= 1
-            end = row.sequence.end
-            said += [(row.key, token) for token in ids if token != end]
-            if ids[-1] == end or not row.left:
-                self.finishes[row.key] = "stop" if ids[-1] == end else "length"
+            is_end = ids[-1] in row.sequence.ends
+            said += [(row.key, token) for token in (ids[:-1] if is_end else ids)]
+            if is_end or not row.left:
+                self.finishes[row.key] = "stop" if is_end else "length"
                 self.remove(row.key)
         return said
 
@@ -396,8 +396,8 @@ def _pick(logits, settings, chance):
     return pick(likely, ids, chance).tolist()
 
 
-def generate(net, prompt, *, stream=0, end=None, **settings):
+def generate(net, prompt, *, stream=0, ends=(), **settings):
     """Yield the token ids of one Sequence as they come; settings: the fields of GenerationParams, with a seed."""
-    generation = Generation(net, [Sequence(prompt, GenerationParams(**settings).resolved(), stream, end)])
+    generation = Generation(net, [Sequence(prompt, GenerationParams(**settings).resolved(), stream, tuple(ends))])
     while generation.running:
         yield from (token for _, token in generation.step())

@@ -23,6 +23,7 @@ import torch
 
 from folio.base.errors import FolioError, failure
 from folio.base.spelling import counted
+from folio.chat.template import ends_of_text
 from folio.generation.answers import Adjustments, Answer, Event, TokenEvent
 from folio.generation.batch import APART_ROWS, STALL_SECONDS, Batch, part_length
 from folio.generation.decoder import Sequence as Continued
@@ -64,7 +65,7 @@ class Request:
     heal: bool = True                               # heal the ends of texts (folio/generation/healing.py)
     echo: bool = False                              # each answer begins with its prompt
     mix: Mix | None = None                          # of a mixture's models, where it is not the usual one
-    end: int | None = None                          # of prompts of ids: the id that ends an answer, if not end_of_text
+    ends: tuple[int, ...] | None = None             # of prompts of ids: those that end an answer, if not end_of_text
 
 
 @dataclass
@@ -264,8 +265,8 @@ class Engine:
         ids = model.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if isinstance(prompt, str) and request.heal:
             return ids, model.after(prompt, settings)
-        end = model.tokenizer.end_of_text if request.end is None else request.end
-        return ids, Continued(ids or model.opening, settings, 0, end, None, 0 if ids else len(model.opening))
+        ends = ends_of_text(model.tokenizer) if request.ends is None else request.ends
+        return ids, Continued(ids or model.opening, settings, 0, ends, None, 0 if ids else len(model.opening))
 
     def _queued(self):
         """Return the requests that have answers without a row."""

@@ -22,7 +22,7 @@ from folio.base.commands import command
 from folio.base.errors import FolioError
 from folio.base.spelling import by_full_name, hint
 from folio.chat.messages import ASSISTANT, Message
-from folio.chat.template import ChatTemplate
+from folio.chat.template import ChatTemplate, ends_of_text
 from folio.evaluation.bits_per_byte import evaluate, predictions, window_len, windows_at_once
 from folio.formats import trained_model
 from folio.formats.find_weights import is_imported
@@ -215,7 +215,7 @@ class LanguageModel:
                   continues: bool = False) -> Sequence:
         """Return the Sequence that answers a conversation. Raises FolioError where the model was not taught to chat."""
         fitted, _ = self.template().fitted(messages, self.net.context, params.tokens, continues)
-        return Sequence(self.chat.prompt(fitted, continues), params, number, self.chat.end_id)
+        return Sequence(self.chat.prompt(fitted, continues), params, number, self.chat.ends)
 
     def template(self) -> ChatTemplate:
         """Return the chat template. Raises FolioError where the model was not taught to chat."""
@@ -228,7 +228,7 @@ class LanguageModel:
         """Return the Sequence that continues a prompt; where none of its tokens stays, after the opening."""
         ids, healing = self._healer.take_back(prompt, self.tokenizer.encode(prompt))
         unsaid = 0 if ids else len(self.opening)
-        return Sequence(ids or self.opening, params, number, self.tokenizer.end_of_text, healing, unsaid)
+        return Sequence(ids or self.opening, params, number, ends_of_text(self.tokenizer), healing, unsaid)
 
     @cached_property
     def _healer(self):

@@ -14,7 +14,8 @@ from folio.readers.values import json_type, written
 
 MESSAGES, SHAREGPT, ALPACA = "OpenAI messages", "ShareGPT", "Alpaca"
 PROMPTS, QUESTIONS, PLAIN_TEXT = "prompt and completion", "question and answer", "plain text in turns"
-FORMATS = (MESSAGES, SHAREGPT, ALPACA, PROMPTS, QUESTIONS, PLAIN_TEXT)
+FACTS = "facts in a template"       # made into conversations by folio.data.facts
+FORMATS = (MESSAGES, SHAREGPT, ALPACA, PROMPTS, QUESTIONS, PLAIN_TEXT, FACTS)
 
 _LISTS = ("messages", "conversations", "conversation")
 # The names that OpenAI ("developer" is the newer "system"), ShareGPT and its descendants give the roles.
@@ -60,7 +61,7 @@ def messages_of(record: Any) -> tuple[list[Message], str]:
     if pair := _pair(fields):
         return _system(fields) + [Message(role, _text(fields, name)) for role, name in zip((USER, ASSISTANT), pair)
                                   ], QUESTIONS
-    raise NoConversation(_no_format(fields))
+    raise NoConversation(_no_format(fields, record))
 
 
 def format_of(fields: Iterable[str]) -> str | None:
@@ -178,16 +179,21 @@ def _in_turns(text):
     return messages
 
 
-def _no_format(fields):
-    names = ", ".join(map(repr, list(fields)[:10])) or "none"
+def _no_format(fields, record):
+    names = ", ".join(map(repr, list(record)[:10])) or "none"
     if "chosen" in fields and "rejected" in fields:
         return ("has a chosen and a rejected answer: it is a preference, to be learned with --preferences after the "
                 "conversations.")
     if "content" in fields or "value" in fields:
         return ("is a single message, and should be a conversation: a list of messages in a field 'messages', all of "
                 "a conversation in one record.")
-    return (f"is no conversation: its fields are {names}. Known are messages (OpenAI), conversations (ShareGPT), "
-            "instruction and output (Alpaca), prompt and completion, question and answer.")
+    known = (f"is no conversation: its fields are {names}. Known are messages (OpenAI), conversations (ShareGPT), "
+             "instruction and output (Alpaca), prompt and completion, question and answer.")
+    if len(record) < 2:
+        return known
+    asked, told, *_ = record
+    return (f"{known} Other facts take a template in turns, a question and its answer: "
+            f'--template "> What is the {told} of {{{asked}}}?\\n\\n{{{told}}}"')
 
 
 def _shown(value):

@@ -35,8 +35,8 @@ class Template:
     (('tag', 'duty [kW]'), 'P-1: 4,5 kW {x}')
     """
 
-    def __init__(self, text: str):
-        """Raises FolioError where a brace has no partner, or no field is named."""
+    def __init__(self, text: str, may_be_fixed: bool = False):
+        """Raises FolioError where a brace has no partner, or no field is named and the text may not be fixed."""
         names, parts, end = [], [], 0
         for match in _BRACES.finditer(text):
             parts.append(text[end:match.start()].replace("%", "%%"))
@@ -50,7 +50,7 @@ class Template:
                                  "doubled.")
             else:
                 parts.append(match[0][0])
-        if not names:
+        if not names and not may_be_fixed:
             raise FolioError(f"The template {text!r} names no field; a name stands in braces, as in {{tag}}.")
         parts.append(text[end:].replace("%", "%%"))
         self.names, self.format = tuple(names), "".join(parts)

@@ -147,7 +147,7 @@ async def chat(request: HttpRequest) -> Response:
     inbox = Inbox(wanted.n)
     ticket = await submit(served, Request(
         prompts=[reading.prompt], count=wanted.n, settings=settings, deliver=inbox.deliver, heal=wanted.healing,
-        end=reading.end, adjustments=reading.adjusted(adjustments_of(wanted, model.tokenizer.vocab_size)),
+        ends=reading.ends, adjustments=adjustments_of(wanted, model.tokenizer.vocab_size),
         logprobs=(wanted.top_logprobs or 0) if wanted.logprobs else None, mix=mix))
     object = "chat.completion.chunk" if wanted.stream else "chat.completion"
     report, headers = report_of("chatcmpl", object, wanted, served, ticket, reading.turns_left_out)

@@ -6,21 +6,17 @@ contents of the messages, each begun on a line of its own. The answer begins on 
 """
 
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import MISSING, dataclass
 from typing import Any
 
-from folio.base.errors import FolioError
 from folio.chat import messages as chat
-from folio.generation.answers import Adjustments
 from folio.generation.language_model import LanguageModel
 from folio.server.shapes import Items, Record, Scalar, invalid, shaped, shown, unsupported, whole_text
-from Model_Params import GenerationParams
 
 ROLES = ("system", "developer", "user", "assistant")
 CHATML, TEXT = "chatml", "text"
 MOST_MESSAGES = 10_000
 MOST_PARTS = 1000
-BANNED = -10_000.0              # added to a logit: no other is so low
 
 
 class Content:
@@ -69,6 +65,12 @@ def check_contents(messages: Sequence[Message]) -> None:
             raise invalid(param, f"{param} is missing; only the assistant's may be null.")
 
 
+def said(messages: Sequence[Message]) -> list[chat.Message]:
+    """Return the messages of a request as those of a conversation: the developer's are the system's."""
+    return [chat.Message(chat.SYSTEM if message.role == "developer" else message.role, message.content or "")
+            for message in messages]
+
+
 def text_of(messages: Sequence[Message], goes_on: bool, begins_line: bool = True) -> str:
     r"""Return the text that a base model continues for a conversation.
 
@@ -92,20 +94,8 @@ class Reading:
     """What a model reads of a conversation, and at which ids its answer ends."""
     prompt: str | list[int]     # of the engine's Request: a text, whose end may be healed, or ids
     ids: Sequence[int] = ()
-    end: int | None = None      # of the engine's Request
-    other_ends: tuple[int, ...] = ()
+    ends: tuple[int, ...] | None = None         # of the engine's Request
     turns_left_out: int = 0     # from the front, because they do not fit
-
-    @property
-    def ends(self) -> set[int]:
-        """The ids of which each ends a message; none for a text."""
-        return set() if self.end is None else {self.end, *self.other_ends}
-
-    def adjusted(self, adjustments: Adjustments) -> Adjustments:
-        """Return the Adjustments of a request, with which no special token becomes a part of the answer's text."""
-        if adjustments.ignore_end:
-            return replace(adjustments, logit_bias={**adjustments.logit_bias, **dict.fromkeys(self.other_ends, BANNED)})
-        return replace(adjustments, stop_ids=(*adjustments.stop_ids, *self.other_ends))
 
 
 def reads_template(model: LanguageModel, template: str | None) -> bool:
@@ -114,7 +104,7 @@ def reads_template(model: LanguageModel, template: str | None) -> bool:
     template: CHATML, TEXT, or None or "" for what the model was taught. Raises FolioError where it cannot.
     """
     if template == CHATML and model.chat is None:
-        model.answering([], GenerationParams())         # says how to teach it
+        model.template()        # says how to teach it
     return template != TEXT and model.chat is not None
 
 
@@ -130,13 +120,8 @@ def reading_of(model: LanguageModel, messages: Sequence[Message], goes_on: bool 
     if not reads_template(model, template):
         text = text_of(messages, goes_on, begins)
         return Reading(text, model.tokenizer.encode(text))
-    said = [chat.Message(chat.SYSTEM if message.role == "developer" else message.role, message.content or "")
-            for message in messages]
-    if goes_on and not said:
-        raise FolioError("There is no message to continue.")
-    known, left_out = model.chat, 0
+    known, kept, left_out = model.chat, said(messages), 0
     if tokens is not None:
-        said, left_out = known.fitted(said, model.net.context, tokens, goes_on)
-    ids = known.prompt(said, goes_on) if goes_on or begins else known.encode(said)[0]
-    others = {known.start_id, model.tokenizer.end_of_text} - {known.end_id, None}
-    return Reading(ids, ids, known.end_id, tuple(sorted(others)), left_out)
+        kept, left_out = known.fitted(kept, model.net.context, tokens, goes_on)
+    ids = known.prompt(kept, goes_on) if goes_on or begins else known.encode(kept)[0]
+    return Reading(ids, ids, known.ends, left_out)

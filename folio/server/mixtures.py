@@ -42,6 +42,8 @@ class Mixtures:
             raise CannotMix(f"mix has {len(wanted)} models; {MOST_MIXED - 1} is the most beside the first.")
         try:
             mix = Mix.of((first.name, *sorted({*wanted} - {first.name})), wanted, blend)
+            if {*wanted} <= self._models.paths().keys():    # else each request would load one in another's place
+                self._models.make_room(1 + len(wanted))
             parts = [first, *[await self._models.get(other) for other in sorted(wanted)]]
             return self._mixture(parts), mix
         except FolioError as error:
@@ -84,10 +86,15 @@ class Mixtures:
                     found.append(name)
         return found
 
+    def loaded(self) -> list[Any]:
+        """Return the Served of each mixture that has an engine."""
+        with self._lock:
+            return [served for _, served in self._made.values()]
+
     def close(self, grace: float = 0.0) -> None:
         """End all engines of mixtures."""
+        made = self.loaded()
         with self._lock:
-            made = [served for _, served in self._made.values()]
             self._made.clear()
         for served in made:
             served.engine.close(grace)

@@ -128,6 +128,11 @@ class Models:
         with self._lock:
             return [entry.served for entry in self._loaded.values()]
 
+    def make_room(self, count: int) -> None:
+        """Keep so many models in memory from now on, where the limit is lower."""
+        with self._lock:
+            self.limit = max(self.limit, count)
+
     def close(self, grace: float = 0.0) -> None:
         """End all engines; the requests that run have `grace` seconds to end. A second call does nothing."""
         self._closing.set()

@@ -15,8 +15,8 @@
 
 `model` may be left out or null: the server's first. A large integer may be a string of digits, as JavaScript has none
 beyond 2^53. Answers are a stream of server-sent events (folio.server.streams): {pieces: [[index, text, bits, tokens],
-...]} as they grow, and last {result: [{text, tokens, seconds, ended, seed, stream, turns_left_out}]}, or {error} as of
-every failure.
+...]} as they grow, and last {result: [{text, tokens, seconds, ended, seed, stream, turns_left_out, window_start}]}, or
+{error} as of every failure. window_start: tokens of the prompt that the model does not see.
 """
 
 import asyncio
@@ -32,12 +32,12 @@ from starlette.routing import Route
 
 from folio.base.errors import FolioError
 from folio.chat.choices import keep_choice
-from folio.chat.messages import Message
+from folio.chat.template import ends_of_text
 from folio.formats import page as one_file
 from folio.generation.decoder import window_start
-from folio.generation.engine import Adjustments, Request
+from folio.generation.engine import Request
 from folio.server import copies, training
-from folio.server.conversations import CHATML, MESSAGES, Reading, check_contents, reading_of
+from folio.server.conversations import CHATML, MESSAGES, Reading, check_contents, reading_of, said
 from folio.server.errors import ApiError, Json
 from folio.server.requests import aside, submit
 from folio.server.shapes import Items, Scalar, Shares
@@ -53,6 +53,7 @@ MOST_ALTERNATIVES = 100
 MOST_KEPT = 100_000_000             # bytes of kept choices: a hundred thousand of them
 SHARE_OF = "mix "                   # before the name of a model: the setting of its share
 BLEND = "probabilities"             # how the page mixes
+TEXT = Reading("")                  # of which only is used that it is no conversation
 NOT_STORED = {"cache-control": "no-store"}
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 SECURITY = {"Content-Security-Policy": POLICY,
@@ -233,8 +234,7 @@ async def prefer(request):
     if body["messages"]:
         messages = MESSAGES.read(body["messages"], "messages")
         check_contents(messages)
-        asked = [Message("system" if message.role == "developer" else message.role, message.content or "")
-                 for message in messages]
+        asked = said(messages)
     kept = await run_in_threadpool(keep_choice, path, asked, body["chosen"], rejected)
     return _private({"kept": kept, "file": f"{path.parent.name}/{path.name}"})
 
@@ -272,13 +272,11 @@ async def generate(request):
         raise ApiError(400, f"stream={body['stream']} is not from 0 to {most - body['count']}.", param="stream")
     settings = read_settings(values, request.app.state.limits.most_tokens)
     reading = await _reading(served.model, body, settings)
-    answers = Answers(served.model, settings, body["count"], body["stream"], reading.ends,
-                      reading.turns_left_out)
-    rows = answers.first + body["count"]
+    rows = body["stream"] + body["count"]
     inbox = Inbox(rows)
-    ticket = await submit(served, Request(prompts=[reading.prompt], count=rows, settings=settings, end=reading.end,
-                                          adjustments=reading.adjusted(Adjustments()), deliver=inbox.deliver,
-                                          logprobs=0, mix=mix))
+    ticket = await submit(served, Request(prompts=[reading.prompt], count=rows, settings=settings, ends=reading.ends,
+                                          deliver=inbox.deliver, logprobs=0, mix=mix))
+    answers = Answers(served.model, settings, body["count"], body["stream"], reading, ticket.window_starts[0])
     return EventStream(_streamed(inbox, answers), ticket, NOT_STORED)
 
 
@@ -321,17 +319,18 @@ class Answers:
     The engine numbers answers from 0 on: those before `first` are computed too, and passed over.
     """
 
-    def __init__(self, model, settings, count, first=0, ends=None, turns_left_out=0):
+    def __init__(self, model, settings, count, first=0, reading=TEXT, window_start=0):
         """model: LanguageModel; settings: GenerationParams; first: number of the first answer of the seed
 
-        ends: ids of which each ends an answer, None or none: the end of the text; turns_left_out: of a conversation
+        reading: Reading of the prompt or conversation; window_start: tokens of it that the model does not see
         """
         self.first, self.started_at = first, time.monotonic()
         self.running = set(range(count))
         self.results = [{"text": "", "tokens": 0, "seconds": 0.0, "ended": "aborted",
                          "seed": str(settings.sampling_seed), "stream": first + index,
-                         "turns_left_out": turns_left_out} for index in range(count)]
-        self._ends = ends or {model.tokenizer.end_of_text}
+                         "turns_left_out": reading.turns_left_out, "window_start": window_start}
+                        for index in range(count)]
+        self._ends = ends_of_text(model.tokenizer) if reading.ends is None else reading.ends
         self._bits, self._tokens = [0.0] * count, [0] * count       # of tokens whose text is not certain yet
 
     def add(self, events):

@@ -20,8 +20,8 @@ from folio.chat.messages import ASSISTANT, USER, Message
 from folio.chat.template import ChatTemplate, taught
 from folio.data import corpus
 from folio.data.batches import IGNORED
+from folio.data.chat_batches import Batches, Dialogues, PlainText
 from folio.data.conversations import named_conversations, project_conversations
-from folio.data.dialogues import Batches, Dialogues, PlainText
 from folio.evaluation.bits_per_byte import Score
 from folio.generation.decoder import generate
 from folio.training import distributed
@@ -227,9 +227,9 @@ class ChatEvaluator(Evaluator):
         messages, _ = template.fitted(conversation[:place], net.context, self.training.sample_tokens, False)
         net.eval()
         answer = list(generate(net, template.prompt(messages), tokens=self.training.sample_tokens,
-                               temperature=SAMPLE_TEMPERATURE, sampling_seed=self.training.seed, end=template.end_id))
+                               temperature=SAMPLE_TEMPERATURE, sampling_seed=self.training.seed, ends=template.ends))
         net.train()
-        answer = self.tokenizer.decode([token for token in answer if token != template.end_id])
+        answer = self.tokenizer.decode(answer)
         questions = [message for message in messages if message.role == USER][-1:]
         return plain_text.written([*questions, Message(ASSISTANT, answer)]).strip()
 

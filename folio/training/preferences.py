@@ -27,7 +27,7 @@ from folio.base.commands import command
 from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.base.spelling import counted
-from folio.chat.template import ChatTemplate
+from folio.chat.template import ChatTemplate, ends_of_text
 from folio.data.batches import IGNORED, Batch
 from folio.data.preferences import PairCorpus, batch_of, pair_corpus, pairs_of_step
 from folio.evaluation.bits_per_byte import Score, evaluate, window_len
@@ -284,7 +284,7 @@ class PairEvaluator(Evaluator):
         net.eval()
         tokens = list(generate(net, prompt, tokens=self.training.sample_tokens, temperature=SAMPLE_TEMPERATURE,
                                sampling_seed=self.training.seed,
-                               end=self.tokenizer.end_of_text if chat is None else chat.end_id))
+                               ends=ends_of_text(self.tokenizer) if chat is None else chat.ends))
         net.train()
         return self.tokenizer.decode(prompt + tokens).strip()
 

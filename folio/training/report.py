@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from folio.base.errors import FolioError
 from folio.base.lines import cut, folded, terminal_width, wrapped
+from folio.chat.template import ends_of_text
 from folio.evaluation.bits_per_byte import (
     Score,
     bytes_of_tokens,
@@ -89,7 +90,7 @@ class Evaluator:
         net = self.precision.net
         net.eval()
         tokens = list(generate(net, self.opening, tokens=self.training.sample_tokens, temperature=SAMPLE_TEMPERATURE,
-                               sampling_seed=self.training.seed, end=self.tokenizer.end_of_text))
+                               sampling_seed=self.training.seed, ends=ends_of_text(self.tokenizer)))
         net.train()
         return self.tokenizer.decode(tokens).strip()
 

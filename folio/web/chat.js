@@ -63,7 +63,8 @@ class ChatView {
   /* Another answer in place of a message. */
   again(number = this.lastAnswer()) {
     if (number === null || this.running || this.choosing) return null;
-    return this.answer(this.conversation.nodes[number].parent);
+    const {parent} = this.conversation.nodes[number];
+    return parent === 0 ? null : this.answer(parent);
   }
 
   /* Go on with an answer that was cut off. */
@@ -114,7 +115,8 @@ class ChatView {
   /* Answer the message `number`, or go on with it where it is an answer. */
   async answer(number, continues = false) {
     const run = {controller: new AbortController(), number: continues ? number : null, parent: number, continues,
-      tokens: 0, bits: 0, unsaid: "", startedAt: performance.now(), settings: this.page.writing.engineSettings()};
+      messages: this.conversation.messages(number), tokens: 0, bits: 0, unsaid: "", startedAt: performance.now(),
+      settings: this.page.writing.engineSettings()};
     this.running = run;
     this.remark = "";
     this.conversation.go(number);
@@ -144,9 +146,15 @@ class ChatView {
     if (children.length > 0) this.conversation.go(children.at(-1));
   }
 
-  _ask(run, count, onPiece) {
-    const prompt = {messages: this.conversation.messages(run.parent), continues: run.continues};
-    return this.page.engine.generate(prompt, {count, settings: run.settings, signal: run.controller.signal, onPiece});
+  async _ask(run, count, onPiece) {
+    const {page} = this, prompt = {messages: run.messages, continues: run.continues};
+    const results = await page.engine.generate(prompt, {count, settings: run.settings, signal: run.controller.signal,
+      onPiece});
+    if (results[0].window_start > 0) {
+      page.tell(`The last messages alone are longer than the ${page.about.context.toLocaleString("en")} tokens that the `
+        + "model can look back on; it did not see where they begin.");
+    }
+    return results;
   }
 
   async _answerOne(run) {
@@ -165,7 +173,7 @@ class ChatView {
 
   /* Show a piece of the growing answer. */
   _take(run, piece) {
-    if (this.running !== run) return;
+    if (this.running !== run || run.controller.signal.aborted) return;          // the conversation may be another
     const {conversation} = this, text = plainLines(piece.text);
     run.tokens += piece.tokens ?? 1;
     run.bits += piece.bits;
@@ -210,7 +218,7 @@ class ChatView {
           this._details(run.settings, stream, result, answers.bits[stream]))));
       if (index !== null && numbers[index] !== null) {
         conversation.go(numbers[index]);
-        this._prefer(run.parent, numbers, index);
+        this._prefer(run.messages, numbers, index);
       } else if (numbers.some((number) => number !== null)) {
         this.remark = "All answers are kept as versions.";
       }
@@ -221,13 +229,13 @@ class ChatView {
   }
 
   /* Tell whoever collects preferences which of several finished answers was taken. */
-  _prefer(parent, numbers, index) {
+  _prefer(messages, numbers, index) {
     const {nodes} = this.conversation, contentOf = (number) => nodes[number].content;
     const finished = numbers.filter((number) => number !== null && nodes[number].details.ended !== "aborted");
     if (!finished.includes(numbers[index])) return;
     const chosen = contentOf(numbers[index]);
     const rejected = finished.map(contentOf).filter((content) => content !== chosen);
-    if (rejected.length > 0) this.onPrefer?.({messages: this.conversation.messages(parent), chosen, rejected});
+    if (rejected.length > 0) this.onPrefer?.({messages, chosen, rejected});
   }
 
   _details(settings, stream, result, bits) {
@@ -254,6 +262,7 @@ class ChatView {
     at["send-key"].textContent = running ? "Esc" : "Enter";
     at.send.disabled = page.writing.engine === null || (choosing && !running);
     at.composer.classList.toggle("busy", running !== null);
+    page.showChoosing();
     at["chat-new"].disabled = choosing || this.conversation.current === 0;
     at["chat-status"].textContent = this.statusLine();
   }
@@ -340,7 +349,7 @@ class ChatView {
       const sentence = "The conversation here and all its versions give way to those of the file.";
       if (this.conversation.nodes.length > 1 && !await mayReplace(this.page, sentence)) return;
       this.conversation = conversation;
-      this.page.useSettings(settings);
+      if (settings !== null) this.page.useSettings(settings);
     } else {
       this.conversation.addAll(readMessages(source));
     }

@@ -40,9 +40,11 @@ class ChatTemplate {
     let kept = messages, leftOut = 0;
     if (context === null) return [kept, leftOut];
     const room = Math.max(context - Number(tokens), context - Math.floor(context / 2));
-    while (this.prompt(kept, continues).length > room) {
-      const fewer = withoutOldestTurn(kept);
+    let beyond = this.prompt(kept, continues).length - room;
+    while (beyond > 0) {
+      const fewer = withoutOldestTurn(kept), first = systemCount(kept);
       if (fewer === null) break;
+      beyond -= this.encode(kept.slice(first, first + kept.length - fewer.length)).length;
       kept = fewer;
       leftOut += 1;
     }

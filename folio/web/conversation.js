@@ -82,8 +82,7 @@ class Conversation {
 
 /* Return {system, said}: the system messages at the beginning as one, and the others. Throws an Error for others. */
 function systemApart(messages) {
-  const found = messages.findIndex(({role}) => role !== SYSTEM), first = found < 0 ? messages.length : found;
-  const said = messages.slice(first);
+  const first = systemCount(messages), said = messages.slice(first);
   if (said.some(({role}) => role === SYSTEM)) {
     throw new Error("A system message stands in its middle; it may only begin.");
   }
@@ -99,7 +98,8 @@ function conversationToJson(conversation, {model = {}, settings = {}} = {}) {
     current, versions});
 }
 
-/* Return {conversation, settings} of the text of a file; throw an Error with one sentence for what is wrong. */
+/* Return {conversation, settings: null where there are none} of the text of a file; throw an Error with one sentence
+ * for what is wrong. */
 function conversationFromJson(source) {
   let file;
   try {
@@ -111,7 +111,7 @@ function conversationFromJson(source) {
     throw new Error(file?.folio === "story" ? "It is a text: open it in the view for writing."
       : "It is JSON, but no conversation.");
   }
-  const settings = isPlainObject(file.settings) ? file.settings : {};
+  const settings = isPlainObject(file.settings) ? file.settings : null;
   const conversation = new Conversation();
   if (file.folio === undefined) {
     if (!Array.isArray(file.messages) || file.messages.length === 0) {

@@ -6,10 +6,11 @@
 // - describe() -> {about, settings}: plain values on the model; [{name, help, type, default, low, high, above,
 //   choices}]
 // - generate(prompt, {count, settings, stream, signal, onPiece(index, {text, bits})}) -> [{text, tokens, seconds,
-//   ended, seed, stream, turns_left_out}]. ended: "length", "stop", "end" or "aborted". Answer i has the number
+//   ended, seed, stream, turns_left_out, window_start}]. ended: "length", "stop", "end" or "aborted". Answer i has the number
 //   stream + i of the seed settings.sampling_seed, so that the same settings, seed and number give the same text again.
 //   prompt: a text; or, where about.chat is true, {messages: [{role, content}], continues}, whose oldest turns are left
-//   out where they do not fit; with `continues` the last message is the answer so far.
+//   out where they do not fit; with `continues` the last message is the answer so far. window_start: tokens of the
+//   prompt that the model did not see.
 // - surprise(text, {signal}) -> [{text, bits}]; the pieces add up to the text
 // - alternatives(text, count, {signal}) -> [{text, probability}], the likeliest first
 // - view(text) -> characters (UTF-16 code units) at the beginning of the text that the model does not see

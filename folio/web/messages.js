@@ -1,7 +1,7 @@
 // Messages of a conversation, {role: "system" | "user" | "assistant", content}, as folio/chat/messages.py and
 // plain_text.py have them in Python. White space at both ends of a content means nothing.
 //
-// Defines: withoutOldestTurn, writtenMessages, readMessages, stripped, strippedStart, and the roles.
+// Defines: systemCount, withoutOldestTurn, writtenMessages, readMessages, stripped, strippedStart, and the roles.
 "use strict";
 
 const SYSTEM = "system", USER = "user", ASSISTANT = "assistant";
@@ -10,10 +10,16 @@ const BLANK = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029
 const LEADING_BLANKS = new RegExp(`^${BLANK}+`), TRAILING_BLANKS = new RegExp(`(?<!${BLANK})${BLANK}+$`);
 const MARKS = [[SYSTEM, ">>"], [USER, ">"]];            // the longer mark first
 
+// Return how many system messages a conversation begins with.
+function systemCount(messages) {
+  const found = messages.findIndex(({role}) => role !== SYSTEM);
+  return found < 0 ? messages.length : found;
+}
+
 // Return a conversation without the first of its turns, or null where it has only one. A turn begins with the first of
 // the user's messages in a row, and has all answers to them. System messages at the beginning belong to no turn.
 function withoutOldestTurn(messages) {
-  const found = messages.findIndex(({role}) => role !== SYSTEM), first = found < 0 ? messages.length : found;
+  const first = systemCount(messages);
   const next = messages.findIndex(({role}, place) =>
     place > first && role === USER && messages[place - 1].role !== USER);
   return next < 0 ? null : [...messages.slice(0, first), ...messages.slice(next)];

@@ -108,7 +108,7 @@ class Page {
     at["chat-view"].textContent = isChatting ? "Writing" : "Chat";
     at["chat-keys"].hidden = !this.about.chat;
     this.chat.show();
-    if (!isOther) this.focus();
+    if (!isOther && document.activeElement.offsetParent === null) this.focus();         // what had it is hidden
   }
 
   /* Go from writing to chat, or back. */
@@ -118,6 +118,7 @@ class Page {
     this.view = this.isChatting ? "writing" : "chat";
     this.keeper.write(this.view, "view");
     this.showView();
+    this.focus();
     this.changed();
     if (this.isChatting) this.chat.follow(true);
   }
@@ -136,8 +137,7 @@ class Page {
     this.at["continue-key"].textContent = running ? "Esc" : "Tab";
     this.at.bar.classList.toggle("busy", running !== null);
     this.enable(this.at.retry, canRetry && !choosing);
-    this.enable(this.at.open, !choosing);
-    this.enable(this.at.versions, !choosing);
+    this.showChoosing();
     this.enable(this.at.undo, story.canUndo() && !choosing);
     this.enable(this.at.redo, story.canRedo() && !choosing);
     const fork = choosing ? null : story.fork();
@@ -156,9 +156,15 @@ class Page {
     this.keeper.writeSoon(() => this.storyAsJson());
   }
 
+  /* While one of several answers is to be taken, nothing else may come in the place of what is shown. */
+  showChoosing() {
+    const isFree = !this.writing.choosing && !this.chat.choosing;
+    for (const name of ["open", "versions", "chat-view"]) this.enable(this.at[name], isFree);
+  }
+
   /* Enable or disable a button without losing the focus that it may have. */
   enable(button, isEnabled) {
-    if (!isEnabled && document.activeElement === button) this.at.text.focus({preventScroll: true});
+    if (!isEnabled && document.activeElement === button) this.focus();
     button.disabled = !isEnabled;
   }
 
@@ -326,7 +332,10 @@ class Page {
     window.addEventListener("scroll", () => this.colors.repaint(), {passive: true});
     window.addEventListener("resize", () => this.colors.repaint());
     window.addEventListener("beforeunload", (event) => {
-      if (this.keeper.hasFailed && this.writing.story.nodes.length > 1) event.preventDefault();
+      const isLost = (keeper, {nodes}) => keeper.hasFailed && nodes.length > 1;
+      if (isLost(this.keeper, this.writing.story) || isLost(this.chat.keeper, this.chat.conversation)) {
+        event.preventDefault();
+      }
     });
     // A keyboard on the screen covers the bottom of the window; the bar stays above it.
     window.visualViewport?.addEventListener("resize", () => {

@@ -152,7 +152,7 @@ function saveStory(page) {
 async function openFile(page, file) {
   try {
     const source = await readTextFile(file), isJson = file.name.toLowerCase().endsWith(".json");
-    if (page.isChatting) await page.chat.open(source, isJson);
+    if (page.isChatting) await page.chat.open(source, isJson || file.name.toLowerCase().endsWith(".jsonl"));
     else if (!isJson) page.writing.replaceAll(source);
     else await openStoryFile(page, source);
   } catch (error) {

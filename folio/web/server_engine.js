@@ -44,7 +44,8 @@ function createServerEngine() {
       const {question, unsent} = sentPart(prompt);
       const body = {model: engine.model, ...question, count, stream, settings: withTexts(settings)};
       const said = Array.from({length: count}, (_, index) => ({text: "", tokens: 0, seconds: 0, ended: "aborted",
-        seed: settings.sampling_seed ?? null, stream: stream + index, turns_left_out: unsent}));
+        seed: settings.sampling_seed ?? null, stream: stream + index, turns_left_out: unsent,
+        window_start: 0}));
       const startedAt = performance.now();
       const take = ([index, text, bits, tokens]) => {
         const answer = said[index];

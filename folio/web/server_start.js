@@ -112,6 +112,7 @@ function showTraining(page, engine) {
     page.at.name.textContent = isTraining ? "Training" : page.about.name ?? "Folio";
     trainingView.isShown = isTraining;
     page.showView();
+    if (!isTraining) page.focus();
   };
   view.addEventListener("click", () => {
     location.hash = location.hash === "#training" ? "" : "#training";

@@ -4,13 +4,16 @@
 class Transcript {
   /* list: the element of the messages; chat: a ChatView, which does what the buttons say */
   constructor(list, chat) {
-    Object.assign(this, {list, chat, editing: null});
+    Object.assign(this, {list, chat});
+    this.editing = null;                // number of the message that is edited
+    this._form = null;                  // ... and its field, with what was typed so far
   }
 
   /* Show the conversation anew. */
   show() {
     const {conversation, running} = this.chat, path = conversation.path();
-    const focused = this.list.contains(document.activeElement) ? document.activeElement.dataset.does : null;
+    const {activeElement} = document, focused = this.list.contains(activeElement) ? activeElement.dataset.does : null;
+    const isTyping = this._form?.contains(activeElement) ?? false;
     const unseen = this._unseen(path);
     const items = path.flatMap((number) => (number === unseen ? [this._mark(), this._message(number)]
       : [this._message(number)]));
@@ -19,7 +22,8 @@ class Transcript {
     }
     this.list.replaceChildren(...items);
     this.chat.at["chat-empty"].hidden = items.length > 0;
-    if (focused) (this.list.querySelector(`[data-does="${focused}"]:enabled`) ?? this.chat.at.message).focus();
+    if (isTyping && activeElement.isConnected) activeElement.focus({preventScroll: true});
+    else if (focused) (this.list.querySelector(`[data-does="${focused}"]:enabled`) ?? this.chat.at.message).focus();
   }
 
   /* Append to the text of a message. */
@@ -32,7 +36,7 @@ class Transcript {
     const leftOut = this.chat.turnsLeftOut, {nodes} = this.chat.conversation;
     if (leftOut === 0) return null;
     const turns = path.filter((number, place) =>
-      nodes[number].role === USER && (place === 0 || nodes[path[place - 1]].role !== USER));
+      place === 0 || (nodes[number].role === USER && nodes[path[place - 1]].role !== USER));
     return turns[leftOut] ?? null;
   }
 
@@ -47,7 +51,7 @@ class Transcript {
     const item = makeElement("li", `message by-${role}`);
     item.dataset.number = number;
     item.append(makeElement("h2", "hidden", role === USER ? "You" : "The model"));
-    if (this.editing === number) item.append(this._editor(number, content));
+    if (this.editing === number) item.append(this._form);
     else item.append(makeElement("div", "message-text", content), this._tools(number));
     return item;
   }
@@ -67,7 +71,8 @@ class Transcript {
     };
     tools.append(this._fork(number, button), button("copy", "Copy", () => this.copy(number)),
       button("edit", "Edit", () => this.edit(number)));
-    if (node.role === ASSISTANT) tools.append(button("again", "Again", () => chat.again(number)));
+    const isAsked = node.parent > 0;     // else a file began with it, and there is nothing to answer
+    if (node.role === ASSISTANT && isAsked) tools.append(button("again", "Again", () => chat.again(number)));
     if (node.role === ASSISTANT && number === chat.conversation.current && node.details?.ended !== "end") {
       tools.append(button("go-on", "Go on", () => chat.goOn(number)));
     }
@@ -95,6 +100,7 @@ class Transcript {
   /* Put a field in the place of a message. */
   edit(number) {
     this.editing = number;
+    this._form = this._editor(number, this.chat.conversation.nodes[number].content);
     this.show();
     const field = this.list.querySelector(".message-field");
     field.focus();
@@ -114,7 +120,7 @@ class Transcript {
     end.append(cancel, save);
     form.append(field, end);
     const close = () => {
-      this.editing = null;
+      this.editing = this._form = null;
       this.show();
       this.chat.at.message.focus();
     };

@@ -50,7 +50,7 @@ class ModelServer {
     const answers = await this.run(id, model.answers(prompt, options, onPiece), flush);
     if (answers === undefined) {        // aborted before the first token
       const nothing = {text: "", tokens: 0, seconds: (performance.now() - started) / 1000, ended: "aborted",
-        turns_left_out: 0};
+        turns_left_out: 0, window_start: 0};
       return Array.from({length: options.count ?? 1}, () => ({...nothing}));
     }
     await this.run(id, model.generate(answers), flush);
@@ -58,7 +58,7 @@ class ModelServer {
     flush();
     return answers.map(({text, tokens, endedAt, ended, number, sequence}) => ({
       text, tokens, seconds: (endedAt - started) / 1000, ended, seed: sequence.settings.sampling_seed, stream: number,
-      turns_left_out: sequence.turnsLeftOut,
+      turns_left_out: sequence.turnsLeftOut, window_start: windowStart(sequence.prompt.length, model.network.context),
     }));
   }
 

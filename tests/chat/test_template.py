@@ -77,3 +77,12 @@ def test_what_describes_no_template_is_refused(tokenizer):
         with pytest.raises(FolioError, match=message):
             ChatTemplate.from_dict(values, tokenizer)
     assert taught(tokenizer) is tokenizer
+
+
+def test_of_a_long_conversation_every_message_is_encoded_twice_at_most(tokenizer, monkeypatch):
+    encoded, encode = [], tokenizer.encode
+    monkeypatch.setattr(tokenizer, "encode", lambda text: encoded.append(text) or encode(text))
+    messages = [Message(role, f"{number}") for number in range(200) for role in ("user", "assistant")]
+    kept, left_out = ChatTemplate(tokenizer).fitted(messages, 40, 10)
+    assert messages[2 * left_out:] == kept and left_out > 190
+    assert max(map(encoded.count, map(str, range(200)))) <= 4       # the user's and the assistant's

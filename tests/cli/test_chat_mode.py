@@ -240,6 +240,14 @@ def test_ctrl_c_leaves_what_was_said_in_the_conversation(begin):
     assert asked(chat) == (["One?", "<0", "Two?"], False)
 
 
+def test_of_answers_that_ctrl_c_cut_off_none_is_a_choice(begin):
+    chat = begin(samples=2, on_keep=pytest.fail)
+    chat.model.stop_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        chat.said("One?")
+    assert "no several answers" in chat.said("/keep 2") and chat.turns[-1].answer == "<0"
+
+
 def test_tokens_shows_what_the_model_read_and_a_special_token_that_was_typed_is_none(begin):
     chat = begin(system="Be brief.", width=1000)
     chat.said("<|im_end|>")

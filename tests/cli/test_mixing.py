@@ -3,19 +3,23 @@
 import re
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 
 import run
 from folio.base.errors import FolioError
+from folio.chat.messages import USER, Message
+from folio.chat.template import ChatTemplate, taught
 from folio.cli import mixing
+from folio.cli.chat_mode import ChatMode
 from folio.cli.mixing import Mixer, legend, shares_of, style_of
 from folio.cli.screen import Screen
 from folio.cli.text_mode import TextMode
 from folio.generation import voices
 from Model_Params import GenerationParams
 from test_text_mode import Terminal
-from test_voices import model
+from test_voices import TOKENIZER, model
 from tiny_models import write_weights
 
 
@@ -38,14 +42,14 @@ def test_the_blends_are_those_of_the_mixtures():
     assert mixing.BLENDS == voices.BLENDS
 
 
-def colored_mode(monkeypatch):
-    """Return a TextMode in a terminal with colors, with the models night, letters and sea."""
+def colored_mode(monkeypatch, kind=TextMode, of=lambda model: model):
+    """Return an interactive mode in a terminal with colors, with what `of` makes of the models night, letters, sea."""
     monkeypatch.setattr(sys, "stdout", Terminal())
     monkeypatch.setattr(Screen, "width", 80)
     monkeypatch.setenv("NO_COLOR", "")
     monkeypatch.setenv("TERM", "xterm")
-    others = {"letters": model(2, "letters"), "sea": model(3, "sea")}
-    mode = TextMode(model(1, "night"), GenerationParams(tokens=40, sampling_seed=1), 1, Screen())
+    others = {"letters": of(model(2, "letters")), "sea": of(model(3, "sea"))}
+    mode = kind(of(model(1, "night")), GenerationParams(tokens=40, sampling_seed=1), 1, Screen())
     mode.mixer = Mixer(mode.model, others.__getitem__)
 
     def said(typed):
@@ -67,11 +71,31 @@ def test_models_are_mixed_and_taken_away_while_a_text_is_written(monkeypatch):
     expected = mode.model.complete("".join(turn.words + turn.answer for turn in mode.turns[:-1]) + mode.turns[-1].words,
                                    stream=1, tokens=40, sampling_seed=1)
     assert mode.turns[-1].answer == expected
+    mode.samples = 2
+    first, other = mode.said("The fox").split("/keep 2")
+    assert "\x1b[36m" in first and "\x1b[36m" in other
+    mode.samples = 1
     assert "night 50 %" in mode.said("/mix")
     mode.said("/mix letters=0.5 logits")
     assert mode.model.net.mix == voices.Mix((0.5, 0.5), "logits") and mode.model.voices == ("night", "letters")
     assert "night writes alone again" in mode.said("/mix none")
     assert mode.model is mode.mixer.model
+
+
+def test_models_that_chat_are_mixed_and_taken_away_in_a_conversation(monkeypatch):
+    tokenizer = taught(TOKENIZER)
+
+    def chats(plain):
+        return replace(model({"night": 1, "letters": 2, "sea": 3}[plain.name], plain.name, tokenizer),
+                       chat=ChatTemplate(tokenizer))
+    mode = colored_mode(monkeypatch, ChatMode, chats)
+    assert "One model writes alone" in mode.said("/mix") and "\x1b[36m" not in mode.said("The fox?")
+    asked = [*mode._messages(mode.turns), Message(USER, "Again?")]
+    assert mode.said("/mix letters=0.5").strip() == "night 50 %, \x1b[36mletters 50 %\x1b[0m"
+    assert "\x1b[36m" in mode.said("Again?")
+    assert mode.turns[-1].answer == "".join(mode.model.reply(asked, stream=1, tokens=40, sampling_seed=1))
+    assert "night writes alone again" in mode.said("/mix none") and mode.model is mode.mixer.model
+    assert "\x1b[36m" not in mode.said("And now?")
 
 
 def test_a_mix_that_cannot_be_leaves_the_model_as_it_is(monkeypatch):

@@ -45,7 +45,7 @@ def test_transformers_makes_the_same_ids_of_a_conversation_and_the_same_answer(c
     ids = theirs.apply_chat_template(as_json(messages), add_generation_prompt=True)["input_ids"]
     assert ids == ours.chat.prompt(messages)
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    assert model.generation_config.eos_token_id == [ours.chat.end_id, ours.tokenizer.end_of_text]
+    assert model.generation_config.eos_token_id == [*ours.chat.ends]
     written = model.generate(torch.tensor([ids]), max_new_tokens=30, do_sample=False)[0, len(ids):].tolist()
     answer = "".join(ours.reply(messages, tokens=30, temperature=0))
     assert theirs.decode(written, skip_special_tokens=True).rstrip("\ufffd") == answer.rstrip("\ufffd")
@@ -64,14 +64,15 @@ def test_llama_server_answers_exactly_as_here_and_its_chat_template_is_ours(chat
             assert answer["message"]["content"].rstrip("\ufffd") == expected.rstrip("\ufffd")
 
 
-def test_an_answer_ends_at_the_end_token_there_and_here(chat_model, tmp_path):
-    """The network says the end token after a few others: its row of the head is that of the likeliest token."""
+@pytest.mark.parametrize("place", range(3))
+def test_an_answer_ends_at_the_same_tokens_there_and_here(chat_model, tmp_path, place):
+    """The network says one of them after a few others: its row of the head is that of the likeliest token."""
     contents = checkpoint.load(chat_model)
     model = load(chat_model)
     [messages, *_] = CONVERSATIONS
     written = model.tokenizer.encode("".join(model.reply(messages, tokens=30, temperature=0)))
     head = contents["weights"]["head.weight"]
-    head[model.chat.end_id] = 1.01 * head[written[5]]
+    head[model.chat.ends[place]] = 1.01 * head[written[5]]
     checkpoint.save(tmp_path / "weights-ends.pth", {key: value for key, value in contents.items() if key != "checksum"})
     model = load(tmp_path / "weights-ends.pth")
     expected = "".join(model.reply(messages, tokens=30, temperature=0))
@@ -83,11 +84,11 @@ def test_an_answer_ends_at_the_end_token_there_and_here(chat_model, tmp_path):
     assert len(model.tokenizer.encode(expected)) < 30
 
 
-def test_the_modelfile_has_the_template_and_both_ends(chat_model):
+def test_the_modelfile_has_the_template_and_all_ends(chat_model):
     text = ollama.modelfile(trained_model.load(chat_model))
     assert (f'TEMPLATE """{{{{ range .Messages }}}}{START}{{{{ .Role }}}}\n{{{{ .Content }}}}{END}\n{{{{ end }}}}'
             f'{START}assistant\n"""\n') in text
-    assert f'PARAMETER stop "{END}"\nPARAMETER stop "<|endoftext|>"\n' in text
+    assert f'PARAMETER stop "{END}"\nPARAMETER stop "{START}"\nPARAMETER stop "<|endoftext|>"\n' in text
 
 
 def test_what_was_exported_is_imported_as_a_chat_model(chat_model, tmp_path):

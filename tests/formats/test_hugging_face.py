@@ -92,7 +92,7 @@ def compare_greedy(model, theirs, ids_of=None):
     ids_of = np.arange(model.tokenizer.vocab_size) if ids_of is None else ids_of
     for prompt in ("The ", "MERRAN:\n", "O", "\nWhat is it"):
         ids = model.tokenizer.encode(prompt)
-        ours = list(generate(model.net, ids, end=None, tokens=60, temperature=0, sampling_seed=1))
+        ours = list(generate(model.net, ids, tokens=60, temperature=0, sampling_seed=1))
         found = theirs.generate(torch.tensor(ids_of[ids])[None], max_new_tokens=60, min_new_tokens=60, do_sample=False)
         assert found[0, len(ids):].tolist() == ids_of[ours].tolist(), prompt
 

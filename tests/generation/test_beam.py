@@ -43,22 +43,22 @@ def test_with_enough_beams_the_best_of_all_continuations_are_found(strength):
     scores = [(total / length_penalty(length, strength), ids)
               for ids, total, length in all_continuations(net, prompt, 4, end=0)]
     expected = sorted(scores, reverse=True)
-    found = beam_search(net, Sequence(prompt, how, end=0))
+    found = beam_search(net, Sequence(prompt, how, ends=(0,)))
     assert [each.tokens for each in found[:20]] == [ids for _, ids in expected[:20]]
     assert [each.score for each in found[:20]] == pytest.approx([score for score, _ in expected[:20]], abs=1e-4)
     lengths = {len(each.tokens) for each in found[:20]}
     assert lengths == {4} if strength == 3 else len(lengths) > 1                # what the penalty is for
 
 
-def plain_beam_search(net, prompt, tokens, beams, strength, end=None, ends=lambda ids: False):
+def plain_beam_search(net, prompt, tokens, beams, strength, own=(), ends=lambda ids: False):
     """Search by the definition, which computes everything anew and never stops early. -> [(score, ids)]"""
     ongoing, ended = [(0.0, [])], []
     for length in range(1, tokens + 1):
         longer = sorted(((total + cost, ids + [token]) for total, ids in ongoing
                          for token, cost in enumerate(log_probabilities(net, prompt + ids))), reverse=True)
-        ongoing = [(total, ids) for total, ids in longer if ids[-1] != end and not ends(ids)][:beams]
-        ended += [(total / length_penalty(length, strength), ids[:-1] if ids[-1] == end else ids)
-                  for total, ids in longer if (ids[-1] == end or ends(ids)) and (total, ids) > ongoing[-1]]
+        ongoing = [(total, ids) for total, ids in longer if ids[-1] not in own and not ends(ids)][:beams]
+        ended += [(total / length_penalty(length, strength), ids[:-1] if ids[-1] in own else ids)
+                  for total, ids in longer if (ids[-1] in own or ends(ids)) and (total, ids) > ongoing[-1]]
     ended += [(total / length_penalty(tokens, strength), ids) for total, ids in ongoing]
     return sorted(ended, reverse=True)[:beams]
 
@@ -69,10 +69,10 @@ def test_few_beams_find_what_the_definition_finds_and_end_no_sooner_than_nothing
     net = lively(replace(TINY, vocab_size=4, block_size=6))
     with torch.no_grad():
         net.head.weight *= 0.3
-    for end in range(4):
+    for ends in ((0,), (1,), (2,), (3,), (1, 3), ()):
         settings = replace(WILD, tokens=8, beams=beams, length_penalty=strength)
-        found = beam_search(net, Sequence([1, 2, 3], settings, end=end))
-        expected = plain_beam_search(net, [1, 2, 3], 8, beams, strength, end)
+        found = beam_search(net, Sequence([1, 2, 3], settings, ends=ends))
+        expected = plain_beam_search(net, [1, 2, 3], 8, beams, strength, ends)
         assert [each.tokens for each in found] == [ids for _, ids in expected]
         assert [each.score for each in found] == pytest.approx([score for score, _ in expected], abs=1e-4)
 
@@ -97,7 +97,7 @@ def test_one_beam_takes_the_likeliest_token_each_time_also_past_the_context(net)
 
 @pytest.mark.parametrize("tokens", [6, 30])
 def test_the_score_of_a_beam_is_its_summed_log_probability(net, tokens):
-    found = beam_search(net, Sequence([3, 4], replace(WILD, tokens=tokens, beams=5, length_penalty=0.0), end=9))
+    found = beam_search(net, Sequence([3, 4], replace(WILD, tokens=tokens, beams=5, length_penalty=0.0), ends=(9,)))
     for each in found:
         ids = each.tokens + [9] * (len(each.tokens) < tokens)
         total = sum(log_probabilities(net, [3, 4] + ids[:place])[token] for place, token in enumerate(ids))
@@ -115,7 +115,7 @@ def test_beams_find_what_those_of_hugging_face_find():
                                  no_repeat_ngram_size=penalty.get("no_repeat_ngram"),
                                  repetition_penalty=penalty.get("repetition_penalty"))
         settings = replace(WILD, tokens=12, beams=4, length_penalty=0.0, penalty_window=99, **penalty)
-        ours = beam_search(net, Sequence(prompt, settings, end=9))
+        ours = beam_search(net, Sequence(prompt, settings, ends=(9,)))
         expected = [[token for token in row[3:].tolist() if token not in (9, 0)] for row in theirs]
         assert [candidate.tokens for candidate in ours[:3]] == expected
 

@@ -8,6 +8,7 @@ import torch
 from conftest import ROOT
 from folio.base.errors import FolioError
 from folio.chat.messages import Message
+from folio.generation import beam, decoder
 from folio.generation.language_model import load
 from small_chat import ANSWERS, save_small_chat, small_chat
 
@@ -86,3 +87,22 @@ def test_a_model_that_was_not_taught_to_chat_says_how_to_teach_it():
     for ask in (model.surprise_each, model.next_token_probabilities, lambda messages: list(model.reply(messages))):
         with pytest.raises(FolioError, match="--start-from pretrained --chat FILE"):
             ask(asked)
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"beams": 1}])
+def test_no_answer_has_a_special_token_in_its_text(monkeypatch, sampling):
+    model = small_chat()
+    assert {*model.chat.ends} == {model.chat.start_id, model.chat.end_id, model.tokenizer.end_of_text}
+    answer = [Message("user", next(iter(ANSWERS)))]
+    for token in model.chat.ends:
+        monkeypatch.setattr(decoder, "penalized", lambda logits, said, settings, token=token: likely(logits, token))
+        monkeypatch.setattr(beam, "penalized", lambda logits, said, settings, token=token: likely(logits, token))
+        stream = model.stream_each([{"messages": answer}], tokens=5, **sampling)
+        assert list(stream) == []
+
+
+def likely(logits, token):
+    """These logits, with a token that is far the likeliest."""
+    logits = logits.copy()
+    logits[:, token] = 1e4
+    return logits

@@ -47,7 +47,7 @@ def company():
         settings = replace(WILD, sampling_seed=number // 2, tokens=int(random.integers(0, 60)),
                            temperature=[2.0, 0.0, 1.0][number % 3], top_k=[None, 5][number % 2],
                            repetition_penalty=[1.0, 1.3][number // 4])
-        yield Sequence(prompt, settings, number, int(random.integers(40)))
+        yield Sequence(prompt, settings, number, (int(random.integers(40)),))
         yield Sequence(prompt, WILD, number, healing=beginning_with(7, 9))
 
 

@@ -222,7 +222,7 @@ def test_only_new_text_counts_as_tokens():
     model = lively_model(2)
     for prompt, count in itertools.product(PROMPTS, (0, 1, 2, 5)):
         sequence = model.after(prompt, GenerationParams(tokens=count, temperature=1.0, sampling_seed=count).resolved())
-        said, generation = [], Generation(model.net, [replace(sequence, end=None)])
+        said, generation = [], Generation(model.net, [replace(sequence, ends=())])
         while generation.running:
             said += [token for _, token in generation.step()]
         known = len(sequence.healing.taken) if sequence.healing else 0

@@ -90,7 +90,7 @@ def test_penalties_skip_what_stands_before_a_text(net, penalty):
         ends.head.weight[9] = hidden / hidden.square().sum() * ((ends.head.weight @ hidden).max() + 1)
     for params in (replace(WILD, temperature=0.0, **penalty),
                    replace(WILD, temperature=None, beams=1, tokens=5, **penalty)):
-        opened, said = Sequence([9], params, end=9, unsaid=1), Sequence([9], params, end=9)
+        opened, said = Sequence([9], params, ends=(9,), unsaid=1), Sequence([9], params, ends=(9,))
         answers = [beam_search(ends, sequence)[0].tokens if params.beams else said_by(ends, [sequence])[0]
                    for sequence in (opened, said)]
         assert answers[0] == [] != answers[1]

@@ -301,10 +301,11 @@ class Saying:
 
 
 def test_generation_ends_before_the_stop_token():
-    assert list(generate(Saying(), [9], tokens=20, end=7, **PLAIN, sampling_seed=0)) == [0, 1, 2, 3, 4, 5, 6]
-    assert list(generate(Saying(), [9], tokens=3, end=7, **PLAIN, sampling_seed=0)) == [0, 1, 2]
+    assert list(generate(Saying(), [9], tokens=20, ends=(7,), **PLAIN, sampling_seed=0)) == [0, 1, 2, 3, 4, 5, 6]
+    assert list(generate(Saying(), [9], tokens=3, ends=(7,), **PLAIN, sampling_seed=0)) == [0, 1, 2]
     assert list(generate(Saying(), [9], tokens=0, **PLAIN, sampling_seed=0)) == []
-    assert list(generate(Saying(), [9], tokens=20, end=0, **PLAIN, sampling_seed=0)) == []
+    assert list(generate(Saying(), [9], tokens=20, ends=(0,), **PLAIN, sampling_seed=0)) == []
+    assert list(generate(Saying(), [9], tokens=20, ends=(7, 5), **PLAIN, sampling_seed=0)) == [0, 1, 2, 3, 4]
 
 
 def test_tokens_come_as_they_are_made():

@@ -9,6 +9,7 @@ import pytest
 from folio.base.home import Home
 from folio.chat.messages import Message
 from folio.chat.template import END, JINJA, START
+from folio.generation.decoder import window_start
 from folio.server.models import Models
 from folio.server.security import Limits
 from running import running
@@ -177,6 +178,10 @@ def test_the_page_asks_for_answers_to_a_conversation(server):
     turns = [message for _ in range(12) for message in (*PING, {"role": "assistant", "content": "pong"})]
     [result] = results(server, messages=[*turns, *PING])
     assert result["turns_left_out"] == server.model.chat.fitted(said([*turns, *PING]), 64, 20)[1] > 0
+    assert result["window_start"] == 0
+    long = [{"role": "user", "content": "ping " * 100}]
+    [result] = results(server, messages=long)
+    assert result["window_start"] == window_start(len(server.model.chat.prompt(said(long))), 64) > 0
     [result] = results(server, prompt="ping\n")
     assert result["text"] == server.model.complete("ping\n", tokens=20, temperature=0)
 

@@ -91,6 +91,23 @@ def test_a_model_that_was_loaded_again_is_mixed_as_it_is_now(server):
     old.engine.close()
 
 
+def test_more_models_than_fit_into_memory_are_mixed_without_loading_them_again(server):
+    models = server.models
+    for seed, name in ((11, "sea"), (12, "fog")):
+        write_weights(server.home, name, seed, written_at=1_700_000_000)
+    assert refused(server, TEXT, HOW | {"mix": {"sea": 0.2, "letters": 0.2, "none": 0.2}}, 404)
+    assert models.limit == 2
+    mix = {"sea": 0.2, "letters": 0.2, "fog": 0.2}
+    text = text_of(server, mix=mix)
+    parts, served = models.mixtures._made["night", "fog", "letters", "sea"]
+    assert text_of(server, mix=mix) == text
+    assert models.mixtures._made["night", "fog", "letters", "sea"][1] is served
+    assert models.limit == 4 and all(part.engine.stats for part in parts)
+    assert 'folio_running{model="night + fog + letters + sea"} 0.0' in server.client.get("/metrics").text
+    for name in ("sea", "fog"):
+        server.home.weights(name).unlink()
+
+
 # --- The page ---
 
 def test_the_page_has_a_share_for_each_other_model_of_the_tokenizer(server):

@@ -16,8 +16,8 @@ from folio.chat.messages import Message
 from folio.chat.template import END, START, ChatTemplate, taught
 from folio.data import corpus
 from folio.data.batches import IGNORED
+from folio.data.chat_batches import Dialogues
 from folio.data.conversations import Conversations
-from folio.data.dialogues import Dialogues
 from folio.formats import checkpoint
 from folio.formats.run_list import list_runs
 from folio.generation import language_model
@@ -166,7 +166,7 @@ def test_answers_are_learned_by_heart_and_end_where_they_should(make_chat_run):
     template = run.lessons.chat
     from folio.generation.decoder import generate
     answer = list(generate(run.net.eval(), template.prompt(asked[:1]), tokens=40, temperature=0.0, sampling_seed=1,
-                           end=template.end_id))
+                           ends=template.ends))
     assert run.tokenizer.decode(answer).strip() == asked[1].content and len(answer) < 40
 
 

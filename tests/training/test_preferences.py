@@ -2,12 +2,14 @@
 
 import json
 import math
+import sys
 
 import pytest
 import torch
 
-from conftest import refusal, run_script
+from conftest import ROOT, refusal, run_script
 from folio.base.errors import FolioError
+from folio.base.home import Home
 from folio.chat.template import ChatTemplate, taught
 from folio.data import corpus
 from folio.data.preferences import Encoder, Preference, batch_of
@@ -19,6 +21,10 @@ from folio.training.preferences import PreferenceLessons, dpo_losses, margins
 from Model_Params import ModelParams, TextParams
 from tokenizer import BPETokenizer
 from training_runs import same_weights, train_here, without_times
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import preferences  # it lies there
 
 LENGTH = ("--steps 12 --batch-size 4 --eval-interval 6 --sample-tokens 4 --threads 1 --precision fp32 --device cpu "
           "--learning-rate 0.001").split()
@@ -196,3 +202,10 @@ def test_kept_choices_are_learned_without_naming_a_file(project, prefer):
 def test_preferences_need_a_trained_model(project):
     message = refusal(run_script("train.py", "--home", project.folder, "--preferences", "x.jsonl"), 2)
     assert "--preferences teaches trained weights; name them by --start-from" in message
+
+
+@pytest.mark.slow
+def test_what_is_preferred_becomes_usual_and_the_text_is_predicted_nearly_as_well_as_before(tmp_path):
+    found = preferences.measure(Home(tmp_path))
+    assert found["rate_before"] < 0.2 and found["rate_after"] > 0.9
+    assert found["bits_after"] < 1.05 * found["bits_before"]

@@ -17,7 +17,7 @@ from test_writing_page import address, open_page  # noqa: F401  (fixtures)
 from tiny_chat import write_chat_weights
 from tiny_models import write_weights
 
-WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+WIDE, PHONE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}, {"width": 320, "height": 640}
 CHAT = "mockEngine({chat: true})"
 
 
@@ -246,6 +246,78 @@ def test_files_hold_the_conversation_and_are_opened_again(open_page, tmp_path):
     assert shown(page) == conversation
 
 
+def test_an_edit_that_is_not_sent_yet_outlives_what_changes_around_it(open_page):
+    page = open_page(CHAT)
+    for text in ("One", "Two"):
+        send(page, text)
+    press(page, "edit", 0)
+    page.locator(".message-field").fill("Uno")
+    page.evaluate("page.connect()")                     # as when a server answers again
+    assert page.locator(".message-field").input_value() == "Uno"
+    assert page.evaluate("document.activeElement.className") == "message-field"
+    press(page, "again")
+    answered(page)
+    assert page.locator(".message-field").input_value() == "Uno"
+    page.locator(".message-editor .main").click()
+    answered(page)
+    assert shown(page)[0] == ("user", "Uno") and asked(page) == [("user", "Uno")]
+
+
+def test_nothing_else_is_opened_while_an_answer_is_to_be_taken(open_page, tmp_path):
+    page = open_page(CHAT)
+    page.evaluate("page.chat.onPrefer = (preference) => { window.preferred = preference; }")
+    page.locator("#chat-count").select_option("2")
+    send(page, "One")
+    for button in ("#open", "#chat-view", "#chat-new"):
+        assert page.locator(button).is_disabled()
+    page.evaluate("page.changed()")
+    assert page.locator("#open").is_disabled()
+    page.locator("#chat-system summary").click()
+    page.locator("#system-text").fill("Be brief.")      # from the next answer on
+    page.locator(".answer button").first.click()
+    page.wait_for_function("!page.chat.choosing")
+    assert [message["role"] for message in page.evaluate("preferred.messages")] == ["user"]
+    for button in ("#open", "#chat-view", "#chat-new"):
+        assert page.locator(button).is_enabled()
+
+
+def test_of_an_answer_that_gave_way_to_a_new_conversation_nothing_comes_into_it(open_page):
+    page = open_page("mockEngine({chat: true, held: true})")
+    send(page, "One", waits=False)
+    page.wait_for_selector(".waiting")
+    page.evaluate("""() => {
+        const run = page.chat.running;
+        page.chat.restart();
+        page.chat._take(run, {text: " late", bits: 1});
+    }""")
+    answered(page)
+    assert shown(page) == []
+
+
+def test_a_conversation_that_begins_with_an_answer_has_no_other_in_its_place(open_page, tmp_path):
+    page = open_page("mockEngine({chat: true, leftOut: 1})")
+    page.evaluate("page.useSettings({tokens: 5})")
+    messages = [{"role": "assistant", "content": "Hello."}, {"role": "user", "content": "One"}]
+    opened(page, tmp_path, "begun.jsonl", json.dumps({"messages": messages}) + "\n")
+    page.wait_for_function("page.chat.conversation.nodes.length === 3")
+    assert page.evaluate("page.writing.values") == {"tokens": 5}        # the file has no settings
+    assert page.locator("[data-does^=again]").count() == 0
+    press(page, "answer")
+    answered(page)
+    assert len(shown(page)) == 3 and page.locator("[data-does^=again]").count() == 1
+    order = page.evaluate("[...document.querySelectorAll('#messages > li')].map((item) => item.className)")
+    assert order.index("chat-mark") == 1                # the greeting alone was left out
+
+
+def test_the_colors_of_the_text_leave_the_chat_alone(open_page):
+    page = open_page(CHAT)
+    page.locator("#chat-view").click()
+    page.locator("input[value=surprise]").check(force=True)
+    assert page.locator("#legend").is_visible()
+    page.locator("#chat-view").click()
+    assert page.locator("#legend").is_hidden()
+
+
 @pytest.mark.parametrize("scheme, viewport", [("dark", WIDE), ("light", PHONE), ("light", WIDE)],
                          ids=["dark", "phone", "light"])
 def test_axe_finds_no_violation(open_page, scheme, viewport):
@@ -347,6 +419,11 @@ def talk(page, model):
     left_out = model.chat.fitted(conversation[:-1], model.net.context, 20)[1]
     assert page.evaluate("page.chat.turnsLeftOut") == left_out > 0
     assert page.locator(".chat-mark").count() == 1
+    assert page.locator("#notice").is_hidden()
+    page.locator("#message").fill("tick " * 100)
+    page.locator("#send").click()
+    ready(page, "page.chat.running === null")
+    assert page.locator("#notice-text").inner_text().startswith("The last messages alone are longer than the 64 tokens")
 
 
 def test_a_served_chat_model_answers_as_in_python(home, real_page):
@@ -361,9 +438,15 @@ def test_a_served_chat_model_answers_as_in_python(home, real_page):
             page.locator("#view").click()
             ready(page, "!document.body.classList.contains('shows-training')")
             assert page.locator("#chat").is_visible()
+            page.set_viewport_size(NARROW)
+            page.evaluate("page.at['voices-choice'].hidden = false")
+            for _ in range(2):                          # in both views, with all that either has
+                assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+                page.locator("#chat-view").click()
             page.locator("#model").select_option("base")
             ready(page, "page.about.name === 'base'")
             assert page.locator("#writing").is_visible() and not page.locator("#chat-view").is_visible()
+            page.close()                                # it would go on asking a server that ends
     finally:
         models.close()
 

@@ -7,8 +7,8 @@ from folio.base.errors import FolioError
 from folio.chat.messages import Message
 from folio.chat.template import ChatTemplate, taught
 from folio.data.batches import IGNORED
+from folio.data.chat_batches import Batches, Dialogues, PlainText, encode, fitted, grouped, packed
 from folio.data.conversations import Conversations
-from folio.data.dialogues import Batches, Dialogues, PlainText, encode, fitted, grouped, packed
 from tokenizer import BPETokenizer, CharTokenizer
 
 
