@@ -335,10 +335,16 @@ class ChatView {
     if (kept === null) return;
     try {
       this.conversation = conversationFromJson(kept).conversation;
+      this.unfoldSystem();
     } catch (error) {
       const aside = this.keeper.setAside(kept);
       this.page.tell(`The conversation kept in this browser cannot be shown. ${error.message} ${aside}`);
     }
+  }
+
+  /* Show the system prompt where there is one: it is a part of every answer. */
+  unfoldSystem() {
+    this.at["chat-system"].open = stripped(this.conversation.system) !== "";
   }
 
   /* Open the text of a file: JSON in place of all that is here, after asking, plain text as one version more. */
@@ -353,6 +359,7 @@ class ChatView {
     } else {
       this.conversation.addAll(readMessages(source));
     }
+    this.unfoldSystem();
     this.remark = "";
     this.changed();
   }

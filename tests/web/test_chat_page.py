@@ -229,6 +229,7 @@ def test_files_hold_the_conversation_and_are_opened_again(open_page, tmp_path):
     assert [tuple(message.values()) for message in json.loads(saved)["messages"]] == conversation
     opened(page, tmp_path, "other.txt", ">> Be kind.\n\n> Two?\n\nYes.\n")
     page.wait_for_function("page.chat.conversation.system === 'Be kind.'")
+    assert page.locator("#system-text").is_visible() and page.locator("#system-text").input_value() == "Be kind."
     assert shown(page) == [("user", "Two?"), ("assistant", "Yes.")]
     press(page, "previous", 0)
     assert shown(page) == conversation                  # the text came as one version more
@@ -446,6 +447,7 @@ def test_a_served_chat_model_answers_as_in_python(home, real_page):
             page.locator("#model").select_option("base")
             ready(page, "page.about.name === 'base'")
             assert page.locator("#writing").is_visible() and not page.locator("#chat-view").is_visible()
+            page.close()                                # before the server: it may still ask something
     finally:
         models.close()
 
