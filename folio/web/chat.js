@@ -151,8 +151,9 @@ class ChatView {
     const results = await page.engine.generate(prompt, {count, settings: run.settings, signal: run.controller.signal,
       onPiece});
     if (results[0].window_start > 0) {
-      page.tell(`The last messages alone are longer than the ${page.about.context.toLocaleString("en")} tokens that the `
-        + "model can look back on; it did not see where they begin.");
+      const context = page.about.context.toLocaleString("en");
+      page.tell(`The last messages alone are longer than the ${context} tokens that the model can look back on; it did `
+        + "not see where they begin.");
     }
     return results;
   }
