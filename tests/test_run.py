@@ -472,8 +472,8 @@ def test_a_closed_stream_is_no_traceback(project, closed):
 
 def test_ctrl_c_ends_the_line_of_the_answer(monkeypatch):
     class Stopped:
-        def stream_each(self, prompts, **settings):
-            yield 0, " upon a ti"
+        def voiced_each(self, prompts, **settings):
+            yield 0, " upon a ti", None
             raise KeyboardInterrupt
     monkeypatch.setattr(sys, "stdout", Terminal())
     monkeypatch.setenv("NO_COLOR", "1")

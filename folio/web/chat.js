@@ -151,8 +151,9 @@ class ChatView {
     const results = await page.engine.generate(prompt, {count, settings: run.settings, signal: run.controller.signal,
       onPiece});
     if (results[0].window_start > 0) {
-      page.tell(`The last messages alone are longer than the ${page.about.context.toLocaleString("en")} tokens that the `
-        + "model can look back on; it did not see where they begin.");
+      const context = page.about.context.toLocaleString("en");
+      page.tell(`The last messages alone are longer than the ${context} tokens that the model can look back on; it did `
+        + "not see where they begin.");
     }
     return results;
   }
@@ -335,10 +336,16 @@ class ChatView {
     if (kept === null) return;
     try {
       this.conversation = conversationFromJson(kept).conversation;
+      this.unfoldSystem();
     } catch (error) {
       const aside = this.keeper.setAside(kept);
       this.page.tell(`The conversation kept in this browser cannot be shown. ${error.message} ${aside}`);
     }
+  }
+
+  /* Show the system prompt where there is one: it is a part of every answer. */
+  unfoldSystem() {
+    this.at["chat-system"].open = stripped(this.conversation.system) !== "";
   }
 
   /* Open the text of a file: JSON in place of all that is here, after asking, plain text as one version more. */
@@ -353,6 +360,7 @@ class ChatView {
     } else {
       this.conversation.addAll(readMessages(source));
     }
+    this.unfoldSystem();
     this.remark = "";
     this.changed();
   }

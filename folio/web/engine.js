@@ -6,8 +6,9 @@
 // - describe() -> {about, settings}: plain values on the model; [{name, help, type, default, low, high, above,
 //   choices}]
 // - generate(prompt, {count, settings, stream, signal, onPiece(index, {text, bits})}) -> [{text, tokens, seconds,
-//   ended, seed, stream, turns_left_out, window_start}]. ended: "length", "stop", "end" or "aborted". Answer i has the number
-//   stream + i of the seed settings.sampling_seed, so that the same settings, seed and number give the same text again.
+//   ended, seed, stream, turns_left_out, window_start}]. ended: "length", "stop", "end" or "aborted". Answer i has the
+//   number stream + i of the seed settings.sampling_seed, so that the same settings, seed and number give the same text
+//   again.
 //   prompt: a text; or, where about.chat is true, {messages: [{role, content}], continues}, whose oldest turns are left
 //   out where they do not fit; with `continues` the last message is the answer so far. window_start: tokens of the
 //   prompt that the model did not see.

@@ -76,8 +76,10 @@ function createServerEngine() {
       const {start} = await ask("/folio/view", {model: engine.model, text: text.slice(from)});
       return from + start;
     },
-    prefer: ({prompt, messages, chosen, rejected}) => ask("/folio/prefer",
-      messages === undefined ? {prompt: prompt.slice(sentFrom(prompt)), chosen, rejected} : {messages, chosen, rejected}),
+    prefer({prompt, messages, chosen, rejected}) {
+      const asked = messages === undefined ? {prompt: prompt.slice(sentFrom(prompt))} : {messages};
+      return ask("/folio/prefer", {...asked, chosen, rejected});
+    },
     copies: (text, options) => ask("/folio/copies", {model: engine.model, text}, options),
     async voices(text, settings, options) {
       const {pieces} = await ask("/folio/voices", {model: engine.model, text, settings: withTexts(settings)}, options);

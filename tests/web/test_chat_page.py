@@ -229,6 +229,7 @@ def test_files_hold_the_conversation_and_are_opened_again(open_page, tmp_path):
     assert [tuple(message.values()) for message in json.loads(saved)["messages"]] == conversation
     opened(page, tmp_path, "other.txt", ">> Be kind.\n\n> Two?\n\nYes.\n")
     page.wait_for_function("page.chat.conversation.system === 'Be kind.'")
+    assert page.locator("#system-text").is_visible() and page.locator("#system-text").input_value() == "Be kind."
     assert shown(page) == [("user", "Two?"), ("assistant", "Yes.")]
     press(page, "previous", 0)
     assert shown(page) == conversation                  # the text came as one version more
