@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 import tokenizer as tokenizers
+from folio.base.defaults import CHAT_STEPS_AT_LEAST
 from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.base.spelling import counted
@@ -37,7 +38,9 @@ from folio.training.report import (
 from folio.training.step import LAST_GOOD
 from Model_Params import Params, TextParams
 
-EVALUATIONS_PER_EPOCH = 2           # where they take a small part of the time
+# Where they take a small part of the time. In a run of 28 conversations, whose epochs are of one step, `patience` would
+# else be those few steps: it kept weights 9 of whose 100 answers ended.
+EVALUATIONS_PER_EPOCH, EVALUATIONS_AT_MOST = 2, 20
 
 
 # --- What is learned from ---
@@ -66,6 +69,20 @@ def open_dialogues(home: Home, paths: list[str], params: Params, tokenizer, say:
     sources = [str(Path(path).resolve()) for path in paths]
     return tokenizer, Dialogues(conversations, ChatTemplate(tokenizer), params.model.block_size, text, sources, plain,
                                 say)
+
+
+def enough_epochs(dialogues: Dialogues, params: Params) -> float:
+    """Return the epochs of a run that was given no length: those of params, or more where they are few steps.
+
+    params: of the run, its context known
+
+    >>> from types import SimpleNamespace
+    >>> params = Params(training=replace(Params().training, minutes=None, epochs=3.0, batch_size=4))
+    >>> [enough_epochs(SimpleNamespace(train_tokens=steps * 4 * 256), params) for steps in (16, 160)]
+    [5.0, 3.0]
+    """
+    steps_per_epoch = dialogues.train_tokens / (params.training.batch_size * params.model.block_size)
+    return max(params.training.epochs, CHAT_STEPS_AT_LEAST / steps_per_epoch)
 
 
 def reopen_dialogues(home: Home, contents: dict[str, Any], params: Params, say: Callable[[str], None] = print
@@ -188,9 +205,13 @@ class ChatEvaluator(Evaluator):
         self._val = lessons.batches_of(lessons.corpus.val, micro_batches.share).all()
 
     def _default_interval(self):
-        """Return the steps from one evaluation to the next: half an epoch, or more where answers held out are many."""
+        """Return the steps from one evaluation to the next: half an epoch, or more where answers held out are many.
+
+        A run of known length has EVALUATIONS_AT_MOST.
+        """
         steps = evaluation_steps(self.corpus.val_tokens, self.tokens_per_step)
         return max(1, round(self.lessons.batches.steps_per_epoch / EVALUATIONS_PER_EPOCH),
+                   math.ceil((self.training.steps or 0) / EVALUATIONS_AT_MOST),
                    math.ceil(steps / (EVALUATION_SHARE - TRAIN_EVAL_SHARE)))
 
     def validate(self, step):
