@@ -182,7 +182,8 @@ def opened_run(arguments, preset, flags, params, started_at):
         if params.tuning.lora_rank:
             bases.Base.checked_name(start, home)
         if params.tuning.learns == "chat":
-            opening = partial(chat.open_dialogues, home, arguments.chat or [], params, start.tokenizer, say)
+            opening = partial(chat.open_dialogues, home, arguments.chat or [], params, start.tokenizer,
+                              start.opening, say)
         elif params.tuning.learns == "preferences":
             opening = partial(preferences.open_pairs, home, arguments.preferences or [], params, start, say)
         else:

@@ -92,11 +92,11 @@ def speed(words):
                 params = replace(params, text=text.text)
             else:
                 tokenizer, text = chat.open_dialogues(home, [str(home.folder / "dialogues.jsonl")], params,
-                                                      start.tokenizer, lambda line: None)
+                                                      start.tokenizer, start.opening, lambda line: None)
             run = stack.enter_context(runs.new_run(home, name, params, tokenizer, text, time.perf_counter(),
                                                    say=lambda line: None, start=start))
             opened[name] = run
-            tokens[name] = text.train_tokens / run.lessons.steps_per_epoch(run.training, params.model.block_size)
+            tokens[name] = text.train_tokens / run.lessons.steps_per_epoch(run.params)
         seconds = {name: [] for name in opened}
         for _ in range(rounds):
             for name, run in opened.items():

@@ -29,6 +29,7 @@ from folio.formats.find_weights import WEIGHTS, find_weights, newest_weights
 from folio.formats.run_list import list_runs
 from folio.generation import language_model
 from folio.training import runs as training_runs
+from folio.training.lessons import TextLessons
 from folio.training.settle import settle
 from Model_Params import PRESETS, ModelParams, Params, TextParams, TrainingParams
 
@@ -340,7 +341,8 @@ def test_of_a_preset_at_least_what_it_says_of_its_own_is_named(home, plays, pres
     made, wanted = home(plays[:20_000]), PRESETS[preset]
     tokenizer, text = corpus.open_corpus(made, replace(wanted.text, vocab_size=None))
     training = replace(wanted.training, threads=1, precision="fp32", device="cpu", compile=False)
-    settled, seconds = settle(replace(wanted, text=text.text, training=training), tokenizer, text, Machine.here())
+    lessons = TextLessons(tokenizer, text)
+    settled, seconds = settle(replace(wanted, text=text.text, training=training), lessons, Machine.here())
     found = run_settings.differing(settled, [60 * training.minutes / seconds] if training.minutes else [])
     given = {name for name, value in wanted.values().items() if value not in (None, Params().values()[name])}
     # An emb_len may be what half a megabyte gets, epochs have become steps, and other batches have no length_warmup.

@@ -44,6 +44,8 @@ def lines_of(runs, swept, width):
     """
     names = list(dict.fromkeys(name for combination in swept.values() for name in combination))
     table_of = {name: [str(swept[run.name][name]) for run in runs] for name in names} | {
+        **({"nats/pair": [_shown(run.nats_per_pair, ".4f") for run in runs]}
+           if any(run.nats_per_pair is not None for run in runs) else {}),
         "nats/byte": [_shown(run.nats_per_byte, ".4f") for run in runs],
         "steps": [_shown(run.steps, ",d") for run in runs],
         "minutes": [_shown(run.minutes, ",.1f") for run in runs],

@@ -17,9 +17,10 @@ from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.base.spelling import counted
 from folio.base.visible import on_one_line
+from folio.chat import plain_text
 from folio.chat.messages import ASSISTANT, SYSTEM, USER, Message
 from folio.chat.template import END, START
-from folio.data.corpus import documents_of
+from folio.data.corpus import documents_of, ordinary_bytes, read_corpus
 from folio.data.hold_out import VAL_BYTES_LIMIT, Group, choose
 from folio.data.likeness import folded
 from folio.data.paths import find_files
@@ -64,11 +65,13 @@ class Found:
 
 
 def read_conversations(paths: Iterable[Path | str], reading: TextParams = TextParams(),
-                       say: Callable[[str], None] = print, held_out: Iterable[Path | str] = ()) -> Conversations:
+                       say: Callable[[str], None] = print, held_out: Iterable[Path | str] = (),
+                       held_out_text: str = "") -> Conversations:
     """Read conversations from files, folders and globs, and hold some out: those with the same question together.
 
     reading: of which invalid_bytes, encoding and val_fraction count. say: is told about every file
     held_out: paths like `paths` of what is held out; then nothing else is.
+    held_out_text: of a text with these conversations, in turns, the part that is held out; then those in it are.
     Raises FileNotFoundError or FolioError where a path is missing, a file has nothing to learn from, or all files have
     fewer than two conversations.
     """
@@ -80,10 +83,11 @@ def read_conversations(paths: Iterable[Path | str], reading: TextParams = TextPa
     for_validation = [each.messages for path in val_files for each in conversations_in(path, reading, say)]
     train, val = _in_order(found), _in_order(for_validation)
     if not held_out:
-        train, val = _split(train, reading.val_fraction, say)
-    elif not train:
+        train, val = _as_in_text(train, held_out_text, say) or _split(train, reading.val_fraction, say)
+    if not train:
         raise FolioError("All conversations are held out, and none is left to learn from.")
-    elif common := len(set(map(question_key, train)).intersection(map(question_key, val))):
+    common = len(set(map(question_key, train)).intersection(map(question_key, val)))
+    if common and (held_out or held_out_text):
         say(f"{counted(common, 'question')} of the held-out conversations can also be learned: answers to them say "
             "nothing about new questions.")
     if len(val) < FEWEST_HELD_OUT:
@@ -96,6 +100,7 @@ def read_conversations(paths: Iterable[Path | str], reading: TextParams = TextPa
 def project_conversations(home: Home, say: Callable[[str], None] = print) -> Conversations:
     """Read the conversations among the files that init.py prepared for a home, or in Train_Data where it has not.
 
+    Of these the same are held out as of the home's text: a model that was trained on it has learned the others.
     Raises FolioError where none of them is one of conversations, and as `read_conversations` does.
     """
     documents, reading = documents_of(home)
@@ -106,7 +111,20 @@ def project_conversations(home: Home, say: Callable[[str], None] = print) -> Con
         raise FolioError(f"There are no conversations in the project's text, {documents.files[0]}{others}: name a file "
                          "of them after --chat.")
     return read_conversations([path for path in files if path not in val], reading, say,
-                              [path for path in files if path in val])
+                              [path for path in files if path in val], _held_out_text(home))
+
+
+def named_conversations(home: Home, paths: Iterable[Path | str], reading: TextParams = TextParams(),
+                        say: Callable[[str], None] = print) -> Conversations:
+    """Read conversations as `read_conversations` does; of files of the home's text hold out what is held out of it."""
+    paths = list(paths)
+    try:
+        documents, _ = documents_of(home)
+    except (FolioError, OSError):           # it has no text
+        return read_conversations(paths, reading, say)
+    of_text = {path.resolve() for path in documents.files}
+    are_of_text = all(path.resolve() in of_text for path in find_files(paths, reading=reading))
+    return read_conversations(paths, reading, say, held_out_text=_held_out_text(home) if are_of_text else "")
 
 
 def has_conversations(path: Path, reading: TextParams = TextParams()) -> bool:
@@ -233,6 +251,31 @@ def _digest(messages):
 
 def _in_order(conversations):
     return sorted(conversations, key=_digest)
+
+
+def _held_out_text(home):
+    """Return the part of a home's text that is held out; "" where the home has no tokens of a text."""
+    try:
+        tokenizer, text = read_corpus(home, say=lambda sentence: None)
+    except (FolioError, OSError):
+        return ""
+    return ordinary_bytes(tokenizer, text.val[1:]).decode("utf-8", errors="replace")
+
+
+def _as_in_text(conversations, held_out_text, say):
+    """Return (those to learn from, those held out) by what is held out of a text; None where that is none or all."""
+    if not held_out_text:
+        return None
+    lines, sides = set(held_out_text.split("\n")), ([], [])
+    for messages in conversations:
+        turns = plain_text.written(messages).rstrip("\n")
+        # The first line rules out most of them at once.
+        sides[turns.partition("\n")[0] in lines and turns in held_out_text].append(messages)
+    if all(sides):
+        return sides
+    say("What is held out of the project's text has none of these conversations or all, so others are held out: a "
+        "model that was trained on that text may know them.")
+    return None
 
 
 def _split(conversations, val_fraction, say):

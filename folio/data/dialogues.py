@@ -279,14 +279,16 @@ class Dialogues:
     """
 
     def __init__(self, conversations: Conversations, template: ChatTemplate, block_size: int,
-                 text: TextParams = TextParams(), sources: Sequence[str] = (), plain: Corpus | None = None,
-                 say: Callable[[str], None] = print):
+                 text: TextParams = TextParams(), sources: Sequence[str] = (), opening: Sequence[int] = (0,),
+                 plain: Corpus | None = None, say: Callable[[str], None] = print):
         """text: how files were read; sources: their paths; plain: the text to mix in
+
+        opening: the tokens that the model begins a text after
 
         Raises FolioError where nothing is left to learn, or to measure on.
         """
         self.conversations, self.template, self.block_size = conversations, template, block_size
-        self.text, self.sources, self.plain = text, tuple(sources), plain
+        self.text, self.sources, self.opening, self.plain = text, tuple(sources), list(opening), plain
         self.train, of_train = encode(conversations.train, template, block_size)
         self.val, of_val = encode(conversations.val, template, block_size)
         for sentence in of_train.sentences(block_size):

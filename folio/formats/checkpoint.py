@@ -19,13 +19,15 @@ Saved_Weights/weights-NAME.pth has all that is needed to run the network, and is
                     (folio.chat.template); absent or None of others
     text            {field: value} of TextParams
     training        {field: value} of TrainingParams, resolved, as the run had it; {} of an imported model
+    tuning          {field: value} of TuningParams; absent of an imported model
     step            int: training steps that led to these weights
     started_from    {name, fingerprint} of the weights that a fine-tuned run began with; else None
     seconds         float: time that the run had taken by then
     torch           str: the version that trained it
     learned_from    {text_fingerprint, train_bytes}: which text, and how much of it, was the training part
     val_bpb         float: bits per byte of the validation part; None where it was not measured
-    val_nats_per_byte       float or None: the same in nats per byte
+    val_nats_per_byte       float or None: the same in nats per byte; None where preferences were learned, with, in its
+                    place, val_nats_per_pair and val_ordered (folio.formats.run_log)
     origin          of an imported model, what it was before (folio.formats.hugging_face); else absent or None
 
 An adapter (folio.networks.lora) is a weights file too, without `weights` and `tokenizer` and with
@@ -44,7 +46,7 @@ Saved_Weights/resume-NAME.pth has all that is needed to continue a run exactly:
     tokenizer       str: fingerprint of the run's tokenizer
     corpus          str: fingerprint of the tokens, or of the conversations or pairs, that it reads
     lessons         what these are read again with, where the home does not have it: {sources: [path], tokenizer:
-                    tokenizer.Tokenizer.to_dict(), ...}; of a run on the home's text None
+                    tokenizer.Tokenizer.to_dict(), ...}; of a run on the home's text None, or {chat} as above
     torch           str: the version that trained it
     processes       int: that trained it together
     progress        {field: value} of folio.training.loop's Progress: step, seconds, best_nats, finished...
@@ -55,9 +57,9 @@ Saved_Weights/resume-NAME.pth has all that is needed to continue a run exactly:
     scaler          {name: value}: the state of the loss scale where precision is fp16; else {}
     streams         {name: tensor}: a recurrent network's state, where batches are consecutive; else None
 
-Older files lack `learned_from`, `started_from`, `scaler`, `streams` or `lessons`: a reader does without them. Fields
-that a reader does not know are passed over. `load_metadata` returns all but the numbers of the tensors, without reading
-those.
+Older files lack `tuning`, `learned_from`, `started_from`, `scaler`, `streams` or `lessons`: a reader does without them.
+Fields that a reader does not know are passed over. `load_metadata` returns all but the numbers of the tensors, without
+reading those.
 """
 
 import os

@@ -16,8 +16,10 @@ of objects, the run that was written last first, with the fields of `Run`; null 
     settings            {field: value}: all settings in effect, by the resume file, the weights, or else the log
     text                {name, train_bytes, fingerprint}: what it learned from; the name only while the project has that
                         text
-    nats_per_byte       float: the best of the validation set
+    nats_per_byte       float: the best of the validation set; of a run that learns from preferences, what its weights
+                        reach on ordinary text
     bits_per_byte       float: the same in bits
+    nats_per_pair       float: of a run that learns from preferences, the best loss on the pairs held out
     steps               int: training steps made
     planned_steps       int: training steps that it is to make, unless the clock decides
     minutes             float: spent on them
@@ -64,6 +66,7 @@ class Run:
     text: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(("name", "train_bytes", "fingerprint")))
     nats_per_byte: float | None = None
     bits_per_byte: float | None = None
+    nats_per_pair: float | None = None
     steps: int | None = None
     planned_steps: int | None = None
     minutes: float | None = None
@@ -172,7 +175,8 @@ def _described(home, name, changed, files, text_names):
                                              + [run.text["fingerprint"]])), None)
     run.steps, seconds = _largest(sources, "steps"), _largest(sources, "seconds")
     run.minutes = None if seconds is None else seconds / 60
-    run.nats_per_byte = min((source["nats"] for source in sources if source.get("nats") is not None), default=None)
+    run.nats_per_byte, run.nats_per_pair = (min((source[name] for source in sources if source.get(name) is not None),
+                                                default=None) for name in ("nats", "pair_nats"))
     run.bits_per_byte = None if run.nats_per_byte is None else run.nats_per_byte / math.log(2)
     speeds = [source["speed"] for source in (log, resume) if source and source.get("speed")]
     run.tokens_per_second = next(iter(speeds), None)
@@ -227,7 +231,8 @@ def _of_weights(path):
     """Return what a weights file says. Raises FolioError, OSError, ValueError or TypeError where it cannot be read."""
     contents = _metadata(path)
     imported = is_imported(contents)
-    parts = {"text": contents.get("text"), "model": contents.get("params"), "training": contents.get("training")}
+    parts = {"text": contents.get("text"), "model": contents.get("params"), "training": contents.get("training"),
+             "tuning": contents.get("tuning") or {}}
     params = run_settings.read(parts)
     steps, seconds = _number(contents.get("step")), _number(contents.get("seconds"))
     learned_from = _fields(contents.get("learned_from"), {"text_fingerprint": str, "train_bytes": int})
@@ -237,6 +242,7 @@ def _of_weights(path):
     return _of_settings(params, parts, contents.get("started_from"), expected, imported) | {
         "imported": imported, "parameters": _count(_trained(contents)), "steps": steps, "seconds": seconds,
         "nats": bits * math.log(2) if nats is None and bits is not None else nats,
+        "pair_nats": _number(contents.get("val_nats_per_pair")),
         "text": {"train_bytes": learned_from["train_bytes"], "fingerprint": learned_from["text_fingerprint"]}}
 
 
@@ -254,7 +260,8 @@ def _of_resume(path):
     tokens = params.training.batch_size * params.model.block_size
     return _of_settings(params, parts, progress.get("started_from"), expected) | {
         "finished": progress.get("finished") is True, "parameters": _count(contents.get("weights")), "steps": steps,
-        "seconds": seconds, "nats": _number(progress.get("best_nats")), "speed": _per(tokens, step_seconds),
+        "seconds": seconds, "speed": _per(tokens, step_seconds),
+        "pair_nats" if params.tuning.learns == "preferences" else "nats": _number(progress.get("best_nats")),
         "corpus": contents.get("corpus") if isinstance(contents.get("corpus"), str) else None}
 
 
@@ -286,10 +293,11 @@ def _of_log(path):
     if lines and not reports:
         raise ValueError("no line of it is a report")
     found = {key: [number for report in reports if (number := _number(report.get(key))) is not None]
-             for key in ("step", "seconds", "tokens_per_second", "val_nats_per_byte")}
+             for key in ("step", "seconds", "tokens_per_second", "val_nats_per_byte", "val_nats_per_pair")}
     return {"steps": max(found["step"], default=None), "seconds": max(found["seconds"], default=None),
             "speed": median(found["tokens_per_second"]) if found["tokens_per_second"] else None,
-            "nats": min(found["val_nats_per_byte"], default=None)} | _settings_in_log(path, reports)
+            "nats": min(found["val_nats_per_byte"], default=None),
+            "pair_nats": min(found["val_nats_per_pair"], default=None)} | _settings_in_log(path, reports)
 
 
 def _settings_in_log(path, reports):
@@ -305,7 +313,7 @@ def _settings_in_log(path, reports):
     values = {"minutes": None} | logged[-1]
     last = reports[-1]
     try:
-        params = run_settings.read(dict.fromkeys(("text", "model", "training"), values))
+        params = run_settings.read(dict.fromkeys(("text", "model", "training", "tuning"), values))
     except (ValueError, TypeError):
         return {}
     expected = _steps_by_the_clock(params.training, _per(_number(last.get("seconds")), _number(last["step"])))

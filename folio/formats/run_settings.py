@@ -6,7 +6,7 @@ the defaults, given the rest of the run's settings, would have come out as anoth
 
 from dataclasses import fields, replace
 
-from folio.base.defaults import FINE_TUNING, for_length
+from folio.base.defaults import for_length, tuning_defaults
 from folio.base.fields import field_problems
 from Model_Params import (
     FAMILIES,
@@ -16,6 +16,7 @@ from Model_Params import (
     Params,
     TextParams,
     TrainingParams,
+    TuningParams,
 )
 
 # What folio/training/settle.py decides by the text and by the machine. No file says whether it did, or a flag.
@@ -30,14 +31,15 @@ _UNCERTAIN = 1.3
 
 
 def read(parts: dict) -> Params:
-    """Return the Params in {"text", "model", "training"}: {field: value} each.
+    """Return the Params in {"text", "model", "training", "tuning"}: {field: value} each; an older file lacks the last.
 
     Fields that are missing have their defaults, and unknown ones are passed over.
     Raises ValueError where a value is none that the field can have.
     """
     made = {}
-    for name, kind in (("text", TextParams), ("model", ModelParams), ("training", TrainingParams)):
-        values = parts.get(name)
+    for name, kind in (("text", TextParams), ("model", ModelParams), ("training", TrainingParams),
+                       ("tuning", TuningParams)):
+        values = parts.get(name, {} if kind is TuningParams else None)
         if not isinstance(values, dict):
             raise ValueError(f"it has no settings of the {name}")
         if kind is TextParams:
@@ -50,7 +52,7 @@ def read(parts: dict) -> Params:
 
 
 def differing(params: Params, expected_steps=(), *, is_tuned=False, is_imported=False) -> dict:
-    """Return {field: value} for the settings of a run that are not the defaults: model, text, training, length.
+    """Return {field: value} for the settings of a run that are not the defaults: model, text, tuning, training, length.
 
     expected_steps: estimates of the number that a run by the clock expected when it began; is_tuned: whether it started
     from other weights; is_imported: whether only the model is its own
@@ -58,7 +60,9 @@ def differing(params: Params, expected_steps=(), *, is_tuned=False, is_imported=
     found = _of_model(params.model)
     if not is_imported:
         found |= {name: value for name, value in vars(params.text).items() if value != getattr(TextParams(), name)}
-        found |= _of_training(params.training, expected_steps, is_tuned)
+        found |= {name: value for name, value in vars(params.tuning).items() if value != getattr(TuningParams(), name)}
+        tuned = tuning_defaults(params.tuning.learns, params.tuning.lora_rank is not None) if is_tuned else {}
+        found |= _of_training(replace(TrainingParams(), **tuned), params.training, expected_steps)
     hidden = SETTLED | (INHERITED if is_tuned else set())
     found = {name: value for name, value in found.items() if name not in hidden and value is not None}
     return dict(sorted(found.items(), key=lambda item: item[0] in LENGTHS))
@@ -78,8 +82,7 @@ def _of_model(model):
     return {name: value for name, value in vars(model).items() if name in different}
 
 
-def _of_training(training, expected_steps, is_tuned):
-    defaults = replace(TrainingParams(), **FINE_TUNING if is_tuned else {})
+def _of_training(defaults, training, expected_steps):
     derived = {field.name: getattr(defaults, field.name) for field in fields(training) if field.default is None
                and field.name != "steps"}
     bounds = [vars(replace(training, **derived).resolved(steps)) for steps in _around(expected_steps)]

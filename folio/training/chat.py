@@ -21,7 +21,7 @@ from folio.chat.messages import ASSISTANT, USER, Message
 from folio.chat.template import ChatTemplate, taught
 from folio.data import corpus
 from folio.data.batches import IGNORED
-from folio.data.conversations import project_conversations, read_conversations
+from folio.data.conversations import named_conversations, project_conversations
 from folio.data.dialogues import Batches, Dialogues, PlainText
 from folio.evaluation.bits_per_byte import Score
 from folio.generation.decoder import generate
@@ -45,15 +45,16 @@ EVALUATIONS_PER_EPOCH, EVALUATIONS_AT_MOST = 2, 20
 
 # --- What is learned from ---
 
-def open_dialogues(home: Home, paths: list[str], params: Params, tokenizer, say: Callable[[str], None] = print
-                   ) -> tuple[Any, Dialogues]:
+def open_dialogues(home: Home, paths: list[str], params: Params, tokenizer, opening: list[int],
+                   say: Callable[[str], None] = print) -> tuple[Any, Dialogues]:
     """Return the tokenizer of a model to be taught, with what it lacks for that, and the Dialogues in files.
 
-    paths: as the command line has them; none: those in the project's text. params: of the run; tokenizer: the model's
-    Raises FolioError where there is nothing to learn, or the text to mix in has another tokenizer.
+    paths: as the command line has them; none: those in the project's text. params: of the run; tokenizer, opening: the
+    model's. Raises FolioError where there is nothing to learn, or the text to mix in has another tokenizer.
     """
     tokenizer = taught(tokenizer)
-    conversations = (read_conversations(paths, params.text, say) if paths else project_conversations(home, say))
+    conversations = (named_conversations(home, paths, params.text, say) if paths else
+                     project_conversations(home, say))
     plain = None
     if params.tuning.mix:
         own, plain = corpus.open_corpus(home, say=say)
@@ -67,8 +68,8 @@ def open_dialogues(home: Home, paths: list[str], params: Params, tokenizer, say:
     text = replace(params.text, tokenizer=tokenizer.kind, vocab_size=None,
                    pattern=tokenizer.pattern or TextParams.pattern)
     sources = [str(Path(path).resolve()) for path in paths]
-    return tokenizer, Dialogues(conversations, ChatTemplate(tokenizer), params.model.block_size, text, sources, plain,
-                                say)
+    return tokenizer, Dialogues(conversations, ChatTemplate(tokenizer), params.model.block_size, text, sources, opening,
+                                plain, say)
 
 
 def enough_epochs(dialogues: Dialogues, params: Params) -> float:
@@ -89,7 +90,8 @@ def reopen_dialogues(home: Home, contents: dict[str, Any], params: Params, say: 
                      ) -> tuple[Any, Dialogues]:
     """Return the tokenizer and the Dialogues of a run, from the contents of its resume file and its Params."""
     stored = contents["lessons"]
-    return open_dialogues(home, list(stored["sources"]), params, tokenizers.from_dict(stored["tokenizer"]), say)
+    return open_dialogues(home, list(stored["sources"]), params, tokenizers.from_dict(stored["tokenizer"]),
+                          list(stored["opening"]), say)
 
 
 # --- How it is learned ---
@@ -104,36 +106,33 @@ class ChatLessons(Lessons):
         super().__init__(tokenizer, corpus)
         self.chat = corpus.template
 
-    @property
-    def packing(self):
-        """Return whether conversations share rows."""
-        model, wanted = self.params.model, self.params.tuning.packing
-        return not model.is_recurrent if wanted is None else wanted
-
     @cached_property
     def batches(self):
         """The Batches of the run."""
-        training, tuning = self.params.training, self.params.tuning
-        text = PlainText(self.corpus.plain.train, tuning.mix) if tuning.mix else None
-        return self.batches_of(self.corpus.train, batch_size=training.batch_size, text=text)
+        return self._batches(self.params)
 
-    def batches_of(self, sequences, batch_size, text=None):
-        """Return the Batches of some Sequences."""
-        return Batches(sequences, batch_size=batch_size, block_size=self.params.model.block_size, packing=self.packing,
-                       seed=self.params.training.seed, text=text)
+    def batches_of(self, sequences, batch_size):
+        """Return the Batches of some Sequences, without text."""
+        return Batches(sequences, batch_size=batch_size, block_size=self.params.model.block_size,
+                       packing=_packing(self.params), seed=self.params.training.seed)
 
-    def steps_per_epoch(self, training, block_size):
-        """Return the steps, a float, in which every conversation comes once. training: TrainingParams"""
-        if self.params is None:             # before it is settled: about as many
-            return super().steps_per_epoch(training, block_size)
-        return self.batches.steps_per_epoch
+    def steps_per_epoch(self, params):
+        """Return the steps, a float, in which every conversation comes once."""
+        return self._batches(params).steps_per_epoch
 
-    def settle(self, params):
-        """Take the Params that the run has. Raises FolioError where they ask for what its family cannot do."""
-        super().settle(params)
-        if self.packing and params.model.is_recurrent:
-            raise FolioError(f"packing=True is for transformers: the family {params.model.family} carries its state "
-                             "from one conversation of a row into the next. Leave it out.")
+    def problems(self, params):
+        """Yield a sentence for everything in the Params of a new run that these lessons do not do."""
+        yield from super().problems(params)
+        if _packing(params) and params.model.is_recurrent:
+            yield (f"packing=True is for transformers: the family {params.model.family} carries its state from one "
+                   "conversation of a row into the next. Leave it out.")
+
+    def _batches(self, params):
+        """Return the Batches of a run with these Params."""
+        mix = params.tuning.mix
+        return Batches(self.corpus.train, batch_size=params.training.batch_size, block_size=params.model.block_size,
+                       packing=_packing(params), seed=params.training.seed,
+                       text=PlainText(self.corpus.plain.train, mix) if mix else None)
 
     def batch(self, step, schedule):
         """Return the Batch of a step; with a row for every process, if need be one in which nothing is learned."""
@@ -157,16 +156,10 @@ class ChatLessons(Lessons):
         """Return the ChatEvaluator of a run."""
         return ChatEvaluator(training, precision, micro_batches, self)
 
-    @cached_property
+    @property
     def opening(self):
-        """The tokens that stand before a text that begins from nothing."""
-        end_of_text = self.tokenizer.end_of_text
-        if end_of_text is not None and end_of_text != self.chat.end_id:
-            return [end_of_text]
-        try:
-            return self.tokenizer.encode("\n")
-        except FolioError:
-            return [0]
+        """The tokens that stand before a text that begins from nothing: the initial model's."""
+        return self.corpus.opening
 
     @property
     def described(self):
@@ -187,7 +180,13 @@ class ChatLessons(Lessons):
 
     def in_resume_file(self):
         """Return what the files of a resumed run are read with, and the tokenizer that the home need not have."""
-        return {"sources": list(self.corpus.sources), "tokenizer": self.tokenizer.to_dict()}
+        return {"sources": list(self.corpus.sources), "tokenizer": self.tokenizer.to_dict(), "opening": self.opening}
+
+
+def _packing(params):
+    """Return whether conversations share rows in a run with these Params."""
+    wanted = params.tuning.packing
+    return not params.model.is_recurrent if wanted is None else wanted
 
 
 def _with_empty_rows(array, count):

@@ -20,11 +20,14 @@ import torch
 import torch.nn.functional as F
 
 from folio.base.errors import FolioError
+from folio.chat.template import ChatTemplate
 from folio.data.batches import IGNORED, batch_at, fitting_block_size, steps_per_epoch, windows_per_stream
 from folio.evaluation.bits_per_byte import bytes_of_tokens
 from folio.training import distributed, summary
 from folio.training.carried_state import CarriedState, Stateless
 from folio.training.report import Evaluator
+
+_OF_TEXTS = {"batches": "random", "bpe_dropout": 0, "length_warmup": 0}     # settings, and what changes nothing
 
 
 class Lessons:
@@ -34,15 +37,24 @@ class Lessons:
     unit = "byte"               # of what the loss is given in nats per
     held_out = None             # what validation measures, as messages call it
     advises = False             # whether to advise on how often all is read
-    chat = None                 # ChatTemplate of a network that is taught to chat
+    chat = None                 # ChatTemplate of a network that is taught to chat, or was before
 
     def __init__(self, tokenizer, corpus):
         self.tokenizer, self.corpus = tokenizer, corpus
         self.params = None
 
+    def problems(self, params):
+        """Yield a sentence for everything in the Params of a new run that these lessons do not do."""
+        for name, usual in _OF_TEXTS.items():
+            if (value := getattr(params.training, name)) not in (None, usual):
+                yield f"{name}={value} is for texts, and this run learns from {self.learns}: leave it out."
+
     def settle(self, params):
         """Take the Params that the run has, settled and resolved. Called once, before the first batch."""
         self.params = params
+
+    def start_from(self, model):
+        """Take over what is to stay of a trained model. Called once, before a new run. model: LanguageModel"""
 
     def begin(self, evaluator):
         """Measure with the initial weights what is needed of them. Called once, before the first step of a new run."""
@@ -58,9 +70,9 @@ class Lessons:
         """Return the context of a new run that asks for block_size."""
         return block_size
 
-    def steps_per_epoch(self, training, block_size):
-        """Return the steps, a float, that read everything once. training: TrainingParams"""
-        return self.corpus.train_tokens / (training.batch_size * block_size)
+    def steps_per_epoch(self, params):
+        """Return the steps, a float, that read everything once. params: Params, not yet settled perhaps"""
+        raise NotImplementedError
 
     def forward(self, net):
         """Return what calls the network on a batch."""
@@ -114,14 +126,19 @@ class TextLessons(Lessons):
     held_out = "text held out"
     advises = True
 
+    def problems(self, params):
+        """Yield nothing: all settings are for texts."""
+        return ()
+
     def fitting_block_size(self, block_size):
         """Return the largest context up to block_size of which the text has several."""
         return fitting_block_size(block_size, self.corpus.train_tokens)
 
-    def steps_per_epoch(self, training, block_size):
+    def steps_per_epoch(self, params):
         """Return the steps that read the text once, or every window of it where they are shuffled."""
-        return steps_per_epoch(self.corpus.train_tokens, batch_size=training.batch_size, block_size=block_size,
-                               batches=training.batches)
+        training = params.training
+        return steps_per_epoch(self.corpus.train_tokens, batch_size=training.batch_size,
+                               block_size=params.model.block_size, batches=training.batches)
 
     def forward(self, net):
         """Return what calls the network on a batch."""
@@ -142,6 +159,19 @@ class TextLessons(Lessons):
         return batch_at(self.corpus.train, step, batch_size=training.batch_size * parts,
                         block_size=block_size // parts, seed=training.seed, resegment=resegment,
                         batches=training.batches)
+
+    def start_from(self, model):
+        """Let a model that was taught to chat stay one."""
+        self.chat = model.chat
+
+    def in_resume_file(self):
+        """Return what `restore` takes: the chat entry of the model that the run started from, if it has one."""
+        return self.chat and {"chat": self.chat.to_dict()}
+
+    def restore(self, contents):
+        """Continue with what `in_resume_file` returned."""
+        if contents:
+            self.chat = ChatTemplate.from_dict(contents["chat"], self.tokenizer)
 
     def evaluator(self, training, precision, micro_batches):
         """Return the Evaluator of a run."""

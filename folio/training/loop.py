@@ -292,11 +292,11 @@ class Run:
         params = self.params
         checkpoint.save(self.home.weights(self.name), {
             "name": self.name, "params": asdict(params.model), "text": asdict(params.text),
-            "training": asdict(params.training), **self._trained(),
+            "training": asdict(params.training), "tuning": asdict(params.tuning), **self._trained(),
             "step": self.progress.step, "started_from": self.progress.started_from,
             "seconds": self.stopwatch.seconds, "torch": str(torch.__version__),
-            **self.lessons.in_weights_file(),
-            "val_bpb": score and score.bits_per_byte, "val_nats_per_byte": score and score.nats_per_byte})
+            **self.lessons.in_weights_file(), "val_bpb": None, "val_nats_per_byte": None,
+            **(score.in_report() if score else {})})
 
     def _trained(self):
         """Return the fields of a weights file that hold what was trained."""

@@ -119,7 +119,7 @@ class PreferenceLessons(Lessons):
 
     def begin(self, evaluator):
         """Compute what the reference says of all pairs: the network as it is before the first step."""
-        self._reference = {side: evaluator.margins(pairs) for side, pairs in self.corpus.sides.items()}
+        self._reference = {side: evaluator.margins(pairs, 0) for side, pairs in self.corpus.sides.items()}
         self._reference["text_bpb"] = torch.tensor(evaluator.text_score(0).bits_per_byte)
 
     def in_resume_file(self):
@@ -132,9 +132,9 @@ class PreferenceLessons(Lessons):
         """Continue with what `in_resume_file` returned."""
         self._reference = contents["reference"]
 
-    def steps_per_epoch(self, training, block_size):
+    def steps_per_epoch(self, params):
         """Return the steps, a float, that take every pair once."""
-        return len(self.corpus.train) / training.batch_size
+        return len(self.corpus.train) / params.training.batch_size
 
     def batch(self, step, schedule):
         """Return the PairBatch of a step."""
@@ -239,7 +239,7 @@ class PairEvaluator(Evaluator):
 
     def validate(self, step):
         """Return the PairScore; every process computes all of it. Raises FolioError where it is not finite."""
-        score = self.lessons.score(self.margins(self.corpus.val), self.text_score(step))
+        score = self.lessons.score(self.margins(self.corpus.val, step), self.text_score(step))
         if not math.isfinite(score.nats):
             raise FolioError(f"After step {step} the loss on the held-out pairs is {score.nats}. {LAST_GOOD}")
         return score
@@ -253,14 +253,19 @@ class PairEvaluator(Evaluator):
         self.validate(step)
         return clock() - started_at
 
-    def margins(self, pairs):
+    def margins(self, pairs, step):
         """Return how much likelier the network finds the chosen answers: (pairs,) float32 on the CPU, in nats."""
-        return torch.cat([margins(self._logits, *tensors) for tensors in self._batches(pairs)]).cpu()
+        return self.micro_batches.fit(
+            lambda: torch.cat([margins(self._logits, *tensors) for tensors in self._batches(pairs)]).cpu(), step)
 
     def text_score(self, step):
         """Return the Score on the held-out text of the project; where there is none, on the chosen answers."""
         if (text := self.corpus.held_out_text) is not None:
             return self._measured(evaluate, *text, block_size=window_len(self.precision.working_net), step=step)
+        return self.micro_batches.fit(self._score_of_chosen, step)
+
+    def _score_of_chosen(self):
+        """Return the Score on the chosen answers held out."""
         nats, tokens, text_bytes = 0.0, 0, 0
         for inputs, targets in self._batches(self.corpus.val):
             chosen = targets[:, 0]

@@ -16,7 +16,6 @@ from folio.base.hardware import Machine
 from folio.base.home import Home
 from folio.base.run_files import listed, meant
 from folio.base.spelling import counted
-from folio.data.batches import fitting_block_size
 from folio.formats import checkpoint
 from folio.networks import build as networks
 from folio.training import distributed, summary
@@ -26,7 +25,7 @@ from folio.training.deadline import CLOSING_SECONDS
 from folio.training.lessons import TextLessons
 from folio.training.loop import Progress, Run
 from folio.training.preferences import PreferenceLessons
-from folio.training.settle import settle
+from folio.training.settle import refuse, settle
 from Model_Params import LENGTHS, OLDER_TEXT, READING, ModelParams, Params, TextParams, TrainingParams, TuningParams
 
 LESSONS = {kind.learns: kind for kind in (TextLessons, ChatLessons, PreferenceLessons)}      # by TuningParams.learns
@@ -46,6 +45,9 @@ def new_run(home: Home, name: str, params: Params, tokenizer, corpus, started_at
     wanted = replace(params, text=corpus.text, model=replace(params.model, vocab_size=None))
     ends_at = started_at + 60 * (params.training.minutes or 0) - CLOSING_SECONDS
     lessons = LESSONS[params.tuning.learns](tokenizer, corpus)
+    if start:
+        lessons.start_from(start)
+    refuse(lessons.problems(wanted))
     base = _base_for(params, start, home)
     settled, seconds_per_step = settle(wanted, lessons, Machine.here(), ends_at)
     if settled.model.block_size != params.model.block_size:
@@ -116,11 +118,11 @@ def resumed_run(home: Home, name: str | None, preset: Params | None, flags: dict
     with _held(home, name) if distributed.is_first() else nullcontext():
         distributed.agreed(None)            # the others wait until it is held
         contents, stored = _load_resume(home, name)
-        if different := _differences(home, contents, stored, preset, flags, tokenizer, corpus):
+        lessons = LESSONS[stored.tuning.learns](tokenizer, corpus)
+        if different := _differences(home, contents, stored, preset, flags, lessons):
             raise FolioError(f"The run {name} can only go on as it began: {'; '.join(different)}. "
                              "Leave that as it is, or start a new run without --resume.")
         wanted = replace(stored, training=_changed(stored.training, flags, contents.get("processes", 1), say))
-        lessons = LESSONS[stored.tuning.learns](tokenizer, corpus)
         settled, _ = settle(wanted, lessons, Machine.here())
         base = Base.again(contents["progress"]["started_from"], home) if stored.tuning.lora_rank else None
         if distributed.is_first():
@@ -220,17 +222,18 @@ def newest_unfinished(home: Home, say: Callable[[str], None] = print) -> str:
                             f"or train a finished one further: {further}")
 
 
-def _differences(home, contents, stored, preset, flags, tokenizer, corpus):
+def _differences(home, contents, stored, preset, flags, lessons):
     """Return a phrase for everything in which the run could not continue as it began."""
     # The vocabulary that was asked for, where the text gave fewer; the context as it was fitted when the run began.
+    corpus = lessons.corpus
     has = stored.values() | {"vocab_size": stored.text.vocab_size or stored.model.vocab_size}
     wanted = ({key: value for key, value in preset.values().items() if key != "hold_out"} if preset else {}) | flags
     if "block_size" in wanted:
-        wanted["block_size"] = fitting_block_size(wanted["block_size"], corpus.train_tokens)
+        wanted["block_size"] = lessons.fitting_block_size(wanted["block_size"])
     # How files are read, and what a preset holds out, may differ: the text that came of it is compared itself.
     different = [f"{key} is {has[key]}, not {value}" for key, value in wanted.items()
                  if key not in {*_MAY_CHANGE, *READING} and value not in (None, "auto", has[key])]
-    if tokenizer.fingerprint != contents["tokenizer"]:
+    if lessons.tokenizer.fingerprint != contents["tokenizer"]:
         kept = home.kept_tokenizer(contents["tokenizer"])
         way_back = f" (its own was kept: copy the files in {kept} back there)" if kept.exists() else ""
         different.append(f"its tokenizer is another than the one in {home.tokenizer}{way_back}")

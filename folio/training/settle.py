@@ -36,7 +36,7 @@ def settle(params: Params, lessons, machine: Machine, ends_at: float | None = No
     training = replace(training, device=hardware.settle_device(training.device, machine.devices))
     kind = training.device.partition(":")[0]
     # Length: in steps or minutes, now that context and text are known; epochs are steps.
-    training = in_steps(training, model.block_size, lessons)
+    training = in_steps(replace(params, model=model, training=training), lessons)
     refuse(Params(model=model, training=training, tuning=params.tuning).problems())
     # Width, layers, heads: as many parameters as text and time are good for. The rest of the shape, the family's parts
     # and the dropouts follow from them.
@@ -60,11 +60,12 @@ def settle(params: Params, lessons, machine: Machine, ends_at: float | None = No
 
 # --- Rules ---
 
-def in_steps(training: TrainingParams, block_size: int, lessons) -> TrainingParams:
+def in_steps(params: Params, lessons) -> TrainingParams:
     """Return TrainingParams whose length, where it is in epochs, is in steps."""
+    training = params.training
     if training.epochs is None:
         return training
-    steps = training.epochs * lessons.steps_per_epoch(training, block_size)
+    steps = training.epochs * lessons.steps_per_epoch(params)
     steps = max(1, ceil(round(steps, 6)))           # 0.1 x 30 makes a little more than 3
     return replace(training, epochs=None, steps=steps)
 

@@ -52,7 +52,7 @@ def _length(run):
     training, progress = run.training, run.progress
     length = counted(training.steps, "step") if training.steps else f"about {plan.duration(training.minutes)}"
     if training.steps and training.batches != "random":
-        epoch = run.lessons.steps_per_epoch(training, run.params.model.block_size)
+        epoch = run.lessons.steps_per_epoch(run.params)
         length += f", {counted(figure(training.steps / epoch), 'epoch')}"
     if progress.step:
         made = "" if training.steps else f", {plan.duration(progress.seconds / 60)} done"

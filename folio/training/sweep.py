@@ -68,10 +68,17 @@ class Sweep:
 
     def ranked(self) -> list[Run]:
         """Return the runs that have files, the best first."""
-        return sorted(self._listed(), key=lambda run: (run.nats_per_byte is None, run.nats_per_byte))
+        return sorted(self._listed(), key=_rank)
 
     def _listed(self):
         return [run for run in list_runs(self.home) if run.name in self.runs]
+
+
+
+def _rank(run):
+    """Return what runs are sorted by: the loss that validation is about, those without one last."""
+    nats = run.nats_per_byte if run.nats_per_pair is None else run.nats_per_pair
+    return nats is None, nats
 
 
 def run_to_its_end(words: Iterable[str]) -> int:

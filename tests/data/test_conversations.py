@@ -15,10 +15,12 @@ from folio.data.conversations import (
     SPELLED,
     UNANSWERED,
     conversations_in,
+    named_conversations,
     project_conversations,
     read_conversations,
     tidied,
 )
+from folio.data.corpus import open_corpus, ordinary_bytes
 from Model_Params import TextParams
 
 
@@ -148,3 +150,22 @@ def test_a_project_has_the_conversations_among_its_files(home):
     assert len(found.train) + len(found.val) == 30
     with pytest.raises(FolioError, match="no conversations in the project's text, .*prose.txt: name a file"):
         project_conversations(home({"prose.txt": "It was a dark night.\n"}))
+
+
+def test_what_the_text_holds_out_is_held_out_of_its_conversations_too(home):
+    """Else a model that was trained on the text would be measured on answers that it has learned."""
+    lines = "".join(f'{{"question": "{number} ships?", "answer": "At the quay of {number ** 3}."}}\n'
+                    for number in range(200))
+    for kind in ({"vocab_size": 300}, {"tokenizer": "char"}):
+        project = home({"dialogues.jsonl": lines})
+        tokenizer, text = open_corpus(project, TextParams(**kind))
+        learned, held_out = (ordinary_bytes(tokenizer, part).decode() for part in (text.train, text.val[1:]))
+        for found in (project_conversations(project, lambda line: None),
+                      named_conversations(project, [project.train_data], say=lambda line: None)):
+            assert len(found.train) + len(found.val) == 200 and len(found.val) > 9
+            for messages in found.val:
+                assert messages[1].content in held_out and messages[1].content not in learned
+            assert all(messages[1].content in learned for messages in found.train)
+    other = lines_file(project.folder / "other.jsonl", [{"question": f"{number}?", "answer": "yes"}
+                                                        for number in range(30)])
+    assert named_conversations(project, [other], say=print) == read_conversations([other], say=print)

@@ -27,6 +27,7 @@ from folio.formats import checkpoint, run_log
 from folio.generation import decoder
 from folio.networks.build import build_network, count_parameters
 from folio.training import optimizers, runs, settle, sizes
+from folio.training.lessons import TextLessons
 from Model_Params import IN_BLOCKS, PRESETS, ModelParams, Params, TrainingParams
 from test_distributed import launch
 from training_runs import (  # noqa: F401
@@ -374,9 +375,9 @@ def trained(**values):
 
 @pytest.mark.parametrize("batches, steps", [("random", 63), ("consecutive", 62), ("shuffled", 1245)])
 def test_an_epoch_is_the_text_once_or_where_windows_are_shuffled_each_of_them(batches, steps):
-    text = SimpleNamespace(train_tokens=5000)
-    assert settle.in_steps(trained(epochs=2.0, batches=batches, batch_size=8), 20,
-                           text) == trained(steps=steps, batches=batches)
+    lessons = TextLessons(None, SimpleNamespace(train_tokens=5000))
+    params = Params(model=ModelParams(block_size=20), training=trained(epochs=2.0, batches=batches, batch_size=8))
+    assert settle.in_steps(params, lessons) == trained(steps=steps, batches=batches)
 
 
 def test_a_run_of_epochs_says_its_steps_and_goes_on_with_more(project, monkeypatch, capsys):

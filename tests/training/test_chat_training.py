@@ -19,6 +19,7 @@ from folio.data.batches import IGNORED
 from folio.data.conversations import Conversations
 from folio.data.dialogues import Dialogues
 from folio.formats import checkpoint
+from folio.formats.run_list import list_runs
 from folio.generation import language_model
 from folio.networks import build as networks
 from folio.training.chat import ChatLessons
@@ -236,9 +237,12 @@ def test_a_model_that_was_taught_to_chat_knows_its_template_and_the_home_stays_a
     assert re.search(r"\d+ conversations to learn from, \d held out; [\d,]+ of [\d,]+ tokens are learned", out)
     contents = checkpoint.load(made.weights("chat"))
     assert contents["chat"] == {"template": "chatml", "start": START, "end": END}
+    assert contents["opening"] == checkpoint.load(made.weights("base"))["opening"]      # a text begins as it did
     model = language_model.load(made.weights("chat"))
     assert model.tokenizer.vocab_size == 302 and model.chat.end_id == 301
     assert isinstance("".join(model.reply([Message("user", "How many?")], tokens=5)), str)
+    [run] = list_runs(made, ["chat"])
+    assert run.differs["learns"] == "chat" and "compile" not in run.differs and "patience" not in run.differs
     example = out[out.index("The first conversation"):].splitlines()[:13]
     assert "<|im_start|>" in example[1] and any("<|im_end|>]]" in line for line in example)
     assert re.search(r"\| > \d+: ", out)                                # a sample: a question that was held out
@@ -273,11 +277,35 @@ def test_a_run_that_was_killed_is_resumed_without_naming_its_files_to_the_bit(wi
     assert without_times(made.log("killed")) == without_times(made.log("whole"))
 
 
+def test_a_chat_model_that_learns_a_text_stays_one(with_base, monkeypatch, capsys, home, plays):
+    made, path = with_base
+    train_here(made, monkeypatch, capsys, "--start-from", "base", "--chat", path, *SMALL)
+    other = home({"plays.txt": plays[:20_000]})
+    for words in (["--start-from", made.weights("chat"), *SMALL], ["--resume", "--name", "tuned", "--steps", 20]):
+        train_here(other, monkeypatch, capsys, *words)
+        tuned = language_model.load(other.weights("tuned"))
+        assert tuned.chat is not None and tuned.chat.to_dict() == checkpoint.load(made.weights("chat"))["chat"]
+
+
+def test_an_epoch_is_every_conversation_once_however_much_text_is_among_them(with_base, monkeypatch, capsys):
+    made, path = with_base
+    written(path, 12)
+    flags = ["--start-from", "base", "--chat", path, *SMALL[:2], *SMALL[4:], "--epochs", 2]
+    steps = {}
+    for name, words in (("alone", []), ("mixed", ["--mix", 0.5])):
+        train_here(made, monkeypatch, capsys, *flags, "--name", name, *words)
+        steps[name] = checkpoint.load_metadata(made.resume(name))["progress"]["step"]
+    assert abs(steps["mixed"] - 2 * steps["alone"]) <= 1
+    # What a resumed run says again of its context is right, however few its conversations are.
+    train_here(made, monkeypatch, capsys, "--resume", "--name", "alone", "--block-size", 64, "--steps",
+               steps["alone"] + 1)
+
+
 def test_a_resumed_run_refuses_other_conversations(with_base, monkeypatch, capsys):
     made, path = with_base
     train_here(made, monkeypatch, capsys, "--start-from", "base", "--chat", path, *SMALL)
     written(path, 39)
-    with pytest.raises(FolioError, match="it learned from others than are in .*dialogues.jsonl"):
+    with pytest.raises(FolioError, match="what it learns from is not the same in .*dialogues.jsonl"):
         train_here(made, monkeypatch, capsys, "--resume", "--name", "chat", "--steps", 20)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="dialogues.jsonl"):
@@ -303,9 +331,18 @@ def test_what_cannot_be_taught_is_refused_before_anything_is_written(with_base, 
         process = run_train(made, *words)
         out, err = process.communicate()
         assert (process.returncode, out) == (2, "") and wrong in " ".join(err.split())
+    with pytest.raises(FolioError, match="bpe_dropout=0.1 is for texts, and this run learns from chat: leave it out"):
+        train_here(made, monkeypatch, capsys, "--start-from", "base", "--chat", path, "--bpe-dropout", 0.1)
     with pytest.raises(FolioError, match="give --chat too"):
         train_here(made, monkeypatch, capsys, "--start-from", "base", "--mix", 0.1)
     assert sorted(made.saved_weights.iterdir()) == before
+
+
+def test_a_recurrent_network_has_no_packed_conversations(make_chat_run):
+    run = make_chat_run(family="lstm", packing=False)
+    assert not list(run.lessons.problems(run.params))
+    [problem] = run.lessons.problems(replace(run.params, tuning=replace(run.params.tuning, packing=True)))
+    assert "packing=True is for transformers" in problem
 
 
 def test_two_processes_learn_from_conversations_as_one_does(with_base, monkeypatch, capsys):

@@ -12,6 +12,7 @@ from folio.chat.template import ChatTemplate, taught
 from folio.data import corpus
 from folio.data.preferences import Encoder, Preference, batch_of
 from folio.formats import checkpoint, run_log, trained_model
+from folio.formats.run_list import list_runs
 from folio.networks import build as networks
 from folio.training.loop import Run
 from folio.training.preferences import PreferenceLessons, dpo_losses, margins
@@ -108,10 +109,25 @@ def test_a_run_starts_at_log_2_and_orders_the_pairs_it_learns_from(project, pref
     assert "pairs of a preferred and another answer to learn from" in out
     reports = [report for report in run_log.read(project.log("preferred")) if "val_ordered" in report]
     assert reports[-1]["val_nats_per_pair"] < 0.5 < math.log(2) and reports[-1]["val_ordered"] == 1
+    # Its loss is one of pairs, and is never taken for one of bytes.
+    saved = checkpoint.load_metadata(project.weights("preferred"))
+    assert saved["val_nats_per_byte"] is None and saved["val_nats_per_pair"] < 0.5
+    [run] = list_runs(project, ["preferred"])
+    assert run.nats_per_pair == saved["val_nats_per_pair"] and run.bits_per_byte == pytest.approx(saved["val_bpb"])
+    assert run.differs["learns"] == "preferences" and "epochs" not in run.differs
     assert "bits/byte before and" in out and "text held out" in out
     contents = checkpoint.load(project.weights("preferred"))
     assert contents["params"]["dropout"] == 0
     assert not same_weights(contents["weights"], checkpoint.load(project.weights("base"))["weights"])
+
+
+def test_where_memory_runs_out_fewer_pairs_are_computed_at_once(prefer, monkeypatch):
+    def limited(forward, inputs, targets):
+        if len(inputs) > 1:
+            raise MemoryError
+        return margins(forward, inputs, targets)
+    monkeypatch.setattr("folio.training.preferences.margins", limited)
+    assert "sequences at once need more memory than there is" in prefer("--steps", 2)
 
 
 def test_training_that_makes_it_worse_keeps_the_start(project, prefer, monkeypatch):
@@ -146,7 +162,7 @@ def test_a_stopped_run_ends_as_if_nothing_had_happened(project, prefer, monkeypa
 def test_a_run_whose_pairs_have_changed_is_not_continued(project, prefer, monkeypatch, capsys):
     prefer()
     written(project.folder / "pairs.jsonl", RECORDS[:-1])
-    with pytest.raises(FolioError, match="what it learns from is not in .*pairs.jsonl"):
+    with pytest.raises(FolioError, match="what it learns from is not the same in .*pairs.jsonl"):
         train_here(project, monkeypatch, capsys, "--resume", "--name", "preferred", "--steps", 20)
 
 
