@@ -191,7 +191,7 @@ def opened_run(arguments, preset, flags, params, started_at):
         tokenizer, text = distributed.after_the_first(opening)
         params = replace(params, text=text.text)
         if params.tuning.learns == "chat" and all(flags.get(name) is None for name in LENGTHS):
-            params = chosen(params, {"epochs": chat.enough_epochs(text, params)})
+            params = chosen(params, chat.usual_length(text, params))
         opened = runs.new_run(home, arguments.name or USUAL_NAMES[params.tuning.learns], params, tokenizer, text,
                               started_at, start=start, **telling)
     elif arguments.resume:

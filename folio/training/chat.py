@@ -72,18 +72,21 @@ def open_dialogues(home: Home, paths: list[str], params: Params, tokenizer, open
                                 plain, say)
 
 
-def enough_epochs(dialogues: Dialogues, params: Params) -> float:
-    """Return the epochs of a run that was given no length: those of params, or more where they are few steps.
+def usual_length(dialogues: Dialogues, params: Params) -> dict[str, Any]:
+    """Return {field: value} of the length of a run that was given none: params' epochs, or the least steps.
 
     params: of the run, its context known
 
     >>> from types import SimpleNamespace
     >>> params = Params(training=replace(Params().training, minutes=None, epochs=3.0, batch_size=4))
-    >>> [enough_epochs(SimpleNamespace(train_tokens=steps * 4 * 256), params) for steps in (16, 160)]
-    [5.0, 3.0]
+    >>> [usual_length(SimpleNamespace(train_tokens=steps * 4 * 256), params) for steps in (10, 160)]
+    [{'steps': 80, 'epochs': None}, {'epochs': 3.0}]
     """
-    steps_per_epoch = dialogues.train_tokens / (params.training.batch_size * params.model.block_size)
-    return max(params.training.epochs, CHAT_STEPS_AT_LEAST / steps_per_epoch)
+    epochs = params.training.epochs
+    tokens_per_step = params.training.batch_size * params.model.block_size
+    if epochs * dialogues.train_tokens < CHAT_STEPS_AT_LEAST * tokens_per_step:
+        return {"steps": CHAT_STEPS_AT_LEAST, "epochs": None}
+    return {"epochs": epochs}
 
 
 def reopen_dialogues(home: Home, contents: dict[str, Any], params: Params, say: Callable[[str], None] = print
@@ -100,6 +103,7 @@ class ChatLessons(Lessons):
     """Learn from Dialogues."""
 
     learns = "chat"
+    remedy = "more conversations"
     held_out = "answers held out"
 
     def __init__(self, tokenizer, corpus):

@@ -170,6 +170,13 @@ def test_answers_are_learned_by_heart_and_end_where_they_should(make_chat_run):
     assert run.tokenizer.decode(answer).strip() == asked[1].content and len(answer) < 40
 
 
+def test_against_overfitting_more_conversations_are_advised(make_chat_run, capsys):
+    run = make_chat_run()
+    run.progress.validations_since_best = 3
+    run.reporter.warn_of_overfitting(out_of_patience=False)
+    assert "more conversations or fewer steps help" in capsys.readouterr().out
+
+
 def test_validation_counts_answers_alone(make_chat_run):
     run = make_chat_run(block_size=128)
     run.net.eval()
