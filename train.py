@@ -33,7 +33,7 @@ from folio.cli import configuration, example
 from folio.cli.command_line import Parser, chosen, front_door
 from folio.cli.screen import Screen, say, send, shows_colors
 from folio.formats.find_weights import find_weights
-from Model_Params import PRESETS, READING, ModelParams, TextParams, TrainingParams, TuningParams
+from Model_Params import LENGTHS, PRESETS, READING, ModelParams, TextParams, TrainingParams, TuningParams
 
 RESUME = "resume-*.pth"
 USUAL_NAMES = {"text": "tuned", "chat": "chat", "preferences": "preferred"}     # of runs from trained weights
@@ -189,6 +189,8 @@ def opened_run(arguments, preset, flags, params, started_at):
             opening = partial(corpus.open_corpus, home, wanted=wanted, tokenizer=start.tokenizer, say=say)
         tokenizer, text = distributed.after_the_first(opening)
         params = replace(params, text=text.text)
+        if params.tuning.learns == "chat" and all(flags.get(name) is None for name in LENGTHS):
+            params = chosen(params, chat.usual_length(text, params))
         opened = runs.new_run(home, arguments.name or USUAL_NAMES[params.tuning.learns], params, tokenizer, text,
                               started_at, start=start, **telling)
     elif arguments.resume:

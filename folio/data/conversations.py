@@ -45,6 +45,7 @@ LACKING = ("record without a value that the template names, left out",
 NO_ANSWER = ("conversation without an answer, left out", "conversations without an answer, left out")
 SPELLED = ("message that spells a special token, which is ordinary text there",
            "messages that spell a special token, which is ordinary text there")
+ADVICE = "Name files, folders or globs of conversations."
 FEWEST_HELD_OUT = 10            # conversations: below that the loss of one decides about the mean
 _WHITE_SPACE = b" \t\n\r\v\f"
 _SHOWN = 60                     # characters of a message that a refusal shows
@@ -79,9 +80,9 @@ def read_conversations(paths: Iterable[Path | str], reading: TextParams = TextPa
     fewer than two conversations.
     """
     held_out = list(held_out)
-    val_files = find_files(held_out, reading=reading) if held_out else []
+    val_files = find_files(held_out, reading=reading, advice=ADVICE) if held_out else []
     named = {path.resolve() for path in val_files}
-    files = [path for path in find_files(list(paths), reading=reading) if path.resolve() not in named]
+    files = [path for path in find_files(list(paths), reading=reading, advice=ADVICE) if path.resolve() not in named]
     found = [each.messages for path in files for each in conversations_in(path, reading, say)]
     for_validation = [each.messages for path in val_files for each in conversations_in(path, reading, say)]
     train, val = _in_order(found), _in_order(for_validation)
@@ -288,8 +289,10 @@ def _as_in_text(conversations, held_out_text, say):
 def _split(conversations, val_fraction, say):
     """Return (those to learn from, those held out), at least one each. conversations: in their order"""
     if len(conversations) < 2:
+        has_turns = any(sum(message.role == ASSISTANT for message in messages) > 1 for messages in conversations)
+        several = f" In plain text a line of {END_OF_TEXT} separates two." if has_turns else ""
         raise FolioError("There is only one conversation, and one has to be held out to measure on: at least two are "
-                         "needed, and a few hundred teach something.")
+                         f"needed, and a few hundred teach something.{several}")
     keys = list(map(question_key, conversations))
     if len(set(keys)) == 1:
         say("All conversations have the same question, so it is among those to learn from and those held out.")

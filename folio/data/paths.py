@@ -94,15 +94,17 @@ def supply_text(home, say=print):
         say(f"There was no text in {home.train_data}; {source} is copied there.")
 
 
-def find_files(paths, ignored=(), reading=None, report=None):
+def find_files(paths, ignored=(), reading=None, report=None, advice=None):
     """Return the files that `paths` (files, folders and globs) name, sorted, each once even if it has several names.
 
     Symbolic links to files and folders are followed. Of a folder, hidden and ignored files are skipped, and the
     `ignored` files and folders, and where `reading` (TextParams) is given also files that are no text.
-    report: a FolderReport, which is told of what is found
+    report: a FolderReport, which is told of what is found; advice: what a message about a missing file ends with
+    (default: where a text goes)
     Raises FileNotFoundError for a path that does not exist, FolioError if no file is found at all.
     """
     skipped, report = set(map(_resolved, ignored)), report or FolderReport()
+    advice = advice or _where_text_goes()
     files = []
     for path in map(Path, paths):
         if path.is_dir():
@@ -111,17 +113,16 @@ def find_files(paths, ignored=(), reading=None, report=None):
             files.append(path)
         elif os.path.islink(path):
             raise FileNotFoundError(f"{path} is a symbolic link to {os.readlink(path)}, which leads to no file. "
-                                    + _where_text_goes())
+                                    f"{advice}")
         elif glob.has_magic(str(path)):
-            files += _texts(_matching_files(path, skipped), reading, report)
+            files += _texts(_matching_files(path, skipped, advice), reading, report)
         else:
-            raise FileNotFoundError(f"There is no {path}{nearest_path(path, [TINY_SHAKESPEARE]) or '.'} "
-                                    f"{_where_text_goes()}")
+            raise FileNotFoundError(f"There is no {path}{nearest_path(path, [TINY_SHAKESPEARE]) or '.'} {advice}")
     report.check()
     if not files and report.first_refused:
         files = [report.first_refused]              # reading it says what is wrong
     if not files:
-        raise FolioError(f"There is no text in {', '.join(map(str, paths))}. {_where_text_goes()}")
+        raise FolioError(f"There is no text in {', '.join(map(str, paths))}. {advice}")
     files = _unique(files)
     if reading is not None:
         for file in files:
@@ -191,7 +192,7 @@ def _names_in(folder, report):
         return []
 
 
-def _matching_files(pattern, skipped):
+def _matching_files(pattern, skipped, advice):
     """Return the files that a glob matches, as in a shell; but ** matches whole folders, and each file comes once."""
     found = set()
     for match in _matches(pattern):
@@ -200,7 +201,7 @@ def _matching_files(pattern, skipped):
         elif match.is_file() and not _lies_in(skipped, match):
             found.add(match)
     if not found:
-        raise FileNotFoundError(f"No file matches {pattern}. {_where_text_goes()}")
+        raise FileNotFoundError(f"No file matches {pattern}. {advice}")
     return sorted(_unique(sorted(found, key=lambda file: (file.is_symlink(), file))))
 
 

@@ -67,7 +67,8 @@ def read_preferences(paths: Sequence[Path | str], reading: TextParams = TextPara
 
     reading: of which invalid_bytes, encoding and val_fraction count; say: is told what was found
     """
-    pairs = [pair for path in find_files(list(paths)) for pair in _pairs_in(path, reading)]
+    files = find_files(list(paths), advice="Name files, folders or globs of preferences.")
+    pairs = [pair for path in files for pair in _pairs_in(path, reading)]
     train, val = _split(pairs, reading.val_fraction)
     if not val:
         found = "one choice" if pairs else "no pair"

@@ -16,7 +16,7 @@ from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.chat import plain_text
 from folio.chat.messages import ASSISTANT, Message
-from folio.data.conversations import conversations_in, project_conversations
+from folio.data.conversations import ADVICE, conversations_in, project_conversations
 from folio.data.paths import find_files
 from folio.readers.dialogues import PROMPTS
 from Model_Params import TextParams
@@ -43,7 +43,7 @@ class Pair:
 def read_pairs(paths: Iterable[Path | str], reading: TextParams = TextParams(),
                say: Callable[[str], None] = print) -> list[Pair]:
     """Return the pairs in files of conversations. Raises like `conversations_in`, and where there is no file."""
-    return [_pair(found) for path in find_files(list(paths), reading=reading)
+    return [_pair(found) for path in find_files(list(paths), reading=reading, advice=ADVICE)
             for found in conversations_in(path, reading, say)]
 
 

@@ -126,8 +126,9 @@ def _merged(contents, base):
     adapter, tokenizer = contents["adapter"], base["tokenizer"]
     params, base_params = ModelParams(**contents["params"]), ModelParams(**base["params"])
     tokenizer = tokenizer | {"special_tokens": [*tokenizer["special_tokens"], *adapter["special_tokens"]]}
+    resolved, base_resolved = params.resolved(), base_params.resolved()       # older files lack newer fields
     for field in fields(ModelParams):
-        own, bases = getattr(params, field.name), getattr(base_params, field.name)
+        own, bases = getattr(resolved, field.name), getattr(base_resolved, field.name)
         if field.name not in FREE and own != bases:
             raise FolioError(f"its {field.name} is {own}, its base's {bases}")
     if params.vocab_size != tokenizers.size_of(tokenizer):

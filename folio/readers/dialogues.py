@@ -174,8 +174,8 @@ def _in_turns(text):
     messages = plain_text.read(text)
     if all(message.role == ASSISTANT for message in messages):
         start = on_one_line(text.strip()[:_SHOWN]) or "nothing"
-        raise NoConversation(f"is plain text without turns: no line in it begins with \"> \" as a question does. It "
-                             f"begins: {start}")
+        raise NoConversation(f"is plain text without turns: no line in it begins with \"> \". Begin the lines of "
+                             f"questions so, and put a blank line after each question. It begins: {start}")
     return messages
 
 
@@ -188,7 +188,8 @@ def _no_format(fields, record):
         return ("is a single message, and should be a conversation: a list of messages in a field 'messages', all of "
                 "a conversation in one record.")
     known = (f"is no conversation: its fields are {names}. Known are messages (OpenAI), conversations (ShareGPT), "
-             "instruction and output (Alpaca), prompt and completion, question and answer.")
+             "instruction and output (Alpaca), prompt and completion, question and answer: rename them (of a table in "
+             "its first line).")
     if len(record) < 2:
         return known
     asked, told, *_ = record

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 import tokenizer as tokenizers
+from folio.base.defaults import CHAT_STEPS_AT_LEAST
 from folio.base.errors import FolioError
 from folio.base.home import Home
 from folio.base.spelling import counted
@@ -37,7 +38,9 @@ from folio.training.report import (
 from folio.training.step import LAST_GOOD
 from Model_Params import Params, TextParams
 
-EVALUATIONS_PER_EPOCH = 2           # where they take a small part of the time
+# Where they take a small part of the time. In a run of 28 conversations, whose epochs are of one step, `patience` would
+# else be those few steps: it kept weights 9 of whose 100 answers ended.
+EVALUATIONS_PER_EPOCH, EVALUATIONS_AT_MOST = 2, 20
 
 
 # --- What is learned from ---
@@ -69,6 +72,23 @@ def open_dialogues(home: Home, paths: list[str], params: Params, tokenizer, open
                                 plain, say)
 
 
+def usual_length(dialogues: Dialogues, params: Params) -> dict[str, Any]:
+    """Return {field: value} of the length of a run that was given none: params' epochs, or the least steps.
+
+    params: of the run, its context known
+
+    >>> from types import SimpleNamespace
+    >>> params = Params(training=replace(Params().training, minutes=None, epochs=3.0, batch_size=4))
+    >>> [usual_length(SimpleNamespace(train_tokens=steps * 4 * 256), params) for steps in (10, 160)]
+    [{'steps': 80, 'epochs': None}, {'epochs': 3.0}]
+    """
+    epochs = params.training.epochs
+    tokens_per_step = params.training.batch_size * params.model.block_size
+    if epochs * dialogues.train_tokens < CHAT_STEPS_AT_LEAST * tokens_per_step:
+        return {"steps": CHAT_STEPS_AT_LEAST, "epochs": None}
+    return {"epochs": epochs}
+
+
 def reopen_dialogues(home: Home, contents: dict[str, Any], params: Params, say: Callable[[str], None] = print
                      ) -> tuple[Any, Dialogues]:
     """Return the tokenizer and the Dialogues of a run, from the contents of its resume file and its Params."""
@@ -83,6 +103,7 @@ class ChatLessons(Lessons):
     """Learn from Dialogues."""
 
     learns = "chat"
+    remedy = "more conversations"
     held_out = "answers held out"
     material = "conversations"
 
@@ -188,9 +209,13 @@ class ChatEvaluator(Evaluator):
         self._val = lessons.batches_of(lessons.corpus.val, micro_batches.share).all()
 
     def _default_interval(self):
-        """Return the steps from one evaluation to the next: half an epoch, or more where answers held out are many."""
+        """Return the steps from one evaluation to the next: half an epoch, or more where answers held out are many.
+
+        A run of known length has EVALUATIONS_AT_MOST.
+        """
         steps = evaluation_steps(self.corpus.val_tokens, self.tokens_per_step)
         return max(1, round(self.lessons.batches.steps_per_epoch / EVALUATIONS_PER_EPOCH),
+                   math.ceil((self.training.steps or 0) / EVALUATIONS_AT_MOST),
                    math.ceil(steps / (EVALUATION_SHARE - TRAIN_EVAL_SHARE)))
 
     def validate(self, step):

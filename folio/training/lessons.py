@@ -35,6 +35,7 @@ class Lessons:
 
     learns = None               # TuningParams.learns of the runs that take these lessons
     unit = "byte"               # of what the loss is given in nats per
+    remedy = "more text, more --bpe-dropout"        # against overfitting, beside fewer steps
     held_out = None             # what validation measures, as messages call it
     material = None             # what is read again in every epoch, as messages call it
     chat = None                 # ChatTemplate of a network that is taught to chat, or was before

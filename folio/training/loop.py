@@ -142,7 +142,7 @@ class Run:
             followers.append(Tracking(training.track, home.tracking, name, params.values()))
         log = RunLog(home.log(name), followers)
         self.reporter = Reporter(name, training, log, self.progress, self.schedule, self.stopwatch,
-                                 self.tokens_per_step, lessons.unit)
+                                 self.tokens_per_step, lessons.unit, lessons.remedy)
         self.grad_norm = None               # of the last step
         self._compiles = training.compile
 

@@ -105,6 +105,7 @@ class PreferenceLessons(Lessons):
 
     learns = "preferences"
     unit = "pair"
+    remedy = "more pairs"
     held_out = "pairs held out"
     material = "pairs"
 

@@ -25,7 +25,7 @@ EVALUATION_SHARE = 0.05         # of the time, where eval_interval is not given;
 TRAIN_EVAL_SHARE = 0.01         # of the time, for the training text in it: a short run needs its steps more
 OVERFITTING = 3                 # validations in a row that are no better: one or two may be chance
 OVERFITTING_MESSAGE = ("The model is overfitting: it gets no better on the validation text. The best weights so far "
-                       "are kept; more text, more --bpe-dropout or fewer steps help.")
+                       "are kept; {} or fewer steps help.")
 MARGIN = "         | "          # of a sample: below the step, which is after the time
 LONGEST_NAME = 12               # columns of a run's name before the progress bar, which has 18 then in a line of 80
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}, {rate_fmt}{postfix}"
@@ -108,14 +108,14 @@ class Evaluator:
 class Reporter:
     """Write the log of a run, print its evaluations, and move its progress bar."""
 
-    def __init__(self, name, training, log, progress, schedule, stopwatch, tokens_per_step, unit="byte"):
+    def __init__(self, name, training, log, progress, schedule, stopwatch, tokens_per_step, unit, remedy):
         """log: RunLog; training: TrainingParams; progress, schedule, stopwatch: the run's own, which change
 
-        unit: of what the loss is printed in nats per
+        unit: of what the loss is printed in nats per; remedy: what helps against overfitting beside fewer steps
         """
         self.name, self.training, self.log = name, training, log
         self.progress, self.schedule, self.stopwatch = progress, schedule, stopwatch
-        self.tokens_per_step, self.unit = tokens_per_step, unit
+        self.tokens_per_step, self.unit, self.remedy = tokens_per_step, unit, remedy
         self.bar = None
         self._logged_decay_start = self._logged_settings = None
         self._last_report = None        # the clock, and the step
@@ -189,7 +189,7 @@ class Reporter:
         """Print a message where validations in a row were no better."""
         progress = self.progress
         if progress.validations_since_best == OVERFITTING:
-            _print(OVERFITTING_MESSAGE)
+            _print(OVERFITTING_MESSAGE.format(self.remedy))
         if out_of_patience:
             _print(f"{progress.validations_since_best} validations in a row were no better than step "
                    f"{progress.best_step}'s: stopping here.")

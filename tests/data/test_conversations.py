@@ -132,6 +132,12 @@ def test_few_conversations_are_said_and_one_is_refused(tmp_path):
     assert found.val and found.train and "All conversations have the same question" in lines[-2]
     with pytest.raises(FolioError, match="only one conversation"):
         read_conversations([lines_file(tmp_path / "a.jsonl", few[:1])], say=lines.append)
+    (tmp_path / "talks.txt").write_text("> How many?\n\nThree.\n\n> Who?\n\nNobody.\n", encoding="utf-8")
+    with pytest.raises(FolioError, match=r"In plain text a line of <\|endoftext\|> separates two"):
+        read_conversations([tmp_path / "talks.txt"], say=lines.append)
+    for name in ("gone.jsonl", "gone*.jsonl"):
+        with pytest.raises(FileNotFoundError, match="gone.*Name files, folders or globs of conversations"):
+            read_conversations([tmp_path / name])
 
 
 def test_files_can_be_held_out_by_name(tmp_path):

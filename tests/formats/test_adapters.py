@@ -165,6 +165,16 @@ def test_an_adapter_of_a_model_of_another_shape_is_refused(tmp_path):
     assert "its hidden_len is 64, its base's 32" in refusal(path)
 
 
+def test_a_base_that_an_older_version_wrote_lacks_newer_fields(tmp_path):
+    base, base_path = save_base(tmp_path)
+    _, path = save_adapter(tmp_path, base)
+    contents = checkpoint.load(base_path)
+    for name in ("norm_eps", "rope_base"):
+        del contents["params"][name]
+    checkpoint.save(base_path, contents)
+    assert trained_model.load(path).net.params.norm_eps == base.params.norm_eps
+
+
 def test_matrices_without_an_adapter_stay_the_bases(tmp_path):
     base, _ = save_base(tmp_path)
     _, path = save_adapter(tmp_path, base)

@@ -170,6 +170,13 @@ def test_answers_are_learned_by_heart_and_end_where_they_should(make_chat_run):
     assert run.tokenizer.decode(answer).strip() == asked[1].content and len(answer) < 40
 
 
+def test_against_overfitting_more_conversations_are_advised(make_chat_run, capsys):
+    run = make_chat_run()
+    run.progress.validations_since_best = 3
+    run.reporter.warn_of_overfitting(out_of_patience=False)
+    assert "more conversations or fewer steps help" in capsys.readouterr().out
+
+
 def test_validation_counts_answers_alone(make_chat_run):
     run = make_chat_run(block_size=128)
     run.net.eval()
@@ -249,6 +256,17 @@ def test_a_model_that_was_taught_to_chat_knows_its_template_and_the_home_stays_a
     # Taught again, from the model that has the tokens already.
     _, out = train_here(made, monkeypatch, capsys, "--start-from", "chat", "--chat", path, *SMALL)
     assert language_model.load(made.weights("chat-2")).tokenizer.vocab_size == 302
+
+
+def test_few_conversations_are_read_often_enough_and_measured_seldom_enough(with_base, monkeypatch, capsys):
+    made, _ = with_base
+    path = written(made.folder / "few.jsonl", 20)
+    flags = ("--start-from", "base", "--chat", path, "--batch-size", 16, "--sample-tokens", 0, *SMALL[8:12])
+    _, out = train_here(made, monkeypatch, capsys, *flags)
+    assert "chat: 80 steps" in out
+    assert [int(step) for step in re.findall(r"step (\d+) .*val", out)[:3]] == [4, 8, 12]
+    _, out = train_here(made, monkeypatch, capsys, *flags, "--epochs", 1)
+    assert int(re.search(r"chat-2: (\d+) steps?", out)[1]) < 20        # what is given counts
 
 
 def test_a_run_that_was_killed_is_resumed_without_naming_its_files_to_the_bit(with_base, monkeypatch, capsys):

@@ -300,6 +300,7 @@ def test_overfitting_is_printed_once_after_three_validations_that_are_no_better(
         < said.index("overfitting")
         < said.index("val 1.200")
     )
+    assert "more text, more --bpe-dropout or fewer steps help" in said
 
 
 def test_the_whole_validation_text_is_measured_without_dropout(project, make_run):
