@@ -149,7 +149,7 @@ def shape(text: str) -> str:
         return "JSON " + " ".join(sorted({re.sub(r"(?<![^.])\d+(?![^.])", "0", path) for path, _ in _leaves(record)}))
     parts = []
     for part in _PARTS.finditer(unicodedata.normalize("NFKC", text).strip()):
-        mask = {"number": "0", "word": "w"}.get(part.lastgroup, part[0])
+        mask = {"number": "0", "word": "w"}.get(part.lastgroup or "", part[0])
         if mask != "w" or not parts or parts[-1] != "w":
             parts.append(mask)
     return re.sub(r" ?\n ?", "\n", " ".join(parts))

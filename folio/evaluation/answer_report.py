@@ -130,9 +130,9 @@ def _answerer(name, kind, figures):
     for each in figures:
         for field, error in each.errors.items():
             errors.setdefault(field, []).append(error)
-    shares = (values.mean().item() for values in (exact, f1, form))
-    return Answerer(name, kind, right.mean().item(), wilson(right.mean().item(), len(right)), *shares,
-                    {field: _number_figures(values) for field, values in errors.items()}, "")
+    share = right.mean().item()
+    return Answerer(name, kind, share, wilson(share, len(right)), exact.mean().item(), f1.mean().item(),
+                    form.mean().item(), {field: _number_figures(values) for field, values in errors.items()}, "")
 
 
 def _number_figures(errors):
