@@ -68,6 +68,11 @@ class FullDisk:
         self.fsync(descriptor)
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """Name the bytes of a file by their number: a packed one has the time in it, and all workers need equal names."""
+    return f"{argname} of {len(val)} bytes" if isinstance(val, bytes) and len(val) > 20 else None
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """Threads only get into each other's way where matrices are this small."""
