@@ -72,7 +72,7 @@ class Metrics:
 
     def collect(self):
         """Yield the state of the engines, as prometheus-client asks for it."""
-        served = [*self.models.loaded(), *self.models.mixtures.loaded()]
+        served = self.models.with_engines()
         stats = {each.name: each.engine.stats for each in served}
         for name, about in (("running", "Answers being written"), ("waiting", "Answers that wait for a row")):
             family = GaugeMetricFamily(f"folio_{name}", about, labels=["model"])

@@ -128,6 +128,10 @@ class Models:
         with self._lock:
             return [entry.served for entry in self._loaded.values()]
 
+    def with_engines(self) -> list[Served]:
+        """Return the models in memory and the mixtures of them that have an engine of their own."""
+        return [*self.loaded(), *self.mixtures.loaded()]
+
     def make_room(self, count: int) -> None:
         """Keep so many models in memory from now on, where the limit is lower."""
         with self._lock:

@@ -97,7 +97,7 @@ def spaced(tmp_path):
 @pytest.mark.parametrize("words, said", [
     (["run.py", "Once"], "Train first: python train.py"),
     (["train.py"], "Make one first: python init.py"),
-    (["train.py", "--resume"], "Make one first: python init.py"),
+    (["train.py", "--resume"], "Start one (python train.py"),
     (["init.py"], "pass files or folders: python init.py PATH"),
     (["-m", "folio.tokens", "text"], "Make one first: python init.py"),
     (["-m", "folio.evaluate"], "Train first: python train.py"),

@@ -549,7 +549,7 @@ def test_every_field_of_both_files_is_documented_at_the_top_of_the_module(home, 
                       "--name", "tiny")
     assert done.returncode == 0, done.stderr
     for path, documented in ((project.weights("tiny"), weights), (project.resume("tiny"), resume)):
-        assert set(checkpoint.load_metadata(path)) == {*every, *documented} - {"origin"}      # of imported models only
+        assert set(checkpoint.load_metadata(path)) == {*every, *documented} - {"origin", "adapter"}       # of others
 
 
 # --- What a file says of itself, without its tensors ---

@@ -16,7 +16,7 @@ class NoModels:
     """As much of Models as an application takes that is asked for no model."""
     default = "none"
 
-    def loaded(self):
+    def with_engines(self):
         return []
 
     def names(self):

@@ -205,6 +205,7 @@ def test_preferences_need_a_trained_model(project):
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_what_is_preferred_becomes_usual_and_the_text_is_predicted_nearly_as_well_as_before(tmp_path):
     found = preferences.measure(Home(tmp_path))
     assert found["rate_before"] < 0.2 and found["rate_after"] > 0.9
