@@ -250,24 +250,40 @@ def area_asked(sheet, rng):
     return question, "area: {} m2", number(physics.area(*map(float, (heat, u, factor, mean)))), work
 
 
+def looked_up(rng):
+    """Ask for three entries of the tables."""
+    work, asked = Worked(), []
+    for table in rng.choices((work.lg_mean, work.power, work.lg), (3, 2, 1), k=3):
+        if table == work.lg:
+            key = number(10 ** rng.uniform(-2, 5))
+        elif table == work.power:
+            key = round(rng.uniform(-2000, 5000))
+        else:
+            key = round(rng.gauss(0, 400))
+        table(key)
+        asked.append(work.lines[-1].split("=")[0])
+    work.result = work.lines[-1].split("=")[1]
+    return f"{', '.join(asked)}?", "result: {}", work.result, work
+
+
 def exercise(_, rng):
     """Ask for a part of the calculations above, of numbers that have nothing to do with a sheet."""
-    work = Worked()
-    warm, cool = sorted((rng.randrange(50, 2000) for _ in range(2)), reverse=True)
-    first, second = (number(10 ** rng.uniform(*rng.choice([(-2, 5), (0.3, 2.5)]))) for _ in range(2))
-    kind, sign = rng.choice(("sum", "lg of a sum", "product", "product", "mean")), rng.choice((1, -1))
+    kind, sign, work = rng.choice(EXERCISES), rng.choice((1, -1)), Worked()
+    if kind == "tables":
+        return looked_up(rng)
     if kind == "mean":
         first, second = (number(10 ** rng.uniform(0.7, 2.3)) for _ in range(2))
         work.mean(first, second)
         return f"Mean of {first}, {second}?", "result: {}", number(physics.log_mean(float(first), float(second))), work
     if kind == "product":
+        first, second = (number(10 ** rng.uniform(*rng.choice([(-2, 5), (0.3, 2.5)]))) for _ in range(2))
         exact = float(first) * float(second) ** sign
         if 0.002 < exact < 5e6:
             work.product(first, (second, sign))
         else:
             work.result = backwards(work.plus(work.lg(first), work.lg(second), sign))
         return f"{first}{'*' if sign > 0 else '/'}{second}?", "result: {}", number(exact), work
-    sign = rng.choice((1, -1, -1))
+    warm, cool = sorted((rng.randrange(50, 2000) for _ in range(2)), reverse=True)
     exact = work.temperature(warm, cool, sign)
     asked = f"{warm / 10:.1f}{'+' if sign > 0 else '-'}{cool / 10:.1f}"
     if kind == "sum" or exact == "0.0":
@@ -277,7 +293,8 @@ def exercise(_, rng):
 
 
 KINDS = {"copied": copied, "converted": converted, "duty": duty_asked, "LMTD": mean_asked, "area": area_asked}
-EXERCISES = 5       # for each exchanger
+# Of each exchanger come so many exercises. Tables have more to learn than sums have.
+EXERCISES, EXERCISES_EACH = ("product", "product", "product", "tables", "tables", "mean", "sum", "lg of a sum"), 5
 
 
 def question(kind, sheet, rng, steps):
@@ -321,7 +338,7 @@ def main():
     held = [exchanger(rng) for _ in range(HELD_OUT)]
     known = {sheet["tag"] for sheet in held}
     sheets = [sheet for sheet in (exchanger(rng) for _ in range(arguments.exchangers)) if sheet["tag"] not in known]
-    learned = [*KINDS, *(["exercise"] * EXERCISES if steps else [])]
+    learned = [*KINDS, *(["exercise"] * EXERCISES_EACH if steps else [])]
     write_texts(arguments.folder / "sheets.txt", sheets, learned, rng, steps)
     write_questions(arguments.folder / "questions.jsonl", learned, sheets, rng, steps)
     write_questions(arguments.folder / "fields.jsonl", ["copied"], held, rng, steps=False)
