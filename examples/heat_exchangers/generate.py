@@ -338,7 +338,7 @@ def main():
     held = [exchanger(rng) for _ in range(HELD_OUT)]
     known = {sheet["tag"] for sheet in held}
     sheets = [sheet for sheet in (exchanger(rng) for _ in range(arguments.exchangers)) if sheet["tag"] not in known]
-    learned = [*KINDS, *(["exercise"] * EXERCISES_EACH if steps else [])]
+    learned = [*KINDS, "copied", *(["exercise"] * EXERCISES_EACH if steps else [])]
     write_texts(arguments.folder / "sheets.txt", sheets, learned, rng, steps)
     write_questions(arguments.folder / "questions.jsonl", learned, sheets, rng, steps)
     write_questions(arguments.folder / "fields.jsonl", ["copied"], held, rng, steps=False)
