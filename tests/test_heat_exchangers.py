@@ -161,16 +161,19 @@ def test_every_field_that_is_asked_for_is_in_the_question(written):
 def step_is_true(line):
     """Whether a step is right to the digits it has, computed anew with Python's own arithmetic."""
     left, right = line.split("=")
-    if left.startswith("lg ln "):
-        value, rel = math.log10(math.log(10 ** float(left[6:]))), 0
-    elif left.startswith("lg "):
-        value, rel = math.log10(float(left[3:])), 0
-    elif left.startswith("10^"):
-        value, rel = 10 ** float(left[3:]), 0.006
+    if left.startswith("10^"):
+        logarithm = int(left[:2:-1]) / 1000
+        return float(right) == pytest.approx(10 ** (logarithm - (10 if logarithm >= 7 else 0)), rel=0.006)
+    if left.startswith("lg"):
+        value = 1000 * math.log10(float(left[2:]))
+    elif left.startswith("lm"):
+        ratio = int(left[:1:-1])
+        ratio = 10 ** ((ratio - 10_000 if ratio >= 5000 else ratio) / 1000)
+        value = 1000 * math.log10(1 if ratio == 1 else (ratio - 1) / math.log(ratio))
     else:
-        first, sign, second = re.fullmatch(r"(-?[\d.]+)([-+])([\d.]+)", left).groups()
-        value, rel = float(first) + float(sign + second), 1e-9
-    return float(right) == pytest.approx(value, rel=rel, abs=0.00051 if rel == 0 else 1e-9)
+        first, sign, second = re.fullmatch(r"(\d{4})([-+])(\d{4})", left).groups()
+        value = int(first[::-1]) + int(sign + second[::-1])
+    return len(right) == 4 and abs((int(right[::-1]) - value + 5000) % 10_000 - 5000) <= 0.51
 
 
 def test_every_worked_step_is_true_and_leads_to_the_result(written):
@@ -179,11 +182,22 @@ def test_every_worked_step_is_true_and_leads_to_the_result(written):
         *steps, result = pair["answer"].split("\n")
         if pair["kind"] == "copied":
             continue
-        assert all(map(step_is_true, steps)), pair
-        if steps and steps[-1].startswith("10^"):
-            kinds.add(pair["kind"])
-            assert re.search(r": (\S+)", result)[1] == steps[-1].split("=")[1], pair
-    assert kinds == {"converted", "duty", "LMTD", "area"}
+        assert steps and all(map(step_is_true, steps)), pair
+        result, last = re.search(r": (\S+)", result)[1], steps[-1].split("=")[1]
+        assert result == last or float(result) == int(last[::-1]) / 10, pair        # tenths of a degree
+        kinds.add(pair["kind"])
+    assert kinds == {"converted", "duty", "LMTD", "area", "exercise"}
+
+
+def test_an_operand_is_of_the_question_or_the_result_of_a_step_above(written):
+    for pair in read_lines(written / "questions.jsonl"):
+        if pair["kind"] not in ("duty", "LMTD", "area"):
+            continue
+        known = {f"{round(10 * float(degrees)):04d}"[::-1] for degrees in re.findall(r"\d+\.\d", pair["question"])}
+        for step in pair["answer"].split("\n")[:-1]:
+            left, right = step.split("=")
+            assert set(re.findall(r"\b\d{4}\b", left.replace("lm", "").replace("10^", ""))) <= known, pair
+            known.add(right)
 
 
 @pytest.mark.parametrize("kind", ["converted", "duty", "LMTD", "area"])
@@ -194,24 +208,17 @@ def test_what_steps_lead_to_is_close_to_the_exact_result(kind):
         assert worked[1] == exact[1] and float(worked[0]) == pytest.approx(float(exact[0]), rel=0.013)
 
 
-def test_half_the_sum_of_near_differences_is_close_to_their_logarithmic_mean():
-    near = 0
-    for sheet in SHEETS:
-        *steps, result = generate.question("LMTD", sheet, random.Random(1), True)["answer"].split("\n")
-        if not steps[-1].startswith("10^"):
-            near += 1
-            assert float(steps[-1].split("=")[1]) / 2 == pytest.approx(float(result.split()[1]), rel=0.01)
-    assert near > 10
-
-
-def test_exercises_are_true():
-    steps = generate.drill(random.Random(3)).splitlines()
-    assert len(steps) == 10 and all(map(step_is_true, steps))
+def test_the_mean_of_near_numbers_is_as_exact_as_any_other():
+    for first, second in [("50.0", "50.0"), ("50.1", "50.0"), ("49.0", "50.0")]:
+        work = generate.Worked()
+        assert float(work.mean(first, second)) == pytest.approx((float(first) + float(second)) / 2, rel=0.004)
+        assert all(map(step_is_true, work.lines))
 
 
 def test_a_false_step_would_be_seen():
-    assert not step_is_true("0.320+0.556=0.877") and not step_is_true("lg 3.00=0.478")
-    assert not step_is_true("10^0.477=3.10") and not step_is_true("lg ln 0.240=-0.257")
+    assert step_is_true("0230+6550=6780") and not step_is_true("0230+6550=7780")
+    assert not step_is_true("lg3.00=8740") and not step_is_true("10^7740=3.10") and not step_is_true("lm0420=7210")
+    assert step_is_true("1042-2042=9999") and step_is_true("lg0.278=4449")           # without tens
 
 
 def test_an_operating_log_is_the_sheet_with_noise_and_fouling():

@@ -16,10 +16,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 # Width, layers and heads: 0.06, 0.9, 5.0 and 32 million parameters.
-SIZES = {"tiny": (32, 2, 1), "1M": (128, 4, 2), "5M": (256, 6, 4), "30M": (576, 8, 9)}
+SIZES = {"tiny": (32, 2, 1), "1M": (128, 4, 4), "5M": (256, 6, 4), "30M": (576, 8, 9)}
 # A pattern of single digits, and one with up to three digits in a token: those need a vocabulary with room for them.
 DIGITS = {"single": ("qwen2", 512), "merged": ("llama3", 2048)}
-SHARE_OF_SHEETS = 0.75          # of the time; the rest is for the questions
+SHARE_OF_SHEETS = 0.125         # of the time; the rest is for the questions
+# The questions are most of what is learned, not a last touch: batches and a learning rate as for text.
+TEACHING = ("--batch-size", 8, "--learning-rate", 0.003)
 
 
 def run(script, *words):
@@ -40,6 +42,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=30, help="of training in all (default: %(default)s)")
     parser.add_argument("--exchangers", type=int, default=30_000)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, help="processor threads (default: up to one per core, measured)")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     run([HERE / "generate.py"], folder, "--exchangers", arguments.exchangers, "--answers", arguments.answers)
@@ -48,10 +51,11 @@ def main():
     width, layers, heads = SIZES[arguments.size]
     # A form that never varies: names of fields in other tokens would only make it harder to find their values.
     usual = "--home", folder, "--device", arguments.device, "--bpe-dropout", 0
+    usual += ("--threads", arguments.threads) if arguments.threads else ()
     run(["train.py"], *usual, "--name", "sheets", "--emb-len", width, "--num-layers", layers, "--num-heads", heads,
         "--minutes", SHARE_OF_SHEETS * arguments.minutes)
     run(["train.py"], *usual, "--name", "answers", "--start-from", "sheets", "--chat", folder / "questions.jsonl",
-        "--minutes", (1 - SHARE_OF_SHEETS) * arguments.minutes)
+        *TEACHING, "--minutes", (1 - SHARE_OF_SHEETS) * arguments.minutes)
     for kind in ("fields", "formulas"):
         run(["-m", "folio.evaluate"], "--home", folder, "--weights", "answers", "--pairs", folder / f"{kind}.jsonl",
             "--learned", folder / "questions.jsonl", "--tokens", 250, "--csv", folder / f"{kind}.csv")

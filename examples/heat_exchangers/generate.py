@@ -110,54 +110,80 @@ def log_text(sheet, rng, days=5):
 
 # --- Questions. Each function returns (question, answer with {} for its result, exact result, calculation). ---
 
+def backwards(value):
+    """Write an integer with four digits, the last one first: a carry then comes from digits that are there already.
+
+    >>> backwards(654), backwards(10_034)
+    ('4560', '4300')
+    """
+    return f"{value % 10_000:04d}"[::-1]
+
+
+def tenths(value):
+    """Return a temperature in tenths of a degree."""
+    return round(10 * float(value))
+
+
 class Worked:
     """A calculation on paper, as with a table of logarithms: products become sums, which a small model can learn.
 
-    Each step names its operands anew, so that whatever it needs stands right before it.
+    Logarithms are in thousandths and temperatures in tenths, both with four digits, the last one first. Logarithms
+    leave out tens, as printed tables do: 9.444 is the one of 0.278. Each step names its operands anew, so that whatever
+    it needs stands right before it; they are the last results.
 
     >>> work = Worked()
-    >>> work.product([(4.19, 1), (60.1, 1)])
+    >>> work.product("4.19", ("60.1", 1))
     '252'
     >>> work.lines
-    ['lg 4.19=0.622', 'lg 60.1=1.779', '0.622+1.779=2.401', '10^2.401=252']
+    ['lg4.19=2260', 'lg60.1=9771', '2260+9771=1042', '10^1042=252']
     """
 
     def __init__(self):
         self.lines = []
-        self.result = None          # the last number of a logarithm: exact to about half a percent
+        self.result = None          # as written
 
-    def plus(self, first, second, sign=1, decimals=3):
-        """Add or subtract two numbers with so many decimals."""
-        result = round(first + sign * second, decimals)
-        if second < 0:
-            sign, second = -sign, -second
-        self.lines.append(f"{first:.{decimals}f}{'+' if sign > 0 else '-'}{second:.{decimals}f}={result:.{decimals}f}")
+    def plus(self, first, second, sign=1):
+        """Add or subtract two numbers, without tens of thousands."""
+        result = (first + sign * second) % 10_000
+        self.lines.append(f"{backwards(first)}{'+' if sign > 0 else '-'}{backwards(second)}={backwards(result)}")
         return result
 
-    def lg(self, value):
-        """Look up a decimal logarithm."""
-        result = round(math.log10(float(number(value))), 3)
-        self.lines.append(f"lg {number(value)}={result:.3f}")
+    def temperature(self, first, second, sign=-1):
+        """Add or subtract temperatures in tenths. Return the result in degrees, with a decimal."""
+        self.result = f"{self.plus(first, second, sign) / 10:.1f}"
+        return self.result
+
+    def lg(self, written):
+        """Look up a decimal logarithm of a number as written; of one such as 123.4, the decimal does not count."""
+        written = written[:3] if len(written) == 5 and written[3] == "." else written
+        result = round(1000 * math.log10(float(written))) % 10_000
+        self.lines.append(f"lg{written}={backwards(result)}")
         return result
 
-    def lg_ln(self, logarithm):
-        """Look up the decimal logarithm of the natural logarithm that belongs to a decimal one."""
-        result = round(math.log10(logarithm * math.log(10)), 3)
-        self.lines.append(f"lg ln {logarithm:.3f}={result:.3f}")
+    def lg_mean(self, ratio):
+        """Look up the logarithm of the logarithmic mean of a number and one, from the logarithm of that number."""
+        exponent = (ratio + 5000) % 10_000 - 5000
+        result = round(1000 * math.log10(physics.log_mean(10 ** (exponent / 1000), 1))) % 10_000
+        self.lines.append(f"lm{backwards(ratio)}={backwards(result)}")
         return result
 
     def power(self, logarithm):
-        """Look up the number of a logarithm."""
-        self.result = number(10 ** logarithm)
-        self.lines.append(f"10^{logarithm:.3f}={self.result}")
+        """Look up the number of a logarithm, from 0.001 to 10,000,000."""
+        self.result = number(10 ** ((logarithm + 3000) % 10_000 / 1000 - 3))
+        self.lines.append(f"10^{backwards(logarithm)}={self.result}")
         return self.result
 
-    def product(self, factors):
-        """Return a product. factors: (value, 1 to multiply or -1 to divide)"""
-        total, *logs = [self.lg(value) for value, _ in factors]
-        for log, (_, sign) in zip(logs, factors[1:], strict=True):
-            total = self.plus(total, log, sign)
+    def product(self, first, *factors):
+        """Return a product. factors: (number as written, 1 to multiply or -1 to divide)"""
+        total = self.lg(first)
+        for factor, sign in factors:
+            total = self.plus(total, self.lg(factor), sign)
         return self.power(total)
+
+    def mean(self, first, second):
+        """Return the logarithmic mean of two numbers as written."""
+        larger, smaller = self.lg(first), self.lg(second)
+        return self.power(self.plus(smaller, self.lg_mean(self.plus(larger, smaller, -1))))
 
 
 def copied(sheet, rng):
@@ -171,20 +197,26 @@ def copied(sheet, rng):
 
 
 # The median and the spread of values in units that sheets do not have.
-TYPICAL = {"K": (350, 0.15), "°F": (200, 0.3), "bar": (10, 0.5), "psi": (100, 0.5), "t/h": (50, 0.8), "ft2": (500, 0.8)}
+TYPICAL = {"K": (350, 0.08), "°F": (200, 0.2), "bar": (10, 0.5), "psi": (100, 0.5), "t/h": (50, 0.8), "ft2": (500, 0.8)}
 
 
 def converted(sheet, rng):
     """Ask for a value of a sheet, or a usual one, in another unit."""
     (unit, wanted), (factor, offset) = rng.choice(list(physics.CONVERSIONS.items()))
-    given = [content.split()[0] for content in sheet.values() if content.endswith(f" {unit}")]
+    given = [content.split()[0] for content in sheet.values() if content.endswith(f" {unit}") and unit != "K"]
     decimals = number if unit not in ("K", "°F") else "{:.1f}".format
-    given = rng.choice(given) if given else decimals(TYPICAL[unit][0] * rng.lognormvariate(0, TYPICAL[unit][1]))
+    lowest = {"K": 280, "°F": 50}.get(unit, 0)          # whose results are not near zero
+    given = rng.choice(given) if given else decimals(
+        max(lowest, TYPICAL[unit][0] * rng.lognormvariate(0, TYPICAL[unit][1])))
     work, result = Worked(), physics.convert(float(given), unit, wanted)
-    if not offset and not math.log10(factor).is_integer():
-        work.product([(float(given), 1), (factor, 1)])
-    elif offset and factor == 1:
-        work.plus(float(given), abs(offset), math.copysign(1, offset), decimals=2)
+    if unit == "°C" and factor != 1:
+        work.product(work.temperature(tenths(given), tenths(offset / factor), 1), (number(factor), 1))
+    elif unit == "°F":
+        work.product(work.temperature(tenths(given), tenths(-offset / factor)), (number(1 / factor), -1))
+    elif offset:
+        work.temperature(tenths(given), tenths(abs(offset)), 1 if offset > 0 else -1)
+    else:
+        work.product(given, (number(factor), 1))
     written = f"{result:.1f}" if offset else number(result)
     return f"Convert {given} {unit} to {wanted}.", f"result: {{}} {wanted}", written, work
 
@@ -192,12 +224,11 @@ def converted(sheet, rng):
 def duty_asked(sheet, rng):
     """Ask for the duty of a stream."""
     side, work = rng.choice(("hot", "cold")), Worked()
-    warm, cool = sorted((value(sheet, f"{side} in"), value(sheet, f"{side} out")), reverse=True)
-    difference = work.plus(warm, cool, -1, decimals=1)
     flow, cp, first, last = (sheet[f"{side} {name}"] for name in ("flow", "cp", "in", "out"))
-    flow_value, cp_value = value(sheet, f"{side} flow"), value(sheet, f"{side} cp")
-    work.product([(flow_value, 1), (cp_value, 1), (difference, 1)])
-    exact = physics.duty(flow_value, cp_value, difference)
+    warm, cool = sorted((value(sheet, f"{side} in"), value(sheet, f"{side} out")), reverse=True)
+    difference = work.temperature(tenths(warm), tenths(cool))
+    work.product(difference, (flow.split()[0], 1), (cp.split()[0], 1))
+    exact = physics.duty(value(sheet, f"{side} flow"), value(sheet, f"{side} cp"), warm - cool)
     return f"Duty of {flow}, {cp}, {first} to {last}?", "duty: {} kW", number(exact), work
 
 
@@ -205,57 +236,83 @@ def mean_asked(sheet, rng):
     """Ask for the LMTD."""
     hot_in, hot_out, cold_in, cold_out = (value(sheet, name) for name in ("hot in", "hot out", "cold in", "cold out"))
     work = Worked()
-    ends = work.plus(hot_in, cold_out, -1, decimals=1), work.plus(hot_out, cold_in, -1, decimals=1)
-    larger, smaller = sorted(ends, reverse=True)
-    ratio = work.plus(work.lg(larger), work.lg(smaller), -1)
-    if ratio < 0.12:                        # the arithmetic mean is within 0.7 %, and logarithms have too few digits
-        work.plus(larger, smaller, 1, decimals=1)
-    else:
-        difference = work.plus(larger, smaller, -1, decimals=1)
-        work.power(work.plus(work.lg(difference), work.lg_ln(ratio), -1))
+    work.mean(work.temperature(tenths(hot_in), tenths(cold_out)), work.temperature(tenths(hot_out), tenths(cold_in)))
     question = f"LMTD of {hot_in:.1f} to {hot_out:.1f}, {cold_in:.1f} to {cold_out:.1f} °C?"
-    return question, "LMTD: {} K", number(physics.log_mean(*ends)), work
+    return question, "LMTD: {} K", number(physics.log_mean(hot_in - cold_out, hot_out - cold_in)), work
 
 
 def area_asked(sheet, rng):
     """Ask for the area of a duty."""
-    heat, u, factor, mean = (value(sheet, name) for name in ("duty", "U", "F", "LMTD"))
+    heat, u, factor, mean = (sheet[name].split()[0] for name in ("duty", "U", "F", "LMTD"))
     work = Worked()
-    work.product([(1000 * heat, 1), (u, -1), (factor, -1), (mean, -1)])
+    work.product(f"{heat}e3", (u, -1), (factor, -1), (mean, -1))
     question = f"Area for {sheet['duty']}, U {sheet['U']}, F {sheet['F']}, LMTD {sheet['LMTD']}?"
-    return question, "area: {} m2", number(physics.area(heat, u, factor, mean)), work
+    return question, "area: {} m2", number(physics.area(*map(float, (heat, u, factor, mean)))), work
+
+
+def looked_up(rng):
+    """Ask for three entries of the tables."""
+    work, asked = Worked(), []
+    for table in rng.choices((work.lg_mean, work.power, work.lg), (3, 2, 1), k=3):
+        if table == work.lg:
+            key = number(10 ** rng.uniform(-2, 5))
+        elif table == work.power:
+            key = round(rng.uniform(-2000, 5000))
+        else:
+            key = round(rng.gauss(0, 400))
+        table(key)
+        asked.append(work.lines[-1].split("=")[0])
+    work.result = work.lines[-1].split("=")[1]
+    return f"{', '.join(asked)}?", "result: {}", work.result, work
+
+
+def exercise(_, rng):
+    """Ask for a part of the calculations above, of numbers that have nothing to do with a sheet."""
+    kind, sign, work = rng.choice(EXERCISES), rng.choice((1, -1)), Worked()
+    if kind == "tables":
+        return looked_up(rng)
+    if kind == "mean":
+        first, second = (number(10 ** rng.uniform(0.7, 2.3)) for _ in range(2))
+        work.mean(first, second)
+        return f"Mean of {first}, {second}?", "result: {}", number(physics.log_mean(float(first), float(second))), work
+    if kind == "product":
+        first, second = (number(10 ** rng.uniform(*rng.choice([(-2, 5), (0.3, 2.5)]))) for _ in range(2))
+        exact = float(first) * float(second) ** sign
+        if 0.002 < exact < 5e6:
+            work.product(first, (second, sign))
+        else:
+            work.result = backwards(work.plus(work.lg(first), work.lg(second), sign))
+        return f"{first}{'*' if sign > 0 else '/'}{second}?", "result: {}", number(exact), work
+    warm, cool = sorted((rng.randrange(50, 2000) for _ in range(2)), reverse=True)
+    exact = work.temperature(warm, cool, sign)
+    asked = f"{warm / 10:.1f}{'+' if sign > 0 else '-'}{cool / 10:.1f}"
+    if kind == "sum" or exact == "0.0":
+        return f"{asked}?", "result: {}", exact, work
+    work.result = backwards(work.lg(exact))
+    return f"lg({asked})?", "result: {}", work.result, work
 
 
 KINDS = {"copied": copied, "converted": converted, "duty": duty_asked, "LMTD": mean_asked, "area": area_asked}
+# Of each exchanger come so many exercises. Tables have more to learn than sums have.
+EXERCISES, EXERCISES_EACH = ("product", "product", "product", "tables", "tables", "mean", "sum", "lg of a sum"), 5
 
 
 def question(kind, sheet, rng, steps):
     """Return a question as {"kind", "question", "answer"}; with steps, the answer is what they lead to."""
-    asked, answer, exact, work = KINDS[kind](sheet, rng)
+    asked, answer, exact, work = (KINDS | {"exercise": exercise})[kind](sheet, rng)
     answer = answer.format((work.result if steps else None) or exact)
     return {"kind": kind, "question": asked, "answer": "\n".join([*(work.lines if steps else []), answer])}
 
 
-def drill(rng):
-    """Return a page of exercises: the single steps of the questions, each by itself."""
-    work = Worked()
-    for _ in range(10):
-        logs = [round(rng.uniform(-1, 4), 3) for _ in range(2)]
-        warm, cool = sorted((round(rng.uniform(5, 200), 1) for _ in range(2)), reverse=True)
-        rng.choice([lambda: work.plus(*logs), lambda: work.plus(*logs, -1), lambda: work.plus(warm, cool, -1, 1),
-                    lambda: work.power(round(rng.uniform(0, 4), 3)), lambda: work.lg(10 ** rng.uniform(-1, 4))])()
-    return "\n".join(work.lines) + "\n"
-
-
-def write_texts(path, sheets, rng, steps):
-    """Write the documents to learn from: sheets, logs, questions and, with steps, exercises."""
+def write_texts(path, sheets, kinds, rng, steps):
+    """Write the documents to learn from: sheets, logs and questions of these kinds."""
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         for sheet in sheets:
-            pairs = [question(kind, sheet, rng, steps) for kind in KINDS]
+            pairs = [question(kind, sheet, rng, steps) for kind in kinds]
             asked = [f"Q: {pair['question']}\nA: {pair['answer']}\n" for pair in pairs]
-            kept = [sheet_text(sheet)] if rng.random() < 0.3 else []
-            kept += [log_text(sheet, rng)] if rng.random() < 0.1 else []
-            for text in [*kept, *asked, *([drill(rng), drill(rng)] if steps else [])]:
+            kept = [sheet_text(sheet)] if rng.random() < 0.2 else []
+            kept += [log_text(sheet, rng)] if rng.random() < 0.05 else []
+            for text in [*kept, *asked]:
                 file.write(f"{text}{SEPARATOR}\n")
 
 
@@ -281,8 +338,9 @@ def main():
     held = [exchanger(rng) for _ in range(HELD_OUT)]
     known = {sheet["tag"] for sheet in held}
     sheets = [sheet for sheet in (exchanger(rng) for _ in range(arguments.exchangers)) if sheet["tag"] not in known]
-    write_texts(arguments.folder / "sheets.txt", sheets, rng, steps)
-    write_questions(arguments.folder / "questions.jsonl", KINDS, sheets[:len(sheets) // 3], rng, steps)
+    learned = [*KINDS, "copied", *(["exercise"] * EXERCISES_EACH if steps else [])]
+    write_texts(arguments.folder / "sheets.txt", sheets, learned, rng, steps)
+    write_questions(arguments.folder / "questions.jsonl", learned, sheets, rng, steps)
     write_questions(arguments.folder / "fields.jsonl", ["copied"], held, rng, steps=False)
     write_questions(arguments.folder / "formulas.jsonl", [kind for kind in KINDS if kind != "copied"], held, rng,
                     steps=False)
