@@ -16,6 +16,7 @@ import references  # noqa: E402  (after the change of sys.path)
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_presets_are_trained_or_timed_and_the_default_trains_for_the_same_time(plays, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text(plays[:20_000], encoding="utf-8", newline="\n")
