@@ -48,10 +48,11 @@ def main(started_at=None):
     parser = Parser("Train a transformer on the text that init.py prepared, or on one that a preset prepares itself.",
                     stray="a text is named to init.py, a run by --name")
     parser.add_preset()
-    parser.add_argument("--name", help="what to call the run's files (default: the preset's name, or tuned)")
+    parser.add_argument("--name", help="what to call the run's files (default: the preset's name, or "
+                        f"{', '.join(USUAL_NAMES.values())})")
     parser.add_argument("--start-from", metavar="WEIGHTS",
                         help="fine-tune: begin with these weights and their tokenizer, at a learning rate of "
-                        f"{FINE_TUNING['learning_rate']} unless you give one "
+                        f"{FINE_TUNING['learning_rate']} for a text unless you give one "
                         "(a run's name, a file in Saved_Weights, a path, or a glob that means one of these)")
     parser.add_argument("--chat", nargs="*", metavar="FILE",
                         help="with --start-from: teach the model to answer, from conversations in these files, folders "
@@ -131,7 +132,8 @@ def train_sweep(parser, arguments, words):
                          "command continues a sweep)")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         parser.error("--sweep starts processes itself: call it by python, not by torchrun")
-    prefix = arguments.name or arguments.preset or ("tuned" if arguments.start_from else "sweep")
+    learns = "chat" if arguments.chat is not None else "text" if arguments.preferences is None else "preferences"
+    prefix = arguments.name or arguments.preset or (USUAL_NAMES[learns] if arguments.start_from else "sweep")
     swept = combinations(parser, arguments.sweep, prefix)
     runs = {name: command_line(words, combination) for name, combination in swept.items()}
     home = f"--home={arguments.home.folder}"
